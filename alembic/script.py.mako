@@ -1,0 +1,32 @@
+"""${message}.
+
+Why: …
+Locks: which, on which tables that exist, and until when (https://www.postgresql.org/docs/current/explicit-locking.html).
+How long: on a table of what size.
+If it fails: what state the database is in, and what to run.
+Downgrade: what it drops and which rows are lost.
+
+Before this revision is merged: every constraint and index has a name; it imports nothing of syntegra_db; an index on a
+table that holds rows is made CONCURRENTLY in an autocommit block; `make sql` and `make manifests` have run; a test of
+its own stands in tests/revisions/.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+${imports if imports else ""}
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = ${repr(branch_labels)}
+depends_on = ${repr(depends_on)}
+
+
+def upgrade() -> None:
+    """…"""
+    ${upgrades if upgrades else "raise NotImplementedError"}
+
+
+def downgrade() -> None:
+    """…"""
+    ${downgrades if downgrades else "raise NotImplementedError"}

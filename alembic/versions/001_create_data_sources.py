@@ -1,0 +1,89 @@
+"""Create data_sources, the connectors that bring clients' data in.
+
+Why: every later table can point at the connector that a row came from. The UNIQUE (client_id, id) is what those
+foreign keys refer to, so that a row of one client can never point at a data source of another.
+
+Locks: none on existing tables; the table is new.
+How long: milliseconds, whatever the size of the database.
+If it fails: the transaction rolls back whole; remove the cause and run it again.
+Downgrade: drops data_sources with every row in it.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create data_sources and its indexes."""
+    op.create_table(
+        "data_sources",
+        sa.Column(
+            "id",
+            sa.BigInteger(),
+            nullable=False,
+            autoincrement=True,
+            comment="Row number, from a sequence that the column owns",
+        ),
+        sa.Column(
+            "client_id",
+            sa.BigInteger(),
+            nullable=False,
+            comment="Client that owns the row; the clients table belongs to the application",
+        ),
+        sa.Column("name", sa.String(255), nullable=False, comment="Name that the client gave the connector"),
+        sa.Column(
+            "type", sa.String(50), nullable=False, comment="Kind of connector, such as simple_csv or api_rest"
+        ),
+        sa.Column(
+            "config_json",
+            postgresql.JSONB(),
+            nullable=False,
+            server_default=sa.text("'{}'"),
+            comment="Settings of the connector; may hold credentials: never show",
+        ),
+        sa.Column(
+            "status",
+            sa.String(50),
+            nullable=False,
+            server_default="idle",
+            comment="State of the connector, such as idle, processing or error",
+        ),
+        sa.Column(
+            "last_run_at",
+            sa.TIMESTAMP(timezone=True),
+            nullable=True,
+            comment="When the connector last ran; empty before the first",
+        ),
+        sa.Column(
+            "created_at",
+            sa.TIMESTAMP(timezone=True),
+            nullable=False,
+            server_default=sa.func.now(),
+            comment="When the row was inserted",
+        ),
+        sa.Column(
+            "updated_at",
+            sa.TIMESTAMP(timezone=True),
+            nullable=False,
+            server_default=sa.func.now(),
+            comment="When the row last changed",
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_data_sources"),
+        sa.UniqueConstraint("client_id", "id", name="uq_data_sources_client_id_id"),
+        comment="Connectors that bring clients' data in",
+    )
+    op.create_index("idx_data_sources_client_id", "data_sources", ["client_id"])
+    op.create_index("idx_data_sources_status", "data_sources", ["status"])
+
+
+def downgrade() -> None:
+    """Drop data_sources with every row in it."""
+    op.drop_table("data_sources")

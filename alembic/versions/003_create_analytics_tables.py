@@ -1,0 +1,374 @@
+"""Create the five analytics tables, their two ENUM types and the vector index.
+
+Why: what the workers compute from the records: KPIs, texts with sentiment and embedding, trends of sectors, clusters
+of clients, anomalies.
+
+Needs: the extension vector (pgvector). It is created when it is missing and this role may; otherwise the revision
+stops before it touches anything and names the statement that an administrator runs.
+
+Locks: SHARE ROW EXCLUSIVE on data_sources while the foreign keys are made: reads go on, writes to data_sources wait
+until the commit. Nothing else that exists is locked.
+How long: milliseconds, once the lock is there. The vector index is built on an empty table and finds little until it
+is rebuilt after the first load.
+If it fails: the transaction rolls back whole; remove the cause and run it again.
+Downgrade: drops the five tables with every row in them, and the two ENUM types, under ACCESS EXCLUSIVE on them and on
+data_sources. The extension stays: something else may use it.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from pgvector.sqlalchemy import VECTOR
+from sqlalchemy.dialects import postgresql
+
+revision = "003"
+down_revision = "002"
+branch_labels = None
+depends_on = None
+
+# In SQL, so that the plain script made from this revision behaves alike.
+REQUIRE_VECTOR = """\
+DO $$
+DECLARE
+  extension_schema text;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector') THEN
+    RAISE EXCEPTION 'the extension vector (pgvector) is not installed on this server'
+      USING ERRCODE = 'feature_not_supported',
+            HINT = 'Install pgvector for this version of PostgreSQL (https://github.com/pgvector/pgvector), or use an '
+                   'image that has it, such as pgvector/pgvector:pg17; then run the migration again.';
+  END IF;
+  BEGIN
+    CREATE EXTENSION IF NOT EXISTS vector;
+  EXCEPTION WHEN insufficient_privilege THEN
+    RAISE EXCEPTION 'role % may not create the extension vector in database %', current_user, current_database()
+      USING ERRCODE = 'insufficient_privilege',
+            HINT = 'Ask an administrator to run this in it: CREATE EXTENSION vector;';
+  END;
+  SELECT extnamespace::regnamespace::text INTO extension_schema FROM pg_extension WHERE extname = 'vector';
+  IF to_regtype('vector') IS NULL THEN
+    RAISE EXCEPTION 'the extension vector is in schema %, which is not on the search_path', extension_schema
+      USING ERRCODE = 'undefined_object',
+            HINT = format('Add it: ALTER ROLE %I SET search_path = %s, %s;', current_user,
+                          current_setting('search_path'), extension_schema);
+  END IF;
+END
+$$"""
+
+
+def upgrade() -> None:
+    """Create the five tables, the two ENUM types and all indexes."""
+    # "extension already exists" and "index created with little data" are what is wanted here.
+    op.execute("SET LOCAL client_min_messages = warning")
+    op.execute(REQUIRE_VECTOR)
+    op.execute("CREATE TYPE trend_status AS ENUM ('emergent', 'stable', 'declining')")
+    op.execute("CREATE TYPE anomaly_severity AS ENUM ('low', 'medium', 'high', 'critical')")
+    create_kpi_summary()
+    create_text_summary()
+    create_trend_signals()
+    create_clusters()
+    create_anomaly_log()
+
+
+def downgrade() -> None:
+    """Drop the five tables with every row in them, and the two ENUM types."""
+    op.drop_table("anomaly_log")
+    op.drop_table("clusters")
+    op.drop_table("trend_signals")
+    op.drop_table("text_summary")
+    op.drop_table("kpi_summary")
+    op.execute("DROP TYPE anomaly_severity")
+    op.execute("DROP TYPE trend_status")
+
+
+def create_kpi_summary() -> None:
+    """Create kpi_summary and its indexes."""
+    op.create_table(
+        "kpi_summary",
+        id_column(),
+        client_id_column(),
+        source_id_column(),
+        sa.Column(
+            "kpi_name", sa.String(255), nullable=False, comment="Name of the KPI, such as sales_mom or avg_ticket"
+        ),
+        sa.Column(
+            "kpi_value", sa.Numeric(), nullable=False, comment="Value of the KPI, in the unit of the KPI; finite"
+        ),
+        instant("period_start", "Start of the period that the value covers"),
+        instant("period_end", "End of the period that the value covers"),
+        instant_now("calculated_at", "When the value was computed"),
+        sa.Column(
+            "metadata",
+            postgresql.JSONB(),
+            nullable=True,
+            comment="What else is known about the value, such as its unit",
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_kpi_summary"),
+        source_foreign_key("fk_kpi_summary_source"),
+        finite("kpi_value", name="ck_kpi_summary_kpi_value_finite"),
+        sa.CheckConstraint("period_end >= period_start", name="ck_kpi_summary_period_order"),
+        comment="KPIs of clients, one value a period",
+    )
+    op.create_index("idx_kpi_summary_client_kpi_period", "kpi_summary", ["client_id", "kpi_name", "period_start"])
+    op.create_index("idx_kpi_summary_client_id", "kpi_summary", ["client_id"])
+    op.create_index("idx_kpi_summary_source_id", "kpi_summary", ["source_id"])
+    op.create_index("idx_kpi_summary_kpi_name", "kpi_summary", ["kpi_name"])
+    op.create_index("idx_kpi_summary_period_start", "kpi_summary", ["period_start"])
+
+
+def create_text_summary() -> None:
+    """Create text_summary and its indexes, the vector index among them."""
+    op.create_table(
+        "text_summary",
+        id_column(),
+        client_id_column(),
+        source_id_column(),
+        sa.Column("text_field", sa.Text(), nullable=False, comment="The text that was analysed"),
+        sa.Column(
+            "sentiment",
+            sa.String(50),
+            nullable=True,
+            comment="Sentiment that was found, such as positive, neutral or negative",
+        ),
+        sa.Column(
+            "sentiment_score",
+            sa.Double(),
+            nullable=True,
+            comment="Strength of the sentiment, on the scale of the method that found it",
+        ),
+        sa.Column(
+            "keywords", postgresql.JSONB(), nullable=True, comment="Keywords that were extracted from the text"
+        ),
+        sa.Column(
+            "embedding",
+            VECTOR(384),
+            nullable=True,
+            comment="Embedding of the text, 384 dimensions, compared by cosine distance",
+        ),
+        sa.Column(
+            "language",
+            sa.String(10),
+            nullable=False,
+            server_default="es",
+            comment="Language of the text, as an ISO 639-1 code",
+        ),
+        instant_now("created_at", "When the row was inserted"),
+        sa.PrimaryKeyConstraint("id", name="pk_text_summary"),
+        source_foreign_key("fk_text_summary_source"),
+        comment="Texts of clients' customers with sentiment, keywords and embedding",
+    )
+    # A vector of 1.5 kB would be moved out of line, and every scan would pay for fetching it back.
+    op.execute("ALTER TABLE text_summary ALTER COLUMN embedding SET STORAGE PLAIN")
+    op.create_index("idx_text_summary_client_id", "text_summary", ["client_id"])
+    op.create_index("idx_text_summary_source_id", "text_summary", ["source_id"])
+    op.create_index("idx_text_summary_sentiment", "text_summary", ["sentiment"])
+    op.create_index("idx_text_summary_created_at", "text_summary", ["created_at"])
+    op.create_index("idx_text_summary_keywords", "text_summary", ["keywords"], postgresql_using="gin")
+    # pgvector 0.8.4 refuses to build it with less, even on an empty table.
+    op.execute("SET LOCAL maintenance_work_mem = '64MB'")
+    op.create_index(
+        "idx_text_summary_embedding",
+        "text_summary",
+        ["embedding"],
+        postgresql_using="ivfflat",
+        postgresql_ops={"embedding": "vector_cosine_ops"},
+        postgresql_with={"lists": 100},
+    )
+
+
+def create_trend_signals() -> None:
+    """Create trend_signals and its indexes."""
+    op.create_table(
+        "trend_signals",
+        id_column(),
+        sa.Column("sector", sa.String(255), nullable=False, comment="Sector of business that the term was seen in"),
+        sa.Column("term", sa.String(255), nullable=False, comment="Term or keyword"),
+        instant("period_start", "Start of the period that was analysed"),
+        instant("period_end", "End of the period that was analysed"),
+        sa.Column(
+            "frequency",
+            sa.Integer(),
+            nullable=False,
+            server_default="0",
+            comment="How many times the term came up in the period",
+        ),
+        sa.Column(
+            "delta_pct",
+            sa.Double(),
+            nullable=True,
+            comment="Change of frequency against the period before, in percent",
+        ),
+        sa.Column(
+            "status",
+            postgresql.ENUM(name="trend_status", create_type=False),
+            nullable=False,
+            server_default="stable",
+            comment="Where the trend is heading",
+        ),
+        sa.Column("metadata", postgresql.JSONB(), nullable=True, comment="What else is known about the trend"),
+        instant_now("created_at", "When the row was inserted"),
+        sa.PrimaryKeyConstraint("id", name="pk_trend_signals"),
+        sa.CheckConstraint("period_end >= period_start", name="ck_trend_signals_period_order"),
+        sa.CheckConstraint("frequency >= 0", name="ck_trend_signals_frequency_not_negative"),
+        comment="Terms and how their use changes, per sector and period",
+    )
+    op.create_index("idx_trend_signals_sector_term", "trend_signals", ["sector", "term"])
+    op.create_index("idx_trend_signals_period", "trend_signals", ["period_start", "period_end"])
+    op.create_index("idx_trend_signals_sector", "trend_signals", ["sector"])
+    op.create_index("idx_trend_signals_term", "trend_signals", ["term"])
+    op.create_index("idx_trend_signals_status", "trend_signals", ["status"])
+    op.create_index("idx_trend_signals_delta_pct", "trend_signals", ["delta_pct"])
+
+
+def create_clusters() -> None:
+    """Create clusters and its indexes."""
+    op.create_table(
+        "clusters",
+        id_column(),
+        client_id_column(),
+        sa.Column(
+            "cluster_id", sa.Integer(), nullable=False, comment="Number of the cluster that the client was put in"
+        ),
+        sa.Column("cluster_name", sa.String(255), nullable=True, comment="Descriptive name of the cluster"),
+        sa.Column(
+            "features_json",
+            postgresql.JSONB(),
+            nullable=False,
+            comment="Features of the client that the clustering used",
+        ),
+        sa.Column("centroid", postgresql.JSONB(), nullable=True, comment="Coordinates of the cluster's centroid"),
+        sa.Column(
+            "distance_to_centroid",
+            sa.Double(),
+            nullable=True,
+            comment="Distance from the client to the centroid, in the feature space; not negative",
+        ),
+        sa.Column(
+            "silhouette_score",
+            sa.Double(),
+            nullable=True,
+            comment="How well the client fits its cluster, from -1 to 1",
+        ),
+        instant_now("created_at", "When the row was inserted"),
+        instant_now("updated_at", "When the row last changed"),
+        sa.PrimaryKeyConstraint("id", name="pk_clusters"),
+        sa.CheckConstraint("distance_to_centroid >= 0", name="ck_clusters_distance_not_negative"),
+        sa.CheckConstraint("silhouette_score BETWEEN -1 AND 1", name="ck_clusters_silhouette_range"),
+        comment="Clients grouped by what they have in common",
+    )
+    op.create_index("idx_clusters_client_cluster", "clusters", ["client_id", "cluster_id"])
+    op.create_index("idx_clusters_client_id", "clusters", ["client_id"])
+    op.create_index("idx_clusters_cluster_id", "clusters", ["cluster_id"])
+    op.create_index("idx_clusters_features", "clusters", ["features_json"], postgresql_using="gin")
+
+
+def create_anomaly_log() -> None:
+    """Create anomaly_log and its indexes."""
+    op.create_table(
+        "anomaly_log",
+        id_column(),
+        client_id_column(),
+        source_id_column(),
+        sa.Column(
+            "kpi_name", sa.String(255), nullable=False, comment="Name of the KPI that the anomaly was found in"
+        ),
+        instant_now("detected_at", "When the anomaly was detected"),
+        sa.Column(
+            "value",
+            sa.Numeric(),
+            nullable=False,
+            comment="Value that was not expected, in the unit of the KPI; finite",
+        ),
+        sa.Column(
+            "expected_value",
+            sa.Numeric(),
+            nullable=True,
+            comment="Value that was expected, in the unit of the KPI; finite",
+        ),
+        sa.Column(
+            "deviation",
+            sa.Double(),
+            nullable=True,
+            comment="Distance of the value from the expected one, in standard deviations",
+        ),
+        sa.Column("reason", sa.Text(), nullable=True, comment="What the anomaly is, in words"),
+        sa.Column(
+            "severity",
+            postgresql.ENUM(name="anomaly_severity", create_type=False),
+            nullable=False,
+            server_default="medium",
+            comment="How serious the anomaly is",
+        ),
+        sa.Column("method", sa.String(100), nullable=True, comment="Method that detected the anomaly"),
+        sa.Column("metadata", postgresql.JSONB(), nullable=True, comment="What else is known about the anomaly"),
+        sa.PrimaryKeyConstraint("id", name="pk_anomaly_log"),
+        source_foreign_key("fk_anomaly_log_source"),
+        finite("value", name="ck_anomaly_log_value_finite"),
+        finite("expected_value", name="ck_anomaly_log_expected_value_finite"),
+        comment="Values of KPIs that were not expected",
+    )
+    op.create_index("idx_anomaly_log_client_kpi", "anomaly_log", ["client_id", "kpi_name"])
+    op.create_index("idx_anomaly_log_client_id", "anomaly_log", ["client_id"])
+    op.create_index("idx_anomaly_log_source_id", "anomaly_log", ["source_id"])
+    op.create_index("idx_anomaly_log_kpi_name", "anomaly_log", ["kpi_name"])
+    op.create_index("idx_anomaly_log_detected_at", "anomaly_log", ["detected_at"])
+    op.create_index("idx_anomaly_log_severity", "anomaly_log", ["severity"])
+
+
+def id_column() -> sa.Column[int]:
+    """Return the primary key column, a BIGSERIAL."""
+    return sa.Column(
+        "id",
+        sa.BigInteger(),
+        nullable=False,
+        autoincrement=True,
+        comment="Row number, from a sequence that the column owns",
+    )
+
+
+def client_id_column() -> sa.Column[int]:
+    """Return the column of the client that owns a row."""
+    return sa.Column(
+        "client_id",
+        sa.BigInteger(),
+        nullable=False,
+        comment="Client that owns the row; the clients table belongs to the application",
+    )
+
+
+def source_id_column() -> sa.Column[int]:
+    """Return the column of the data source that a row came from."""
+    return sa.Column(
+        "source_id",
+        sa.BigInteger(),
+        nullable=True,
+        comment="Data source of the same client that the row came from, if it still exists",
+    )
+
+
+def instant(name: str, comment: str) -> sa.Column[object]:
+    """Return a required point in time."""
+    return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=False, comment=comment)
+
+
+def instant_now(name: str, comment: str) -> sa.Column[object]:
+    """Return a required point in time that is now() unless it is given."""
+    return sa.Column(
+        name, sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now(), comment=comment
+    )
+
+
+def source_foreign_key(name: str) -> sa.ForeignKeyConstraint:
+    """Return the foreign key to a data source of the same client; deleting that one empties source_id alone."""
+    return sa.ForeignKeyConstraint(
+        ["client_id", "source_id"],
+        ["data_sources.client_id", "data_sources.id"],
+        name=name,
+        ondelete="SET NULL (source_id)",
+    )
+
+
+def finite(column: str, *, name: str) -> sa.CheckConstraint:
+    """Return the CHECK that refuses NaN, which PostgreSQL sorts above Infinity, and both infinities."""
+    return sa.CheckConstraint(f"{column} > '-Infinity' AND {column} < 'Infinity'", name=name)

@@ -1,0 +1,115 @@
+"""Connections for the tools, and why one could not be opened, in a sentence that says what to do.
+
+libpq gives no SQLSTATE for a connection that fails, and a server speaks its own language, so the reason is found by
+asking again rather than by reading the message.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import pq
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.exc import OperationalError
+
+from syntegra_db.errors import ConnectionFailed, DatabaseMissing, LoginRefused, ServerUnreachable
+from syntegra_db.settings import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import URL
+
+APPLICATION_NAME = "syntegra_db"
+CONNECT_TIMEOUT_SECONDS = 10
+MAINTENANCE_DATABASE = "postgres"
+
+
+def connect_arguments(url: URL, application_name: str) -> dict[str, Any]:
+    """Return libpq's parameters for a connection to `url` that the URL itself does not set."""
+    arguments: dict[str, Any] = {"application_name": application_name, "connect_timeout": CONNECT_TIMEOUT_SECONDS}
+    return {name: value for name, value in arguments.items() if name not in url.query}
+
+
+def unpooled_engine(url: URL, application_name: str = APPLICATION_NAME) -> Engine:
+    """Return an engine for a tool that opens a connection, uses it and closes it."""
+    return create_engine(
+        url, poolclass=NullPool, hide_parameters=True, connect_args=connect_arguments(url, application_name)
+    )
+
+
+@contextmanager
+def connect(engine: Engine) -> Iterator[Connection]:
+    """Open a connection, with a `ConnectionFailed` that says what is wrong when there is none.
+
+    Raises:
+        ServerUnreachable, LoginRefused, DatabaseMissing, ConnectionFailed: the four ways in which it fails.
+    """
+    try:
+        connection = engine.connect()
+    except OperationalError as error:
+        raise explain(engine.url, error.orig) from None
+    with connection:
+        yield connection
+
+
+def explain(url: URL, error: BaseException | None) -> ConnectionFailed:
+    """Return what kept a connection to `url` from opening.
+
+    Asks the server whether it accepts connections (`PQping`, which needs no password), then whether the same login
+    gets into the database `postgres` and whether the wanted one is listed there.
+    """
+    where = describe(url)
+    reply = _first_line(error)
+    conninfo = _conninfo(url, url.database)
+    ping = pq.PGconn.ping(conninfo.encode())
+    if ping == pq.Ping.REJECT:
+        return ServerUnreachable(f"The server of {where} is not accepting connections yet ({reply}); try again soon.")
+    if ping != pq.Ping.OK:
+        return ServerUnreachable(
+            f"No PostgreSQL answers for {where} ({reply}). Start it (`make up`, or `syntegra-db local start`), or "
+            "correct DATABASE_URL or POSTGRES_HOST and POSTGRES_PORT in the environment or .env."
+        )
+    listed = _is_listed(url)
+    if listed is None:
+        return LoginRefused(
+            f"The server refused user {url.username} for {where} ({reply}). Correct the user and password in "
+            "DATABASE_URL, or in POSTGRES_USER and POSTGRES_PASSWORD, in the environment or .env."
+        )
+    if not listed:
+        return DatabaseMissing(
+            f"The server has no {where}. Create it (`createdb -O {url.username} {url.database}`), or correct "
+            "DATABASE_URL or POSTGRES_DB in the environment or .env."
+        )
+    return ConnectionFailed(f"The server did not open {where}: {reply}.")
+
+
+def _is_listed(url: URL) -> bool | None:
+    try:
+        with psycopg.connect(_conninfo(url, MAINTENANCE_DATABASE), autocommit=True) as connection:
+            found = connection.execute("SELECT FROM pg_database WHERE datname = %s", (url.database,)).fetchone()
+            return found is not None
+    except psycopg.OperationalError:
+        return None
+
+
+def _conninfo(url: URL, database: str | None) -> str:
+    parameters = {
+        **{name: str(value) for name, value in url.query.items()},
+        **connect_arguments(url, APPLICATION_NAME),
+        "host": url.host or url.query.get("host"),
+        "port": url.port,
+        "user": url.username,
+        "password": url.password,
+        "dbname": database,
+    }
+    return psycopg.conninfo.make_conninfo(**{name: value for name, value in parameters.items() if value is not None})
+
+
+def _first_line(error: BaseException | None) -> str:
+    lines = str(error).strip().splitlines()
+    message = lines[0] if lines else "no reason given"
+    return message.removeprefix("connection failed: ").removeprefix("connection is bad: ")

@@ -1,0 +1,106 @@
+"""Engines and sessions for services, sync and async."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import sqlalchemy
+from pgvector.psycopg import register_vector, register_vector_async
+from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session, sessionmaker
+
+from syntegra_db import settings
+from syntegra_db.connecting import APPLICATION_NAME, connect_arguments
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+POOL_OPTIONS = {
+    "pool_pre_ping": True,
+    "pool_size": 5,
+    "max_overflow": 10,
+    "pool_timeout": 30,
+    # A statement's parameters hold clients' data and credentials, and would end in logs and errors.
+    "hide_parameters": True,
+}
+
+
+def create_engine(
+    url: URL | str | None = None, *, application_name: str = APPLICATION_NAME, **options: Any
+) -> Engine:
+    """Return an engine whose connections know pgvector's types.
+
+    Args:
+        url: where the database is; by default what the environment and `.env` say (`syntegra_db.settings`).
+        application_name: what `pg_stat_activity` shows; one in the URL wins.
+        options: for `sqlalchemy.create_engine`, over this package's own: a pool of 5 connections and at most 10
+            more, pinged before use, 30 s to wait for one and 10 s to open one, no parameters in errors.
+
+    Raises:
+        SettingsError: the settings do not say where the database is.
+    """
+    target = _resolve(url)
+    engine = sqlalchemy.create_engine(target, **_engine_options(target, application_name, options))
+    event.listen(engine, "connect", _register_vector)
+    return engine
+
+
+def create_async_engine(
+    url: URL | str | None = None, *, application_name: str = APPLICATION_NAME, **options: Any
+) -> AsyncEngine:
+    """Return the asyncio twin of `create_engine`: same arguments, same defaults, same errors."""
+    from sqlalchemy.ext import asyncio
+
+    target = _resolve(url)
+    engine = asyncio.create_async_engine(target, **_engine_options(target, application_name, options))
+    event.listen(engine.sync_engine, "connect", _register_vector_async)
+    return engine
+
+
+def session_factory(engine: Engine) -> sessionmaker[Session]:
+    """Return a maker of sessions whose objects stay readable after a commit."""
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+def async_session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    """Return a maker of asyncio sessions whose objects stay readable after a commit."""
+    from sqlalchemy.ext.asyncio import async_sessionmaker
+
+    return async_sessionmaker(engine, expire_on_commit=False)
+
+
+def _resolve(url: URL | str | None) -> URL:
+    if url is None:
+        return settings.database_url()
+    return settings.parse_url(url)
+
+
+def _engine_options(url: URL, application_name: str, options: dict[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {**POOL_OPTIONS, **options}
+    if "poolclass" in options:
+        for name in {"pool_size", "max_overflow", "pool_timeout"} - options.keys():
+            del merged[name]
+    merged["connect_args"] = {**connect_arguments(url, application_name), **options.get("connect_args", {})}
+    return merged
+
+
+def _register_vector(connection: psycopg.Connection[Any], _record: ConnectionPoolEntry) -> None:
+    try:
+        register_vector(connection)
+    except psycopg.ProgrammingError:
+        # Before revision 003 there is no such type; vectors then travel as text, which always works.
+        connection.rollback()
+
+
+def _register_vector_async(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    async def register(driver_connection: psycopg.AsyncConnection[Any]) -> None:
+        try:
+            await register_vector_async(driver_connection)
+        except psycopg.ProgrammingError:
+            await driver_connection.rollback()
+
+    connection.run_async(register)

@@ -1,0 +1,93 @@
+"""Everything that can go wrong on purpose.
+
+Each class carries the exit status that a command line ends with, so that `syntegra-db` and `alembic`
+agree. 1 and 2 are left to a command's own verdict and to wrong usage.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SyntegraDBError(Exception):
+    """Base of the package's errors: one sentence that says what is wrong, where, and what to do."""
+
+    exit_status: ClassVar[int] = 1
+
+
+class SettingsError(SyntegraDBError):
+    """The settings that say where the database is cannot be used."""
+
+    exit_status = 3
+
+
+class ConnectionFailed(SyntegraDBError):
+    """No session could be opened, for a reason that only the server's own words tell."""
+
+    exit_status = 4
+
+
+class ServerUnreachable(ConnectionFailed):
+    """Nothing answers at the configured host and port, or it is not ready yet."""
+
+    exit_status = 5
+
+
+class LoginRefused(ConnectionFailed):
+    """The server is there and refused the user name or password."""
+
+    exit_status = 6
+
+
+class DatabaseMissing(ConnectionFailed):
+    """The server let the user in, but has no database of that name."""
+
+    exit_status = 7
+
+
+class RevisionError(SyntegraDBError):
+    """The revision that the database says it is at does not fit."""
+
+    exit_status = 8
+
+
+class DatabaseBehind(RevisionError):
+    """The database is at an older revision than the package, or at none."""
+
+    exit_status = 9
+
+
+class DatabaseAhead(RevisionError):
+    """The database is at a revision that this package does not know."""
+
+    exit_status = 10
+
+
+class MigrationFailed(SyntegraDBError):
+    """A revision could not be applied or taken back; the database stands where the message says."""
+
+    exit_status = 11
+
+
+class LockNotObtained(MigrationFailed):
+    """Other sessions kept a lock for longer than the migration may wait; nothing was changed by it."""
+
+    exit_status = 15
+
+
+class ExtensionUnavailable(MigrationFailed):
+    """The extension `vector` is missing, and this role may not or cannot create it."""
+
+    exit_status = 12
+
+
+class LocalServerError(SyntegraDBError):
+    """The embedded PostgreSQL could not be started, stopped or found."""
+
+    exit_status = 13
+
+
+class ProgramMissing(SyntegraDBError):
+    """A client program of PostgreSQL, such as psql, is nowhere to be found."""
+
+    exit_status = 14

@@ -1,0 +1,112 @@
+"""What Alembic's env.py does: configure Alembic for this package, offline and online alike."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from logging.config import fileConfig
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, text
+
+from syntegra_db import settings
+from syntegra_db.connecting import connect, unpooled_engine
+from syntegra_db.errors import MigrationFailed, SyntegraDBError
+from syntegra_db.migrations import runner
+from syntegra_db.migrations.config import VERSION_TABLE
+from syntegra_db.migrations.options import migration_options
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from types import ModuleType
+
+    from sqlalchemy import MetaData
+
+logger = logging.getLogger(__name__)
+
+
+def run(context: ModuleType, target_metadata: MetaData) -> None:
+    """Run the Alembic command that `context` (the module `alembic.context`) stands for.
+
+    Under the `alembic` command line, an error of this package becomes one line and its exit status; a Python
+    caller gets the exception, and its logging is left alone.
+    """
+    config = context.config
+    if config.cmd_opts is None:
+        _run(context, target_metadata)
+        return
+    if config.config_file_name is not None:
+        fileConfig(config.config_file_name, disable_existing_loggers=False)
+    try:
+        _run(context, target_metadata)
+    except SyntegraDBError as error:
+        logger.error("%s", error)  # noqa: TRY400  the sentence is for an operator, a traceback is not
+        raise SystemExit(error.exit_status) from None
+
+
+def _run(context: ModuleType, target_metadata: MetaData) -> None:
+    configure = partial(
+        context.configure,
+        target_metadata=target_metadata,
+        version_table=VERSION_TABLE,
+        transaction_per_migration=True,
+        compare_server_default=True,
+        include_name=partial(_is_ours, target_metadata.tables),
+    )
+    if context.is_offline_mode():
+        configure(dialect_name="postgresql", literal_binds=True)
+        with context.begin_transaction():
+            context.run_migrations()
+        return
+    bind = context.config.attributes.get("connection")
+    if isinstance(bind, Connection):
+        _run_on(context, bind, configure)
+        return
+    engine = bind or unpooled_engine(
+        context.config.attributes.get("url") or settings.database_url(), application_name="syntegra_db migration"
+    )
+    with connect(engine) as connection:
+        schema = current_schema(connection)
+        connection.rollback()
+        configure = partial(configure, connection=connection, version_table_schema=schema)
+        if is_move(context):
+            options = context.config.attributes.get("options") or migration_options()
+            runner.run(context, connection, configure, schema, options)
+        else:
+            configure()
+            with context.begin_transaction():
+                context.run_migrations()
+
+
+def _run_on(context: ModuleType, connection: Connection, configure: partial[None]) -> None:
+    """Run in the transaction of a caller's own connection, which commits it, waits and tries again as it likes."""
+    configure(connection=connection, version_table_schema=current_schema(connection))
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def is_move(context: ModuleType) -> bool:
+    """Tell whether the command takes the database to another revision, rather than looking at it."""
+    try:
+        context.get_revision_argument()
+    except KeyError:
+        return False
+    return True
+
+
+def current_schema(connection: Connection) -> str:
+    """Return the schema that new tables go to: the first one of the search path that exists.
+
+    Raises:
+        MigrationFailed: none of them does.
+    """
+    schema: str | None = connection.scalar(text("SELECT current_schema()"))
+    if schema is None:
+        path = connection.scalar(text("SHOW search_path"))
+        raise MigrationFailed(f"No schema of the search_path ({path}) exists; create one: CREATE SCHEMA …;")
+    return schema
+
+
+def _is_ours(tables: Collection[str], name: str | None, kind: str, _parents: dict[str, Any]) -> bool:
+    """Keep the application's tables out of `alembic check`."""
+    return kind != "table" or name in tables

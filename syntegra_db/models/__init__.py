@@ -1,0 +1,30 @@
+"""What the database holds: one module a table.
+
+Importing this opens no connection and reads no environment; it imports nothing else of the package.
+"""
+
+from syntegra_db.models.anomaly_log import AnomalyLog, AnomalySeverity
+from syntegra_db.models.base import Base
+from syntegra_db.models.clusters import Cluster
+from syntegra_db.models.data_sources import DataSource
+from syntegra_db.models.kpi_summary import KpiSummary
+from syntegra_db.models.processed_data import ProcessedData
+from syntegra_db.models.text_summary import TextSummary
+from syntegra_db.models.trend_signals import TrendSignal, TrendStatus
+from syntegra_db.models.types import EMBEDDING_DIMENSIONS, EmbeddingVector, InvalidEmbedding
+
+__all__ = [
+    "EMBEDDING_DIMENSIONS",
+    "AnomalyLog",
+    "AnomalySeverity",
+    "Base",
+    "Cluster",
+    "DataSource",
+    "EmbeddingVector",
+    "InvalidEmbedding",
+    "KpiSummary",
+    "ProcessedData",
+    "TextSummary",
+    "TrendSignal",
+    "TrendStatus",
+]

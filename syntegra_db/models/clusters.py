@@ -1,0 +1,45 @@
+"""Groups of clients that resemble each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Double, Index, Integer, String, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from syntegra_db.models.base import Base
+from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, TimestampNow
+
+
+class Cluster(Base):
+    """The cluster that a client was put in."""
+
+    __tablename__ = "clusters"
+    __table_args__ = (
+        CheckConstraint("distance_to_centroid >= 0", name="distance_not_negative"),
+        CheckConstraint("silhouette_score BETWEEN -1 AND 1", name="silhouette_range"),
+        Index("idx_clusters_client_cluster", "client_id", "cluster_id"),
+        Index("idx_clusters_client_id", "client_id"),
+        Index("idx_clusters_cluster_id", "cluster_id"),
+        Index("idx_clusters_features", "features_json", postgresql_using="gin"),
+        {"comment": "Clients grouped by what they have in common"},
+    )
+
+    id: Mapped[BigSerial]
+    client_id: Mapped[ClientId]
+    cluster_id: Mapped[int] = mapped_column(Integer, comment="Number of the cluster that the client was put in")
+    cluster_name: Mapped[str | None] = mapped_column(String(255), comment="Descriptive name of the cluster")
+    features_json: Mapped[dict[str, Any]] = mapped_column(
+        JSON_TYPE, comment="Features of the client that the clustering used"
+    )
+    centroid: Mapped[dict[str, Any] | list[Any] | None] = mapped_column(
+        JSON_TYPE, comment="Coordinates of the cluster's centroid"
+    )
+    distance_to_centroid: Mapped[float | None] = mapped_column(
+        Double, comment="Distance from the client to the centroid, in the feature space; not negative"
+    )
+    silhouette_score: Mapped[float | None] = mapped_column(
+        Double, comment="How well the client fits its cluster, from -1 to 1"
+    )
+    created_at: Mapped[TimestampNow] = mapped_column(comment="When the row was inserted")
+    updated_at: Mapped[TimestampNow] = mapped_column(onupdate=func.now(), comment="When the row last changed")

@@ -1,0 +1,60 @@
+"""Connectors that bring a client's data in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Index, String, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, WriteOnlyMapped, mapped_column, relationship
+
+from syntegra_db.models.base import Base, source_join
+from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, Timestamp, TimestampNow
+
+if TYPE_CHECKING:
+    from syntegra_db.models.anomaly_log import AnomalyLog
+    from syntegra_db.models.kpi_summary import KpiSummary
+    from syntegra_db.models.processed_data import ProcessedData
+    from syntegra_db.models.text_summary import TextSummary
+
+
+class DataSource(Base):
+    """A connector to external data, owned by one client.
+
+    Its rows in other tables are write-only collections: `source.kpi_summaries.select()` gives a statement,
+    and nothing loads by accident. Deleting a data source keeps those rows; the server empties their `source_id`.
+    """
+
+    __tablename__ = "data_sources"
+    __table_args__ = (
+        UniqueConstraint("client_id", "id", name="uq_data_sources_client_id_id"),
+        Index("idx_data_sources_client_id", "client_id"),
+        Index("idx_data_sources_status", "status"),
+        {"comment": "Connectors that bring clients' data in"},
+    )
+
+    id: Mapped[BigSerial]
+    client_id: Mapped[ClientId]
+    name: Mapped[str] = mapped_column(String(255), comment="Name that the client gave the connector")
+    type: Mapped[str] = mapped_column(String(50), comment="Kind of connector, such as simple_csv or api_rest")
+    config_json: Mapped[dict[str, Any]] = mapped_column(
+        JSON_TYPE, server_default=text("'{}'"), comment="Settings of the connector; may hold credentials: never show"
+    )
+    status: Mapped[str] = mapped_column(
+        String(50), server_default="idle", comment="State of the connector, such as idle, processing or error"
+    )
+    last_run_at: Mapped[Timestamp | None] = mapped_column(comment="When the connector last ran; empty before the first")
+    created_at: Mapped[TimestampNow] = mapped_column(comment="When the row was inserted")
+    updated_at: Mapped[TimestampNow] = mapped_column(onupdate=func.now(), comment="When the row last changed")
+
+    processed_data: WriteOnlyMapped[ProcessedData] = relationship(
+        primaryjoin=source_join("ProcessedData"), back_populates="source", passive_deletes="all"
+    )
+    kpi_summaries: WriteOnlyMapped[KpiSummary] = relationship(
+        primaryjoin=source_join("KpiSummary"), back_populates="source", passive_deletes="all"
+    )
+    text_summaries: WriteOnlyMapped[TextSummary] = relationship(
+        primaryjoin=source_join("TextSummary"), back_populates="source", passive_deletes="all"
+    )
+    anomalies: WriteOnlyMapped[AnomalyLog] = relationship(
+        primaryjoin=source_join("AnomalyLog"), back_populates="source", passive_deletes="all"
+    )

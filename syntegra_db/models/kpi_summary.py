@@ -1,0 +1,55 @@
+"""KPIs of a client over a period."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import CheckConstraint, Index, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from syntegra_db.models.base import Base, finite, source_foreign_key, source_join
+from syntegra_db.models.types import (
+    JSON_TYPE,
+    BigSerial,
+    ClientId,
+    FiniteNumeric,
+    SourceId,
+    Timestamp,
+    TimestampNow,
+)
+
+if TYPE_CHECKING:
+    from syntegra_db.models.data_sources import DataSource
+
+
+class KpiSummary(Base):
+    """The value of one KPI of a client over a period."""
+
+    __tablename__ = "kpi_summary"
+    __table_args__ = (
+        source_foreign_key(__tablename__),
+        finite("kpi_value"),
+        CheckConstraint("period_end >= period_start", name="period_order"),
+        Index("idx_kpi_summary_client_kpi_period", "client_id", "kpi_name", "period_start"),
+        Index("idx_kpi_summary_client_id", "client_id"),
+        Index("idx_kpi_summary_source_id", "source_id"),
+        Index("idx_kpi_summary_kpi_name", "kpi_name"),
+        Index("idx_kpi_summary_period_start", "period_start"),
+        {"comment": "KPIs of clients, one value a period"},
+    )
+
+    id: Mapped[BigSerial]
+    client_id: Mapped[ClientId]
+    source_id: Mapped[SourceId | None]
+    kpi_name: Mapped[str] = mapped_column(String(255), comment="Name of the KPI, such as sales_mom or avg_ticket")
+    kpi_value: Mapped[FiniteNumeric] = mapped_column(comment="Value of the KPI, in the unit of the KPI; finite")
+    period_start: Mapped[Timestamp] = mapped_column(comment="Start of the period that the value covers")
+    period_end: Mapped[Timestamp] = mapped_column(comment="End of the period that the value covers")
+    calculated_at: Mapped[TimestampNow] = mapped_column(comment="When the value was computed")
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column(
+        "metadata", JSON_TYPE, comment="What else is known about the value, such as its unit"
+    )
+
+    source: Mapped[DataSource | None] = relationship(
+        primaryjoin=source_join("KpiSummary"), back_populates="kpi_summaries", lazy="raise"
+    )

@@ -1,0 +1,41 @@
+"""Normalised records, as the workers leave them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Index, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from syntegra_db.models.base import Base, source_foreign_key, source_join
+from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, SourceId, TimestampNow
+
+if TYPE_CHECKING:
+    from syntegra_db.models.data_sources import DataSource
+
+
+class ProcessedData(Base):
+    """One normalised record of a client."""
+
+    __tablename__ = "processed_data"
+    __table_args__ = (
+        source_foreign_key(__tablename__),
+        Index("idx_processed_data_client_id", "client_id"),
+        Index("idx_processed_data_source_id", "source_id"),
+        Index("idx_processed_data_source_type", "source_type"),
+        Index("idx_processed_data_created_at", "created_at"),
+        {"comment": "Normalised records of clients' data"},
+    )
+
+    id: Mapped[BigSerial]
+    client_id: Mapped[ClientId]
+    source_id: Mapped[SourceId | None]
+    source_type: Mapped[str] = mapped_column(
+        String(50), comment="Kind of business the record is about, such as restaurant, retail or service"
+    )
+    data: Mapped[dict[str, Any]] = mapped_column(JSON_TYPE, comment="The normalised record")
+    created_at: Mapped[TimestampNow] = mapped_column(comment="When the row was inserted")
+
+    source: Mapped[DataSource | None] = relationship(
+        primaryjoin=source_join("ProcessedData"), back_populates="processed_data", lazy="raise"
+    )

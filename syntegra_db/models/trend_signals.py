@@ -1,0 +1,58 @@
+"""Trends of a sector."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Double, Index, Integer, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from syntegra_db.models.base import Base
+from syntegra_db.models.types import JSON_TYPE, BigSerial, Timestamp, TimestampNow, enum_by_value
+
+
+class TrendStatus(StrEnum):
+    """Where a trend is heading."""
+
+    EMERGENT = "emergent"
+    STABLE = "stable"
+    DECLINING = "declining"
+
+
+class TrendSignal(Base):
+    """How often a term came up in a sector over a period. It belongs to a sector, not to a client."""
+
+    __tablename__ = "trend_signals"
+    __table_args__ = (
+        CheckConstraint("period_end >= period_start", name="period_order"),
+        CheckConstraint("frequency >= 0", name="frequency_not_negative"),
+        Index("idx_trend_signals_sector_term", "sector", "term"),
+        Index("idx_trend_signals_period", "period_start", "period_end"),
+        Index("idx_trend_signals_sector", "sector"),
+        Index("idx_trend_signals_term", "term"),
+        Index("idx_trend_signals_status", "status"),
+        Index("idx_trend_signals_delta_pct", "delta_pct"),
+        {"comment": "Terms and how their use changes, per sector and period"},
+    )
+
+    id: Mapped[BigSerial]
+    sector: Mapped[str] = mapped_column(String(255), comment="Sector of business that the term was seen in")
+    term: Mapped[str] = mapped_column(String(255), comment="Term or keyword")
+    period_start: Mapped[Timestamp] = mapped_column(comment="Start of the period that was analysed")
+    period_end: Mapped[Timestamp] = mapped_column(comment="End of the period that was analysed")
+    frequency: Mapped[int] = mapped_column(
+        Integer, server_default="0", comment="How many times the term came up in the period"
+    )
+    delta_pct: Mapped[float | None] = mapped_column(
+        Double, comment="Change of frequency against the period before, in percent"
+    )
+    status: Mapped[TrendStatus] = mapped_column(
+        enum_by_value(TrendStatus, "trend_status"),
+        server_default=TrendStatus.STABLE.value,
+        comment="Where the trend is heading",
+    )
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column(
+        "metadata", JSON_TYPE, comment="What else is known about the trend"
+    )
+    created_at: Mapped[TimestampNow] = mapped_column(comment="When the row was inserted")

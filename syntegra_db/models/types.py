@@ -1,0 +1,94 @@
+"""Column types that more than one model uses, and the one for embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from math import isfinite
+from typing import Annotated, Any, Protocol, TypeVar
+
+from pgvector import Vector
+from pgvector.sqlalchemy import VECTOR
+from sqlalchemy import TIMESTAMP, BigInteger, Dialect, Enum, Numeric, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DontWrapMixin
+from sqlalchemy.orm import mapped_column
+from sqlalchemy.types import TypeDecorator
+
+EMBEDDING_DIMENSIONS = 384
+
+# None is SQL NULL: a JSON null would pass for a value in IS NOT NULL and in NOT NULL columns.
+JSON_TYPE = JSONB(none_as_null=True)
+
+BigSerial = Annotated[
+    int, mapped_column(BigInteger, primary_key=True, comment="Row number, from a sequence that the column owns")
+]
+ClientId = Annotated[
+    int,
+    mapped_column(BigInteger, comment="Client that owns the row; the clients table belongs to the application"),
+]
+SourceId = Annotated[
+    int,
+    mapped_column(BigInteger, comment="Data source of the same client that the row came from, if it still exists"),
+]
+Timestamp = Annotated[datetime, mapped_column(TIMESTAMP(timezone=True))]
+TimestampNow = Annotated[datetime, mapped_column(TIMESTAMP(timezone=True), server_default=func.now())]
+FiniteNumeric = Annotated[Decimal, mapped_column(Numeric)]
+
+
+class EmbeddingVector(Protocol):
+    """What an embedding goes in as: a list or tuple of numbers, or a one-dimensional NumPy array.
+
+    It comes back as a list of 384 floats.
+    """
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[float]: ...
+    def __getitem__(self, index: int, /) -> float: ...
+
+
+class InvalidEmbedding(DontWrapMixin, ValueError):
+    """A value that `text_summary.embedding` cannot take."""
+
+
+def check_embedding(value: EmbeddingVector) -> list[float]:
+    """Return `value` as the 384 single-precision floats that the server would store.
+
+    Raises:
+        InvalidEmbedding: another length, not numbers, or NaN or an infinity among them.
+    """
+    rule = f"text_summary.embedding takes {EMBEDDING_DIMENSIONS} finite numbers"
+    try:
+        values = Vector(list(value) if isinstance(value, list | tuple) else value).to_list()  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidEmbedding(f"{rule}, not {type(value).__name__}: {error}.") from None
+    if len(values) != EMBEDDING_DIMENSIONS:
+        raise InvalidEmbedding(f"{rule}; this vector has {len(values)}.")
+    # One infinity or NaN makes the sum one too, and 384 single-precision numbers cannot overflow a double.
+    if not isfinite(sum(values)):
+        place = next(index for index, number in enumerate(values) if not isfinite(number))
+        raise InvalidEmbedding(f"{rule}; number {place} of this vector is {values[place]}.")
+    return values
+
+
+class Embedding(TypeDecorator[EmbeddingVector]):
+    """`vector(384)`, checked before anything is sent; compared with pgvector's own operators."""
+
+    impl = VECTOR
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(EMBEDDING_DIMENSIONS)
+
+    def process_bind_param(self, value: EmbeddingVector | None, dialect: Dialect) -> Any:  # noqa: ARG002  SQLAlchemy's signature
+        return None if value is None else check_embedding(value)
+
+
+EnumType = TypeVar("EnumType", bound=StrEnum)
+
+
+def enum_by_value(enum: type[EnumType], name: str) -> Enum:
+    """Return the PostgreSQL ENUM type `name` whose labels are the values of `enum`, in their order."""
+    return Enum(enum, name=name, values_callable=lambda members: [member.value for member in members])

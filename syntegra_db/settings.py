@@ -1,0 +1,106 @@
+"""Where the database is: the environment and `.env`, turned into one URL.
+
+`DATABASE_URL` wins; else the `POSTGRES_*` variables; else the embedded server that was started in this
+folder (see `syntegra_db.local`); else the defaults of the `POSTGRES_*` variables.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from syntegra_db.errors import SettingsError
+
+DRIVER = "postgresql+psycopg"
+SPELLINGS = frozenset({"postgres", "postgresql", DRIVER})
+LOCAL_URL_FILE = Path(".postgres") / "url"
+
+
+class DatabaseSettings(BaseSettings):
+    """The variables that say where the database is, read from the environment, then from `.env`."""
+
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    database_url: SecretStr | None = None
+    postgres_host: str = "localhost"
+    postgres_port: int = Field(default=5432, ge=1, le=65535)
+    postgres_db: str = "syntegra_db"
+    postgres_user: str = "syntegra_user"
+    postgres_password: SecretStr | None = None
+
+    def url(self) -> URL:
+        """Return the URL of the database, always for psycopg 3.
+
+        Raises:
+            SettingsError: `DATABASE_URL` is not a PostgreSQL URL.
+        """
+        if self.database_url is not None:
+            return parse_url(self.database_url.get_secret_value())
+        if not self.model_fields_set and LOCAL_URL_FILE.is_file():
+            return parse_url(LOCAL_URL_FILE.read_text(encoding="utf-8").strip())
+        password = self.postgres_password
+        return URL.create(
+            DRIVER,
+            username=self.postgres_user,
+            password=password.get_secret_value() if password else None,
+            host=self.postgres_host,
+            port=self.postgres_port,
+            database=self.postgres_db,
+        )
+
+
+def database_url() -> URL:
+    """Return the URL of the database that the environment and `.env` name.
+
+    Raises:
+        SettingsError: a variable cannot be used; the message names it and never shows its value.
+    """
+    try:
+        settings = DatabaseSettings()
+    except ValidationError as error:
+        raise SettingsError(complain(error)) from None
+    return settings.url()
+
+
+def parse_url(text: str | URL) -> URL:
+    """Return `text` as a URL for psycopg 3; `postgres://` and `postgresql://` mean the same.
+
+    Raises:
+        SettingsError: `text` is no URL, or one of another database or driver. Its text is never shown.
+    """
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise SettingsError(
+            "DATABASE_URL is not a URL; write postgresql://user:password@host:5432/database."
+        ) from None
+    if url.drivername not in SPELLINGS:
+        raise SettingsError(
+            f"DATABASE_URL names {url.drivername!r}; syntegra_db speaks PostgreSQL through psycopg 3: "
+            "write postgresql://…"
+        )
+    if url.host and "@" in url.host:
+        raise SettingsError("DATABASE_URL has more than one '@'; write the ones in the password as %40.")
+    return url.set(drivername=DRIVER)
+
+
+def describe(url: URL) -> str:
+    """Return who and where in one phrase without the password, such as `database syntegra_db on localhost:5432`."""
+    host = url.host or url.query.get("host") or "the local socket"
+    port = f":{url.port}" if url.port else ""
+    return f"database {url.database or url.username} on {host}{port}"
+
+
+def complain(error: ValidationError, prefix: str = "") -> str:
+    """Return what is wrong with which variables, without any of their values."""
+    problems = "; ".join(
+        f"{prefix}{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors(include_input=False)
+    )
+    return f"{problems}. Correct it in the environment or in .env."
