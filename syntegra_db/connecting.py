@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import pq
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import OperationalError
 
@@ -32,6 +33,20 @@ def connect_arguments(url: URL, application_name: str) -> dict[str, Any]:
     """Return libpq's parameters for a connection to `url` that the URL itself does not set."""
     arguments: dict[str, Any] = {"application_name": application_name, "connect_timeout": CONNECT_TIMEOUT_SECONDS}
     return {name: value for name, value in arguments.items() if name not in url.query}
+
+
+def conninfo(url: URL, database: str | None = None) -> str:
+    """Return libpq's connection string for `url`, or for another `database` of the same server."""
+    parameters: dict[str, Any] = {
+        **url.query,
+        **connect_arguments(url, APPLICATION_NAME),
+        "host": url.host or url.query.get("host"),
+        "port": url.port or url.query.get("port"),
+        "user": url.username,
+        "password": url.password,
+        "dbname": database or url.database,
+    }
+    return make_conninfo(**{name: str(value) for name, value in parameters.items() if value is not None})
 
 
 def unpooled_engine(url: URL, application_name: str = APPLICATION_NAME) -> Engine:
@@ -64,8 +79,7 @@ def explain(url: URL, error: BaseException | None) -> ConnectionFailed:
     """
     where = describe(url)
     reply = _first_line(error)
-    conninfo = _conninfo(url, url.database)
-    ping = pq.PGconn.ping(conninfo.encode())
+    ping = pq.PGconn.ping(conninfo(url).encode())
     if ping == pq.Ping.REJECT:
         return ServerUnreachable(f"The server of {where} is not accepting connections yet ({reply}); try again soon.")
     if ping != pq.Ping.OK:
@@ -89,24 +103,11 @@ def explain(url: URL, error: BaseException | None) -> ConnectionFailed:
 
 def _is_listed(url: URL) -> bool | None:
     try:
-        with psycopg.connect(_conninfo(url, MAINTENANCE_DATABASE), autocommit=True) as connection:
+        with psycopg.connect(conninfo(url, MAINTENANCE_DATABASE), autocommit=True) as connection:
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", (url.database,)).fetchone()
             return found is not None
     except psycopg.OperationalError:
         return None
-
-
-def _conninfo(url: URL, database: str | None) -> str:
-    parameters = {
-        **{name: str(value) for name, value in url.query.items()},
-        **connect_arguments(url, APPLICATION_NAME),
-        "host": url.host or url.query.get("host"),
-        "port": url.port,
-        "user": url.username,
-        "password": url.password,
-        "dbname": database,
-    }
-    return psycopg.conninfo.make_conninfo(**{name: value for name, value in parameters.items() if value is not None})
 
 
 def _first_line(error: BaseException | None) -> str:

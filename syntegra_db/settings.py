@@ -62,11 +62,12 @@ def database_url() -> URL:
     Raises:
         SettingsError: a variable cannot be used; the message names it and never shows its value.
     """
-    try:
-        settings = DatabaseSettings()
-    except ValidationError as error:
-        raise SettingsError(complain(error)) from None
-    return settings.url()
+    return _read().url()
+
+
+def is_configured() -> bool:
+    """Tell whether the environment or `.env` says where the database is."""
+    return bool(_read().model_fields_set)
 
 
 def parse_url(text: str | URL) -> URL:
@@ -104,3 +105,10 @@ def complain(error: ValidationError, prefix: str = "") -> str:
         f"{prefix}{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors(include_input=False)
     )
     return f"{problems}. Correct it in the environment or in .env."
+
+
+def _read() -> DatabaseSettings:
+    try:
+        return DatabaseSettings()
+    except ValidationError as error:
+        raise SettingsError(complain(error)) from None

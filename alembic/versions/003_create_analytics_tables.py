@@ -27,31 +27,36 @@ down_revision = "002"
 branch_labels = None
 depends_on = None
 
-# In SQL, so that the plain script made from this revision behaves alike.
+# In SQL, so that the plain script made from this revision behaves alike; without %, which offline mode would double.
 REQUIRE_VECTOR = """\
 DO $$
 DECLARE
   extension_schema text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector') THEN
-    RAISE EXCEPTION 'the extension vector (pgvector) is not installed on this server'
-      USING ERRCODE = 'feature_not_supported',
-            HINT = 'Install pgvector for this version of PostgreSQL (https://github.com/pgvector/pgvector), or use an '
-                   'image that has it, such as pgvector/pgvector:pg17; then run the migration again.';
+    RAISE EXCEPTION USING
+      ERRCODE = 'feature_not_supported',
+      MESSAGE = 'the extension vector (pgvector) is not installed on this server',
+      HINT = 'Install pgvector for this version of PostgreSQL (https://github.com/pgvector/pgvector), or use an image '
+             'that has it, such as pgvector/pgvector:pg17; then run this again.';
   END IF;
   BEGIN
     CREATE EXTENSION IF NOT EXISTS vector;
   EXCEPTION WHEN insufficient_privilege THEN
-    RAISE EXCEPTION 'role % may not create the extension vector in database %', current_user, current_database()
-      USING ERRCODE = 'insufficient_privilege',
-            HINT = 'Ask an administrator to run this in it: CREATE EXTENSION vector;';
+    RAISE EXCEPTION USING
+      ERRCODE = 'insufficient_privilege',
+      MESSAGE = 'role ' || quote_ident(current_user) || ' may not create the extension vector in database '
+                || quote_ident(current_database()),
+      HINT = 'Ask an administrator to run this in that database: CREATE EXTENSION vector; Then run this again.';
   END;
-  SELECT extnamespace::regnamespace::text INTO extension_schema FROM pg_extension WHERE extname = 'vector';
   IF to_regtype('vector') IS NULL THEN
-    RAISE EXCEPTION 'the extension vector is in schema %, which is not on the search_path', extension_schema
-      USING ERRCODE = 'undefined_object',
-            HINT = format('Add it: ALTER ROLE %I SET search_path = %s, %s;', current_user,
-                          current_setting('search_path'), extension_schema);
+    SELECT quote_ident(nspname) INTO extension_schema
+    FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector';
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = 'the extension vector is in schema ' || extension_schema || ', which is not on the search_path',
+      HINT = 'Add it, connect again and run this again: ALTER ROLE ' || quote_ident(current_user)
+             || ' SET search_path = ' || current_setting('search_path') || ', ' || extension_schema || ';';
   END IF;
 END
 $$"""

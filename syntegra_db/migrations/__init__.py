@@ -8,10 +8,14 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from syntegra_db.errors import RevisionError
 from syntegra_db.migrations.config import alembic_config, head_revision
 from syntegra_db.migrations.revision import current_revision, require_head
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from alembic.config import Config
     from sqlalchemy.engine import URL
 
     from syntegra_db.migrations.options import MigrationOptions
@@ -22,27 +26,42 @@ __all__ = ["alembic_config", "current_revision", "downgrade", "head_revision", "
 _one_alembic = threading.Lock()
 
 
-def upgrade(revision: str = "head", url: URL | None = None, options: MigrationOptions | None = None) -> None:
-    """Upgrade the database at `url`, by default the one that the settings name, to `revision`.
+def upgrade(
+    revision: str = "head", url: URL | None = None, options: MigrationOptions | None = None
+) -> str | None:
+    """Upgrade the database at `url`, by default the one that the settings name, and return the revision reached.
 
     Raises:
-        LockNotObtained, ExtensionUnavailable, MigrationFailed, DatabaseAhead: see `runner.run`.
+        RevisionError: there is no such revision, or the database is at one that this package does not know.
+        LockNotObtained, ExtensionUnavailable, MigrationFailed: see `runner.run`.
         ConnectionFailed: there is no connection; one of its subclasses says why.
     """
     from alembic import command
 
-    with _one_alembic:
-        command.upgrade(alembic_config(url, options), revision)
+    return _run(command.upgrade, revision, url, options)
 
 
-def downgrade(revision: str, url: URL | None = None, options: MigrationOptions | None = None) -> None:
-    """Take the database back to `revision`, or `base`; the rows of the tables it drops are lost.
+def downgrade(revision: str, url: URL | None = None, options: MigrationOptions | None = None) -> str | None:
+    """Take the database back to `revision`, or `base`, and return it; the rows of the tables it drops are lost.
 
     Raises:
-        LockNotObtained, MigrationFailed, DatabaseAhead: see `runner.run`.
-        ConnectionFailed: there is no connection; one of its subclasses says why.
+        RevisionError, LockNotObtained, MigrationFailed, ConnectionFailed: as `upgrade` does.
     """
     from alembic import command
 
+    return _run(command.downgrade, revision, url, options)
+
+
+def _run(
+    command: Callable[[Config, str], None], revision: str, url: URL | None, options: MigrationOptions | None
+) -> str | None:
+    from alembic.util import CommandError
+
+    config = alembic_config(url, options)
     with _one_alembic:
-        command.downgrade(alembic_config(url, options), revision)
+        try:
+            command(config, revision)
+        except CommandError as error:
+            raise RevisionError(f"{error}. `alembic history` lists the revisions.") from None
+    reached: str | None = config.attributes["reached"]
+    return reached

@@ -69,6 +69,7 @@ def run(
             f"The migration ended, but a new connection finds the database at {_name(found)} instead of "
             f"{_name(target)}. Look at what else writes to {VERSION_TABLE}, then run this again."
         )
+    context.config.attributes["reached"] = found
 
 
 def _migrate(

@@ -1,0 +1,82 @@
+-- Revision 001. Create data_sources, the connectors that bring clients' data in.
+--
+-- Made from alembic/versions/001_create_data_sources.py by `make sql`: change the revision, not this file.
+-- For psql, without any flag; it applies whole or not at all, and psql then exits with status 3.
+
+\set ON_ERROR_STOP on
+\set QUIET on
+
+BEGIN;
+
+-- A wait for a lock would stall every writer that comes after; after a lock timeout, run the file again.
+SET LOCAL lock_timeout = '500ms';
+
+DO $$
+DECLARE
+  stamp text;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock(('x' || left(encode(sha256(convert_to(
+       'syntegra_db:' || current_schema() || '.alembic_version', 'UTF8')), 'hex'), 16))::bit(64)::bigint) THEN
+    RAISE EXCEPTION 'another migration is running; wait for it to end, then run this file again';
+  END IF;
+  IF to_regclass(format('%I.alembic_version', current_schema())) IS NOT NULL THEN
+    SELECT string_agg(version_num, ' and ' ORDER BY version_num) INTO stamp FROM alembic_version;
+  END IF;
+  IF stamp >= '001' THEN
+    RAISE EXCEPTION 'revision 001 is applied already: the database is at revision %', stamp;
+  ELSIF stamp IS DISTINCT FROM NULL THEN
+    RAISE EXCEPTION 'revision 001 goes on top of no other, but the database is at %',
+      coalesce('revision ' || stamp, 'no revision')
+      USING HINT = 'Run the files of migrations/ in the order of their numbers.';
+  END IF;
+END
+$$;
+
+CREATE TABLE IF NOT EXISTS alembic_version (
+    version_num VARCHAR(32) NOT NULL,
+    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+
+CREATE TABLE data_sources (
+    id BIGSERIAL NOT NULL,
+    client_id BIGINT NOT NULL,
+    name VARCHAR(255) NOT NULL,
+    type VARCHAR(50) NOT NULL,
+    config_json JSONB DEFAULT '{}' NOT NULL,
+    status VARCHAR(50) DEFAULT 'idle' NOT NULL,
+    last_run_at TIMESTAMP WITH TIME ZONE,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT pk_data_sources PRIMARY KEY (id),
+    CONSTRAINT uq_data_sources_client_id_id UNIQUE (client_id, id)
+);
+
+COMMENT ON TABLE data_sources IS 'Connectors that bring clients'' data in';
+
+COMMENT ON COLUMN data_sources.id IS 'Row number, from a sequence that the column owns';
+
+COMMENT ON COLUMN data_sources.client_id IS 'Client that owns the row; the clients table belongs to the application';
+
+COMMENT ON COLUMN data_sources.name IS 'Name that the client gave the connector';
+
+COMMENT ON COLUMN data_sources.type IS 'Kind of connector, such as simple_csv or api_rest';
+
+COMMENT ON COLUMN data_sources.config_json IS 'Settings of the connector; may hold credentials: never show';
+
+COMMENT ON COLUMN data_sources.status IS 'State of the connector, such as idle, processing or error';
+
+COMMENT ON COLUMN data_sources.last_run_at IS 'When the connector last ran; empty before the first';
+
+COMMENT ON COLUMN data_sources.created_at IS 'When the row was inserted';
+
+COMMENT ON COLUMN data_sources.updated_at IS 'When the row last changed';
+
+CREATE INDEX idx_data_sources_client_id ON data_sources (client_id);
+
+CREATE INDEX idx_data_sources_status ON data_sources (status);
+
+INSERT INTO alembic_version (version_num) VALUES ('001');
+
+COMMIT;
+
+\echo Revision 001 applied.

@@ -1,0 +1,329 @@
+-- Revision 003. Create the five analytics tables, their two ENUM types and the vector index.
+--
+-- Made from alembic/versions/003_create_analytics_tables.py by `make sql`: change the revision, not this file.
+-- For psql, without any flag; it applies whole or not at all, and psql then exits with status 3.
+
+\set ON_ERROR_STOP on
+\set QUIET on
+
+BEGIN;
+
+-- A wait for a lock would stall every writer that comes after; after a lock timeout, run the file again.
+SET LOCAL lock_timeout = '500ms';
+
+DO $$
+DECLARE
+  stamp text;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock(('x' || left(encode(sha256(convert_to(
+       'syntegra_db:' || current_schema() || '.alembic_version', 'UTF8')), 'hex'), 16))::bit(64)::bigint) THEN
+    RAISE EXCEPTION 'another migration is running; wait for it to end, then run this file again';
+  END IF;
+  IF to_regclass(format('%I.alembic_version', current_schema())) IS NOT NULL THEN
+    SELECT string_agg(version_num, ' and ' ORDER BY version_num) INTO stamp FROM alembic_version;
+  END IF;
+  IF stamp >= '003' THEN
+    RAISE EXCEPTION 'revision 003 is applied already: the database is at revision %', stamp;
+  ELSIF stamp IS DISTINCT FROM '002' THEN
+    RAISE EXCEPTION 'revision 003 goes on top of revision 002, but the database is at %',
+      coalesce('revision ' || stamp, 'no revision')
+      USING HINT = 'Run the files of migrations/ in the order of their numbers.';
+  END IF;
+END
+$$;
+
+SET LOCAL client_min_messages = warning;
+
+DO $$
+DECLARE
+  extension_schema text;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'feature_not_supported',
+      MESSAGE = 'the extension vector (pgvector) is not installed on this server',
+      HINT = 'Install pgvector for this version of PostgreSQL (https://github.com/pgvector/pgvector), or use an image '
+             'that has it, such as pgvector/pgvector:pg17; then run this again.';
+  END IF;
+  BEGIN
+    CREATE EXTENSION IF NOT EXISTS vector;
+  EXCEPTION WHEN insufficient_privilege THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'insufficient_privilege',
+      MESSAGE = 'role ' || quote_ident(current_user) || ' may not create the extension vector in database '
+                || quote_ident(current_database()),
+      HINT = 'Ask an administrator to run this in that database: CREATE EXTENSION vector; Then run this again.';
+  END;
+  IF to_regtype('vector') IS NULL THEN
+    SELECT quote_ident(nspname) INTO extension_schema
+    FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector';
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = 'the extension vector is in schema ' || extension_schema || ', which is not on the search_path',
+      HINT = 'Add it, connect again and run this again: ALTER ROLE ' || quote_ident(current_user)
+             || ' SET search_path = ' || current_setting('search_path') || ', ' || extension_schema || ';';
+  END IF;
+END
+$$;
+
+CREATE TYPE trend_status AS ENUM ('emergent', 'stable', 'declining');
+
+CREATE TYPE anomaly_severity AS ENUM ('low', 'medium', 'high', 'critical');
+
+CREATE TABLE kpi_summary (
+    id BIGSERIAL NOT NULL,
+    client_id BIGINT NOT NULL,
+    source_id BIGINT,
+    kpi_name VARCHAR(255) NOT NULL,
+    kpi_value NUMERIC NOT NULL,
+    period_start TIMESTAMP WITH TIME ZONE NOT NULL,
+    period_end TIMESTAMP WITH TIME ZONE NOT NULL,
+    calculated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    metadata JSONB,
+    CONSTRAINT pk_kpi_summary PRIMARY KEY (id),
+    CONSTRAINT fk_kpi_summary_source FOREIGN KEY(client_id, source_id) REFERENCES data_sources (client_id, id) ON DELETE SET NULL (source_id),
+    CONSTRAINT ck_kpi_summary_ck_kpi_summary_kpi_value_finite CHECK (kpi_value > '-Infinity' AND kpi_value < 'Infinity'),
+    CONSTRAINT ck_kpi_summary_ck_kpi_summary_period_order CHECK (period_end >= period_start)
+);
+
+COMMENT ON TABLE kpi_summary IS 'KPIs of clients, one value a period';
+
+COMMENT ON COLUMN kpi_summary.id IS 'Row number, from a sequence that the column owns';
+
+COMMENT ON COLUMN kpi_summary.client_id IS 'Client that owns the row; the clients table belongs to the application';
+
+COMMENT ON COLUMN kpi_summary.source_id IS 'Data source of the same client that the row came from, if it still exists';
+
+COMMENT ON COLUMN kpi_summary.kpi_name IS 'Name of the KPI, such as sales_mom or avg_ticket';
+
+COMMENT ON COLUMN kpi_summary.kpi_value IS 'Value of the KPI, in the unit of the KPI; finite';
+
+COMMENT ON COLUMN kpi_summary.period_start IS 'Start of the period that the value covers';
+
+COMMENT ON COLUMN kpi_summary.period_end IS 'End of the period that the value covers';
+
+COMMENT ON COLUMN kpi_summary.calculated_at IS 'When the value was computed';
+
+COMMENT ON COLUMN kpi_summary.metadata IS 'What else is known about the value, such as its unit';
+
+CREATE INDEX idx_kpi_summary_client_kpi_period ON kpi_summary (client_id, kpi_name, period_start);
+
+CREATE INDEX idx_kpi_summary_client_id ON kpi_summary (client_id);
+
+CREATE INDEX idx_kpi_summary_source_id ON kpi_summary (source_id);
+
+CREATE INDEX idx_kpi_summary_kpi_name ON kpi_summary (kpi_name);
+
+CREATE INDEX idx_kpi_summary_period_start ON kpi_summary (period_start);
+
+CREATE TABLE text_summary (
+    id BIGSERIAL NOT NULL,
+    client_id BIGINT NOT NULL,
+    source_id BIGINT,
+    text_field TEXT NOT NULL,
+    sentiment VARCHAR(50),
+    sentiment_score DOUBLE PRECISION,
+    keywords JSONB,
+    embedding VECTOR(384),
+    language VARCHAR(10) DEFAULT 'es' NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT pk_text_summary PRIMARY KEY (id),
+    CONSTRAINT fk_text_summary_source FOREIGN KEY(client_id, source_id) REFERENCES data_sources (client_id, id) ON DELETE SET NULL (source_id)
+);
+
+COMMENT ON TABLE text_summary IS 'Texts of clients'' customers with sentiment, keywords and embedding';
+
+COMMENT ON COLUMN text_summary.id IS 'Row number, from a sequence that the column owns';
+
+COMMENT ON COLUMN text_summary.client_id IS 'Client that owns the row; the clients table belongs to the application';
+
+COMMENT ON COLUMN text_summary.source_id IS 'Data source of the same client that the row came from, if it still exists';
+
+COMMENT ON COLUMN text_summary.text_field IS 'The text that was analysed';
+
+COMMENT ON COLUMN text_summary.sentiment IS 'Sentiment that was found, such as positive, neutral or negative';
+
+COMMENT ON COLUMN text_summary.sentiment_score IS 'Strength of the sentiment, on the scale of the method that found it';
+
+COMMENT ON COLUMN text_summary.keywords IS 'Keywords that were extracted from the text';
+
+COMMENT ON COLUMN text_summary.embedding IS 'Embedding of the text, 384 dimensions, compared by cosine distance';
+
+COMMENT ON COLUMN text_summary.language IS 'Language of the text, as an ISO 639-1 code';
+
+COMMENT ON COLUMN text_summary.created_at IS 'When the row was inserted';
+
+ALTER TABLE text_summary ALTER COLUMN embedding SET STORAGE PLAIN;
+
+CREATE INDEX idx_text_summary_client_id ON text_summary (client_id);
+
+CREATE INDEX idx_text_summary_source_id ON text_summary (source_id);
+
+CREATE INDEX idx_text_summary_sentiment ON text_summary (sentiment);
+
+CREATE INDEX idx_text_summary_created_at ON text_summary (created_at);
+
+CREATE INDEX idx_text_summary_keywords ON text_summary USING gin (keywords);
+
+SET LOCAL maintenance_work_mem = '64MB';
+
+CREATE INDEX idx_text_summary_embedding ON text_summary USING ivfflat (embedding vector_cosine_ops) WITH (lists = 100);
+
+CREATE TABLE trend_signals (
+    id BIGSERIAL NOT NULL,
+    sector VARCHAR(255) NOT NULL,
+    term VARCHAR(255) NOT NULL,
+    period_start TIMESTAMP WITH TIME ZONE NOT NULL,
+    period_end TIMESTAMP WITH TIME ZONE NOT NULL,
+    frequency INTEGER DEFAULT '0' NOT NULL,
+    delta_pct DOUBLE PRECISION,
+    status trend_status DEFAULT 'stable' NOT NULL,
+    metadata JSONB,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT pk_trend_signals PRIMARY KEY (id),
+    CONSTRAINT ck_trend_signals_ck_trend_signals_period_order CHECK (period_end >= period_start),
+    CONSTRAINT ck_trend_signals_ck_trend_signals_frequency_not_negative CHECK (frequency >= 0)
+);
+
+COMMENT ON TABLE trend_signals IS 'Terms and how their use changes, per sector and period';
+
+COMMENT ON COLUMN trend_signals.id IS 'Row number, from a sequence that the column owns';
+
+COMMENT ON COLUMN trend_signals.sector IS 'Sector of business that the term was seen in';
+
+COMMENT ON COLUMN trend_signals.term IS 'Term or keyword';
+
+COMMENT ON COLUMN trend_signals.period_start IS 'Start of the period that was analysed';
+
+COMMENT ON COLUMN trend_signals.period_end IS 'End of the period that was analysed';
+
+COMMENT ON COLUMN trend_signals.frequency IS 'How many times the term came up in the period';
+
+COMMENT ON COLUMN trend_signals.delta_pct IS 'Change of frequency against the period before, in percent';
+
+COMMENT ON COLUMN trend_signals.status IS 'Where the trend is heading';
+
+COMMENT ON COLUMN trend_signals.metadata IS 'What else is known about the trend';
+
+COMMENT ON COLUMN trend_signals.created_at IS 'When the row was inserted';
+
+CREATE INDEX idx_trend_signals_sector_term ON trend_signals (sector, term);
+
+CREATE INDEX idx_trend_signals_period ON trend_signals (period_start, period_end);
+
+CREATE INDEX idx_trend_signals_sector ON trend_signals (sector);
+
+CREATE INDEX idx_trend_signals_term ON trend_signals (term);
+
+CREATE INDEX idx_trend_signals_status ON trend_signals (status);
+
+CREATE INDEX idx_trend_signals_delta_pct ON trend_signals (delta_pct);
+
+CREATE TABLE clusters (
+    id BIGSERIAL NOT NULL,
+    client_id BIGINT NOT NULL,
+    cluster_id INTEGER NOT NULL,
+    cluster_name VARCHAR(255),
+    features_json JSONB NOT NULL,
+    centroid JSONB,
+    distance_to_centroid DOUBLE PRECISION,
+    silhouette_score DOUBLE PRECISION,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT pk_clusters PRIMARY KEY (id),
+    CONSTRAINT ck_clusters_ck_clusters_distance_not_negative CHECK (distance_to_centroid >= 0),
+    CONSTRAINT ck_clusters_ck_clusters_silhouette_range CHECK (silhouette_score BETWEEN -1 AND 1)
+);
+
+COMMENT ON TABLE clusters IS 'Clients grouped by what they have in common';
+
+COMMENT ON COLUMN clusters.id IS 'Row number, from a sequence that the column owns';
+
+COMMENT ON COLUMN clusters.client_id IS 'Client that owns the row; the clients table belongs to the application';
+
+COMMENT ON COLUMN clusters.cluster_id IS 'Number of the cluster that the client was put in';
+
+COMMENT ON COLUMN clusters.cluster_name IS 'Descriptive name of the cluster';
+
+COMMENT ON COLUMN clusters.features_json IS 'Features of the client that the clustering used';
+
+COMMENT ON COLUMN clusters.centroid IS 'Coordinates of the cluster''s centroid';
+
+COMMENT ON COLUMN clusters.distance_to_centroid IS 'Distance from the client to the centroid, in the feature space; not negative';
+
+COMMENT ON COLUMN clusters.silhouette_score IS 'How well the client fits its cluster, from -1 to 1';
+
+COMMENT ON COLUMN clusters.created_at IS 'When the row was inserted';
+
+COMMENT ON COLUMN clusters.updated_at IS 'When the row last changed';
+
+CREATE INDEX idx_clusters_client_cluster ON clusters (client_id, cluster_id);
+
+CREATE INDEX idx_clusters_client_id ON clusters (client_id);
+
+CREATE INDEX idx_clusters_cluster_id ON clusters (cluster_id);
+
+CREATE INDEX idx_clusters_features ON clusters USING gin (features_json);
+
+CREATE TABLE anomaly_log (
+    id BIGSERIAL NOT NULL,
+    client_id BIGINT NOT NULL,
+    source_id BIGINT,
+    kpi_name VARCHAR(255) NOT NULL,
+    detected_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    value NUMERIC NOT NULL,
+    expected_value NUMERIC,
+    deviation DOUBLE PRECISION,
+    reason TEXT,
+    severity anomaly_severity DEFAULT 'medium' NOT NULL,
+    method VARCHAR(100),
+    metadata JSONB,
+    CONSTRAINT pk_anomaly_log PRIMARY KEY (id),
+    CONSTRAINT fk_anomaly_log_source FOREIGN KEY(client_id, source_id) REFERENCES data_sources (client_id, id) ON DELETE SET NULL (source_id),
+    CONSTRAINT ck_anomaly_log_ck_anomaly_log_value_finite CHECK (value > '-Infinity' AND value < 'Infinity'),
+    CONSTRAINT ck_anomaly_log_ck_anomaly_log_expected_value_finite CHECK (expected_value > '-Infinity' AND expected_value < 'Infinity')
+);
+
+COMMENT ON TABLE anomaly_log IS 'Values of KPIs that were not expected';
+
+COMMENT ON COLUMN anomaly_log.id IS 'Row number, from a sequence that the column owns';
+
+COMMENT ON COLUMN anomaly_log.client_id IS 'Client that owns the row; the clients table belongs to the application';
+
+COMMENT ON COLUMN anomaly_log.source_id IS 'Data source of the same client that the row came from, if it still exists';
+
+COMMENT ON COLUMN anomaly_log.kpi_name IS 'Name of the KPI that the anomaly was found in';
+
+COMMENT ON COLUMN anomaly_log.detected_at IS 'When the anomaly was detected';
+
+COMMENT ON COLUMN anomaly_log.value IS 'Value that was not expected, in the unit of the KPI; finite';
+
+COMMENT ON COLUMN anomaly_log.expected_value IS 'Value that was expected, in the unit of the KPI; finite';
+
+COMMENT ON COLUMN anomaly_log.deviation IS 'Distance of the value from the expected one, in standard deviations';
+
+COMMENT ON COLUMN anomaly_log.reason IS 'What the anomaly is, in words';
+
+COMMENT ON COLUMN anomaly_log.severity IS 'How serious the anomaly is';
+
+COMMENT ON COLUMN anomaly_log.method IS 'Method that detected the anomaly';
+
+COMMENT ON COLUMN anomaly_log.metadata IS 'What else is known about the anomaly';
+
+CREATE INDEX idx_anomaly_log_client_kpi ON anomaly_log (client_id, kpi_name);
+
+CREATE INDEX idx_anomaly_log_client_id ON anomaly_log (client_id);
+
+CREATE INDEX idx_anomaly_log_source_id ON anomaly_log (source_id);
+
+CREATE INDEX idx_anomaly_log_kpi_name ON anomaly_log (kpi_name);
+
+CREATE INDEX idx_anomaly_log_detected_at ON anomaly_log (detected_at);
+
+CREATE INDEX idx_anomaly_log_severity ON anomaly_log (severity);
+
+UPDATE alembic_version SET version_num='003' WHERE alembic_version.version_num = '002';
+
+COMMIT;
+
+\echo Revision 003 applied.

@@ -1,0 +1,36 @@
+"""`syntegra-db`: one module a group of commands, and the only place that prints."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from syntegra_db.cli import client, local, migrate, sql
+from syntegra_db.errors import SyntegraDBError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="syntegra-db",
+    help="The schema of SYNTEGRA's data on PostgreSQL: migrate it, look at it, try it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(migrate.upgrade)
+app.command()(migrate.downgrade)
+app.command()(sql.sql)
+app.command(context_settings=client.PASS_THROUGH)(client.psql)
+app.add_typer(local.app, name="local")
+
+
+def main() -> None:
+    """Run the command line; an error of the package is one line on standard error and its exit status."""
+    try:
+        app()
+    except SyntegraDBError as error:
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201  the command line is what prints
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,15 @@
+"""PostgreSQL's own programs on the configured database."""
+
+from __future__ import annotations
+
+import typer
+
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def psql(context: typer.Context) -> None:
+    """Open psql on the configured database; what follows goes to psql."""
+    from syntegra_db.client_programs import become_psql
+    from syntegra_db.settings import database_url
+
+    become_psql(database_url(), context.args)

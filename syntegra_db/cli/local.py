@@ -1,0 +1,55 @@
+"""The embedded PostgreSQL of this folder."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from syntegra_db.cli.client import PASS_THROUGH
+
+app = typer.Typer(help="An embedded PostgreSQL in this folder: no root, no Docker.", no_args_is_help=True)
+
+
+@app.command()
+def start(
+    version: Annotated[int, typer.Option(help="PostgreSQL's major version: 18 or 16.")] = 18,
+    *,
+    unless_configured: Annotated[
+        bool, typer.Option("--unless-configured", help="Do nothing where the settings name another server.")
+    ] = False,
+) -> None:
+    """Start it, on the data in .postgres/, and print where the database is."""
+    from syntegra_db import local
+    from syntegra_db.settings import describe, is_configured
+
+    if unless_configured and is_configured():
+        return
+    url = local.start(version=version)
+    typer.echo(f"PostgreSQL {version} runs: {describe(url)}.")
+
+
+@app.command()
+def stop() -> None:
+    """Stop it; the data stays."""
+    from syntegra_db import local
+
+    stopped = local.stop()
+    typer.echo("\n".join(f"PostgreSQL {version} stopped." for version in stopped) or "It was not running.")
+
+
+@app.command()
+def url() -> None:
+    """Print its URL, for DATABASE_URL."""
+    from syntegra_db import local
+
+    typer.echo(local.running_url().set(drivername="postgresql").render_as_string())
+
+
+@app.command(context_settings=PASS_THROUGH)
+def psql(context: typer.Context) -> None:
+    """Open its psql on its database; what follows goes to psql."""
+    from syntegra_db import local
+    from syntegra_db.client_programs import become_psql
+
+    become_psql(local.running_url(), context.args, local.program_folder() / "psql")

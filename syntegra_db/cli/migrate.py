@@ -1,0 +1,62 @@
+"""Taking the database to another revision, and saying where it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LockTimeout = Annotated[
+    float | None, typer.Option(min=0.001, help="Seconds to wait for one lock before stepping aside.  [default: 0.5]")
+]
+LockPatience = Annotated[
+    float | None, typer.Option(min=0, help="Seconds for all attempts at one revision.  [default: 60]")
+]
+MigratorPatience = Annotated[
+    float | None, typer.Option(min=0, help="Seconds to wait for another migration to end.  [default: 60]")
+]
+
+
+def upgrade(
+    revision: Annotated[str, typer.Argument(help="Revision to go to, such as 003.")] = "head",
+    lock_timeout: LockTimeout = None,
+    lock_patience: LockPatience = None,
+    migrator_patience: MigratorPatience = None,
+) -> None:
+    """Upgrade the database, by default to the newest revision."""
+    from syntegra_db import migrations
+
+    _move(migrations.upgrade, revision, lock_timeout, lock_patience, migrator_patience)
+
+
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="Revision to go back to, such as 002, or base.")],
+    lock_timeout: LockTimeout = None,
+    lock_patience: LockPatience = None,
+    migrator_patience: MigratorPatience = None,
+) -> None:
+    """Take the database back to an older revision; the rows of the tables it drops are lost."""
+    from syntegra_db import migrations
+
+    _move(migrations.downgrade, revision, lock_timeout, lock_patience, migrator_patience)
+
+
+def _move(
+    move: Callable[..., str | None],
+    revision: str,
+    lock_timeout: float | None,
+    lock_patience: float | None,
+    migrator_patience: float | None,
+) -> None:
+    from syntegra_db.cli.progress import progress_on_stderr
+    from syntegra_db.migrations.options import migration_options
+    from syntegra_db.settings import database_url, describe
+
+    url = database_url()
+    options = migration_options(lock_timeout, lock_patience, migrator_patience)
+    with progress_on_stderr():
+        reached = move(revision, url, options)
+    typer.echo(f"The {describe(url)} is at {f'revision {reached}' if reached else 'no revision'}.")

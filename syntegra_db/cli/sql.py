@@ -1,0 +1,27 @@
+"""The revisions as plain SQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sql(
+    revision: Annotated[str | None, typer.Argument(help="Revision to print, such as 003.")] = None,
+    *,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Print its rollback instead.")] = False,
+    write: Annotated[
+        Path | None, typer.Option(file_okay=False, exists=True, help="Write all files to this folder instead.")
+    ] = None,
+) -> None:
+    """Print a revision as plain SQL for psql, or write all of them as files."""
+    from syntegra_db.migrations.sql_scripts import sql_script, write_sql_scripts
+
+    if write is not None:
+        typer.echo("\n".join(str(write / name) for name in write_sql_scripts(write)))
+    elif revision is not None:
+        typer.echo(sql_script(revision, rollback=rollback).text, nl=False)
+    else:
+        raise typer.BadParameter("name a revision, or a folder with --write")

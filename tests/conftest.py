@@ -1,0 +1,109 @@
+"""Every test that needs a database gets a fresh one on a real server."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import pytest
+import servers
+from syntegra_db import local, migrations
+from syntegra_db.settings import parse_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from servers import Database, Server
+
+TEMPLATE = "syntegra_test_template"
+VARIABLES = (
+    "DATABASE_URL",
+    "POSTGRES_HOST",
+    "POSTGRES_PORT",
+    "POSTGRES_DB",
+    "POSTGRES_USER",
+    "POSTGRES_PASSWORD",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("syntegra_db")
+    group.addoption(
+        "--database",
+        default="embedded",
+        help="server to test on: embedded (default), docker, or the URL of an administrator's database",
+    )
+    group.addoption(
+        "--postgres", type=int, default=local.DEFAULT_VERSION, choices=local.VERSIONS, help="version of the embedded one"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "docker: needs a Docker engine; skipped by name where there is none")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    server = config.getoption("--database")
+    version = f" PostgreSQL {config.getoption('--postgres')}" if server == "embedded" else ""
+    docker = "there" if docker_is_there() else "not there: the tests marked docker are skipped"
+    return f"database: {server}{version}; Docker engine: {docker}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if docker_is_there():
+        return
+    for item in items:
+        if item.get_closest_marker("docker"):
+            item.add_marker(pytest.mark.skip(reason="no Docker engine answers"))
+
+
+def docker_is_there() -> bool:
+    docker = shutil.which("docker")
+    return (
+        docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A test says itself where its database is, and runs where no `.env` is."""
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config) -> Iterator[Server]:
+    choice = pytestconfig.getoption("--database")
+    if choice == "embedded":
+        chosen = servers.embedded_server(pytestconfig.getoption("--postgres"))
+    elif choice == "docker":
+        chosen = servers.docker_server()
+    else:
+        chosen = nullcontext(servers.Server(parse_url(choice)))
+    with chosen as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_template(server: Server) -> Iterator[str]:
+    """The name of a database at head, for `CREATE DATABASE … TEMPLATE`."""
+    with server.database(name=TEMPLATE) as database:
+        migrations.upgrade(url=database.url)
+        yield TEMPLATE
+
+
+@pytest.fixture
+def empty_database(server: Server) -> Iterator[Database]:
+    with server.database() as database:
+        yield database
+
+
+@pytest.fixture
+def database(server: Server, migrated_template: str) -> Iterator[Database]:
+    """A database at head."""
+    with server.database(migrated_template) as database:
+        yield database

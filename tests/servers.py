@@ -1,0 +1,101 @@
+"""The real servers that the tests run on."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import Engine
+from syntegra_db import local
+from syntegra_db.connecting import conninfo, unpooled_engine
+from syntegra_db.settings import parse_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import URL
+
+POSTGRES_IMAGE = "pgvector/pgvector:pg17"
+# Data that lives for one test run may be lost in a crash.
+UNSAFE_AND_FAST = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
+
+
+@dataclass
+class Database:
+    """A database of one test; its user is an administrator of the server."""
+
+    url: URL
+    engine: Engine = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engine = unpooled_engine(self.url)
+
+    @property
+    def name(self) -> str:
+        assert self.url.database is not None
+        return self.url.database
+
+    @property
+    def environment_url(self) -> str:
+        """The URL as DATABASE_URL holds it."""
+        return self.url.render_as_string(hide_password=False)
+
+    def connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        """A bare psycopg connection, in autocommit."""
+        return psycopg.connect(conninfo(self.url), autocommit=True)
+
+
+class Server:
+    """A server with an administrator's URL, and the databases that tests make on it."""
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self._numbers = itertools.count(1)
+
+    def execute(self, statement: sql.SQL | sql.Composed | str) -> None:
+        with psycopg.connect(conninfo(self.url), autocommit=True) as connection:
+            connection.execute(statement if not isinstance(statement, str) else sql.SQL(statement))  # type: ignore[arg-type]  # the tests' own text
+
+    @contextmanager
+    def database(self, template: str = "template0", name: str | None = None) -> Iterator[Database]:
+        """A database copied from `template`, dropped afterwards with whoever is still in it."""
+        name = name or f"syntegra_test_{next(self._numbers)}"
+        identifier = sql.Identifier(name)
+        self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
+        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(identifier, sql.Identifier(template)))
+        try:
+            yield Database(self.url.set(database=name))
+        finally:
+            self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+@contextmanager
+def embedded_server(version: int) -> Iterator[Server]:
+    """An embedded PostgreSQL in a temporary folder."""
+    folder = Path(tempfile.mkdtemp(prefix="syntegra-db-"))
+    data = folder / "data"
+    try:
+        server = Server(parse_url(local.start_server(data, version)))
+        for setting in UNSAFE_AND_FAST:
+            server.execute(f"ALTER SYSTEM SET {setting}")
+        server.execute("SELECT pg_reload_conf()")
+        yield server
+    finally:
+        local.stop_server(data, version)
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def docker_server() -> Iterator[Server]:
+    """A container of the image that docker-compose.yml names."""
+    from testcontainers.community.postgres import PostgresContainer
+
+    with PostgresContainer(POSTGRES_IMAGE, driver=None) as container:
+        yield Server(parse_url(container.get_connection_url()))
