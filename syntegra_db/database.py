@@ -29,9 +29,7 @@ POOL_OPTIONS = {
 }
 
 
-def create_engine(
-    url: URL | str | None = None, *, application_name: str = APPLICATION_NAME, **options: Any
-) -> Engine:
+def create_engine(url: URL | str | None = None, *, application_name: str = APPLICATION_NAME, **options: Any) -> Engine:
     """Return an engine whose connections know pgvector's types.
 
     Args:

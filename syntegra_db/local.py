@@ -8,7 +8,6 @@ that administrators look after.
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from subprocess import SubprocessError
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from syntegra_db.errors import LocalServerError
 from syntegra_db.settings import LOCAL_URL_FILE, DatabaseSettings, parse_url
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
     from sqlalchemy.engine import URL

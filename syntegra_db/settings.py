@@ -79,9 +79,7 @@ def parse_url(text: str | URL) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise SettingsError(
-            "DATABASE_URL is not a URL; write postgresql://user:password@host:5432/database."
-        ) from None
+        raise SettingsError("DATABASE_URL is not a URL; write postgresql://user:password@host:5432/database.") from None
     if url.drivername not in SPELLINGS:
         raise SettingsError(
             f"DATABASE_URL names {url.drivername!r}; syntegra_db speaks PostgreSQL through psycopg 3: "

@@ -8,12 +8,14 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
+
 import servers
 from syntegra_db import local, migrations
 from syntegra_db.settings import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from servers import Database, Server
@@ -37,7 +39,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="server to test on: embedded (default), docker, or the URL of an administrator's database",
     )
     group.addoption(
-        "--postgres", type=int, default=local.DEFAULT_VERSION, choices=local.VERSIONS, help="version of the embedded one"
+        "--postgres",
+        type=int,
+        default=local.DEFAULT_VERSION,
+        choices=local.VERSIONS,
+        help="version of the embedded one",
     )
 
 
@@ -62,9 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def docker_is_there() -> bool:
     docker = shutil.which("docker")
-    return (
-        docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
-    )
+    return docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +82,7 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 @pytest.fixture(scope="session")
 def server(pytestconfig: pytest.Config) -> Iterator[Server]:
     choice = pytestconfig.getoption("--database")
+    chosen: AbstractContextManager[Server]
     if choice == "embedded":
         chosen = servers.embedded_server(pytestconfig.getoption("--postgres"))
     elif choice == "docker":

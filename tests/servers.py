@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import Engine
+
 from syntegra_db import local
 from syntegra_db.connecting import conninfo, unpooled_engine
 from syntegra_db.settings import parse_url
@@ -20,6 +20,7 @@ from syntegra_db.settings import parse_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlalchemy import Engine
     from sqlalchemy.engine import URL
 
 POSTGRES_IMAGE = "pgvector/pgvector:pg17"
@@ -61,7 +62,7 @@ class Server:
 
     def execute(self, statement: sql.SQL | sql.Composed | str) -> None:
         with psycopg.connect(conninfo(self.url), autocommit=True) as connection:
-            connection.execute(statement if not isinstance(statement, str) else sql.SQL(statement))  # type: ignore[arg-type]  # the tests' own text
+            connection.execute(statement if not isinstance(statement, str) else sql.SQL(statement))
 
     @contextmanager
     def database(self, template: str = "template0", name: str | None = None) -> Iterator[Database]:

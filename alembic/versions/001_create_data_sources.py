@@ -39,9 +39,7 @@ def upgrade() -> None:
             comment="Client that owns the row; the clients table belongs to the application",
         ),
         sa.Column("name", sa.String(255), nullable=False, comment="Name that the client gave the connector"),
-        sa.Column(
-            "type", sa.String(50), nullable=False, comment="Kind of connector, such as simple_csv or api_rest"
-        ),
+        sa.Column("type", sa.String(50), nullable=False, comment="Kind of connector, such as simple_csv or api_rest"),
         sa.Column(
             "config_json",
             postgresql.JSONB(),

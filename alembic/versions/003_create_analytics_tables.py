@@ -17,15 +17,25 @@ data_sources. The extension stays: something else may use it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import sqlalchemy as sa
 from alembic import op
 from pgvector.sqlalchemy import VECTOR
 from sqlalchemy.dialects import postgresql
 
+if TYPE_CHECKING:
+    from sqlalchemy.types import TypeEngine
+
 revision = "003"
 down_revision = "002"
 branch_labels = None
 depends_on = None
+
+TIMESTAMPTZ = sa.TIMESTAMP(timezone=True)
+JSONB = postgresql.JSONB()
+TREND_STATUS = postgresql.ENUM(name="trend_status", create_type=False)
+ANOMALY_SEVERITY = postgresql.ENUM(name="anomaly_severity", create_type=False)
 
 # In SQL, so that the plain script made from this revision behaves alike; without %, which offline mode would double.
 REQUIRE_VECTOR = """\
@@ -71,6 +81,7 @@ def upgrade() -> None:
     op.execute("CREATE TYPE anomaly_severity AS ENUM ('low', 'medium', 'high', 'critical')")
     create_kpi_summary()
     create_text_summary()
+    create_vector_index()
     create_trend_signals()
     create_clusters()
     create_anomaly_log()
@@ -94,21 +105,12 @@ def create_kpi_summary() -> None:
         id_column(),
         client_id_column(),
         source_id_column(),
-        sa.Column(
-            "kpi_name", sa.String(255), nullable=False, comment="Name of the KPI, such as sales_mom or avg_ticket"
-        ),
-        sa.Column(
-            "kpi_value", sa.Numeric(), nullable=False, comment="Value of the KPI, in the unit of the KPI; finite"
-        ),
-        instant("period_start", "Start of the period that the value covers"),
-        instant("period_end", "End of the period that the value covers"),
-        instant_now("calculated_at", "When the value was computed"),
-        sa.Column(
-            "metadata",
-            postgresql.JSONB(),
-            nullable=True,
-            comment="What else is known about the value, such as its unit",
-        ),
+        required("kpi_name", sa.String(255), "Name of the KPI, such as sales_mom or avg_ticket"),
+        required("kpi_value", sa.Numeric(), "Value of the KPI, in the unit of the KPI; finite"),
+        required("period_start", TIMESTAMPTZ, "Start of the period that the value covers"),
+        required("period_end", TIMESTAMPTZ, "End of the period that the value covers"),
+        required("calculated_at", TIMESTAMPTZ, "When the value was computed", default=sa.func.now()),
+        optional("metadata", JSONB, "What else is known about the value, such as its unit"),
         sa.PrimaryKeyConstraint("id", name="pk_kpi_summary"),
         source_foreign_key("fk_kpi_summary_source"),
         finite("kpi_value", name="ck_kpi_summary_kpi_value_finite"),
@@ -123,42 +125,19 @@ def create_kpi_summary() -> None:
 
 
 def create_text_summary() -> None:
-    """Create text_summary and its indexes, the vector index among them."""
+    """Create text_summary and its indexes, but the vector index."""
     op.create_table(
         "text_summary",
         id_column(),
         client_id_column(),
         source_id_column(),
-        sa.Column("text_field", sa.Text(), nullable=False, comment="The text that was analysed"),
-        sa.Column(
-            "sentiment",
-            sa.String(50),
-            nullable=True,
-            comment="Sentiment that was found, such as positive, neutral or negative",
-        ),
-        sa.Column(
-            "sentiment_score",
-            sa.Double(),
-            nullable=True,
-            comment="Strength of the sentiment, on the scale of the method that found it",
-        ),
-        sa.Column(
-            "keywords", postgresql.JSONB(), nullable=True, comment="Keywords that were extracted from the text"
-        ),
-        sa.Column(
-            "embedding",
-            VECTOR(384),
-            nullable=True,
-            comment="Embedding of the text, 384 dimensions, compared by cosine distance",
-        ),
-        sa.Column(
-            "language",
-            sa.String(10),
-            nullable=False,
-            server_default="es",
-            comment="Language of the text, as an ISO 639-1 code",
-        ),
-        instant_now("created_at", "When the row was inserted"),
+        required("text_field", sa.Text(), "The text that was analysed"),
+        optional("sentiment", sa.String(50), "Sentiment that was found, such as positive, neutral or negative"),
+        optional("sentiment_score", sa.Double(), "Strength of the sentiment, on the scale of the method that found it"),
+        optional("keywords", JSONB, "Keywords that were extracted from the text"),
+        optional("embedding", VECTOR(384), "Embedding of the text, 384 dimensions, compared by cosine distance"),
+        required("language", sa.String(10), "Language of the text, as an ISO 639-1 code", default="es"),
+        required("created_at", TIMESTAMPTZ, "When the row was inserted", default=sa.func.now()),
         sa.PrimaryKeyConstraint("id", name="pk_text_summary"),
         source_foreign_key("fk_text_summary_source"),
         comment="Texts of clients' customers with sentiment, keywords and embedding",
@@ -170,6 +149,10 @@ def create_text_summary() -> None:
     op.create_index("idx_text_summary_sentiment", "text_summary", ["sentiment"])
     op.create_index("idx_text_summary_created_at", "text_summary", ["created_at"])
     op.create_index("idx_text_summary_keywords", "text_summary", ["keywords"], postgresql_using="gin")
+
+
+def create_vector_index() -> None:
+    """Create the index that a search by cosine distance uses."""
     # pgvector 0.8.4 refuses to build it with less, even on an empty table.
     op.execute("SET LOCAL maintenance_work_mem = '64MB'")
     op.create_index(
@@ -187,32 +170,15 @@ def create_trend_signals() -> None:
     op.create_table(
         "trend_signals",
         id_column(),
-        sa.Column("sector", sa.String(255), nullable=False, comment="Sector of business that the term was seen in"),
-        sa.Column("term", sa.String(255), nullable=False, comment="Term or keyword"),
-        instant("period_start", "Start of the period that was analysed"),
-        instant("period_end", "End of the period that was analysed"),
-        sa.Column(
-            "frequency",
-            sa.Integer(),
-            nullable=False,
-            server_default="0",
-            comment="How many times the term came up in the period",
-        ),
-        sa.Column(
-            "delta_pct",
-            sa.Double(),
-            nullable=True,
-            comment="Change of frequency against the period before, in percent",
-        ),
-        sa.Column(
-            "status",
-            postgresql.ENUM(name="trend_status", create_type=False),
-            nullable=False,
-            server_default="stable",
-            comment="Where the trend is heading",
-        ),
-        sa.Column("metadata", postgresql.JSONB(), nullable=True, comment="What else is known about the trend"),
-        instant_now("created_at", "When the row was inserted"),
+        required("sector", sa.String(255), "Sector of business that the term was seen in"),
+        required("term", sa.String(255), "Term or keyword"),
+        required("period_start", TIMESTAMPTZ, "Start of the period that was analysed"),
+        required("period_end", TIMESTAMPTZ, "End of the period that was analysed"),
+        required("frequency", sa.Integer(), "How many times the term came up in the period", default="0"),
+        optional("delta_pct", sa.Double(), "Change of frequency against the period before, in percent"),
+        required("status", TREND_STATUS, "Where the trend is heading", default="stable"),
+        optional("metadata", JSONB, "What else is known about the trend"),
+        required("created_at", TIMESTAMPTZ, "When the row was inserted", default=sa.func.now()),
         sa.PrimaryKeyConstraint("id", name="pk_trend_signals"),
         sa.CheckConstraint("period_end >= period_start", name="ck_trend_signals_period_order"),
         sa.CheckConstraint("frequency >= 0", name="ck_trend_signals_frequency_not_negative"),
@@ -232,31 +198,18 @@ def create_clusters() -> None:
         "clusters",
         id_column(),
         client_id_column(),
-        sa.Column(
-            "cluster_id", sa.Integer(), nullable=False, comment="Number of the cluster that the client was put in"
-        ),
-        sa.Column("cluster_name", sa.String(255), nullable=True, comment="Descriptive name of the cluster"),
-        sa.Column(
-            "features_json",
-            postgresql.JSONB(),
-            nullable=False,
-            comment="Features of the client that the clustering used",
-        ),
-        sa.Column("centroid", postgresql.JSONB(), nullable=True, comment="Coordinates of the cluster's centroid"),
-        sa.Column(
+        required("cluster_id", sa.Integer(), "Number of the cluster that the client was put in"),
+        optional("cluster_name", sa.String(255), "Descriptive name of the cluster"),
+        required("features_json", JSONB, "Features of the client that the clustering used"),
+        optional("centroid", JSONB, "Coordinates of the cluster's centroid"),
+        optional(
             "distance_to_centroid",
             sa.Double(),
-            nullable=True,
-            comment="Distance from the client to the centroid, in the feature space; not negative",
+            "Distance from the client to the centroid, in the feature space; not negative",
         ),
-        sa.Column(
-            "silhouette_score",
-            sa.Double(),
-            nullable=True,
-            comment="How well the client fits its cluster, from -1 to 1",
-        ),
-        instant_now("created_at", "When the row was inserted"),
-        instant_now("updated_at", "When the row last changed"),
+        optional("silhouette_score", sa.Double(), "How well the client fits its cluster, from -1 to 1"),
+        required("created_at", TIMESTAMPTZ, "When the row was inserted", default=sa.func.now()),
+        required("updated_at", TIMESTAMPTZ, "When the row last changed", default=sa.func.now()),
         sa.PrimaryKeyConstraint("id", name="pk_clusters"),
         sa.CheckConstraint("distance_to_centroid >= 0", name="ck_clusters_distance_not_negative"),
         sa.CheckConstraint("silhouette_score BETWEEN -1 AND 1", name="ck_clusters_silhouette_range"),
@@ -275,38 +228,15 @@ def create_anomaly_log() -> None:
         id_column(),
         client_id_column(),
         source_id_column(),
-        sa.Column(
-            "kpi_name", sa.String(255), nullable=False, comment="Name of the KPI that the anomaly was found in"
-        ),
-        instant_now("detected_at", "When the anomaly was detected"),
-        sa.Column(
-            "value",
-            sa.Numeric(),
-            nullable=False,
-            comment="Value that was not expected, in the unit of the KPI; finite",
-        ),
-        sa.Column(
-            "expected_value",
-            sa.Numeric(),
-            nullable=True,
-            comment="Value that was expected, in the unit of the KPI; finite",
-        ),
-        sa.Column(
-            "deviation",
-            sa.Double(),
-            nullable=True,
-            comment="Distance of the value from the expected one, in standard deviations",
-        ),
-        sa.Column("reason", sa.Text(), nullable=True, comment="What the anomaly is, in words"),
-        sa.Column(
-            "severity",
-            postgresql.ENUM(name="anomaly_severity", create_type=False),
-            nullable=False,
-            server_default="medium",
-            comment="How serious the anomaly is",
-        ),
-        sa.Column("method", sa.String(100), nullable=True, comment="Method that detected the anomaly"),
-        sa.Column("metadata", postgresql.JSONB(), nullable=True, comment="What else is known about the anomaly"),
+        required("kpi_name", sa.String(255), "Name of the KPI that the anomaly was found in"),
+        required("detected_at", TIMESTAMPTZ, "When the anomaly was detected", default=sa.func.now()),
+        required("value", sa.Numeric(), "Value that was not expected, in the unit of the KPI; finite"),
+        optional("expected_value", sa.Numeric(), "Value that was expected, in the unit of the KPI; finite"),
+        optional("deviation", sa.Double(), "Distance of the value from the expected one, in standard deviations"),
+        optional("reason", sa.Text(), "What the anomaly is, in words"),
+        required("severity", ANOMALY_SEVERITY, "How serious the anomaly is", default="medium"),
+        optional("method", sa.String(100), "Method that detected the anomaly"),
+        optional("metadata", JSONB, "What else is known about the anomaly"),
         sa.PrimaryKeyConstraint("id", name="pk_anomaly_log"),
         source_foreign_key("fk_anomaly_log_source"),
         finite("value", name="ck_anomaly_log_value_finite"),
@@ -321,46 +251,34 @@ def create_anomaly_log() -> None:
     op.create_index("idx_anomaly_log_severity", "anomaly_log", ["severity"])
 
 
-def id_column() -> sa.Column[int]:
+def required(
+    name: str, kind: TypeEngine[Any], comment: str, *, default: str | sa.ColumnElement[Any] | None = None
+) -> sa.Column[Any]:
+    """Return a column that is NOT NULL."""
+    return sa.Column(name, kind, nullable=False, server_default=default, comment=comment)
+
+
+def optional(name: str, kind: TypeEngine[Any], comment: str) -> sa.Column[Any]:
+    """Return a column that may be NULL."""
+    return sa.Column(name, kind, nullable=True, comment=comment)
+
+
+def id_column() -> sa.Column[Any]:
     """Return the primary key column, a BIGSERIAL."""
-    return sa.Column(
-        "id",
-        sa.BigInteger(),
-        nullable=False,
-        autoincrement=True,
-        comment="Row number, from a sequence that the column owns",
-    )
+    return required("id", sa.BigInteger(), "Row number, from a sequence that the column owns")
 
 
-def client_id_column() -> sa.Column[int]:
+def client_id_column() -> sa.Column[Any]:
     """Return the column of the client that owns a row."""
-    return sa.Column(
-        "client_id",
-        sa.BigInteger(),
-        nullable=False,
-        comment="Client that owns the row; the clients table belongs to the application",
+    return required(
+        "client_id", sa.BigInteger(), "Client that owns the row; the clients table belongs to the application"
     )
 
 
-def source_id_column() -> sa.Column[int]:
+def source_id_column() -> sa.Column[Any]:
     """Return the column of the data source that a row came from."""
-    return sa.Column(
-        "source_id",
-        sa.BigInteger(),
-        nullable=True,
-        comment="Data source of the same client that the row came from, if it still exists",
-    )
-
-
-def instant(name: str, comment: str) -> sa.Column[object]:
-    """Return a required point in time."""
-    return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=False, comment=comment)
-
-
-def instant_now(name: str, comment: str) -> sa.Column[object]:
-    """Return a required point in time that is now() unless it is given."""
-    return sa.Column(
-        name, sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.func.now(), comment=comment
+    return optional(
+        "source_id", sa.BigInteger(), "Data source of the same client that the row came from, if it still exists"
     )
 
 

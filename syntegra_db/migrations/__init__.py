@@ -26,9 +26,7 @@ __all__ = ["alembic_config", "current_revision", "downgrade", "head_revision", "
 _one_alembic = threading.Lock()
 
 
-def upgrade(
-    revision: str = "head", url: URL | None = None, options: MigrationOptions | None = None
-) -> str | None:
+def upgrade(revision: str = "head", url: URL | None = None, options: MigrationOptions | None = None) -> str | None:
     """Upgrade the database at `url`, by default the one that the settings name, and return the revision reached.
 
     Raises:

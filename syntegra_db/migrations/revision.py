@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from psycopg.errors import InsufficientPrivilege
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, String, column, select, table, text
 from sqlalchemy.exc import ProgrammingError
 
 from syntegra_db.connecting import connect
@@ -13,6 +11,7 @@ from syntegra_db.errors import DatabaseAhead, DatabaseBehind, RevisionError
 from syntegra_db.migrations.config import VERSION_TABLE, head_revision, script_directory
 from syntegra_db.settings import describe
 
+VERSIONS = select(column("version_num", String)).select_from(table(VERSION_TABLE)).order_by("version_num")
 VERSION_TABLE_EXISTS = text("SELECT to_regclass(format('%I.%I', current_schema(), CAST(:name AS text))) IS NOT NULL")
 
 
@@ -27,7 +26,7 @@ def current_revision(connection: Connection) -> str | None:
     if not connection.scalar(VERSION_TABLE_EXISTS, {"name": VERSION_TABLE}):
         return None
     try:
-        revisions = connection.scalars(text(f"SELECT version_num FROM {VERSION_TABLE} ORDER BY 1")).all()
+        revisions = connection.scalars(VERSIONS).all()
     except ProgrammingError as error:
         if not isinstance(error.orig, InsufficientPrivilege):
             raise

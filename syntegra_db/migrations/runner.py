@@ -72,9 +72,7 @@ def run(
     context.config.attributes["reached"] = found
 
 
-def _migrate(
-    context: ModuleType, connection: Connection, configure: partial[None], options: MigrationOptions
-) -> None:
+def _migrate(context: ModuleType, connection: Connection, configure: partial[None], options: MigrationOptions) -> None:
     pid = connection.scalars(text("SELECT pg_backend_pid()")).one()
     revision = _revision(connection)
     deadline = time.monotonic() + options.lock_patience
@@ -85,12 +83,13 @@ def _migrate(
                 configure()
                 with context.begin_transaction():
                     context.run_migrations()
-            return
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
                 raise _failure(connection, context, error) from error
         except DBAPIError as error:
             raise _failure(connection, context, error) from error
+        else:
+            return
         connection.rollback()
         reached = _revision(connection)
         if reached != revision:

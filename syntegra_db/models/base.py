@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint, MetaData, inspect
 from sqlalchemy.orm import DeclarativeBase
 
@@ -21,7 +19,7 @@ class Base(DeclarativeBase):
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     # An attribute that the server sets comes back with the statement; under asyncio a later load would fail.
-    __mapper_args__: ClassVar[dict[str, Any]] = {"eager_defaults": True}
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012  SQLAlchemy's own declaration of it
 
     def __repr__(self) -> str:
         """Show the primary key only: a repr ends in logs, and rows hold clients' data and credentials."""
@@ -48,9 +46,7 @@ def source_join(model: str) -> str:
 
     With `client_id` left out of `foreign()`, `row.source = None` keeps the row's client.
     """
-    return (
-        f"and_({model}.client_id == DataSource.client_id, foreign({model}.source_id) == DataSource.id)"
-    )
+    return f"and_({model}.client_id == DataSource.client_id, foreign({model}.source_id) == DataSource.id)"
 
 
 def finite(column: str) -> CheckConstraint:

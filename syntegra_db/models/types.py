@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from math import isfinite
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from pgvector import Vector
 from pgvector.sqlalchemy import VECTOR
@@ -16,6 +15,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.orm import mapped_column
 from sqlalchemy.types import TypeDecorator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EMBEDDING_DIMENSIONS = 384
 
@@ -82,7 +84,7 @@ class Embedding(TypeDecorator[EmbeddingVector]):
     def __init__(self) -> None:
         super().__init__(EMBEDDING_DIMENSIONS)
 
-    def process_bind_param(self, value: EmbeddingVector | None, dialect: Dialect) -> Any:  # noqa: ARG002  SQLAlchemy's signature
+    def process_bind_param(self, value: EmbeddingVector | None, dialect: Dialect) -> Any:  # noqa: ARG002, D102  SQLAlchemy's
         return None if value is None else check_embedding(value)
 
 
