@@ -6,9 +6,9 @@ How long: on a table of what size.
 If it fails: what state the database is in, and what to run.
 Downgrade: what it drops and which rows are lost.
 
-Before this revision is merged: every constraint and index has a name; it imports nothing of syntegra_db; an index on a
-table that holds rows is made CONCURRENTLY in an autocommit block; `make sql` and `make manifests` have run; a test of
-its own stands in tests/revisions/.
+Before this revision is merged: every constraint and index has a name, a CHECK's in op.f(); it imports nothing of
+syntegra_db; an index on a table that holds rows is made CONCURRENTLY in an autocommit block; `make sql`, `make manifests`
+and `make docs` have run; tests of its own stand in tests/revisions/.
 """
 
 from __future__ import annotations

@@ -82,8 +82,8 @@ CREATE TABLE kpi_summary (
     metadata JSONB,
     CONSTRAINT pk_kpi_summary PRIMARY KEY (id),
     CONSTRAINT fk_kpi_summary_source FOREIGN KEY(client_id, source_id) REFERENCES data_sources (client_id, id) ON DELETE SET NULL (source_id),
-    CONSTRAINT ck_kpi_summary_ck_kpi_summary_kpi_value_finite CHECK (kpi_value > '-Infinity' AND kpi_value < 'Infinity'),
-    CONSTRAINT ck_kpi_summary_ck_kpi_summary_period_order CHECK (period_end >= period_start)
+    CONSTRAINT ck_kpi_summary_kpi_value_finite CHECK (kpi_value > '-Infinity' AND kpi_value < 'Infinity'),
+    CONSTRAINT ck_kpi_summary_period_order CHECK (period_end >= period_start)
 );
 
 COMMENT ON TABLE kpi_summary IS 'KPIs of clients, one value a period';
@@ -181,8 +181,8 @@ CREATE TABLE trend_signals (
     metadata JSONB,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_trend_signals PRIMARY KEY (id),
-    CONSTRAINT ck_trend_signals_ck_trend_signals_period_order CHECK (period_end >= period_start),
-    CONSTRAINT ck_trend_signals_ck_trend_signals_frequency_not_negative CHECK (frequency >= 0)
+    CONSTRAINT ck_trend_signals_period_order CHECK (period_end >= period_start),
+    CONSTRAINT ck_trend_signals_frequency_not_negative CHECK (frequency >= 0)
 );
 
 COMMENT ON TABLE trend_signals IS 'Terms and how their use changes, per sector and period';
@@ -231,8 +231,8 @@ CREATE TABLE clusters (
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_clusters PRIMARY KEY (id),
-    CONSTRAINT ck_clusters_ck_clusters_distance_not_negative CHECK (distance_to_centroid >= 0),
-    CONSTRAINT ck_clusters_ck_clusters_silhouette_range CHECK (silhouette_score BETWEEN -1 AND 1)
+    CONSTRAINT ck_clusters_distance_not_negative CHECK (distance_to_centroid >= 0),
+    CONSTRAINT ck_clusters_silhouette_range CHECK (silhouette_score BETWEEN -1 AND 1)
 );
 
 COMMENT ON TABLE clusters IS 'Clients grouped by what they have in common';
@@ -280,8 +280,8 @@ CREATE TABLE anomaly_log (
     metadata JSONB,
     CONSTRAINT pk_anomaly_log PRIMARY KEY (id),
     CONSTRAINT fk_anomaly_log_source FOREIGN KEY(client_id, source_id) REFERENCES data_sources (client_id, id) ON DELETE SET NULL (source_id),
-    CONSTRAINT ck_anomaly_log_ck_anomaly_log_value_finite CHECK (value > '-Infinity' AND value < 'Infinity'),
-    CONSTRAINT ck_anomaly_log_ck_anomaly_log_expected_value_finite CHECK (expected_value > '-Infinity' AND expected_value < 'Infinity')
+    CONSTRAINT ck_anomaly_log_value_finite CHECK (value > '-Infinity' AND value < 'Infinity'),
+    CONSTRAINT ck_anomaly_log_expected_value_finite CHECK (expected_value > '-Infinity' AND expected_value < 'Infinity')
 );
 
 COMMENT ON TABLE anomaly_log IS 'Values of KPIs that were not expected';

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import sqlalchemy
 from pgvector.psycopg import register_vector, register_vector_async
+from psycopg.errors import CheckViolation, NotNullViolation
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -15,7 +16,7 @@ from syntegra_db.connecting import APPLICATION_NAME, connect_arguments
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
-    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -44,6 +45,7 @@ def create_engine(url: URL | str | None = None, *, application_name: str = APPLI
     target = _resolve(url)
     engine = sqlalchemy.create_engine(target, **_engine_options(target, application_name, options))
     event.listen(engine, "connect", _register_vector)
+    event.listen(engine, "handle_error", _hide_failing_row)
     return engine
 
 
@@ -56,6 +58,7 @@ def create_async_engine(
     target = _resolve(url)
     engine = asyncio.create_async_engine(target, **_engine_options(target, application_name, options))
     event.listen(engine.sync_engine, "connect", _register_vector_async)
+    event.listen(engine.sync_engine, "handle_error", _hide_failing_row)
     return engine
 
 
@@ -102,3 +105,12 @@ def _register_vector_async(connection: DBAPIConnection, _record: ConnectionPoolE
             await driver_connection.rollback()
 
     connection.run_async(register)
+
+
+def _hide_failing_row(context: ExceptionContext) -> None:
+    """Cut the server's DETAIL, which quotes the whole row, `config_json` with it; `orig.diag` keeps the rest."""
+    error = context.original_exception
+    if isinstance(error, NotNullViolation | CheckViolation):
+        error.args = (error.diag.message_primary,)
+        if context.sqlalchemy_exception is not None:
+            context.sqlalchemy_exception.args = (f"({type(error).__name__}) {error}",)

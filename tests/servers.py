@@ -8,7 +8,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 POSTGRES_IMAGE = "pgvector/pgvector:pg17"
+# Every character that some part on the way could take for its own.
+ROLE_PASSWORD = "p%40@:/ w'ord%"  # noqa: S105  of roles that live for one test
 # Data that lives for one test run may be lost in a crash.
 UNSAFE_AND_FAST = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
 
@@ -48,9 +50,21 @@ class Database:
         """The URL as DATABASE_URL holds it."""
         return self.url.render_as_string(hide_password=False)
 
-    def connect(self) -> psycopg.Connection[tuple[object, ...]]:
+    def url_as(self, role: str) -> URL:
+        """The URL of the same database for one of the roles that `Server.role` makes."""
+        return self.url.set(username=role, password=ROLE_PASSWORD)
+
+    def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """A bare psycopg connection, in autocommit."""
         return psycopg.connect(conninfo(self.url), autocommit=True)
+
+    def execute(self, statements: LiteralString) -> None:
+        with self.connect() as connection:
+            connection.execute(statements)
+
+    def query(self, statement: LiteralString) -> list[tuple[Any, ...]]:
+        with self.connect() as connection:
+            return connection.execute(statement).fetchall()
 
 
 class Server:
@@ -60,9 +74,9 @@ class Server:
         self.url = url
         self._numbers = itertools.count(1)
 
-    def execute(self, statement: sql.SQL | sql.Composed | str) -> None:
+    def execute(self, statement: LiteralString | sql.Composed) -> None:
         with psycopg.connect(conninfo(self.url), autocommit=True) as connection:
-            connection.execute(statement if not isinstance(statement, str) else sql.SQL(statement))
+            connection.execute(statement)
 
     @contextmanager
     def database(self, template: str = "template0", name: str | None = None) -> Iterator[Database]:
@@ -75,6 +89,17 @@ class Server:
             yield Database(self.url.set(database=name))
         finally:
             self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+    @contextmanager
+    def role(self, name: str) -> Iterator[str]:
+        """A role that may log in and nothing more; what it owns must be gone before it is."""
+        identifier = sql.Identifier(name)
+        self.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(identifier))
+        self.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(identifier, ROLE_PASSWORD))
+        try:
+            yield name
+        finally:
+            self.execute(sql.SQL("DROP ROLE {}").format(identifier))
 
 
 @contextmanager

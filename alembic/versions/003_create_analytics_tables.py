@@ -113,8 +113,8 @@ def create_kpi_summary() -> None:
         optional("metadata", JSONB, "What else is known about the value, such as its unit"),
         sa.PrimaryKeyConstraint("id", name="pk_kpi_summary"),
         source_foreign_key("fk_kpi_summary_source"),
-        finite("kpi_value", name="ck_kpi_summary_kpi_value_finite"),
-        sa.CheckConstraint("period_end >= period_start", name="ck_kpi_summary_period_order"),
+        finite("kpi_value", name=op.f("ck_kpi_summary_kpi_value_finite")),
+        sa.CheckConstraint("period_end >= period_start", name=op.f("ck_kpi_summary_period_order")),
         comment="KPIs of clients, one value a period",
     )
     op.create_index("idx_kpi_summary_client_kpi_period", "kpi_summary", ["client_id", "kpi_name", "period_start"])
@@ -180,8 +180,8 @@ def create_trend_signals() -> None:
         optional("metadata", JSONB, "What else is known about the trend"),
         required("created_at", TIMESTAMPTZ, "When the row was inserted", default=sa.func.now()),
         sa.PrimaryKeyConstraint("id", name="pk_trend_signals"),
-        sa.CheckConstraint("period_end >= period_start", name="ck_trend_signals_period_order"),
-        sa.CheckConstraint("frequency >= 0", name="ck_trend_signals_frequency_not_negative"),
+        sa.CheckConstraint("period_end >= period_start", name=op.f("ck_trend_signals_period_order")),
+        sa.CheckConstraint("frequency >= 0", name=op.f("ck_trend_signals_frequency_not_negative")),
         comment="Terms and how their use changes, per sector and period",
     )
     op.create_index("idx_trend_signals_sector_term", "trend_signals", ["sector", "term"])
@@ -211,8 +211,8 @@ def create_clusters() -> None:
         required("created_at", TIMESTAMPTZ, "When the row was inserted", default=sa.func.now()),
         required("updated_at", TIMESTAMPTZ, "When the row last changed", default=sa.func.now()),
         sa.PrimaryKeyConstraint("id", name="pk_clusters"),
-        sa.CheckConstraint("distance_to_centroid >= 0", name="ck_clusters_distance_not_negative"),
-        sa.CheckConstraint("silhouette_score BETWEEN -1 AND 1", name="ck_clusters_silhouette_range"),
+        sa.CheckConstraint("distance_to_centroid >= 0", name=op.f("ck_clusters_distance_not_negative")),
+        sa.CheckConstraint("silhouette_score BETWEEN -1 AND 1", name=op.f("ck_clusters_silhouette_range")),
         comment="Clients grouped by what they have in common",
     )
     op.create_index("idx_clusters_client_cluster", "clusters", ["client_id", "cluster_id"])
@@ -239,8 +239,8 @@ def create_anomaly_log() -> None:
         optional("metadata", JSONB, "What else is known about the anomaly"),
         sa.PrimaryKeyConstraint("id", name="pk_anomaly_log"),
         source_foreign_key("fk_anomaly_log_source"),
-        finite("value", name="ck_anomaly_log_value_finite"),
-        finite("expected_value", name="ck_anomaly_log_expected_value_finite"),
+        finite("value", name=op.f("ck_anomaly_log_value_finite")),
+        finite("expected_value", name=op.f("ck_anomaly_log_expected_value_finite")),
         comment="Values of KPIs that were not expected",
     )
     op.create_index("idx_anomaly_log_client_kpi", "anomaly_log", ["client_id", "kpi_name"])

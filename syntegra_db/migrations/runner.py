@@ -53,21 +53,22 @@ def run(
     # A session of its own, which takes its lock and its settings along when it closes.
     connection.detach()
     lock.acquire(connection, lock.lock_key(VERSION_TABLE, schema), options.migrator_patience)
-    require_known(_revision(connection))
+    before = _revision(connection)
+    require_known(before)
     connection.execute(
         text("SELECT set_config('lock_timeout', :milliseconds, false)"),
         {"milliseconds": f"{max(1, round(options.lock_timeout * 1000))}ms"},
     )
     connection.commit()
-    _migrate(context, connection, partial(configure, on_version_apply=_StepLog()), options)
-    target = context.get_revision_argument()
+    steps = _StepLog(before)
+    _migrate(context, connection, partial(configure, on_version_apply=steps), options)
     connection.close()
     with connect(connection.engine) as fresh:
         found = current_revision(fresh)
-    if found != target:
+    if found != steps.reached:
         raise MigrationFailed(
             f"The migration ended, but a new connection finds the database at {_name(found)} instead of "
-            f"{_name(target)}. Look at what else writes to {VERSION_TABLE}, then run this again."
+            f"{_name(steps.reached)}. Look at what else writes to {VERSION_TABLE}, then run this again."
         )
     context.config.attributes["reached"] = found
 
@@ -107,13 +108,15 @@ def _migrate(context: ModuleType, connection: Connection, configure: partial[Non
 
 
 class _StepLog:
-    """Says after each revision how long it took, the waiting included."""
+    """Says after each revision how long it took, the waiting included, and remembers which one was reached."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: str | None) -> None:
+        self.reached = before
         self._began = time.monotonic()
 
     def __call__(self, ctx: MigrationContext, step: MigrationInfo, heads: set[str], run_args: dict[str, Any]) -> None:  # noqa: ARG002  Alembic's signature
         now = time.monotonic()
+        self.reached = next(iter(heads), None)
         logger.info(
             "%s %s in %.2f s",
             step.up_revision_id,

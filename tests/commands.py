@@ -1,0 +1,31 @@
+"""Running the package's commands as an operator does, in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = Path(sys.executable).parent
+
+
+def run(
+    *command: str, url: str | None = None, cwd: Path = ROOT, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `command` of the tests' own environment, with DATABASE_URL set to `url`."""
+    program, *arguments = command
+    variables = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **(environment or {})}
+    if url is not None:
+        variables["DATABASE_URL"] = url
+    return subprocess.run(
+        [str(PROGRAMS / program), *arguments], cwd=cwd, env=variables, capture_output=True, text=True, check=False
+    )
+
+
+def succeed(*command: str, url: str | None = None, cwd: Path = ROOT) -> str:
+    """Run `command` and return its standard output; it must exit 0."""
+    result = run(*command, url=url, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return result.stdout

@@ -1,0 +1,139 @@
+"""`alembic`, as an operator types it in a checkout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from commands import run, succeed
+from syntegra_db.connecting import conninfo
+from syntegra_db.migrations import require_head
+
+if TYPE_CHECKING:
+    from servers import Database, Server
+
+OUR_TABLES = {
+    "alembic_version",
+    "anomaly_log",
+    "clusters",
+    "data_sources",
+    "kpi_summary",
+    "processed_data",
+    "text_summary",
+    "trend_signals",
+}
+TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+
+
+def tables(database: Database) -> set[str]:
+    return {name for (name,) in database.query(TABLES)}
+
+
+def test_up_and_down_all_the_way(empty_database: Database) -> None:
+    url = empty_database.environment_url
+    succeed("alembic", "upgrade", "head", url=url)
+    assert tables(empty_database) == OUR_TABLES
+    assert succeed("alembic", "current", url=url).startswith("003 (head)")
+    assert "No new upgrade operations detected" in succeed("alembic", "check", url=url)
+    succeed("alembic", "downgrade", "002", url=url)
+    assert tables(empty_database) == {"alembic_version", "data_sources", "processed_data"}
+    succeed("alembic", "downgrade", "-1", url=url)
+    succeed("alembic", "downgrade", "base", url=url)
+    assert tables(empty_database) == {"alembic_version"}
+    succeed("alembic", "upgrade", "+2", url=url)
+    assert empty_database.query("SELECT version_num FROM alembic_version") == [("002",)]
+
+
+def test_offline_sql_makes_the_same_database(empty_database: Database) -> None:
+    script = succeed("alembic", "upgrade", "head", "--sql")
+    with empty_database.connect() as connection:
+        connection.execute(script.encode())
+    require_head(empty_database.engine)
+    assert "No new upgrade operations" in succeed("alembic", "check", url=empty_database.environment_url)
+
+
+def test_check_fails_on_a_change(database: Database) -> None:
+    database.execute("ALTER TABLE clusters DROP COLUMN centroid")
+    result = run("alembic", "check", url=database.environment_url)
+    assert result.returncode != 0
+    assert "centroid" in result.stderr
+
+
+def test_tables_of_the_application_are_neither_reported_nor_touched(empty_database: Database) -> None:
+    empty_database.execute(
+        "CREATE TABLE clients (id bigint PRIMARY KEY); CREATE TYPE mood AS ENUM ('a'); INSERT INTO clients VALUES (7);"
+        "CREATE SEQUENCE clients_number; CREATE VIEW everybody AS SELECT * FROM clients"
+    )
+    url = empty_database.environment_url
+    succeed("alembic", "upgrade", "head", url=url)
+    assert "No new upgrade operations detected" in succeed("alembic", "check", url=url)
+    succeed("alembic", "downgrade", "base", url=url)
+    assert tables(empty_database) == {"alembic_version", "clients"}
+    assert empty_database.query("SELECT id FROM everybody") == [(7,)]
+
+
+def test_another_schema_on_the_search_path_is_left_alone(empty_database: Database) -> None:
+    empty_database.execute(
+        "CREATE EXTENSION vector; CREATE TABLE clusters (name text); INSERT INTO clusters VALUES ('theirs');"
+        "CREATE TABLE alembic_version (version_num text); INSERT INTO alembic_version VALUES ('theirs');"
+        "CREATE SCHEMA syntegra"
+    )
+    with psycopg.connect(conninfo(empty_database.url), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {empty_database.name} SET search_path = syntegra, public".encode())
+    url = empty_database.environment_url
+    succeed("alembic", "upgrade", "head", url=url)
+    assert "No new upgrade operations detected" in succeed("alembic", "check", url=url)
+    ours = empty_database.query("SELECT tablename FROM pg_tables WHERE schemaname = 'syntegra'")
+    assert {name for (name,) in ours} == OUR_TABLES
+    require_head(empty_database.engine)
+    succeed("alembic", "downgrade", "base", url=url)
+    assert tables(empty_database) == {"alembic_version", "clusters"}
+    assert empty_database.query("SELECT * FROM public.alembic_version, public.clusters") == [("theirs", "theirs")]
+
+
+def test_an_owner_that_is_no_superuser(empty_database: Database, server: Server) -> None:
+    with server.role("syntegra_owner") as role:
+        try:
+            empty_database.execute("CREATE EXTENSION vector; GRANT ALL ON SCHEMA public TO syntegra_owner")
+            url = empty_database.url_as(role).render_as_string(hide_password=False)
+            succeed("alembic", "upgrade", "head", url=url)
+            owners = empty_database.query("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'")
+            assert owners == [(role,)]
+            assert "No new upgrade operations detected" in succeed("alembic", "check", url=url)
+            succeed("alembic", "downgrade", "base", url=url)
+        finally:
+            empty_database.execute("DROP OWNED BY syntegra_owner")
+
+
+def test_a_database_newer_than_the_package(database: Database) -> None:
+    database.execute("UPDATE alembic_version SET version_num = '999'")
+    for command in (("alembic", "upgrade", "head"), ("syntegra-db", "upgrade"), ("syntegra-db", "downgrade", "002")):
+        result = run(*command, url=database.environment_url)
+        assert (result.returncode, result.stderr.count("\n")) == (10, 1), result.stderr
+        assert "revision 999, which this package does not know" in result.stderr
+
+
+def test_a_version_table_with_two_rows_is_explained(database: Database) -> None:
+    database.execute("INSERT INTO alembic_version VALUES ('002')")
+    result = run("alembic", "upgrade", "head", url=database.environment_url)
+    assert result.returncode == 8
+    assert "holds 002 and 003, as after a dump was restored over a migrated database" in result.stderr
+
+
+def test_a_schema_that_does_not_exist_is_named(empty_database: Database) -> None:
+    url = empty_database.url.update_query_dict({"options": "-c search_path=nowhere"})
+    result = run("alembic", "upgrade", "head", url=url.render_as_string(hide_password=False))
+    assert result.returncode == 11
+    assert "No schema of the search_path (nowhere) exists" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("alembic", "upgrade", "head"), ("syntegra-db", "upgrade")])
+def test_a_table_in_the_way_stops_the_revision_whole(empty_database: Database, command: tuple[str, ...]) -> None:
+    empty_database.execute("CREATE TABLE anomaly_log (id integer)")
+    result = run(*command, url=empty_database.environment_url)
+    assert result.returncode == 11
+    assert 'relation "anomaly_log" already exists' in result.stderr
+    assert "The database is at revision 002" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert tables(empty_database) == {"alembic_version", "data_sources", "processed_data", "anomaly_log"}

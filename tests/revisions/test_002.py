@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from revisions.conftest import Revision
+
+REVISION = "002"
+
+
+def test_up_down_up_leaves_exactly_what_was_there(revision: Revision) -> None:
+    before = revision.schema()
+    revision.upgrade()
+    after = revision.schema()
+    revision.downgrade()
+    assert revision.schema() == before
+    revision.upgrade()
+    assert revision.schema() == after != before
+
+
+def test_data_sources_keep_their_rows(revision: Revision) -> None:
+    revision.database.execute("INSERT INTO data_sources (client_id, name, type) VALUES (7, 'till', 'api_rest')")
+    revision.upgrade()
+    revision.database.execute(
+        "INSERT INTO processed_data (client_id, source_id, source_type, data) VALUES (7, 1, 'retail', '{}')"
+    )
+    revision.downgrade()
+    assert revision.database.query("SELECT id, client_id, name FROM data_sources") == [(1, 7, "till")]

@@ -1,0 +1,13 @@
+"""Each revision has a module of tests in this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from syntegra_db.migrations.config import script_directory
+
+
+def test_every_revision_has_tests_of_its_own() -> None:
+    revisions = {script.revision for script in script_directory().walk_revisions()}
+    tested = {file.stem.removeprefix("test_") for file in Path(__file__).parent.glob("test_[0-9]*.py")}
+    assert tested == revisions
