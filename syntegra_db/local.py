@@ -56,6 +56,7 @@ def start_server(data: Path, version: int = DEFAULT_VERSION) -> str:
         raise LocalServerError(f"There is no embedded PostgreSQL {version}; choose {' or '.join(map(str, VERSIONS))}.")
     pgserver = _pgserver()
     data.parent.mkdir(parents=True, exist_ok=True)
+    _forget_dead_server(data)
     try:
         server = pgserver.get_server(data, cleanup_mode=None, postgres_version=version)
     except (SubprocessError, OSError, RuntimeError, AssertionError) as error:
@@ -115,6 +116,17 @@ def program_folder(version: int = DEFAULT_VERSION) -> Path:
     """
     folder: Path = _pgserver().utils.POSTGRES_VERSIONS[version]
     return folder
+
+
+def _forget_dead_server(data: Path) -> None:
+    """Remove the pid file of a server that was killed and that nobody has reaped: it passes for a running one."""
+    import psutil
+
+    file = data / "postmaster.pid"
+    if file.is_file():
+        pid = int(file.read_text(encoding="utf-8").split(maxsplit=1)[0])
+        if psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            file.unlink()
 
 
 def _prepare(uri: str, user: str, database: str) -> None:

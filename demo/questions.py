@@ -1,0 +1,106 @@
+"""Three questions as a service would ask them; they read, and know nothing of the demo's files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Double, func, select
+from sqlalchemy.orm import aliased
+
+from syntegra_db.models import KpiSummary, TextSummary, TrendSignal, TrendStatus
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session
+
+
+@dataclass(frozen=True)
+class LatestKpi:
+    """The newest value of a KPI, in `unit`, over the period from `period_start` up to `period_end`."""
+
+    kpi_name: str
+    value: Decimal
+    unit: str | None
+    period_start: datetime
+    period_end: datetime
+
+
+@dataclass(frozen=True)
+class EmergentTrend:
+    """A term on the rise: `frequency` uses in the period, `delta_pct` percent more than in the one before."""
+
+    term: str
+    delta_pct: float | None
+    frequency: int
+    period_start: datetime
+    period_end: datetime
+
+
+@dataclass(frozen=True)
+class NearText:
+    """A text and its cosine distance from the one asked about: 0 the same direction, 2 the opposite one."""
+
+    text_id: int
+    distance: float
+    text: str
+    sentiment: str | None
+    language: str
+
+
+def latest_kpis(session: Session, client_id: int) -> list[LatestKpi]:
+    """Return the KPIs of a client by name, each over its newest period; the last calculated value counts."""
+    newest_first = (KpiSummary.period_start.desc(), KpiSummary.calculated_at.desc(), KpiSummary.id.desc())
+    place = func.row_number().over(partition_by=KpiSummary.kpi_name, order_by=newest_first)
+    ranked = select(KpiSummary.id, place.label("place")).where(KpiSummary.client_id == client_id).subquery()
+    latest = (
+        select(KpiSummary)
+        .join(ranked, ranked.c.id == KpiSummary.id)
+        .where(ranked.c.place == 1)
+        .order_by(KpiSummary.kpi_name)
+    )
+    return [
+        LatestKpi(kpi.kpi_name, kpi.kpi_value, (kpi.metadata_ or {}).get("unit"), kpi.period_start, kpi.period_end)
+        for kpi in session.scalars(latest)
+    ]
+
+
+def emergent_trends(session: Session, sector: str) -> list[EmergentTrend]:
+    """Return the emergent trends of a sector over all its periods, the steepest first."""
+    steepest_first = (
+        select(TrendSignal)
+        .where(TrendSignal.sector == sector, TrendSignal.status == TrendStatus.EMERGENT)
+        .order_by(TrendSignal.delta_pct.desc().nulls_last(), TrendSignal.period_start.desc(), TrendSignal.term)
+    )
+    return [
+        EmergentTrend(trend.term, trend.delta_pct, trend.frequency, trend.period_start, trend.period_end)
+        for trend in session.scalars(steepest_first)
+    ]
+
+
+def nearest_texts(session: Session, text_id: int, limit: int = 5) -> list[NearText]:
+    """Return the `limit` texts nearest to a stored one among its client's others, the nearest first; exact.
+
+    There is none when the text does not exist or has no embedding.
+    """
+    asked = aliased(TextSummary)
+    distance: ColumnElement[float] = TextSummary.embedding.op("<=>", return_type=Double())(asked.embedding)
+    nearest_first = (
+        select(
+            TextSummary.id,
+            distance.label("distance"),
+            TextSummary.text_field,
+            TextSummary.sentiment,
+            TextSummary.language,
+        )
+        .join(asked, asked.client_id == TextSummary.client_id)
+        .where(asked.id == text_id, TextSummary.id != text_id, distance.is_not(None))
+        # Exact: an order by the distance to a joined row never uses the vector index. That was built on the empty table
+        # and would miss neighbours; rebuilding it locks the table, and some hundred rows are compared in a millisecond.
+        .order_by(distance, TextSummary.id)
+        .limit(limit)
+    )
+    return [NearText(*row) for row in session.execute(nearest_first)]

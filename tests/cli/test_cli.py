@@ -1,0 +1,61 @@
+"""`syntegra-db` at the edges: wrong usage, help, interruption."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from commands import PROGRAMS, run, succeed
+
+if TYPE_CHECKING:
+    from servers import Database
+
+
+def test_help_names_every_command() -> None:
+    text = succeed("syntegra-db", "--help")
+    for command in ("upgrade", "downgrade", "status", "verify", "sql", "psql", "local"):
+        assert f" {command} " in text
+
+
+def test_wrong_usage_is_exit_status_2() -> None:
+    assert run("syntegra-db", "sql").returncode == 2
+    assert run("syntegra-db", "upgrade", "--lock-timeout", "-1").returncode == 2
+    assert run("syntegra-db", "nonsense").returncode == 2
+
+
+def test_an_unknown_revision_is_one_line(database: Database) -> None:
+    for command in (("upgrade", "777"), ("downgrade", "777"), ("sql", "777")):
+        result = run("syntegra-db", *command, url=database.environment_url)
+        assert (result.returncode, result.stderr.count("\n")) == (8, 1), result.stderr
+        assert "777" in result.stderr
+
+
+def test_help_starts_without_the_database_libraries() -> None:
+    program = (
+        "import sys; from syntegra_db import cli;"
+        "print([n for n in ('sqlalchemy', 'alembic', 'psycopg', 'pydantic_settings', 'numpy') if n in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert output == "[]\n"
+
+
+def test_interrupted_while_it_waits_it_ends_quietly_and_leaves_no_lock(database: Database) -> None:
+    with database.connect() as blocker:
+        blocker.autocommit = False
+        blocker.execute("INSERT INTO data_sources (client_id, name, type) VALUES (1, 'a', 'b')")
+        process = subprocess.Popen(
+            [str(PROGRAMS / "syntegra-db"), "downgrade", "002"],
+            env={"DATABASE_URL": database.environment_url},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 130, errors
+        assert "Traceback" not in errors
+    assert database.query("SELECT version_num FROM alembic_version") == [("003",)]
+    assert database.query("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]

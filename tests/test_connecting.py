@@ -1,0 +1,134 @@
+"""A connection that fails, in each of its ways, against a server that asks for passwords."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from commands import run
+from psycopg import sql
+
+from servers import ROLE_PASSWORD
+from syntegra_db.connecting import connect, unpooled_engine
+from syntegra_db.errors import ConnectionFailed, DatabaseMissing, LoginRefused, ServerUnreachable
+from syntegra_db.settings import parse_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import URL
+
+    from servers import Database, Server
+
+ROLE = "syntegra_login"
+
+
+@pytest.fixture
+def login(server: Server, database: Database) -> Iterator[URL]:
+    """The URL of a role that the server lets in with its password only."""
+    with server.role(ROLE), password_required(database):
+        database.execute("GRANT SELECT ON alembic_version TO syntegra_login")
+        yield database.url_as(ROLE)
+        database.execute("DROP OWNED BY syntegra_login")
+
+
+@contextmanager
+def password_required(database: Database) -> Iterator[None]:
+    """Put a rule for the role before all others, since an embedded server trusts everyone."""
+    ((file, rules),) = database.query("SELECT current_setting('hba_file'), pg_read_file(current_setting('hba_file'))")
+    ours = f"local all {ROLE} scram-sha-256\nhost all {ROLE} all scram-sha-256\n"
+    write_rules(database, file, ours + rules)
+    try:
+        yield
+    finally:
+        write_rules(database, file, rules)
+
+
+def write_rules(database: Database, file: str, rules: str) -> None:
+    lines = [(line,) for line in rules.splitlines() if line and not line.startswith("#")]
+    # COPY would quote a rule that holds its quote or its delimiter.
+    copy = sql.SQL(
+        "COPY (SELECT rule FROM rules ORDER BY number) TO {} (FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02')"
+    )
+    with database.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE rules (number serial, rule text)")
+        cursor.executemany("INSERT INTO rules (rule) VALUES (%s)", lines)
+        cursor.execute(copy.format(file))
+        cursor.execute("SELECT pg_reload_conf(), pg_sleep(0.2)")
+
+
+def refusal(url: URL) -> ConnectionFailed:
+    with pytest.raises(ConnectionFailed) as refused, connect(unpooled_engine(url)):
+        pass
+    assert ROLE_PASSWORD not in str(refused.value)
+    return refused.value
+
+
+def test_every_character_of_a_password_gets_through(login: URL) -> None:
+    with connect(unpooled_engine(login)) as connection:
+        assert connection.exec_driver_sql("SELECT current_user").scalar() == ROLE
+
+
+@pytest.mark.parametrize("command", [("alembic", "current"), ("syntegra-db", "psql", "-Atc", "SELECT current_user")])
+def test_the_commands_take_it_too(login: URL, command: tuple[str, ...]) -> None:
+    whole = login.render_as_string(hide_password=False)
+    parts = {
+        "POSTGRES_HOST": login.host or str(login.query["host"]),
+        "POSTGRES_PORT": str(login.port or 5432),
+        "POSTGRES_DB": str(login.database),
+        "POSTGRES_USER": ROLE,
+        "POSTGRES_PASSWORD": ROLE_PASSWORD,
+    }
+    for environment in ({"DATABASE_URL": whole}, parts):
+        result = run(*command, environment=environment)
+        assert result.returncode == 0, result.stderr
+        assert ROLE_PASSWORD not in result.stdout + result.stderr
+
+
+def test_a_wrong_password(login: URL) -> None:
+    error = refusal(login.set(password="wrong"))
+    assert isinstance(error, LoginRefused)
+    assert f"refused user {ROLE}" in str(error)
+
+
+def test_a_user_that_does_not_exist(login: URL) -> None:
+    error = refusal(login.set(username="syntegra_nobody", password="x"))
+    assert isinstance(error, LoginRefused)
+
+
+def test_a_missing_database(login: URL) -> None:
+    error = refusal(login.set(database="syntegra_nowhere"))
+    assert isinstance(error, DatabaseMissing)
+    assert f"createdb -O {ROLE} syntegra_nowhere" in str(error)
+
+
+def test_no_right_to_connect(login: URL, database: Database, server: Server) -> None:
+    name = sql.Identifier(database.name)
+    server.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(name))
+    error = refusal(login)
+    assert type(error) is ConnectionFailed
+    assert "did not open" in str(error)
+
+
+def test_nothing_listens() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    error = refusal(parse_url(f"postgresql://ana@127.0.0.1:{port}/kpis"))
+    assert isinstance(error, ServerUnreachable)
+    assert f"127.0.0.1:{port}" in str(error)
+
+
+@pytest.mark.parametrize("program", [("alembic", "upgrade", "head"), ("syntegra-db", "upgrade")])
+def test_each_way_is_one_line_with_an_exit_status_of_its_own(login: URL, program: tuple[str, ...]) -> None:
+    urls = {
+        5: login.set(host="127.0.0.1", port=1).set(query={}),
+        6: login.set(password="wrong"),
+        7: login.set(database="syntegra_nowhere"),
+    }
+    for status, url in urls.items():
+        result = run(*program, url=url.render_as_string(hide_password=False))
+        assert (result.returncode, result.stderr.count("\n")) == (status, 1), result.stderr
+        assert ROLE_PASSWORD not in result.stderr

@@ -1,0 +1,143 @@
+"""Engines and sessions, sync and async, as services make them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import NullPool, select, text
+
+from syntegra_db.database import async_session_factory, create_async_engine, create_engine, session_factory
+from syntegra_db.errors import DatabaseAhead, DatabaseBehind, DatabaseMissing
+from syntegra_db.migrations import downgrade, require_head
+from syntegra_db.models import EMBEDDING_DIMENSIONS, DataSource, TextSummary
+
+if TYPE_CHECKING:
+    from servers import Database
+
+APPLICATION = text("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+VECTOR = [1.0] * EMBEDDING_DIMENSIONS
+NEAREST = select(TextSummary.embedding.cosine_distance([0.5] * EMBEDDING_DIMENSIONS))  # type: ignore[attr-defined]  # pgvector's comparator
+
+
+def test_the_environment_says_where(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database.environment_url)
+    engine = create_engine(application_name="kpi worker")
+    with engine.connect() as connection:
+        assert connection.scalar(APPLICATION) == "kpi worker"
+    engine.dispose()
+
+
+def test_an_application_name_in_the_url_wins(database: Database) -> None:
+    engine = create_engine(database.url.update_query_dict({"application_name": "from the URL"}))
+    with engine.connect() as connection:
+        assert connection.scalar(APPLICATION) == "from the URL"
+    engine.dispose()
+
+
+def test_options_go_over_the_packages_own(database: Database) -> None:
+    create_engine(database.url, pool_size=2, max_overflow=0).dispose()
+    engine = create_engine(database.url, poolclass=NullPool, connect_args={"options": "-c work_mem=8MB"})
+    with engine.connect() as connection:
+        assert connection.scalar(text("SHOW work_mem")) == "8MB"
+        assert connection.scalar(APPLICATION) == "syntegra_db"
+
+
+def test_a_connection_that_died_in_the_pool_is_replaced(database: Database) -> None:
+    engine = create_engine(database.url)
+    with engine.connect() as connection:
+        pid = connection.scalar(text("SELECT pg_backend_pid()"))
+    with database.connect() as administrator:
+        administrator.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT pg_backend_pid()")) != pid
+    engine.dispose()
+
+
+def test_objects_stay_readable_after_a_commit(database: Database) -> None:
+    engine = create_engine(database.url)
+    with session_factory(engine)() as session:
+        source = DataSource(client_id=1, name="till", type="simple_csv")
+        session.add(source)
+        session.commit()
+        assert not session.in_transaction()
+        assert (source.id, source.status) == (1, "idle")
+    engine.dispose()
+
+
+def test_vectors_on_a_sync_connection(database: Database) -> None:
+    engine = create_engine(database.url)
+    with session_factory(engine)() as session:
+        session.add(TextSummary(client_id=1, text_field="x", embedding=VECTOR))
+        session.commit()
+        assert session.scalars(NEAREST).one() == pytest.approx(0)
+        raw = session.connection().connection.driver_connection
+        assert raw is not None
+        (vector,) = raw.execute("SELECT embedding FROM text_summary").fetchone()
+        assert type(vector).__name__ == "Vector"
+    engine.dispose()
+
+
+def test_vectors_on_an_async_connection(database: Database) -> None:
+    async def search() -> float:
+        engine = create_async_engine(database.url)
+        async with engine.connect() as connection:
+            await connection.run_sync(require_head)
+        async with async_session_factory(engine)() as session:
+            row = TextSummary(client_id=1, text_field="x", embedding=VECTOR)
+            session.add(row)
+            await session.commit()
+            assert row.id == 1
+            row.text_field = "y"
+            await session.commit()
+            distance: float = (await session.scalars(NEAREST)).one()
+        await engine.dispose()
+        return distance
+
+    assert asyncio.run(search()) == pytest.approx(0)
+
+
+def test_an_attribute_that_the_server_sets_is_there_under_asyncio(database: Database) -> None:
+    async def update() -> bool:
+        engine = create_async_engine(database.url)
+        async with async_session_factory(engine)() as session:
+            source = DataSource(client_id=1, name="till", type="simple_csv")
+            session.add(source)
+            await session.commit()
+            source.status = "error"
+            await session.commit()
+            later = source.updated_at > source.created_at
+        await engine.dispose()
+        return later
+
+    assert asyncio.run(update())
+
+
+def test_an_engine_works_before_the_extension_is_there(empty_database: Database) -> None:
+    engine = create_engine(empty_database.url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
+
+
+def test_require_head(database: Database) -> None:
+    engine = create_engine(database.url)
+    require_head(engine)
+    with engine.connect() as connection:
+        require_head(connection)
+    downgrade("002", database.url)
+    with pytest.raises(DatabaseBehind, match="at revision 002 and this service needs 003"):
+        require_head(engine)
+    downgrade("base", database.url)
+    with pytest.raises(DatabaseBehind, match="at no revision"):
+        require_head(engine)
+    database.execute("INSERT INTO alembic_version VALUES ('004')")
+    with pytest.raises(DatabaseAhead, match="revision 004, which this package does not know"):
+        require_head(engine)
+    engine.dispose()
+
+
+def test_require_head_says_why_there_is_no_connection(database: Database) -> None:
+    with pytest.raises(DatabaseMissing):
+        require_head(create_engine(database.url.set(database="syntegra_nowhere")))

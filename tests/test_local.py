@@ -1,0 +1,92 @@
+"""The embedded server through its commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from commands import run, succeed
+
+from syntegra_db import local
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path, as the name of a Unix socket must be, that any user may enter."""
+    path = Path(tempfile.mkdtemp(prefix="sdb-"))
+    yield path
+    run("syntegra-db", "local", "stop", cwd=path)
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("version", local.VERSIONS)
+def test_start_use_and_stop(folder: Path, version: int) -> None:
+    started = succeed("syntegra-db", "local", "start", "--version", str(version), cwd=folder)
+    assert f"PostgreSQL {version} runs" in started
+    url = succeed("syntegra-db", "local", "url", cwd=folder).strip()
+    assert url.startswith("postgresql://syntegra_user@/syntegra_db?host=")
+    succeed("syntegra-db", "upgrade", cwd=folder)
+    query = (
+        "-Atc",
+        "SELECT current_user, rolsuper, version_num FROM pg_roles, alembic_version WHERE rolname = current_user",
+    )
+    for psql in (("syntegra-db", "local", "psql"), ("syntegra-db", "psql")):
+        assert succeed(*psql, *query, cwd=folder) == "syntegra_user|f|003\n"
+    assert f"PostgreSQL {version} stopped." in succeed("syntegra-db", "local", "stop", cwd=folder)
+    assert "It was not running." in succeed("syntegra-db", "local", "stop", cwd=folder)
+    assert run("syntegra-db", "local", "url", cwd=folder).returncode == 13
+
+
+def test_data_outlives_the_server_and_a_second_start_changes_nothing(folder: Path) -> None:
+    succeed("syntegra-db", "local", "start", cwd=folder)
+    succeed("syntegra-db", "upgrade", "001", cwd=folder)
+    before = succeed("syntegra-db", "local", "url", cwd=folder)
+    succeed("syntegra-db", "local", "start", cwd=folder)
+    succeed("syntegra-db", "local", "stop", cwd=folder)
+    succeed("syntegra-db", "local", "start", cwd=folder)
+    assert succeed("syntegra-db", "local", "url", cwd=folder) == before
+    assert succeed("syntegra-db", "psql", "-Atc", "SELECT * FROM alembic_version", cwd=folder) == "001\n"
+
+
+def test_a_configured_server_is_left_to_itself(folder: Path) -> None:
+    result = run(
+        "syntegra-db", "local", "start", "--unless-configured", cwd=folder, environment={"POSTGRES_HOST": "elsewhere"}
+    )
+    assert (result.returncode, result.stdout) == (0, "")
+    assert not (folder / ".postgres").exists()
+
+
+def test_an_unknown_version(folder: Path) -> None:
+    result = run("syntegra-db", "local", "start", "--version", "9", cwd=folder)
+    assert result.returncode == 13
+    assert result.stderr == "Error: There is no embedded PostgreSQL 9; choose 18 or 16.\n"
+
+
+def test_a_server_that_cannot_start_names_its_log(folder: Path) -> None:
+    succeed("syntegra-db", "local", "start", cwd=folder)
+    succeed("syntegra-db", "local", "stop", cwd=folder)
+    with (folder / ".postgres/18/postgresql.conf").open("a", encoding="utf-8") as configuration:
+        configuration.write("shared_buffers = nonsense\n")
+    result = run("syntegra-db", "local", "start", cwd=folder)
+    assert result.returncode == 13
+    assert str(folder / ".postgres/18/log") in result.stderr or ".postgres/18/log" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_after_a_crash_the_message_says_what_to_start(folder: Path) -> None:
+    succeed("syntegra-db", "local", "start", cwd=folder)
+    pid = int((folder / ".postgres/18/postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
+    os.kill(pid, signal.SIGKILL)
+    result = run("syntegra-db", "upgrade", cwd=folder)
+    assert result.returncode == 5
+    assert "syntegra-db local start" in result.stderr
+    succeed("syntegra-db", "local", "start", cwd=folder)
+    succeed("syntegra-db", "upgrade", cwd=folder)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from commands import run
+from sqlalchemy.engine import URL
+
+from syntegra_db.errors import SettingsError
+from syntegra_db.settings import database_url, describe, is_configured, parse_url
+
+PASSWORDS = ["p%ss", "p@ss", "p:ss", "p ss", "p%40ss", "p/ss?x=#y", "contraseña", 'a\\b"c']
+
+
+def test_defaults() -> None:
+    url = database_url()
+    assert url == URL.create(
+        "postgresql+psycopg", username="syntegra_user", host="localhost", port=5432, database="syntegra_db"
+    )
+    assert not is_configured()
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_three_spellings_mean_psycopg_3(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://ana@db.internal:6543/kpis?sslmode=require")
+    url = database_url()
+    assert (url.drivername, url.host, url.port, url.database) == ("postgresql+psycopg", "db.internal", 6543, "kpis")
+    assert url.query["sslmode"] == "require"
+
+
+def test_database_url_wins_over_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_HOST", "elsewhere")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://here/kpis")
+    assert database_url().host == "here"
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("POSTGRES_HOST=file\nPOSTGRES_DB=file\n", encoding="utf-8")
+    monkeypatch.setenv("POSTGRES_HOST", "environment")
+    assert (database_url().host, database_url().database) == ("environment", "file")
+    assert is_configured()
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "")
+    assert not is_configured()
+
+
+def test_the_embedded_server_comes_before_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".postgres").mkdir()
+    Path(".postgres/url").write_text("postgresql://syntegra_user@/syntegra_db?host=/run/here\n", encoding="utf-8")
+    assert database_url().query["host"] == "/run/here"
+    monkeypatch.setenv("POSTGRES_HOST", "elsewhere")
+    assert database_url().host == "elsewhere"
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_passwords_survive_and_stay_hidden(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_PASSWORD", password)
+    from_parts = database_url()
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://ana:{quote(password, safe='')}@h/d")
+    for url in (from_parts, database_url()):
+        assert url.password == password
+        assert password not in repr(url) + describe(url)
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("s3cret", "is not a URL"),
+        ("mysql://u:s3cret@h/d", "names 'mysql'"),
+        ("postgresql+asyncpg://u:s3cret@h/d", "names 'postgresql\\+asyncpg'"),
+        ("postgresql://u:s3cret@x@h/d", "more than one '@'"),
+        ("postgresql://u:s3cret@h:port/d", "is not a URL"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_explained_unseen(value: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint) as refused:
+        parse_url(value)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("command", [("alembic", "current"), ("syntegra-db", "upgrade")])
+def test_a_wrong_variable_is_one_line_and_exit_status_3(command: tuple[str, ...]) -> None:
+    result = run(*command, environment={"POSTGRES_PORT": "fivefour"})
+    assert (result.returncode, result.stderr.count("\n")) == (3, 1)
+    assert "POSTGRES_PORT" in result.stderr
+    assert "fivefour" not in result.stderr

@@ -1,0 +1,61 @@
+"""The wheel alone, in an empty environment and far from a checkout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+from commands import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from servers import Database
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+def test_it_carries_the_revisions_and_the_types(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    revisions = {file.name for file in (ROOT / "alembic/versions").glob("*.py")}
+    assert {f"syntegra_db/migrations/alembic/versions/{name}" for name in revisions} <= names
+    assert {"syntegra_db/py.typed", "syntegra_db/migrations/alembic/env.py"} <= names
+    assert {"syntegra_db/catalog/manifests/003.json"} <= names
+    strangers = {name for name in names if not name.startswith(("syntegra_db/", "syntegra_db-"))}
+    assert strangers == set()
+
+
+def test_it_migrates_without_a_checkout(wheel: Path, empty_database: Database, tmp_path: Path) -> None:
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=True)
+    pip = [str(environment / "bin/pip"), "install", "--quiet", "-c", str(ROOT / "constraints.txt"), str(wheel)]
+    subprocess.run(pip, check=True, cwd=tmp_path)
+    far_away = tmp_path / "far" / "away"
+    far_away.mkdir(parents=True)
+
+    def run(*arguments: str) -> str:
+        return subprocess.run(
+            [str(environment / "bin/syntegra-db"), *arguments],
+            cwd=far_away,
+            env={"DATABASE_URL": empty_database.environment_url, "PATH": "/usr/bin:/bin"},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    assert "is at revision 003" in run("upgrade", "head")
+    run("verify")
+    assert "is at revision 002" in run("downgrade", "002")
+    assert empty_database.query("SELECT version_num FROM alembic_version") == [("002",)]
+    assert "CREATE TABLE kpi_summary" in run("sql", "003")
