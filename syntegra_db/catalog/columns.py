@@ -1,0 +1,130 @@
+"""Columns compared, attribute by attribute."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from syntegra_db.catalog import statements as sql
+from syntegra_db.catalog.findings import Finding
+from syntegra_db.catalog.shape import Column
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syntegra_db.catalog.shape import Table
+
+REQUIRED = "NOT NULL"
+CONSEQUENCES = {
+    "type": "Values that the models write are refused, cut or stored as something else.",
+    "storage": "Values are kept in another place than was measured; an exact search of vectors out of line takes about "
+    "three times as long.",
+    "default": "A row that leaves the column to the server gets another value, or is refused.",
+    "collation": "Sorting and comparing follow other rules, and an index may not fit the query.",
+    "comment": "The data dictionary and \\d+ say something else than is meant.",
+}
+
+
+def compare_columns(table: str, expected: Table, found: Table) -> Iterator[Finding]:
+    """Yield the columns of one table that are missing, otherwise, not asked for, or in another order."""
+    for name, column in expected.columns.items():
+        if name in found.columns:
+            yield from _attributes(table, name, column, found.columns[name])
+        else:
+            yield Finding(
+                object=_named(table, name),
+                expected=column.type,
+                found="no such column",
+                consequence="Every statement of the models on this table fails.",
+                remedy=sql.add_column(table, name, column),
+            )
+    for name, column in found.columns.items():
+        if name not in expected.columns:
+            yield _extra(table, name, column)
+    there = [name for name in found.columns if name in expected.columns]
+    wanted = [name for name in expected.columns if name in found.columns]
+    if there != wanted:
+        yield _order(table, wanted, there)
+
+
+def _named(table: str, column: str) -> str:
+    return f"column {table}.{column}"
+
+
+def _attributes(table: str, name: str, expected: Column, found: Column) -> Iterator[Finding]:
+    for attribute in (field.name for field in fields(Column)):
+        wanted, there = getattr(expected, attribute), getattr(found, attribute)
+        if wanted == there:
+            continue
+        yield Finding(
+            object=_named(table, name),
+            expected=_told(attribute, wanted),
+            found=_told(attribute, there),
+            consequence=_nullability(there) if attribute == "nullability" else CONSEQUENCES[attribute],
+            remedy=_remedy(table, name, attribute, expected, found),
+        )
+
+
+def _told(attribute: str, value: str | None) -> str:
+    if attribute in {"type", "nullability"}:
+        return value or ""
+    return f"{attribute} {value}" if value else f"no {attribute}"
+
+
+def _nullability(found: str) -> str:
+    if found == REQUIRED:
+        return "Inserts that leave the column empty fail."
+    if found == "NULL":
+        return "Rows without a value can be written, and readers do not expect them."
+    return "Rows from before may hold NULL, and readers do not expect it."
+
+
+def _remedy(table: str, name: str, attribute: str, expected: Column, found: Column) -> str:
+    if attribute in {"type", "collation"}:
+        return sql.change_type(table, name, expected)
+    if attribute == "comment":
+        return sql.comment_on("COLUMN", f"{sql.quote(table)}.{sql.quote(name)}", expected.comment)
+    if attribute == "nullability":
+        return sql.alter_column(table, name, f"{'DROP' if expected.nullability == 'NULL' else 'SET'} {REQUIRED}")
+    if attribute == "storage":
+        return sql.alter_column(table, name, f"SET STORAGE {expected.storage}")
+    return _default_remedy(table, name, expected, found)
+
+
+def _default_remedy(table: str, name: str, expected: Column, found: Column) -> str:
+    there = found.default or ""
+    if there.endswith(" VIRTUAL"):
+        return sql.lines(
+            f"ALTER TABLE {sql.quote(table)} DROP COLUMN {sql.quote(name)};", sql.add_column(table, name, expected)
+        )
+    special = "IDENTITY" if there.endswith(" IDENTITY") else "EXPRESSION" if there.startswith("GENERATED") else None
+    return sql.lines(
+        sql.alter_column(table, name, f"DROP {special}") if special else "",
+        sql.alter_column(table, name, f"SET DEFAULT {expected.default}") if expected.default else "",
+        sql.alter_column(table, name, "DROP DEFAULT") if not special and not expected.default else "",
+    )
+
+
+def _extra(table: str, name: str, column: Column) -> Finding:
+    refuses = column.nullability != "NULL" and column.default is None
+    return Finding(
+        object=_named(table, name),
+        expected="no such column",
+        found=f"{column.type} {column.nullability}{f' DEFAULT {column.default}' if column.default else ''}",
+        consequence="Every insert of the models fails, since it gives no value."
+        if refuses
+        else "None for this package, which does not use it.",
+        remedy=sql.alter_column(table, name, f"DROP {REQUIRED}") if refuses else "-- Nothing to mend.",
+        is_drift=refuses,
+    )
+
+
+def _order(table: str, expected: list[str], found: list[str]) -> Finding:
+    return Finding(
+        object=f"table {table}",
+        expected=f"columns in the order {', '.join(expected)}",
+        found=f"in the order {', '.join(found)}",
+        consequence="INSERT and COPY without a list of columns put values into other columns.",
+        remedy="-- Only a new table has another order; name the columns in INSERT and COPY.",
+        is_drift=False,
+    )

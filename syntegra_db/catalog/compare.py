@@ -1,0 +1,76 @@
+"""Two shapes compared: every difference by name, in an order in which the remedies can be run one after the other."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from syntegra_db.catalog import statements as sql
+from syntegra_db.catalog.attachments import compare_attachments
+from syntegra_db.catalog.columns import compare_columns
+from syntegra_db.catalog.constraints import compare_constraints
+from syntegra_db.catalog.findings import Finding
+from syntegra_db.catalog.indexes import compare_indexes
+from syntegra_db.catalog.matching import match
+from syntegra_db.catalog.shape import Table
+from syntegra_db.catalog.tables import HOLDS_ROWS, compare_table, missing_table
+from syntegra_db.catalog.types import compare_types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syntegra_db.catalog.shape import Shape
+
+
+def compare(expected: Shape, found: Shape) -> Iterator[Finding]:
+    """Yield what of `expected` is missing or otherwise in `found`, and what hangs on its tables unasked.
+
+    Types and tables that only `found` has are left alone.
+    """
+    yield from compare_types(expected, found)
+    for name, table in expected.tables.items():
+        there = found.tables.get(name)
+        yield from missing_table(name, table) if there is None else compare_table(name, table, there)
+    both = [
+        (name, table, found.tables[name])
+        for name, table in expected.tables.items()
+        if name in found.tables and found.tables[name].kind in HOLDS_ROWS
+    ]
+    yield from chain.from_iterable(compare_sequences(*tables) for tables in both)
+    yield from chain.from_iterable(compare_columns(*tables) for tables in both)
+    yield from chain.from_iterable(compare_constraints(*tables, foreign_keys=False) for tables in both)
+    # After all keys, and for a missing table as well, since its foreign key may refer to another missing one.
+    missing = [(name, table, Table()) for name, table in expected.tables.items() if name not in found.tables]
+    yield from chain.from_iterable(compare_constraints(*tables, foreign_keys=True) for tables in both + missing)
+    yield from chain.from_iterable(compare_indexes(*tables) for tables in both)
+    yield from chain.from_iterable(compare_attachments(*tables) for tables in both)
+
+
+def compare_sequences(_table: str, expected: Table, found: Table) -> Iterator[Finding]:
+    """Yield the sequences of one table that differ; one whose column is missing comes back with the column."""
+    wanted = {
+        name: definition
+        for name, definition in expected.sequences.items()
+        if definition.rsplit(".", 1)[1] in found.columns
+    }
+    difference = match(wanted, found.sequences)
+    for name in difference.missing:
+        yield _sequence(name, wanted[name], "no such sequence", sql.create_sequence(name, wanted[name]))
+    for name, other in difference.renamed.items():
+        rename = f"ALTER SEQUENCE {sql.quote(other)} RENAME TO {sql.quote(name)};"
+        yield _sequence(name, wanted[name], f"the same under the name {other}", rename)
+    for name in difference.changed:
+        there = found.sequences[name]
+        logged = f"ALTER SEQUENCE {sql.quote(name)} SET LOGGED;" if there.startswith(sql.UNLOGGED) else ""
+        yield _sequence(name, wanted[name], there, sql.lines(logged, sql.alter_sequence(name, wanted[name])))
+
+
+def _sequence(name: str, expected: str, found: str, remedy: str) -> Finding:
+    return Finding(
+        object=f"sequence {name}",
+        expected=expected,
+        found=found,
+        consequence="New rows get no id, one that is taken or out of range, or the sequence goes its own way when the "
+        "table is dropped or restored.",
+        remedy=remedy,
+    )

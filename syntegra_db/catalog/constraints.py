@@ -1,0 +1,89 @@
+"""Constraints compared: primary keys, unique constraints, CHECKs, and foreign keys in a pass of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from syntegra_db.catalog import statements as sql
+from syntegra_db.catalog.findings import Finding
+from syntegra_db.catalog.matching import INVALID, match
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syntegra_db.catalog.shape import Table
+
+NOT_VALID = " NOT VALID"
+ABSENCES = {
+    "PRIMARY KEY": "Two rows can have the same id, and finding a row by its id reads the whole table.",
+    "UNIQUE": "No foreign key can refer to these columns, and rows can repeat them.",
+    "CHECK": "Values can be written that readers do not expect, such as a NaN that poisons every sum above it.",
+    "FOREIGN KEY": "Rows can point at a data source that is not there or is another client's, and deleting one leaves "
+    "them behind.",
+}
+
+
+def compare_constraints(table: str, expected: Table, found: Table, *, foreign_keys: bool) -> Iterator[Finding]:
+    """Yield the constraints of one table that differ: its foreign keys, or all the others."""
+    wanted = _only(expected.constraints, foreign_keys=foreign_keys)
+    there = _only(found.constraints, foreign_keys=foreign_keys)
+    difference = match(wanted, there)
+    for name in difference.extra:
+        yield _extra(table, name, there[name])
+    for name, other in difference.renamed.items():
+        yield Finding(
+            object=_named(table, name),
+            expected=wanted[name],
+            found=f"the same under the name {other}",
+            consequence="A later migration that changes it by name fails.",
+            remedy=f"ALTER TABLE {sql.quote(table)} RENAME CONSTRAINT {sql.quote(other)} TO {sql.quote(name)};",
+        )
+    for name in difference.missing:
+        yield Finding(
+            object=_named(table, name),
+            expected=wanted[name],
+            found="no such constraint",
+            consequence=_absence(wanted[name]),
+            remedy=sql.add_constraint(table, name, wanted[name], index_exists=name in found.indexes),
+        )
+    for name in difference.changed:
+        yield _changed(table, name, wanted[name], there[name])
+
+
+def _only(constraints: dict[str, str], *, foreign_keys: bool) -> dict[str, str]:
+    return {
+        name: definition
+        for name, definition in constraints.items()
+        if definition.startswith(sql.FOREIGN_KEY) == foreign_keys
+    }
+
+
+def _named(table: str, constraint: str) -> str:
+    return f"constraint {constraint} on {table}"
+
+
+def _absence(definition: str) -> str:
+    return next(told for kind, told in ABSENCES.items() if definition.startswith(kind))
+
+
+def _changed(table: str, name: str, expected: str, found: str) -> Finding:
+    if found == expected + NOT_VALID:
+        consequence = "Rows from before it was added may break it."
+        remedy = sql.validate_constraint(table, name)
+    elif found == expected + INVALID:
+        consequence = "Its index is not in use and may not hold every row."
+        remedy = sql.rebuild_index(name)
+    else:
+        consequence = _absence(expected)
+        remedy = sql.lines(sql.drop_constraint(table, name), sql.add_constraint(table, name, expected))
+    return Finding(object=_named(table, name), expected=expected, found=found, consequence=consequence, remedy=remedy)
+
+
+def _extra(table: str, name: str, definition: str) -> Finding:
+    return Finding(
+        object=_named(table, name),
+        expected="no such constraint",
+        found=definition,
+        consequence="It refuses rows that the models write in good faith.",
+        remedy=sql.drop_constraint(table, name),
+    )

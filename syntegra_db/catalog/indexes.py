@@ -1,0 +1,118 @@
+"""Indexes compared."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from syntegra_db.catalog import statements as sql
+from syntegra_db.catalog.findings import Finding
+from syntegra_db.catalog.matching import INVALID, match
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syntegra_db.catalog.shape import Table
+
+VECTOR_INDEX = "idx_text_summary_embedding"
+COSINE_INDEX = re.compile(
+    r"(ivfflat|hnsw) "
+    r"\((embedding vector_cosine_ops|\(\(embedding\)::halfvec\(384\)\) halfvec_cosine_ops)\)"
+    r"( WITH \([^()]*\))?"
+)
+
+
+def serves_cosine_search(definition: str) -> bool:
+    """Tell whether an index finds the nearest embeddings by cosine distance among all rows.
+
+    That is what `idx_text_summary_embedding` is for; its method and parameters, and whether it holds the numbers in
+    half precision, are chosen by the number of rows, after the migration.
+    """
+    return COSINE_INDEX.fullmatch(definition) is not None
+
+
+def compare_indexes(table: str, expected: Table, found: Table) -> Iterator[Finding]:
+    """Yield the indexes of one table that differ, and of the application's own those that refuse rows or are broken."""
+    difference = match(expected.indexes, found.indexes)
+    for name in difference.missing:
+        yield Finding(
+            object=_named(name),
+            expected=expected.indexes[name],
+            found="no such index",
+            consequence=_absence(expected.indexes[name]),
+            remedy=sql.create_index(name, table, expected.indexes[name]),
+        )
+    for name, other in difference.renamed.items():
+        yield Finding(
+            object=_named(name),
+            expected=expected.indexes[name],
+            found=f"the same under the name {other}",
+            consequence="A later migration that changes it by name fails.",
+            remedy=f"ALTER INDEX {sql.quote(other)} RENAME TO {sql.quote(name)};",
+        )
+    for name in difference.changed:
+        yield from _changed(table, name, expected.indexes[name], found.indexes[name])
+    for name in difference.extra:
+        # The remedy for the constraint of that name takes this index into its service.
+        if name not in expected.constraints:
+            yield from _extra(name, found.indexes[name])
+
+
+def _named(index: str) -> str:
+    return f"index {index}"
+
+
+def _absence(definition: str) -> str:
+    if "embedding" in definition:
+        return "A similarity search reads every row."
+    if "(source_id)" in definition:
+        return "Deleting a data source reads the whole table, and so does a query by this column."
+    return "A query by these columns reads the whole table."
+
+
+def _changed(table: str, name: str, expected: str, found: str) -> Iterator[Finding]:
+    definition = found.removesuffix(INVALID)
+    accepted = name == VECTOR_INDEX and serves_cosine_search(definition)
+    if definition != expected and not accepted:
+        yield Finding(
+            object=_named(name),
+            expected=expected,
+            found=found,
+            consequence=_absence(expected),
+            remedy=sql.lines(sql.drop_index(name), sql.create_index(name, table, expected)),
+        )
+        return
+    if found != definition:
+        yield _invalid(name, expected, found, sql.rebuild_index(name))
+    if definition != expected:
+        yield Finding(
+            object=_named(name),
+            expected=expected,
+            found=definition,
+            consequence="None: method and parameters of the vector index follow the number of rows.",
+            remedy="-- Nothing to mend.",
+            is_drift=False,
+        )
+
+
+def _invalid(name: str, expected: str, found: str, remedy: str) -> Finding:
+    return Finding(
+        object=_named(name),
+        expected=expected,
+        found=found,
+        consequence="No query uses it, and every write still pays for it, unless it is being built at this moment.",
+        remedy=remedy,
+    )
+
+
+def _extra(name: str, definition: str) -> Iterator[Finding]:
+    if definition.endswith(INVALID):
+        yield _invalid(name, "no such index, or a valid one", definition, sql.drop_index(name))
+    elif definition.startswith("UNIQUE "):
+        yield Finding(
+            object=_named(name),
+            expected="no such index",
+            found=definition,
+            consequence="It refuses rows that the models write in good faith.",
+            remedy=sql.drop_index(name),
+        )

@@ -1,0 +1,209 @@
+"""The statements that bring a part of a shape about, a statement a line, such that others work on meanwhile."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from sqlalchemy.dialects.postgresql.base import PGDialect
+
+from syntegra_db.migrations.config import VERSION_TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from syntegra_db.catalog.shape import Column, Table
+
+KEY = re.compile(r"(PRIMARY KEY|UNIQUE) (\(.+\))")
+FOREIGN_KEY = "FOREIGN KEY"
+UNLOGGED = "UNLOGGED "
+
+quote = PGDialect().identifier_preparer.quote  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+
+
+def lines(*statements: str) -> str:
+    """Return statements one below the other, without the empty ones."""
+    return "\n".join(statement for statement in statements if statement)
+
+
+def literal(value: str | None) -> str:
+    """Return a string constant, or NULL."""
+    return "NULL" if value is None else "'" + value.replace("'", "''") + "'"
+
+
+def alter_column(table: str, column: str, *actions: str) -> str:
+    """Return one statement that does all `actions` to a column."""
+    return f"ALTER TABLE {quote(table)} {', '.join(f'ALTER COLUMN {quote(column)} {action}' for action in actions)};"
+
+
+def create_type(name: str, labels: Iterable[str]) -> str:
+    """Return the statement that creates an ENUM type."""
+    return f"CREATE TYPE {quote(name)} AS ENUM ({', '.join(literal(label) for label in labels)});"
+
+
+def replace_type(name: str, labels: Iterable[str], columns: Iterable[tuple[str, str, Column]]) -> str:
+    """Return the transaction that gives an ENUM type other labels, and moves the `columns` that use it over.
+
+    It rewrites their tables under ACCESS EXCLUSIVE, and fails whole where a row holds a label that is to go.
+    """
+    old = f"{name}_old"
+    return lines(
+        "BEGIN;",
+        f"ALTER TYPE {quote(name)} RENAME TO {quote(old)};",
+        create_type(name, labels),
+        *(change_type(*column) for column in columns),
+        f"DROP TYPE {quote(old)};",
+        "COMMIT;",
+    )
+
+
+def change_type(table: str, name: str, column: Column) -> str:
+    """Return the statements that give a column its type, collation, default and storage."""
+    collation = f" COLLATE {column.collation}" if column.collation else ""
+    return lines(
+        alter_column(
+            table,
+            name,
+            "DROP DEFAULT",
+            f"TYPE {column.type}{collation} USING {quote(name)}::text::{column.type}",
+            *([f"SET DEFAULT {column.default}"] if column.default else []),
+        ),
+        set_storage(table, name, column),
+    )
+
+
+def set_storage(table: str, name: str, column: Column) -> str:
+    """Return the statement that sets the storage of a vector, the one type whose own is not what is wanted."""
+    return alter_column(table, name, f"SET STORAGE {column.storage}") if column.type.startswith("vector") else ""
+
+
+def add_column(table: str, name: str, column: Column) -> str:
+    """Return the statements that add a column as it should be."""
+    required = column.nullability != "NULL" and not column.default
+    return lines(
+        "-- On a table with rows: add it without NOT NULL, fill it, then SET NOT NULL." if required else "",
+        f"ALTER TABLE {quote(table)} ADD COLUMN {column_definition(table, name, column)};",
+        set_storage(table, name, column),
+        comment_on("COLUMN", f"{quote(table)}.{quote(name)}", column.comment),
+    )
+
+
+def column_definition(table: str, name: str, column: Column) -> str:
+    """Return a column as it stands in CREATE TABLE, a BIGSERIAL as one, since that makes its sequence."""
+    if column.default == f"nextval('{serial_sequence(table, name)}'::regclass)" and column.type == "bigint":
+        return f"{quote(name)} bigserial"
+    return " ".join(
+        part
+        for part in (
+            quote(name),
+            column.type,
+            f"COLLATE {column.collation}" if column.collation else "",
+            "" if column.nullability == "NULL" else column.nullability,
+            f"DEFAULT {column.default}" if column.default else "",
+        )
+        if part
+    )
+
+
+def serial_sequence(table: str, column: str) -> str:
+    """Return the name that PostgreSQL gives the sequence of a BIGSERIAL."""
+    return f"{table}_{column}_seq"
+
+
+def comment_on(kind: str, name: str, comment: str | None) -> str:
+    """Return the statement that sets a comment."""
+    return f"COMMENT ON {kind} {name} IS {literal(comment)};"
+
+
+def create_table(name: str, table: Table) -> str:
+    """Return the statements that create a table with all that belongs to it but its foreign keys."""
+    parts = [column_definition(name, column_name, column) for column_name, column in table.columns.items()]
+    parts += [
+        f"CONSTRAINT {quote(constraint)} {definition}"
+        for constraint, definition in table.constraints.items()
+        if not definition.startswith(FOREIGN_KEY)
+    ]
+    return lines(
+        "-- Where it was renamed, give it its name back. Else this makes an empty one; a backup has the rows.",
+        f"CREATE TABLE {quote(name)} ({', '.join(parts)});",
+        *(set_storage(name, column_name, column) for column_name, column in table.columns.items()),
+        comment_on("TABLE", quote(name), table.comment),
+        *(
+            comment_on("COLUMN", f"{quote(name)}.{quote(column_name)}", column.comment)
+            for column_name, column in table.columns.items()
+        ),
+        *(create_index(index, name, definition) for index, definition in table.indexes.items()),
+    )
+
+
+def add_constraint(table: str, name: str, definition: str, *, index_exists: bool = False) -> str:
+    """Return the statements that add a constraint: rows are checked, and indexes built, while others write."""
+    add = f"ALTER TABLE {quote(table)} ADD CONSTRAINT {quote(name)}"
+    key = KEY.fullmatch(definition)
+    if key is None:
+        return lines(f"{add} {definition} NOT VALID;", validate_constraint(table, name))
+    return lines(
+        "" if index_exists else create_index(name, table, f"UNIQUE btree {key[2]}"),
+        f"{add} {key[1]} USING INDEX {quote(name)};",
+    )
+
+
+def validate_constraint(table: str, name: str) -> str:
+    """Return the statement that checks the rows that were there before a constraint."""
+    return f"ALTER TABLE {quote(table)} VALIDATE CONSTRAINT {quote(name)};"
+
+
+def drop_constraint(table: str, name: str) -> str:
+    """Return the statement that drops a constraint."""
+    return f"ALTER TABLE {quote(table)} DROP CONSTRAINT {quote(name)};"
+
+
+def create_index(name: str, table: str, definition: str) -> str:
+    """Return the statement that builds an index while others write."""
+    unique = "UNIQUE " if definition.startswith("UNIQUE ") else ""
+    method = definition.removeprefix("UNIQUE ")
+    return f"CREATE {unique}INDEX CONCURRENTLY {quote(name)} ON {quote(table)} USING {method};"
+
+
+def drop_index(name: str) -> str:
+    """Return the statement that drops an index while others work."""
+    return f"DROP INDEX CONCURRENTLY {quote(name)};"
+
+
+def rebuild_index(name: str) -> str:
+    """Return the statement that builds an index anew while others write."""
+    return f"REINDEX INDEX CONCURRENTLY {quote(name)};"
+
+
+def create_sequence(name: str, definition: str) -> str:
+    """Return the statements that create a sequence and start it after the greatest number in its column."""
+    table, column = definition.rsplit(" ", 1)[1].split(".")
+    return lines(
+        f"CREATE SEQUENCE IF NOT EXISTS {quote(name)};",
+        alter_sequence(name, definition),
+        f"SELECT setval({literal(quote(name))}, coalesce(max({column}), 0) + 1, false) FROM {table};",  # noqa: S608  a remedy
+    )
+
+
+def alter_sequence(name: str, definition: str) -> str:
+    """Return the statements that make a sequence what `definition` says."""
+    return f"ALTER SEQUENCE {quote(name)} {definition};"
+
+
+def create_stamp(revision: str) -> str:
+    """Return the statements that put `revision` into a database that says none."""
+    return lines(
+        f"CREATE TABLE IF NOT EXISTS {VERSION_TABLE} (version_num varchar(32) NOT NULL, "
+        f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num));",
+        f"INSERT INTO {VERSION_TABLE} VALUES ({literal(revision)}) ON CONFLICT DO NOTHING;",  # noqa: S608  a remedy
+    )
+
+
+def change_stamp(revision: str) -> str:
+    """Return the statement after which a database says `revision` instead of another one."""
+    return f"UPDATE {VERSION_TABLE} SET version_num = {literal(revision)};"  # noqa: S608  a remedy
+
+
+def delete_stamp() -> str:
+    """Return the statement after which a database says no revision."""
+    return f"DELETE FROM {VERSION_TABLE};"  # noqa: S608  a remedy

@@ -1,0 +1,88 @@
+"""Tables compared as a whole: their kind, persistence, inheritance, row-level security and comment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from syntegra_db.catalog import statements as sql
+from syntegra_db.catalog.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syntegra_db.catalog.shape import Table
+
+HOLDS_ROWS = ("table", "partition")
+
+
+def missing_table(name: str, table: Table) -> Iterator[Finding]:
+    """Yield the finding of a table that is not there, with all that belongs to it."""
+    yield Finding(
+        object=f"table {name}",
+        expected="table",
+        found="no such table",
+        consequence="Every statement on it fails.",
+        remedy=sql.create_table(name, table),
+    )
+
+
+def compare_table(name: str, expected: Table, found: Table) -> Iterator[Finding]:
+    """Yield what of a table as a whole differs; what is no table, nor a partition, is not compared further."""
+    if found.kind != expected.kind:
+        yield Finding(
+            object=f"table {name}",
+            expected=expected.kind,
+            found=found.kind,
+            consequence="Statements, constraints and indexes of a plain table do not work on it, or not alike.",
+            remedy=_detach(name, found),
+        )
+    if found.kind in HOLDS_ROWS:
+        yield from _attributes(name, expected, found)
+
+
+def _attributes(name: str, expected: Table, found: Table) -> Iterator[Finding]:
+    quoted = sql.quote(name)
+    for wanted, there, consequence, remedy in (
+        (
+            expected.persistence,
+            found.persistence,
+            "A crash of the server empties the table, and no replica or archive has its rows.",
+            f"ALTER TABLE {quoted} SET LOGGED;",
+        ),
+        (
+            _told("inherits from", expected.parents),
+            _told("inherits from", () if found.kind == "partition" else found.parents),
+            "Queries on the other table read these rows as well, and its changes reach this one.",
+            sql.lines(*(f"ALTER TABLE {quoted} NO INHERIT {parent};" for parent in found.parents)),
+        ),
+        (
+            _told("inherited by", expected.children),
+            _told("inherited by", found.children),
+            "Queries on it read the rows of the other table as well, where its keys do not hold.",
+            sql.lines(*(f"ALTER TABLE {child} NO INHERIT {quoted};" for child in found.children)),
+        ),
+        (
+            f"row-level security {expected.row_security}",
+            f"row-level security {found.row_security}",
+            "A role that is not its owner sees and writes only the rows that a policy allows: without one, none.",
+            f"ALTER TABLE {quoted} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;",
+        ),
+        (
+            f"comment {expected.comment}",
+            f"comment {found.comment}" if found.comment else "no comment",
+            "The data dictionary and \\d+ say something else than is meant.",
+            sql.comment_on("TABLE", quoted, expected.comment),
+        ),
+    ):
+        if wanted != there:
+            yield Finding(object=f"table {name}", expected=wanted, found=there, consequence=consequence, remedy=remedy)
+
+
+def _told(relation: str, tables: tuple[str, ...]) -> str:
+    return f"{relation} {', '.join(tables) or 'no table'}"
+
+
+def _detach(name: str, found: Table) -> str:
+    if found.kind == "partition":
+        return sql.lines(*(f"ALTER TABLE {parent} DETACH PARTITION {sql.quote(name)};" for parent in found.parents))
+    return "-- No statement makes a table of it: rename it, create the table, copy the rows."

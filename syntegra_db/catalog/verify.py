@@ -1,0 +1,112 @@
+"""What a database holds, compared with what the revision it says it is at should hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from syntegra_db.catalog import statements as sql
+from syntegra_db.catalog.compare import compare
+from syntegra_db.catalog.findings import Finding, Report
+from syntegra_db.catalog.manifest import load_manifest, revisions
+from syntegra_db.catalog.shape import Shape
+from syntegra_db.catalog.snapshot import Snapshot, require_schema, snapshot
+from syntegra_db.catalog.surroundings import compare_extension, compare_privileges
+from syntegra_db.migrations.revision import current_revision, require_known
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+
+def verify(connection: Connection) -> list[Finding]:
+    """Return where the database is not what the revision that it says it is at should be; nothing where it is.
+
+    See `examine`, which adds what is worth a note and no drift.
+    """
+    return examine(connection).findings
+
+
+def examine(connection: Connection) -> Report:
+    """Compare the current schema with the manifest of its revision, for drift and notes.
+
+    Any role will do that may use the schema and read `alembic_version`; at no revision, nothing is expected. Tables
+    of the application are ignored, and so are its indexes on ours that refuse nothing. No lock is kept, and no
+    setting of the session changed. The connection must not be in AUTOCOMMIT.
+
+    Raises:
+        RevisionError, DatabaseAhead: see `current_revision` and `require_known`.
+        SettingsError, LockNotObtained: see `snapshot`.
+    """
+    revision, found = _look(connection)
+    differences = list(_differences(revision, found.shape))
+    if any(finding.is_drift for finding in differences):
+        twin = _twin(revision, found.shape)
+        if twin != revision:
+            remedy = _stamp(revision, twin)
+            differences = [replace(finding, remedy=remedy) for finding in differences]
+    expected = load_manifest(revision)
+    findings = [*compare_extension(expected, found), *differences, *compare_privileges(expected, found)]
+    return Report(
+        revision=revision,
+        findings=[finding for finding in findings if finding.is_drift],
+        notes=[finding for finding in findings if not finding.is_drift],
+    )
+
+
+def _look(connection: Connection) -> tuple[str | None, Snapshot]:
+    """Return the revision and what is there at it: once more if a migration ended in between."""
+    manifests = [load_manifest(known) for known in revisions()]
+    tables = {name for manifest in manifests for name in manifest.tables}
+    types = {name for manifest in manifests for name in manifest.types}
+    require_schema(connection)
+    while True:
+        revision = current_revision(connection)
+        found = snapshot(connection, tables, types)
+        if current_revision(connection) == revision:
+            require_known(revision)
+            return revision, found
+
+
+def _differences(revision: str | None, found: Shape) -> Iterator[Finding]:
+    """Yield what differs from the manifest of `revision`, and the objects of other revisions that are there."""
+    expected = load_manifest(revision)
+    yield from compare(expected, found)
+    reported = Shape(dict(expected.types), dict(expected.tables))
+    for known in revisions():
+        manifest = load_manifest(known)
+        for name in manifest.tables.keys() & found.tables.keys() - reported.tables.keys():
+            yield _unexpected("table", name, revision, known, f"-- Where nothing needs it: DROP TABLE {name};")
+        for name in manifest.types.keys() & found.types.keys() - reported.types.keys():
+            yield _unexpected("type", name, revision, known, f"DROP TYPE {name};")
+        reported.tables.update(manifest.tables)
+        reported.types.update(manifest.types)
+
+
+def _unexpected(kind: str, name: str, revision: str | None, known: str, remedy: str) -> Finding:
+    return Finding(
+        object=f"{kind} {name}",
+        expected=f"no such {kind} at {f'revision {revision}' if revision else 'no revision'}",
+        found=f"a {kind} of that name, as revision {known} has",
+        consequence=f"A migration that creates the {kind} fails.",
+        remedy=remedy,
+    )
+
+
+def _twin(revision: str | None, found: Shape) -> str | None:
+    """Return the revision that the tables are exactly at, or else the one that the database says."""
+    others = [known for known in (*reversed(revisions()), None) if known != revision]
+    return next((known for known in others if not any(_drift(known, found))), revision)
+
+
+def _drift(revision: str | None, found: Shape) -> Iterator[Finding]:
+    return (finding for finding in _differences(revision, found) if finding.is_drift)
+
+
+def _stamp(revision: str | None, twin: str | None) -> str:
+    """Return the statements after which the database says that it is at `twin`."""
+    tell = f"-- The tables are exactly those of {f'revision {twin}' if twin else 'no revision'}."
+    if twin is None:
+        return sql.lines(tell, sql.delete_stamp())
+    return sql.lines(tell, sql.change_stamp(twin) if revision else sql.create_stamp(twin))

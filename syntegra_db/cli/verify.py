@@ -1,0 +1,95 @@
+"""Comparing a server with what its revision should hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from syntegra_db.catalog import Finding, Report
+
+DRIFT = 1
+COULD_NOT_LOOK = 2
+LABEL_WIDTH = 8
+
+
+def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False) -> None:
+    """Compare the database with what its revision should hold: 0 it is the same, 1 it is not, 2 could not look."""
+    from sqlalchemy.exc import DBAPIError
+
+    from syntegra_db.catalog import examine
+    from syntegra_db.connecting import connect, unpooled_engine
+    from syntegra_db.errors import SyntegraDBError
+    from syntegra_db.settings import database_url, describe
+
+    try:
+        url = database_url()
+        with connect(unpooled_engine(url)) as connection:
+            report = examine(connection)
+    except (SyntegraDBError, DBAPIError) as error:
+        # Of a driver's error the first line, which is the server's; the rest repeats the statement.
+        reason = str(error.orig).splitlines()[0] if isinstance(error, DBAPIError) else error
+        typer.echo(f"Error: {reason}", err=True)
+        raise typer.Exit(COULD_NOT_LOOK) from None
+    if json_output:
+        _print_json(report)
+    else:
+        _print(report, describe(url))
+    if report.findings:
+        raise typer.Exit(DRIFT)
+
+
+def manifests(
+    directory: Annotated[
+        Path | None, typer.Argument(file_okay=False, exists=True, help="Folder to write to.  [default: the package's]")
+    ] = None,
+) -> None:
+    """Write the manifest of every revision, from a new embedded server that is gone afterwards."""
+    from tempfile import TemporaryDirectory
+
+    from syntegra_db import local
+    from syntegra_db.catalog.manifest import MANIFESTS, write_manifests
+    from syntegra_db.settings import parse_url
+
+    with TemporaryDirectory(prefix="syntegra-db-") as folder:
+        data = Path(folder) / "data"
+        try:
+            written = write_manifests(parse_url(local.start_server(data)), directory or MANIFESTS)
+        finally:
+            local.stop_server(data)
+    typer.echo("\n".join(str(path) for path in written))
+
+
+def _print_json(report: Report) -> None:
+    import json
+    from dataclasses import asdict
+
+    typer.echo(json.dumps(asdict(report), ensure_ascii=False, indent=2))
+
+
+def _print(report: Report, where: str) -> None:
+    count = len(report.findings)
+    at = f"revision {report.revision}" if report.revision else "no revision"
+    verdict = f"with {count} difference{'s' if count > 1 else ''}" if count else "and holds what it should"
+    typer.echo(f"The {where} is at {at}, {verdict}.")
+    for heading, findings in (("Differences", report.findings), ("Notes", report.notes)):
+        if findings:
+            typer.echo(f"\n{heading}")
+        for finding in findings:
+            _print_finding(finding)
+
+
+def _print_finding(finding: Finding) -> None:
+    """Print a finding unwrapped, so that its statements can be copied."""
+    typer.secho(f"\n  {finding.object}", bold=True)
+    told = {
+        "expected": finding.expected,
+        "found": finding.found,
+        "so": finding.consequence,
+        "remedy": finding.remedy,
+    }
+    for label, value in told.items():
+        text = value.replace("\n", "\n" + " " * (LABEL_WIDTH + 6))
+        typer.echo(f"    {label:<{LABEL_WIDTH}}  {text}")

@@ -1,0 +1,163 @@
+"""Whatever is done to a table is found under its name, and the remedies, run in their order, mend it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from catalog.looking import look, mutations, objects, remedies, run
+
+from syntegra_db.catalog import snapshot
+from syntegra_db.catalog.compare import compare
+
+if TYPE_CHECKING:
+    from servers import Database
+
+MUTATIONS = mutations("mutations.sql")
+MUTATIONS_18 = mutations("mutations_18.sql")
+ROWS = """
+    INSERT INTO clusters (client_id, cluster_id, features_json) SELECT n, n, '{}' FROM generate_series(1, 50) AS n;
+    INSERT INTO anomaly_log (client_id, kpi_name, value, severity)
+      VALUES (1, 'orders', 3.25, 'low'), (1, 'orders', 99, 'critical');
+"""
+OTHER_ORDER = MUTATIONS["type, other order"][0]
+
+
+def check(database: Database, statements: str, named: str) -> None:
+    run(database, statements)
+    report = look(database)
+    assert named in objects(report)
+    assert all(finding.expected != finding.found and finding.consequence for finding in report.findings)
+    run(database, *remedies(report))
+    assert look(database).findings == []
+
+
+@pytest.mark.parametrize(("statements", "named"), MUTATIONS.values(), ids=MUTATIONS)
+def test_it_is_found_by_name_and_mended(database: Database, statements: str, named: str) -> None:
+    check(database, statements, named)
+
+
+@pytest.mark.parametrize(("statements", "named"), MUTATIONS_18.values(), ids=MUTATIONS_18)
+def test_what_postgresql_18_brought_is_as_well(database: Database, statements: str, named: str) -> None:
+    with database.connect() as connection:
+        version = connection.info.server_version
+    if version >= 180000:
+        check(database, statements, named)
+    else:
+        with pytest.raises((psycopg.errors.SyntaxError, psycopg.errors.FeatureNotSupported)):
+            run(database, statements)
+
+
+def test_every_block_is_read() -> None:
+    assert len(MUTATIONS) > 80
+    assert len(MUTATIONS_18) == 5
+    assert {name.split(",")[0] for name in MUTATIONS} == {"table", "column", "sequence", "constraint", "index", "type"}
+
+
+def test_renamed_label_is_found_by_name(database: Database) -> None:
+    run(database, *MUTATIONS["type, label renamed"][:1])
+    finding = look(database).findings[0]
+    assert (finding.object, finding.expected, finding.found, finding.remedy) == (
+        "type trend_status",
+        "emergent, stable, declining",
+        "rising, stable, declining",
+        "ALTER TYPE trend_status RENAME VALUE 'rising' TO 'emergent';",
+    )
+
+
+def test_disabled_foreign_keys_are_found_on_both_tables(database: Database) -> None:
+    run(database, "ALTER TABLE data_sources DISABLE TRIGGER ALL", "ALTER TABLE kpi_summary DISABLE TRIGGER ALL")
+    report = look(database)
+    assert {name.rsplit(" ", 1)[1] for name in objects(report)} == {"data_sources", "kpi_summary"}
+    assert {finding.found for finding in report.findings if finding.object.endswith("kpi_summary")} == {
+        "disabled, of fk_kpi_summary_source"
+    }
+    run(database, *remedies(report))
+    assert look(database).findings == []
+
+
+def test_table_that_was_renamed_is_not_made_again_beside_it(database: Database) -> None:
+    run(database, "ALTER TABLE clusters RENAME TO groups")
+    report = look(database)
+    assert objects(report) == ["table clusters"]
+    assert report.findings[0].remedy.startswith("-- Where it was renamed, give it its name back.")
+    with pytest.raises(psycopg.errors.DuplicateTable, match="pk_clusters"):
+        run(database, *remedies(report))
+    run(database, "ALTER TABLE groups RENAME TO clusters")
+    assert look(database).findings == []
+
+
+ATTACHED = (
+    "CREATE TRIGGER tidy BEFORE UPDATE ON clusters FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "CREATE RULE keep AS ON DELETE TO clusters WHERE old.client_id = 1 DO INSTEAD NOTHING",
+    "CREATE POLICY own ON clusters AS RESTRICTIVE FOR UPDATE USING (client_id > 1) WITH CHECK (client_id > 2)",
+)
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        ["DROP TRIGGER tidy ON clusters", "DROP RULE keep ON clusters", "DROP POLICY own ON clusters"],
+        [
+            "ALTER TABLE clusters DISABLE TRIGGER tidy",
+            "ALTER TABLE clusters DISABLE RULE keep",
+            "ALTER POLICY own ON clusters USING (true)",
+        ],
+    ],
+    ids=["dropped", "changed"],
+)
+def test_what_a_later_revision_attaches_is_missed_and_mended(database: Database, spoiled: list[str]) -> None:
+    run(database, *ATTACHED)
+    with database.engine.connect() as connection:
+        expected = snapshot(connection, ["clusters"]).shape
+    run(database, *spoiled)
+    with database.engine.connect() as connection:
+        findings = list(compare(expected, snapshot(connection, ["clusters"]).shape))
+    assert [finding.object for finding in findings] == [
+        "policy own on clusters",
+        "rule keep on clusters",
+        "trigger tidy on clusters",
+    ]
+    run(database, *(line for finding in findings for line in finding.remedy.splitlines()))
+    with database.engine.connect() as connection:
+        assert snapshot(connection, ["clusters"]).shape == expected
+
+
+def test_view_in_the_place_of_a_table_is_one_finding_for_a_person(database: Database) -> None:
+    run(database, "ALTER TABLE clusters RENAME TO groups", "CREATE VIEW clusters AS SELECT * FROM groups")
+    report = look(database)
+    assert [(finding.object, finding.found) for finding in report.findings] == [("table clusters", "view")]
+    assert remedies(report) == []
+
+
+def test_new_sequence_goes_on_after_the_greatest_id(database: Database) -> None:
+    run(database, ROWS, "DROP SEQUENCE clusters_id_seq CASCADE")
+    run(database, *remedies(look(database)))
+    with database.connect() as connection:
+        inserted = connection.execute(
+            "INSERT INTO clusters (client_id, cluster_id, features_json) VALUES (1, 1, '{}') RETURNING id"
+        ).fetchone()
+    assert inserted == (51,)
+
+
+@pytest.mark.parametrize(
+    "statements", [OTHER_ORDER, "ALTER TYPE anomaly_severity ADD VALUE 'fatal'"], ids=["other order", "label added"]
+)
+def test_rows_keep_their_labels_when_a_type_is_replaced(database: Database, statements: str) -> None:
+    run(database, ROWS, statements)
+    run(database, *remedies(look(database)))
+    with database.connect() as connection:
+        rows = connection.execute("SELECT severity, value FROM anomaly_log ORDER BY severity").fetchall()
+        serious = connection.execute("SELECT count(*) FROM anomaly_log WHERE severity >= 'high'").fetchone()
+    assert [(str(severity), str(value)) for severity, value in rows] == [("low", "3.25"), ("critical", "99")]
+    assert serious == (1,)
+
+
+def test_label_in_use_keeps_its_type_as_it_is(database: Database) -> None:
+    run(database, "ALTER TYPE anomaly_severity ADD VALUE 'fatal'")
+    run(database, "INSERT INTO anomaly_log (client_id, kpi_name, value, severity) VALUES (1, 'orders', 3, 'fatal')")
+    report = look(database)
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation, match="fatal"):
+        run(database, *remedies(report))
+    assert look(database) == report

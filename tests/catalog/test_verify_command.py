@@ -1,0 +1,99 @@
+"""`verify` as an operator meets it: what it prints, and how it exits."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import typer
+from catalog.looking import run
+from typer.testing import CliRunner, Result
+
+from syntegra_db.catalog.manifest import MANIFESTS
+from syntegra_db.cli.verify import manifests, verify
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from servers import Database
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(verify)
+app.command(hidden=True)(manifests)
+
+
+@pytest.fixture
+def command(database: Database, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.setenv("DATABASE_URL", database.environment_url)
+    return CliRunner()
+
+
+def invoke(command: CliRunner, *arguments: str) -> Result:
+    return command.invoke(app, ["verify", *arguments])
+
+
+def test_clean_database(command: CliRunner) -> None:
+    result = invoke(command)
+    assert result.exit_code == 0
+    assert result.output.endswith("is at revision 003, and holds what it should.\n")
+
+
+def test_drift(command: CliRunner, database: Database) -> None:
+    run(database, "DROP INDEX idx_clusters_client_id")
+    run(database, "ALTER TABLE trend_signals DROP CONSTRAINT ck_trend_signals_period_order")
+    result = invoke(command)
+    assert result.exit_code == 1
+    assert "is at revision 003, with 2 differences" in result.output
+    lines = [line.strip() for line in result.output.splitlines()]
+    assert "index idx_clusters_client_id" in lines
+    assert "remedy    CREATE INDEX CONCURRENTLY idx_clusters_client_id ON clusters USING btree (client_id);" in lines
+    assert "ALTER TABLE trend_signals VALIDATE CONSTRAINT ck_trend_signals_period_order;" in lines
+
+
+def test_notes_are_no_drift(command: CliRunner, database: Database) -> None:
+    run(database, "ALTER TABLE clusters ADD colour text")
+    result = invoke(command)
+    assert result.exit_code == 0
+    assert "column clusters.colour" in result.output
+
+
+def test_json(command: CliRunner, database: Database) -> None:
+    run(database, "DROP INDEX idx_clusters_client_id", "ALTER TABLE clusters ADD colour text")
+    result = invoke(command, "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["revision"] == "003"
+    assert [finding["object"] for finding in report["findings"]] == ["index idx_clusters_client_id"]
+    assert report["findings"][0]["remedy"].startswith("CREATE INDEX CONCURRENTLY")
+    assert [note["object"] for note in report["notes"]] == ["column clusters.colour"]
+
+
+def test_no_server_is_not_drift_and_shows_no_password(command: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://someone:s3cret@127.0.0.1:9/syntegra_db")
+    result = invoke(command, "--json")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: No PostgreSQL answers")
+    assert "s3cret" not in result.output
+
+
+def test_unknown_revision_is_not_drift(command: CliRunner, database: Database) -> None:
+    run(database, "UPDATE alembic_version SET version_num = '999'")
+    result = invoke(command)
+    assert result.exit_code == 2
+    assert "revision 999, which this package does not know" in result.stderr
+
+
+def test_database_that_cannot_be_read_is_not_drift(command: CliRunner, database: Database) -> None:
+    run(database, "ALTER TABLE alembic_version RENAME version_num TO version")
+    result = invoke(command)
+    assert result.exit_code == 2
+    assert result.stderr == 'Error: column "version_num" does not exist\n'
+
+
+def test_manifests_are_written_from_a_server_of_their_own(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["manifests", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    for path in MANIFESTS.iterdir():
+        assert (tmp_path / path.name).read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
