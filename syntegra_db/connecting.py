@@ -13,7 +13,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import NullPool, create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from syntegra_db.errors import ConnectionFailed, DatabaseMissing, LoginRefused, ServerUnreachable
 from syntegra_db.settings import describe
@@ -58,17 +58,23 @@ def unpooled_engine(url: URL, application_name: str = APPLICATION_NAME) -> Engin
 
 @contextmanager
 def connect(engine: Engine) -> Iterator[Connection]:
-    """Open a connection, with a `ConnectionFailed` that says what is wrong when there is none.
+    """Open a connection, with a `ConnectionFailed` that says what is wrong when there is none or it is lost.
 
     Raises:
-        ServerUnreachable, LoginRefused, DatabaseMissing, ConnectionFailed: the four ways in which it fails.
+        ServerUnreachable, LoginRefused, DatabaseMissing, ConnectionFailed: the ways in which it fails.
     """
     try:
         connection = engine.connect()
     except OperationalError as error:
         raise explain(engine.url, error.orig) from None
-    with connection:
-        yield connection
+    try:
+        with connection:
+            yield connection
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        where, reason = describe(engine.url), _first_line(error.orig)
+        raise ConnectionFailed(f"The connection to {where} was lost ({reason}); run this again.") from error
 
 
 def explain(url: URL, error: BaseException | None) -> ConnectionFailed:

@@ -75,6 +75,12 @@ class LockNotObtained(MigrationFailed):
     exit_status = 15
 
 
+class CatalogDiffers(MigrationFailed):
+    """The revision was reached, and the catalog is not what that revision should hold."""
+
+    exit_status = 16
+
+
 class ExtensionUnavailable(MigrationFailed):
     """The extension `vector` is missing, and this role may not or cannot create it."""
 

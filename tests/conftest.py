@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from contextlib import nullcontext
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,21 +50,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "docker: needs a Docker engine; skipped by name where there is none")
+    config.addinivalue_line("markers", "pooler: needs PgBouncer; skipped by name where there is none")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
     server = config.getoption("--database")
     version = f" PostgreSQL {config.getoption('--postgres')}" if server == "embedded" else ""
-    docker = "there" if docker_is_there() else "not there: the tests marked docker are skipped"
-    return f"database: {server}{version}; Docker engine: {docker}"
+    missing = "".join(f"; {reason}: the tests marked {marker} are skipped" for marker, reason in missing_programs())
+    return f"database: {server}{version}{missing}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if docker_is_there():
-        return
-    for item in items:
-        if item.get_closest_marker("docker"):
-            item.add_marker(pytest.mark.skip(reason="no Docker engine answers"))
+    for marker, reason in missing_programs():
+        for item in items:
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@cache
+def missing_programs() -> list[tuple[str, str]]:
+    """The markers whose tests cannot run here, with the reason."""
+    missing = []
+    if not docker_is_there():
+        missing.append(("docker", "no Docker engine answers"))
+    if shutil.which("pgbouncer") is None:
+        missing.append(("pooler", "no pgbouncer on PATH"))
+    return missing
 
 
 def docker_is_there() -> bool:

@@ -112,6 +112,11 @@ def test_no_right_to_connect(login: URL, database: Database, server: Server) -> 
     assert "did not open" in str(error)
 
 
+def test_a_connection_that_is_lost_in_use(database: Database) -> None:
+    with pytest.raises(ConnectionFailed, match="was lost"), connect(database.engine) as connection:
+        connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
 def test_nothing_listens() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 APPLICATION = text("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()")
 VECTOR = [1.0] * EMBEDDING_DIMENSIONS
-NEAREST = select(TextSummary.embedding.cosine_distance([0.5] * EMBEDDING_DIMENSIONS))  # type: ignore[attr-defined]  # pgvector's comparator
+NEAREST = select(TextSummary.embedding.cosine_distance([0.5] * EMBEDDING_DIMENSIONS))
 
 
 def test_the_environment_says_where(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from syntegra_db.cli import client, local, migrate, sql
+from syntegra_db.cli import client, local, migrate, sql, status, verify
 from syntegra_db.errors import SyntegraDBError
 
 INTERRUPTED = 130
@@ -20,7 +20,10 @@ app = typer.Typer(
 )
 app.command()(migrate.upgrade)
 app.command()(migrate.downgrade)
+app.command()(status.status)
+app.command()(verify.verify)
 app.command()(sql.sql)
+app.command(hidden=True)(verify.manifests)
 app.command(context_settings=client.PASS_THROUGH)(client.psql)
 app.add_typer(local.app, name="local")
 

@@ -17,7 +17,7 @@ from syntegra_db.migrations.config import VERSION_TABLE
 from syntegra_db.migrations.options import migration_options
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from types import ModuleType
 
     from sqlalchemy import MetaData
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def run(context: ModuleType, target_metadata: MetaData) -> None:
+def run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
     """Run the Alembic command that `context` (the module `alembic.context`) stands for.
 
     Under the `alembic` command line, an error of this package becomes one line and its exit status; a Python
@@ -33,38 +33,31 @@ def run(context: ModuleType, target_metadata: MetaData) -> None:
     """
     config = context.config
     if config.cmd_opts is None:
-        _run(context, target_metadata)
+        _run(context, models_metadata)
         return
     if config.config_file_name is not None:
         fileConfig(config.config_file_name, disable_existing_loggers=False)
     try:
-        _run(context, target_metadata)
+        _run(context, models_metadata)
     except SyntegraDBError as error:
         logger.error("%s", error)  # noqa: TRY400  the sentence is for an operator, a traceback is not
         raise SystemExit(error.exit_status) from None
 
 
-def _run(context: ModuleType, target_metadata: MetaData) -> None:
-    configure = partial(
-        context.configure,
-        target_metadata=target_metadata,
-        version_table=VERSION_TABLE,
-        transaction_per_migration=True,
-        compare_server_default=True,
-        include_name=partial(_is_ours, target_metadata.tables),
-    )
+def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
+    configure = partial(context.configure, version_table=VERSION_TABLE, transaction_per_migration=True)
     if context.is_offline_mode():
         configure(dialect_name="postgresql", literal_binds=True)
-        with context.begin_transaction():
-            context.run_migrations()
+        _run_migrations(context)
         return
     bind = context.config.attributes.get("connection")
     if isinstance(bind, Connection):
-        _run_on(context, bind, configure)
+        # The transaction is the caller's, who commits it, waits and tries again as they like.
+        configure(connection=bind, version_table_schema=current_schema(bind))
+        _run_migrations(context)
         return
-    engine = bind or unpooled_engine(
-        context.config.attributes.get("url") or settings.database_url(), application_name="syntegra_db migration"
-    )
+    url = context.config.attributes.get("url")
+    engine = bind or unpooled_engine(url or settings.database_url(), application_name="syntegra_db migration")
     with connect(engine) as connection:
         schema = current_schema(connection)
         connection.rollback()
@@ -73,14 +66,17 @@ def _run(context: ModuleType, target_metadata: MetaData) -> None:
             options = context.config.attributes.get("options") or migration_options()
             runner.run(context, connection, configure, schema, options)
         else:
-            configure()
-            with context.begin_transaction():
-                context.run_migrations()
+            # Only a comparison sees the models: their naming convention would reach into the revisions.
+            metadata = models_metadata()
+            configure(
+                target_metadata=metadata,
+                compare_server_default=True,
+                include_name=partial(_is_ours, metadata.tables),
+            )
+            _run_migrations(context)
 
 
-def _run_on(context: ModuleType, connection: Connection, configure: partial[None]) -> None:
-    """Run in the transaction of a caller's own connection, which commits it, waits and tries again as it likes."""
-    configure(connection=connection, version_table_schema=current_schema(connection))
+def _run_migrations(context: ModuleType) -> None:
     with context.begin_transaction():
         context.run_migrations()
 

@@ -50,6 +50,7 @@ def acquire(connection: Connection, key: int, patience: float) -> None:
         LockNotObtained: another session still holds it; the message says which.
         MigrationFailed: a pooler in transaction mode stands in between, where no session lock means anything.
     """
+    _require_session(connection)
     deadline = time.monotonic() + patience
     announced = False
     while not _try(connection, key):
@@ -64,7 +65,6 @@ def acquire(connection: Connection, key: int, patience: float) -> None:
             logger.info("Waiting for another migration to end: %s", _describe(holder))
             announced = True
         time.sleep(POLL_SECONDS)
-    _require_session(connection, key)
 
 
 def _try(connection: Connection, key: int) -> bool:
@@ -80,10 +80,10 @@ def _describe(holder: tuple[int, str, str] | None) -> str:
     return f"pid {pid}, {application or 'no application name'}, connected since {since}"
 
 
-def _require_session(connection: Connection, key: int) -> None:
-    """Return if the lock stays with this connection.
+def _require_session(connection: Connection) -> None:
+    """Return if a lock would stay with this connection; asked first, for one taken in vain would be left behind.
 
-    A pooler makes up the process id that it gives a client at start; where it differs from the server's, a second
+    A pooler makes up the process id that it gives a client at start. Where it differs from the server's, a second
     client that keeps a transaction open shows whether sessions change hands between transactions.
     """
     announced_pid = cast("psycopg.Connection", connection.connection.dbapi_connection).pgconn.backend_pid
@@ -93,12 +93,11 @@ def _require_session(connection: Connection, key: int) -> None:
     with connection.engine.connect() as other:
         other.scalar(text("SELECT 1"))
         moved = _backend_pid(connection) != session_pid
-    if moved or connection.execute(HOLDER, {"key": key}).scalar() != session_pid:
+    if moved:
         raise MigrationFailed(
             "A pooler in transaction mode stands between this migration and the server, and the lock that keeps "
             "migrations apart does not pass through it. Connect to the server itself, or to a pool in session mode."
         )
-    connection.rollback()
 
 
 def _backend_pid(connection: Connection) -> int:

@@ -8,12 +8,13 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from alembic import command
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, ResourceClosedError
 
 from syntegra_db.connecting import connect
-from syntegra_db.errors import ExtensionUnavailable, LockNotObtained, MigrationFailed
+from syntegra_db.errors import CatalogDiffers, ExtensionUnavailable, LockNotObtained, MigrationFailed
 from syntegra_db.migrations import lock
 from syntegra_db.migrations.blockers import BlockerWatch
 from syntegra_db.migrations.config import VERSION_TABLE
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from alembic.runtime.migration import MigrationContext, MigrationInfo
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
     from syntegra_db.migrations.options import MigrationOptions
 
@@ -48,10 +49,27 @@ def run(
     Raises:
         LockNotObtained: others kept a lock for longer than the options allow.
         MigrationFailed: a revision failed; the message says which, why, and where the database stands.
+        CatalogDiffers: the revision is reached, and the catalog is not what it should be there.
         DatabaseAhead: the database is at a revision that this package does not know.
     """
     # A session of its own, which takes its lock and its settings along when it closes.
     connection.detach()
+    try:
+        before, reached = _move(context, connection, configure, schema, options)
+        connection.close()
+        context.config.attributes["reached"] = _confirm(connection.engine, before, reached)
+    except DBAPIError as error:
+        raise _failure(connection, context, error) from error
+
+
+def _move(
+    context: ModuleType,
+    connection: Connection,
+    configure: partial[None],
+    schema: str,
+    options: MigrationOptions,
+) -> tuple[str | None, str | None]:
+    """Return the revisions before and after."""
     lock.acquire(connection, lock.lock_key(VERSION_TABLE, schema), options.migrator_patience)
     before = _revision(connection)
     require_known(before)
@@ -60,17 +78,46 @@ def run(
         {"milliseconds": f"{max(1, round(options.lock_timeout * 1000))}ms"},
     )
     connection.commit()
+    if before != _target(context):
+        _announce_losses(context, connection, before)
     steps = _StepLog(before)
     _migrate(context, connection, partial(configure, on_version_apply=steps), options)
-    connection.close()
-    with connect(connection.engine) as fresh:
+    return before, steps.reached
+
+
+def _announce_losses(context: ModuleType, connection: Connection, before: str | None) -> None:
+    from syntegra_db.migrations.losses import describe_losses, lost_tables
+
+    lost = lost_tables(before, _target(context))
+    if lost and not _only_stamps(context):
+        logger.warning("This drops %s", describe_losses(connection, lost))
+
+
+def _confirm(engine: Engine, before: str | None, reached: str | None) -> str | None:
+    """Return the revision that a new connection finds, when it is the one reached and the catalog is as it should."""
+    with connect(engine) as fresh:
         found = current_revision(fresh)
-    if found != steps.reached:
-        raise MigrationFailed(
-            f"The migration ended, but a new connection finds the database at {_name(found)} instead of "
-            f"{_name(steps.reached)}. Look at what else writes to {VERSION_TABLE}, then run this again."
+        if found != reached:
+            raise MigrationFailed(
+                f"The migration ended, but a new connection finds the database at {_name(found)} instead of "
+                f"{_name(reached)}. Look at what else writes to {VERSION_TABLE}, then run this again."
+            )
+        if found == before:
+            return found
+        from syntegra_db.catalog import verify
+
+        drift = verify(fresh)
+    if drift:
+        raise CatalogDiffers(
+            f"The database is at {_name(found)}, but it does not hold what that revision should: "
+            f"{', '.join(finding.object for finding in drift)}. `syntegra-db verify` says how to mend it."
         )
-    context.config.attributes["reached"] = found
+    return found
+
+
+def _only_stamps(context: ModuleType) -> bool:
+    command_line = context.config.cmd_opts
+    return command_line is not None and command_line.cmd[0] is command.stamp
 
 
 def _migrate(context: ModuleType, connection: Connection, configure: partial[None], options: MigrationOptions) -> None:
@@ -86,9 +133,7 @@ def _migrate(context: ModuleType, connection: Connection, configure: partial[Non
                     context.run_migrations()
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
-                raise _failure(connection, context, error) from error
-        except DBAPIError as error:
-            raise _failure(connection, context, error) from error
+                raise
         else:
             return
         connection.rollback()
@@ -127,18 +172,27 @@ class _StepLog:
 
 
 def _failure(connection: Connection, context: ModuleType, error: DBAPIError) -> MigrationFailed:
-    """Return what to say of a revision that failed."""
+    """Return what to say of a run that the server ended."""
     diagnosis = getattr(error.orig, "diag", None)
     reason = getattr(diagnosis, "message_primary", None) or str(error.orig).strip()
-    hint = getattr(diagnosis, "message_hint", None)
-    if connection.invalidated or connection.closed:
-        stands = "The connection was lost, and the server rolls back what was not committed"
-    else:
-        connection.rollback()
-        stands = f"The database is at {_name(_revision(connection))}, and nothing else was changed"
+    hint = getattr(diagnosis, "message_hint", None) or "Mend it and run this again."
     kind = ExtensionUnavailable if "the extension vector" in reason else MigrationFailed
-    target = _name(context.get_revision_argument())
-    return kind(f"On the way to {target}: {reason}. {stands}.{f' {hint}' if hint else ' Mend it and run this again.'}")
+    target = _name(_target(context))
+    return kind(f"On the way to {target}: {reason}. {_where_it_stands(connection)}. {hint}")
+
+
+def _where_it_stands(connection: Connection) -> str:
+    try:
+        connection.rollback()
+        return f"The database is at {_name(_revision(connection))}, and nothing else was changed"
+    except (DBAPIError, ResourceClosedError):
+        return "The connection is lost, and the server rolls back what was not committed"
+
+
+def _target(context: ModuleType) -> str | None:
+    """Return the revision that the command names; Alembic makes a tuple of `heads`, and there is one head."""
+    revision: str | tuple[str, ...] | None = context.get_revision_argument()
+    return revision[0] if isinstance(revision, tuple) else revision
 
 
 def _revision(connection: Connection) -> str | None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from commands import run, succeed
+
 from syntegra_db.connecting import conninfo
 from syntegra_db.migrations import require_head
+from syntegra_db.migrations.losses import describe_losses
 
 if TYPE_CHECKING:
     from servers import Database, Server
@@ -41,6 +43,8 @@ def test_up_and_down_all_the_way(empty_database: Database) -> None:
     succeed("alembic", "downgrade", "-1", url=url)
     succeed("alembic", "downgrade", "base", url=url)
     assert tables(empty_database) == {"alembic_version"}
+    succeed("alembic", "upgrade", "heads", url=url)
+    succeed("alembic", "downgrade", "base", url=url)
     succeed("alembic", "upgrade", "+2", url=url)
     assert empty_database.query("SELECT version_num FROM alembic_version") == [("002",)]
 
@@ -137,3 +141,46 @@ def test_a_table_in_the_way_stops_the_revision_whole(empty_database: Database, c
     assert "The database is at revision 002" in result.stderr
     assert "Traceback" not in result.stderr
     assert tables(empty_database) == {"alembic_version", "data_sources", "processed_data", "anomaly_log"}
+
+
+@pytest.mark.parametrize("target", ["002", "-1", "003-1", "head-1"])
+def test_a_downgrade_says_first_how_many_rows_each_table_loses(database: Database, target: str) -> None:
+    database.execute(
+        "INSERT INTO clusters (client_id, cluster_id, features_json) SELECT 1, number, '{}'"
+        " FROM generate_series(1, 1200) AS number;"
+        "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'a', 'b')"
+    )
+    result = run("alembic", "downgrade", target, url=database.environment_url)
+    assert result.returncode == 0, result.stderr
+    before, _, after = result.stderr.partition("Running downgrade")
+    assert "This drops anomaly_log (0 rows), clusters (1,200 rows), kpi_summary (0 rows), text_summary" in before
+    assert "data_sources" not in before
+    assert "This drops" not in after
+
+
+def test_rows_that_cannot_be_counted_in_time_are_estimated(database: Database) -> None:
+    database.execute(
+        "INSERT INTO clusters (client_id, cluster_id, features_json) SELECT 1, number, '{}'"
+        " FROM generate_series(1, 1200) AS number; ANALYZE clusters"
+    )
+    with database.connect() as holder, database.engine.connect() as connection:
+        holder.autocommit = False
+        holder.execute("LOCK TABLE clusters")
+        assert describe_losses(connection, ["clusters"]) == "clusters (about 1,200 rows)"
+
+
+def test_a_stamp_drops_nothing_and_is_told_when_it_lies(database: Database) -> None:
+    result = run("alembic", "stamp", "002", url=database.environment_url)
+    assert result.returncode == 16
+    assert "This drops" not in result.stderr
+    assert "at revision 002, but it does not hold what that revision should: " in result.stderr
+    assert tables(database) == OUR_TABLES
+    succeed("alembic", "stamp", "003", url=database.environment_url)
+
+
+def test_success_is_not_claimed_on_a_catalog_that_differs(database: Database) -> None:
+    database.execute("ALTER TABLE data_sources DISABLE TRIGGER ALL; DROP INDEX idx_data_sources_status")
+    result = run("alembic", "downgrade", "002", url=database.environment_url)
+    assert result.returncode == 16
+    assert "index idx_data_sources_status" in result.stderr
+    assert "`syntegra-db verify` says how to mend it" in result.stderr

@@ -107,7 +107,7 @@ def test_every_check_is_tested(connection: psycopg.Connection[Any]) -> None:
 def test_defaults(connection: psycopg.Connection[Any], table: str, defaults: dict[str, Any]) -> None:
     with connection.transaction():
         row = insert(connection, table)
-        (now,) = connection.execute("SELECT now()").fetchone() or ()
+        ((now,),) = connection.execute("SELECT now()").fetchall()
     assert {name: row[name] for name in defaults} == defaults
     moments = row.keys() & {"created_at", "updated_at", "calculated_at", "detected_at"}
     assert moments

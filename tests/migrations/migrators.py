@@ -1,0 +1,58 @@
+"""Processes that migrate as the `alembic` command does, started fast enough to meet each other."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from commands import ROOT
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerProcess
+    from pathlib import Path
+
+    from servers import Database
+
+_processes = multiprocessing.get_context("forkserver")
+# What takes long is imported once, by the server that the processes are forked from.
+_processes.set_forkserver_preload(["alembic.command", "syntegra_db.migrations.environment", "syntegra_db.models"])
+
+
+class Migrator:
+    """`alembic ARGUMENTS` on a database, in a process of its own with its output in a file."""
+
+    def __init__(self, database: Database, output: Path, *arguments: str, **environment: str) -> None:
+        self.output = output
+        environment["DATABASE_URL"] = database.environment_url
+        self.process: ForkServerProcess = _processes.Process(
+            target=_alembic, args=(environment, str(output), arguments)
+        )
+
+    def start(self) -> Migrator:
+        self.process.start()
+        return self
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+    def wait(self, seconds: float = 90) -> int | None:
+        """The exit status, and None when it still runs after `seconds`."""
+        self.process.join(seconds)
+        return self.process.exitcode
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text(encoding="utf-8") if self.output.exists() else ""
+
+
+def _alembic(environment: dict[str, str], output: str, arguments: tuple[str, ...]) -> None:
+    from alembic.config import main
+
+    os.environ.update(environment)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.dup2(descriptor, sys.stderr.fileno())
+    main(["-c", str(ROOT / "alembic.ini"), *arguments])

@@ -1,0 +1,233 @@
+"""Migrating a live database: together, behind others' locks, and killed at any moment."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from migrations.migrators import Migrator
+
+from syntegra_db import migrations
+from syntegra_db.catalog import verify
+from syntegra_db.connecting import conninfo
+from syntegra_db.errors import LockNotObtained, MigrationFailed
+from syntegra_db.migrations import lock
+from syntegra_db.migrations.options import MigrationOptions
+from syntegra_db.migrations.sql_scripts import sql_script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from servers import Database, Server
+
+SOURCE = "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'till', 'simple_csv')"
+BLOCKER_SECONDS = 8
+LOCK_TIMEOUT = 0.5
+GRACE = 0.3
+MIGRATION_BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'syntegra_db migration'"
+END_MIGRATIONS = "SELECT pg_terminate_backend(pid, 5000) FROM (" + MIGRATION_BACKENDS + ") AS backends"
+
+
+def assert_clean(database: Database, revision: str | None = "003") -> None:
+    with database.engine.connect() as connection:
+        assert migrations.current_revision(connection) == revision
+        assert verify(connection) == []
+    assert database.query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
+
+
+def test_eight_at_once_all_succeed(server: Server, tmp_path: Path) -> None:
+    for number in range(20):
+        with server.database() as database:
+            together = [
+                Migrator(database, tmp_path / f"{number}-{process}", "upgrade", "head").start() for process in range(8)
+            ]
+            assert [migrator.wait() for migrator in together] == [0] * 8, [migrator.said for migrator in together]
+            assert_clean(database)
+
+
+@contextmanager
+def open_transaction(database: Database, seconds: float) -> Iterator[None]:
+    """A transaction that holds a row of data_sources for `seconds`."""
+    connection = psycopg.connect(conninfo(database.url), application_name="month-end report")
+    connection.execute("UPDATE data_sources SET status = 'processing'")
+    timer = threading.Timer(seconds, connection.rollback)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        connection.close()
+
+
+@contextmanager
+def writer(database: Database) -> Iterator[list[float]]:
+    """Inserts into data_sources every 10 ms; the seconds that each insert took."""
+    waits: list[float] = []
+    done = threading.Event()
+
+    def write() -> None:
+        with database.connect() as connection:
+            while not done.wait(0.01):
+                began = time.monotonic()
+                connection.execute(SOURCE)
+                waits.append(time.monotonic() - began)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield waits
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(("begin", "command"), [("002", ("upgrade", "003")), ("003", ("downgrade", "002"))])
+def test_writers_never_wait_longer_than_one_lock_timeout(
+    empty_database: Database, tmp_path: Path, begin: str, command: tuple[str, str]
+) -> None:
+    migrations.upgrade(begin, empty_database.url)
+    empty_database.execute(SOURCE)
+    with open_transaction(empty_database, BLOCKER_SECONDS), writer(empty_database) as waits:
+        migrator = Migrator(empty_database, tmp_path / "migrator", *command).start()
+        assert migrator.wait() == 0, migrator.said
+    assert max(waits) < LOCK_TIMEOUT + GRACE
+    assert "month-end report" in migrator.said
+    assert "UPDATE data_sources SET status = 'processing'" in migrator.said
+    assert_clean(empty_database, command[1])
+
+
+def test_when_patience_ends_the_error_names_the_blocker_and_nothing_changed(database: Database) -> None:
+    database.execute(SOURCE)
+    impatient = MigrationOptions(lock_timeout=0.1, lock_patience=1)
+    with open_transaction(database, 3), pytest.raises(LockNotObtained) as ended:
+        migrations.downgrade("002", database.url, impatient)
+    assert "month-end report" in str(ended.value)
+    assert "at revision 003, and nothing else was changed" in str(ended.value)
+    assert_clean(database)
+
+
+def test_waiting_for_another_migration_says_for_whom(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    key = lock.lock_key("alembic_version", "public")
+    with psycopg.connect(conninfo(database.url), application_name="the other one") as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (key,))
+        other.commit()
+        pid = other.info.backend_pid
+        caplog.set_level("INFO", logger="syntegra_db")
+        with pytest.raises(LockNotObtained, match="still running after 1 s"):
+            migrations.upgrade("head", database.url, MigrationOptions(migrator_patience=1))
+        (line,) = [record.getMessage() for record in caplog.records if "Waiting" in record.getMessage()]
+        assert f"pid {pid}, the other one, connected since 20" in line
+    migrations.upgrade("head", database.url)
+
+
+def test_the_plain_sql_files_wait_for_nobody_and_know_the_same_lock(empty_database: Database) -> None:
+    statements = sql_script("001").text.partition("BEGIN;")[2].partition("COMMIT;")[0]
+    key = lock.lock_key("alembic_version", "public")
+    with empty_database.connect() as other, empty_database.connect() as connection:
+        other.execute("SELECT pg_advisory_lock(%s)", (key,))
+        with pytest.raises(psycopg.errors.RaiseException, match="another migration is running"):
+            connection.execute(statements.encode())
+
+
+def test_killed_at_any_moment_the_next_run_reaches_head(server: Server, tmp_path: Path) -> None:
+    moments = random.Random(3)
+    for number in range(30):
+        with server.database() as database:
+            migrator = Migrator(database, tmp_path / str(number), "upgrade", "head").start()
+            time.sleep(moments.uniform(0, 0.5))
+            migrator.kill()
+            migrations.upgrade("head", database.url)
+            assert_clean(database)
+
+
+def test_its_server_process_killed_the_next_run_reaches_head(server: Server, tmp_path: Path) -> None:
+    moments = random.Random(10)
+    ended = 0
+    for number in range(10):
+        with server.database() as database:
+            migrator = Migrator(database, tmp_path / str(number), "upgrade", "head").start()
+            deadline = time.monotonic() + 10
+            while not database.query(MIGRATION_BACKENDS) and time.monotonic() < deadline:
+                time.sleep(0.005)
+            time.sleep(moments.uniform(0, 0.1))
+            ended += len(database.query(END_MIGRATIONS))
+            status = migrator.wait()
+            assert status in {0, 4, 11}, migrator.said
+            assert "Traceback" not in migrator.said
+            migrations.upgrade("head", database.url)
+            assert_clean(database)
+    assert ended
+
+
+def test_an_orphan_that_still_works_in_the_server_is_waited_for(empty_database: Database, tmp_path: Path) -> None:
+    migrations.upgrade("002", empty_database.url)
+    with empty_database.connect() as blocker:
+        blocker.autocommit = False
+        blocker.execute("LOCK TABLE data_sources IN EXCLUSIVE MODE")
+        orphan = Migrator(empty_database, tmp_path / "orphan", "upgrade", "head", SYNTEGRA_LOCK_TIMEOUT="60").start()
+        wait_until_blocked(empty_database)
+        orphan.kill()
+        with pytest.raises(LockNotObtained, match="syntegra_db migration"):
+            migrations.upgrade("head", empty_database.url, MigrationOptions(migrator_patience=0.5))
+    migrations.upgrade("head", empty_database.url)
+    assert_clean(empty_database)
+
+
+def wait_until_blocked(database: Database) -> None:
+    deadline = time.monotonic() + 20
+    while not database.query("SELECT pid FROM pg_locks WHERE NOT granted AND locktype = 'relation'"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_two_threads_migrate_two_databases(server: Server) -> None:
+    failures: list[BaseException] = []
+
+    def migrate(database: Database) -> None:
+        try:
+            for revision in ("head", "base", "head"):
+                (migrations.downgrade if revision == "base" else migrations.upgrade)(revision, database.url)
+        except Exception as error:  # noqa: BLE001  shown by the assertion below
+            failures.append(error)
+
+    with server.database() as one, server.database() as two:
+        threads = [threading.Thread(target=migrate, args=(database,)) for database in (one, two)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert_clean(one)
+        assert_clean(two)
+
+
+def test_a_stamp_that_another_program_takes_back_is_noticed(empty_database: Database) -> None:
+    empty_database.execute(
+        "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);"
+        "CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$;"
+        "CREATE TRIGGER forget BEFORE INSERT ON alembic_version FOR EACH ROW EXECUTE FUNCTION forget()"
+    )
+    with pytest.raises(MigrationFailed):
+        migrations.upgrade("001", empty_database.url)
+
+
+def test_an_upgrade_runs_beside_create_index_concurrently(empty_database: Database) -> None:
+    """A migrator that waits must not keep CREATE INDEX CONCURRENTLY from ending, nor leave its index invalid."""
+    migrations.upgrade("002", empty_database.url)
+    key = lock.lock_key("alembic_version", "public")
+    with empty_database.connect() as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", (key,))
+        waiting = threading.Thread(target=migrations.upgrade, args=("head", empty_database.url))
+        waiting.start()
+        time.sleep(0.5)
+        holder.execute("SET statement_timeout = '20s'")
+        holder.execute("CREATE INDEX CONCURRENTLY theirs ON processed_data (client_id, created_at)")
+    waiting.join()
+    assert empty_database.query("SELECT indisvalid FROM pg_index WHERE indexrelid = 'theirs'::regclass") == [(True,)]
+    assert_clean(empty_database)
