@@ -1,0 +1,142 @@
+"""Write docs/schema.md, the data dictionary, from the models; with --check, only tell whether it is stale."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paracelsus.transformers.mermaid import Mermaid
+from sqlalchemy import Column, Enum, Index, Table
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from syntegra_db.models import Base
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sqlalchemy.orm import Mapper
+
+PAGE = Path(__file__).with_name("schema.md")
+DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+TABLES = sorted(Base.metadata.tables.values(), key=lambda table: table.name)
+INTRODUCTION = """\
+# The schema
+
+Made from `syntegra_db.models` by `make docs`: change a model, not this file. The server holds the same comments, which
+`\\d+` shows in psql.
+"""
+
+
+def main() -> int:
+    """Write the page, or check it, and return the exit status: 1 when it is stale."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("page", nargs="?", type=Path, default=PAGE, help="the file, by default docs/schema.md")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when the file is stale")
+    arguments = parser.parse_args()
+    page: Path = arguments.page
+    text = schema_page()
+    if not arguments.check:
+        page.write_text(text, encoding="utf-8")
+    elif not page.is_file() or page.read_text(encoding="utf-8") != text:
+        print(f"{page} does not match the models; run `make docs`.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def schema_page() -> str:
+    """Return the whole page: the diagram, the ENUM types and the tables, by name."""
+    models = {mapper.local_table: mapper for mapper in Base.registry.mappers}
+    tables = (table_section(table, models[table]) for table in TABLES)
+    return "\n".join((INTRODUCTION, f"## Diagram\n\n```mermaid\n{diagram()}\n```\n", enum_section(), *tables))
+
+
+def diagram() -> str:
+    """Return paracelsus's ER diagram with its relationships drawn anew.
+
+    It draws a composite foreign key once for each column, and an optional one as required.
+    """
+    drawn = Mermaid(Base.metadata, column_sort="preserve-order", omit_comments=True, max_enum_members=sys.maxsize)
+    boxes = [line for line in str(drawn).splitlines() if "--" not in line]
+    return "\n".join([*boxes, *relationships()]).strip()
+
+
+def relationships() -> Iterator[str]:
+    """Yield each foreign key as a line of a Mermaid ER diagram."""
+    for table in TABLES:
+        for key in sorted(table.foreign_key_constraints, key=lambda key: str(key.name)):
+            parent = "|o" if any(column.nullable for column in key.columns) else "||"
+            columns = ", ".join(key.columns.keys())
+            yield f'  {key.referred_table.name} {parent}--o{{ {table.name} : "{columns}"'
+
+
+def enum_section() -> str:
+    """Return the ENUM types with their labels in the order that comparisons follow."""
+    types = {str(c.type.name): c.type.enums for table in TABLES for c in table.columns if isinstance(c.type, Enum)}
+    rows = ((code(name), ", ".join(map(code, labels))) for name, labels in sorted(types.items()))
+    return f"## ENUM types\n\n{markdown_table(('Type', 'Labels, in their order'), rows)}"
+
+
+def table_section(table: Table, model: Mapper[object]) -> str:
+    """Return a table: what it holds, its columns, constraints and indexes."""
+    columns = (column_row(column, model) for column in table.columns)
+    indexes = sorted((code(str(index.name)), code(index_definition(index, table))) for index in table.indexes)
+    return "\n".join(
+        (
+            f"## {table.name}\n\n{table.comment}. Model: {code(f'syntegra_db.models.{model.class_.__name__}')}.\n",
+            markdown_table(("Column", "Type", "Null", "Default", "Meaning"), columns),
+            markdown_table(("Key or CHECK", "Definition"), constraint_rows(table)),
+            markdown_table(("Index", "Method and columns"), indexes),
+        )
+    )
+
+
+def column_row(column: Column[object], model: Mapper[object]) -> tuple[str, ...]:
+    """Return the cells of a column."""
+    attribute = model.get_property_by_column(column).key
+    python = "" if attribute == column.name else f" (in Python: {code(attribute)})"
+    null = "yes" if column.nullable else "no"
+    return code(column.name), column.type.compile(DIALECT).lower(), null, default(column), f"{column.comment}{python}"
+
+
+def default(column: Column[object]) -> str:
+    """Return what a column holds when an INSERT leaves it out."""
+    if column is column.table.autoincrement_column:
+        return code(f"nextval('{column.table.name}_{column.name}_seq')")
+    text = DIALECT.ddl_compiler(DIALECT, CreateTable(column.table)).get_column_default_string(column)
+    if text is None:
+        return ""
+    return code(text) + ("; the models set it on update" if column.onupdate is not None else "")
+
+
+def constraint_rows(table: Table) -> Iterator[tuple[str, str]]:
+    """Yield the name and definition of each key and CHECK, by name."""
+    compiler = DIALECT.ddl_compiler(DIALECT, CreateTable(table))
+    for constraint in sorted(table.constraints, key=lambda constraint: str(constraint.name)):
+        definition = compiler.process(constraint).removeprefix(f"CONSTRAINT {constraint.name} ")
+        yield code(str(constraint.name)), code(definition)
+
+
+def index_definition(index: Index, table: Table) -> str:
+    """Return an index from its method on, such as `gin (keywords)`."""
+    before, _, definition = str(CreateIndex(index).compile(dialect=DIALECT)).partition(f" ON {table.name} ")
+    unique = "UNIQUE " if " UNIQUE " in before else ""
+    method = "" if definition.startswith("USING ") else "btree "
+    return f"{unique}{method}{definition.removeprefix('USING ')}"
+
+
+def code(text: str) -> str:
+    """Return `text` as code within a cell, where a bar would end the cell."""
+    return "`" + text.replace("|", "\\|") + "`"
+
+
+def markdown_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a Markdown table."""
+    lines = (head, ["---"] * len(head), *rows)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""What the documentation points at is there: files, headings, targets of the Makefile, commands."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import pytest
+import typer
+from commands import ROOT
+
+from syntegra_db.cli import app
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+FENCED = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
+TARGET = re.compile(r"^([a-z0-9.-]+):", re.MULTILINE)
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def anchor(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    kept = re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower())
+    return kept.replace(" ", "-")
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for path, fragment in LINK.findall(page.read_text(encoding="utf-8")):
+        target = (page.parent / unquote(path)).resolve() if path else page
+        assert target.exists(), path
+        if fragment:
+            headings = HEADING.findall(FENCED.sub("", target.read_text(encoding="utf-8")))
+            assert fragment in map(anchor, headings), f"{path}#{fragment}"
+
+
+@each_page
+def test_targets_of_the_makefile_exist(page: Path) -> None:
+    targets = set(TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8")))
+    named = re.findall(r"(?:`|^ *|=\d+ )make ([a-z0-9-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(named) <= targets
+
+
+@each_page
+def test_commands_exist(page: Path) -> None:
+    root = typer.main.get_command(app)
+    named = re.findall(r"(?:`|^ *)syntegra-db ([a-z]+)(?: ([a-z]+))?", page.read_text(encoding="utf-8"), re.MULTILINE)
+    for name, inner in named:
+        command = getattr(root, "commands", {}).get(name)
+        assert command is not None, name
+        assert name != "local" or inner in command.commands, inner
