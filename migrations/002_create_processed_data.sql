@@ -19,7 +19,7 @@ BEGIN
        'syntegra_db:' || current_schema() || '.alembic_version', 'UTF8')), 'hex'), 16))::bit(64)::bigint) THEN
     RAISE EXCEPTION 'another migration is running; wait for it to end, then run this file again';
   END IF;
-  IF to_regclass(format('%I.alembic_version', current_schema())) IS NOT NULL THEN
+  IF to_regclass(quote_ident(current_schema()) || '.alembic_version') IS NOT NULL THEN
     SELECT string_agg(version_num, ' and ' ORDER BY version_num) INTO stamp FROM alembic_version;
   END IF;
   IF stamp >= '002' THEN

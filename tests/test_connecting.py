@@ -76,7 +76,7 @@ def test_the_commands_take_it_too(login: URL, command: tuple[str, ...]) -> None:
     whole = login.render_as_string(hide_password=False)
     parts = {
         "POSTGRES_HOST": login.host or str(login.query["host"]),
-        "POSTGRES_PORT": str(login.port or 5432),
+        "POSTGRES_PORT": str(login.port or login.query.get("port", 5432)),
         "POSTGRES_DB": str(login.database),
         "POSTGRES_USER": ROLE,
         "POSTGRES_PASSWORD": ROLE_PASSWORD,

@@ -87,7 +87,10 @@ def _remedy(table: str, name: str, attribute: str, expected: Column, found: Colu
     if attribute == "nullability":
         return sql.alter_column(table, name, f"{'DROP' if expected.nullability == 'NULL' else 'SET'} {REQUIRED}")
     if attribute == "storage":
-        return sql.alter_column(table, name, f"SET STORAGE {expected.storage}")
+        return sql.lines(
+            sql.alter_column(table, name, f"SET STORAGE {expected.storage}"),
+            "-- Values that are there already stay where they are until they are written again.",
+        )
     return _default_remedy(table, name, expected, found)
 
 

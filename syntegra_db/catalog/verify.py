@@ -9,7 +9,6 @@ from syntegra_db.catalog import statements as sql
 from syntegra_db.catalog.compare import compare
 from syntegra_db.catalog.findings import Finding, Report
 from syntegra_db.catalog.manifest import load_manifest, revisions
-from syntegra_db.catalog.shape import Shape
 from syntegra_db.catalog.snapshot import Snapshot, require_schema, snapshot
 from syntegra_db.catalog.surroundings import compare_extension, compare_privileges
 from syntegra_db.migrations.revision import current_revision, require_known
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection
+
+    from syntegra_db.catalog.shape import Shape
 
 
 def verify(connection: Connection) -> list[Finding]:
@@ -73,15 +74,15 @@ def _differences(revision: str | None, found: Shape) -> Iterator[Finding]:
     """Yield what differs from the manifest of `revision`, and the objects of other revisions that are there."""
     expected = load_manifest(revision)
     yield from compare(expected, found)
-    reported = Shape(dict(expected.types), dict(expected.tables))
+    tables, types = set(expected.tables), set(expected.types)
     for known in revisions():
         manifest = load_manifest(known)
-        for name in manifest.tables.keys() & found.tables.keys() - reported.tables.keys():
+        for name in sorted(manifest.tables.keys() & found.tables.keys() - tables):
             yield _unexpected("table", name, revision, known, f"-- Where nothing needs it: DROP TABLE {name};")
-        for name in manifest.types.keys() & found.types.keys() - reported.types.keys():
+        for name in sorted(manifest.types.keys() & found.types.keys() - types):
             yield _unexpected("type", name, revision, known, f"DROP TYPE {name};")
-        reported.tables.update(manifest.tables)
-        reported.types.update(manifest.types)
+        tables.update(manifest.tables)
+        types.update(manifest.types)
 
 
 def _unexpected(kind: str, name: str, revision: str | None, known: str, remedy: str) -> Finding:

@@ -12,7 +12,9 @@ from syntegra_db.migrations.config import VERSION_TABLE, head_revision, script_d
 from syntegra_db.settings import describe
 
 VERSIONS = select(column("version_num", String)).select_from(table(VERSION_TABLE)).order_by("version_num")
-VERSION_TABLE_EXISTS = text("SELECT to_regclass(format('%I.%I', current_schema(), CAST(:name AS text))) IS NOT NULL")
+VERSION_TABLE_EXISTS = text(
+    "SELECT to_regclass(quote_ident(current_schema()) || '.' || quote_ident(CAST(:name AS text))) IS NOT NULL"
+)
 
 
 def current_revision(connection: Connection) -> str | None:

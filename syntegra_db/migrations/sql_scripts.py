@@ -45,7 +45,7 @@ BEGIN
        'syntegra_db:' || current_schema() || '.{version_table}', 'UTF8')), 'hex'), 16))::bit(64)::bigint) THEN
     RAISE EXCEPTION 'another migration is running; wait for it to end, then run this file again';
   END IF;
-  IF to_regclass(format('%I.{version_table}', current_schema())) IS NOT NULL THEN
+  IF to_regclass(quote_ident(current_schema()) || '.{version_table}') IS NOT NULL THEN
     SELECT string_agg(version_num, ' and ' ORDER BY version_num) INTO stamp FROM {version_table};
   END IF;
 {guard}

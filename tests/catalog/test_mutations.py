@@ -66,6 +66,29 @@ def test_renamed_label_is_found_by_name(database: Database) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("mutation", "remedy"),
+    [
+        (
+            "constraint, check not valid",
+            "ALTER TABLE trend_signals VALIDATE CONSTRAINT ck_trend_signals_period_order;",
+        ),
+        (
+            "constraint, check renamed",
+            "ALTER TABLE clusters RENAME CONSTRAINT sane TO ck_clusters_silhouette_range;",
+        ),
+        ("index, invalid", "REINDEX INDEX CONCURRENTLY idx_clusters_client_id;"),
+        ("index, renamed", "ALTER INDEX by_client RENAME TO idx_clusters_client_id;"),
+        ("sequence, renamed", "ALTER SEQUENCE groups_id_seq RENAME TO clusters_id_seq;"),
+        ("type, label added", "BEGIN;"),
+        ("column, nullable", "ALTER TABLE kpi_summary ALTER COLUMN kpi_name SET NOT NULL;"),
+    ],
+)
+def test_remedy_does_no_more_than_it_must(database: Database, mutation: str, remedy: str) -> None:
+    run(database, MUTATIONS[mutation][0])
+    assert remedies(look(database))[0] == remedy
+
+
 def test_disabled_foreign_keys_are_found_on_both_tables(database: Database) -> None:
     run(database, "ALTER TABLE data_sources DISABLE TRIGGER ALL", "ALTER TABLE kpi_summary DISABLE TRIGGER ALL")
     report = look(database)
@@ -124,10 +147,18 @@ def test_what_a_later_revision_attaches_is_missed_and_mended(database: Database,
         assert snapshot(connection, ["clusters"]).shape == expected
 
 
-def test_view_in_the_place_of_a_table_is_one_finding_for_a_person(database: Database) -> None:
-    run(database, "ALTER TABLE clusters RENAME TO groups", "CREATE VIEW clusters AS SELECT * FROM groups")
+@pytest.mark.parametrize(
+    ("statement", "kind"),
+    [
+        ("CREATE VIEW clusters AS SELECT * FROM groups", "view"),
+        ("CREATE TABLE clusters (LIKE groups) PARTITION BY HASH (client_id)", "partitioned table"),
+    ],
+    ids=["view", "partitioned"],
+)
+def test_what_is_no_table_is_one_finding_for_a_person(database: Database, statement: str, kind: str) -> None:
+    run(database, "ALTER TABLE clusters RENAME TO groups", statement)
     report = look(database)
-    assert [(finding.object, finding.found) for finding in report.findings] == [("table clusters", "view")]
+    assert [(finding.object, finding.found) for finding in report.findings] == [("table clusters", kind)]
     assert remedies(report) == []
 
 

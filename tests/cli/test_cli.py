@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -47,8 +48,9 @@ def test_interrupted_while_it_waits_it_ends_quietly_and_leaves_no_lock(database:
         blocker.autocommit = False
         blocker.execute("INSERT INTO data_sources (client_id, name, type) VALUES (1, 'a', 'b')")
         process = subprocess.Popen(
-            [str(PROGRAMS / "syntegra-db"), "downgrade", "002"],
-            env={"DATABASE_URL": database.environment_url},
+            # A shell's background jobs, and so their tests, ignore the signal.
+            ["env", "--default-signal=INT", str(PROGRAMS / "syntegra-db"), "downgrade", "002"],
+            env={**os.environ, "DATABASE_URL": database.environment_url},
             stderr=subprocess.PIPE,
             text=True,
         )
