@@ -1,0 +1,174 @@
+"""scripts/verify_analytics_tables.sql: it finds what differs, and its own list of what to expect is current."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, LiteralString
+
+import psql
+import pytest
+from commands import ROOT, run
+
+from syntegra_db import migrations
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from servers import Database, Server
+
+    Verify = Callable[[Database], subprocess.CompletedProcess[str]]
+
+SCRIPT = (ROOT / "scripts" / "verify_analytics_tables.sql").read_text(encoding="utf-8")
+ANOTHER_VECTOR_INDEX: LiteralString = (
+    "DROP INDEX idx_text_summary_embedding; CREATE INDEX idx_text_summary_embedding ON text_summary"
+)
+WITHOUT_CHECK: LiteralString = "ALTER TABLE clusters DROP CONSTRAINT ck_clusters_silhouette_range"
+SENTENCE = "the analytics tables are not what revision 003 makes"
+
+
+@pytest.fixture
+def verify(tmp_path: Path) -> Verify:
+    def verify_database(database: Database) -> subprocess.CompletedProcess[str]:
+        return psql.feed(database.url, SCRIPT, tmp_path)
+
+    return verify_database
+
+
+def test_finds_nothing_in_a_fresh_database_and_expects_all_of_it(database: Database, verify: Verify) -> None:
+    result = verify(database)
+    assert (result.returncode, result.stderr) == (0, "")
+    title, *rows, conclusion = result.stdout.splitlines()
+    assert title == f"Analytics tables of schema public in database {database.name}"
+    assert conclusion == "Everything is what revision 003 makes."
+    # What the script does not expect would be EXTRA.
+    assert {row.split()[0] for row in rows} == {"OK"}
+    assert len([row for row in rows if " table " in row]) == 5
+
+
+def test_by_file_through_the_command_line(database: Database) -> None:
+    result = run("syntegra-db", "psql", "-f", "scripts/verify_analytics_tables.sql", url=database.environment_url)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_another_schema_than_public(empty_database: Database, tmp_path: Path) -> None:
+    with empty_database.connect() as connection:
+        connection.execute('CREATE SCHEMA "Tenant 1"')
+        connection.execute("CREATE EXTENSION vector SCHEMA public")
+        connection.execute(f'ALTER DATABASE "{empty_database.name}" SET search_path = "Tenant 1", public')
+    migrations.upgrade(url=empty_database.url)
+    result = psql.feed(empty_database.url, SCRIPT, tmp_path, search_path='"Tenant\\ 1",public')
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Analytics tables of schema Tenant 1" in result.stdout
+    result = psql.feed(empty_database.url, SCRIPT, tmp_path)
+    assert "MISSING    clusters" in result.stdout
+
+
+def test_a_role_that_may_only_look(server: Server, tmp_path: Path) -> None:
+    with server.role("looker") as role, server.database() as database:
+        migrations.upgrade(url=database.url)
+        database.execute("GRANT SELECT ON alembic_version TO looker")
+        assert psql.feed(database.url_as(role), SCRIPT, tmp_path).returncode == 0
+
+
+def test_an_empty_database(empty_database: Database, verify: Verify) -> None:
+    result = verify(empty_database)
+    assert_wrong(result)
+    assert [line.split()[:3] for line in result.stdout.splitlines()[1:]] == [
+        ["MISSING", "extension", "vector"],
+        ["MISSING", "revision", "expected:"],
+        ["MISSING", "type", "anomaly_severity"],
+        ["MISSING", "type", "trend_status"],
+        *(
+            ["MISSING", table, "table"]
+            for table in ("kpi_summary", "text_summary", "trend_signals", "clusters", "anomaly_log")
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statement", "rows"),
+    [
+        ("DROP INDEX idx_clusters_features", ["MISSING clusters index idx_clusters_features expected: gin"]),
+        (
+            f"{ANOTHER_VECTOR_INDEX} USING hnsw (embedding vector_cosine_ops)",
+            ["DIFFERENT text_summary index idx_text_summary_embedding hnsw (embedding vector_cosine_ops)"],
+        ),
+        (
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_clusters_client_id'::regclass",
+            ["DIFFERENT clusters index idx_clusters_client_id btree (client_id) invalid"],
+        ),
+        (
+            "ALTER TABLE kpi_summary ALTER kpi_name TYPE text",
+            ["DIFFERENT kpi_summary column kpi_name text not null"],
+        ),
+        (
+            "ALTER TABLE text_summary ALTER embedding SET STORAGE EXTERNAL",
+            ["DIFFERENT text_summary column embedding vector(384)"],
+        ),
+        (
+            "ALTER TABLE text_summary ALTER language DROP DEFAULT, ALTER created_at DROP NOT NULL",
+            ["DIFFERENT text_summary column created_at", "DIFFERENT text_summary column language"],
+        ),
+        (
+            "ALTER TABLE clusters DROP COLUMN centroid",
+            ["DIFFERENT clusters table 9 columns", "MISSING clusters column centroid"],
+        ),
+        (
+            "ALTER TABLE clusters ADD COLUMN note text",
+            ["DIFFERENT clusters table 11 columns", "EXTRA clusters column note text"],
+        ),
+        ("ALTER TABLE clusters SET UNLOGGED", ["DIFFERENT clusters table 10 columns, unlogged"]),
+        (
+            "ALTER TYPE anomaly_severity ADD VALUE 'none' BEFORE 'low'",
+            ["DIFFERENT type anomaly_severity none, low, medium, high, critical"],
+        ),
+        (
+            "ALTER TABLE anomaly_log DROP CONSTRAINT fk_anomaly_log_source",
+            ["MISSING anomaly_log constraint fk_anomaly_log_source"],
+        ),
+        (
+            "ALTER TABLE clusters DROP CONSTRAINT pk_clusters, ADD CONSTRAINT pk_clusters PRIMARY KEY (client_id, id)",
+            ["DIFFERENT clusters constraint pk_clusters PRIMARY KEY (client_id, id)"],
+        ),
+        (
+            f"{WITHOUT_CHECK}, ADD CONSTRAINT ck_clusters_silhouette_range CHECK (silhouette_score < 2) NOT VALID",
+            ["DIFFERENT clusters constraint ck_clusters_silhouette_range CHECK (silhouette_score < 2"],
+        ),
+        ("UPDATE alembic_version SET version_num = '002'", ["DIFFERENT revision 002"]),
+        ("DROP TABLE alembic_version", ["MISSING revision"]),
+    ],
+)
+def test_finds_what_differs(statement: LiteralString, rows: list[str], database: Database, verify: Verify) -> None:
+    database.execute(statement)
+    result = verify(database)
+    assert_wrong(result)
+    found = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    wrong = [line for line in found[1:] if not line.startswith(("OK", "expected: "))]
+    assert len(wrong) == len(rows)
+    for line, row in zip(wrong, rows, strict=True):
+        assert line.startswith(row)
+
+
+@pytest.mark.parametrize(
+    ("statement", "row"),
+    [
+        ("CREATE INDEX of_an_operator ON clusters (cluster_name)", "EXTRA clusters index of_an_operator"),
+        (
+            f"{ANOTHER_VECTOR_INDEX} USING ivfflat (embedding vector_cosine_ops) WITH (lists = 447)",
+            "OK text_summary index idx_text_summary_embedding",
+        ),
+        ("UPDATE alembic_version SET version_num = '004'", "OK revision 004"),
+    ],
+)
+def test_accepts_what_operators_do(statement: LiteralString, row: str, database: Database, verify: Verify) -> None:
+    database.execute(statement)
+    result = verify(database)
+    assert result.returncode == 0
+    assert row in " ".join(result.stdout.split())
+
+
+def assert_wrong(result: subprocess.CompletedProcess[str]) -> None:
+    assert result.returncode == 3
+    assert SENTENCE in result.stderr
+    assert len(result.stderr.splitlines()) == 1
