@@ -7,6 +7,7 @@ that administrators look after.
 
 from __future__ import annotations
 
+import time
 import warnings
 from subprocess import SubprocessError
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 DIRECTORY = LOCAL_URL_FILE.parent
 VERSIONS = (18, 16)
 DEFAULT_VERSION = VERSIONS[0]
-ADMINISTRATOR = "postgres"
+REAPING_SECONDS = 10
 
 
 def start(directory: Path = DIRECTORY, version: int = DEFAULT_VERSION) -> URL:
@@ -56,7 +57,7 @@ def start_server(data: Path, version: int = DEFAULT_VERSION) -> str:
         raise LocalServerError(f"There is no embedded PostgreSQL {version}; choose {' or '.join(map(str, VERSIONS))}.")
     pgserver = _pgserver()
     data.parent.mkdir(parents=True, exist_ok=True)
-    _forget_dead_server(data)
+    _await_reaping(data)
     try:
         server = pgserver.get_server(data, cleanup_mode=None, postgres_version=version)
     except (SubprocessError, OSError, RuntimeError, AssertionError) as error:
@@ -118,15 +119,22 @@ def program_folder(version: int = DEFAULT_VERSION) -> Path:
     return folder
 
 
-def _forget_dead_server(data: Path) -> None:
-    """Remove the pid file of a server that was killed and that nobody has reaped: it passes for a running one."""
+def _await_reaping(data: Path) -> None:
+    """Return once no killed server on `data` is left that its parent has not reaped: it passes for a running one."""
     import psutil
 
     file = data / "postmaster.pid"
-    if file.is_file():
-        pid = int(file.read_text(encoding="utf-8").split(maxsplit=1)[0])
-        if psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            file.unlink()
+    if not file.is_file():
+        return
+    pid = int(file.read_text(encoding="utf-8").split(maxsplit=1)[0])
+    deadline = time.monotonic() + REAPING_SECONDS
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+        if time.monotonic() > deadline:
+            raise LocalServerError(
+                f"The embedded PostgreSQL on {data} was killed, and its process {pid} is still listed as defunct. "
+                "Restart the container or the program that it belongs to, then start it again."
+            )
+        time.sleep(0.1)
 
 
 def _prepare(uri: str, user: str, database: str) -> None:

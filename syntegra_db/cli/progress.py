@@ -8,46 +8,62 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+
+PACKAGE = "syntegra_db"
+STEPS = "alembic.runtime.migration"
 
 
 @contextmanager
 def progress_on_stderr() -> Iterator[None]:
-    """Show the package's log: with a running clock at a terminal, as plain lines with the time elsewhere."""
-    logger = logging.getLogger("syntegra_db")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    try:
-        if sys.stderr.isatty():
-            with _at_terminal(logger):
-                yield
-        else:
-            handler = logging.StreamHandler()
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            with _handler(logger, handler):
-                yield
-    finally:
-        logger.setLevel(level)
+    """Show the package's log: with the running revision and its clock at a terminal, as lines with a time elsewhere."""
+    if sys.stderr.isatty():
+        with _at_terminal():
+            yield
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    with _listening(PACKAGE, handler):
+        yield
 
 
 @contextmanager
-def _at_terminal(logger: logging.Logger) -> Iterator[None]:
+def _at_terminal() -> Iterator[None]:
     from rich.console import Console
     from rich.logging import RichHandler
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress, _handler(logger, handler):
-        progress.add_task("Working on the database")
-        yield
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    lines = RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=None)
+    with Progress(*columns, console=console, transient=True) as progress, _listening(PACKAGE, lines):
+        task = progress.add_task("Looking where the database stands")
+        with _listening(STEPS, _StepTitle(lambda title: progress.update(task, description=title))):
+            yield
+
+
+class _StepTitle(logging.Handler):
+    """Passes on which revision Alembic begins with."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__()
+        self._show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message.startswith("Running"):
+            self._show(message)
 
 
 @contextmanager
-def _handler(logger: logging.Logger, handler: logging.Handler) -> Iterator[None]:
+def _listening(name: str, handler: logging.Handler) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)

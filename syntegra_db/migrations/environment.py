@@ -8,6 +8,7 @@ from logging.config import fileConfig
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from syntegra_db import settings
 from syntegra_db.connecting import connect, unpooled_engine
@@ -66,14 +67,21 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
             options = context.config.attributes.get("options") or migration_options()
             runner.run(context, connection, configure, schema, options)
         else:
-            # Only a comparison sees the models: their naming convention would reach into the revisions.
-            metadata = models_metadata()
-            configure(
-                target_metadata=metadata,
-                compare_server_default=True,
-                include_name=partial(_is_ours, metadata.tables),
-            )
-            _run_migrations(context)
+            _look(context, configure, models_metadata())
+
+
+def _look(context: ModuleType, configure: partial[None], metadata: MetaData) -> None:
+    """Run a command that changes nothing; only a comparison sees the models, whose names must not reach revisions."""
+    configure(target_metadata=metadata, compare_server_default=True, include_name=partial(_is_ours, metadata.tables))
+    try:
+        _run_migrations(context)
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        reason = str(error.orig).partition("\n")[0]
+        raise MigrationFailed(
+            f"Alembic's comparison fails on what it finds ({reason}). `syntegra-db verify` names what differs."
+        ) from error
 
 
 def _run_migrations(context: ModuleType) -> None:

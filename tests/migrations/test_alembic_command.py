@@ -64,6 +64,16 @@ def test_check_fails_on_a_change(database: Database) -> None:
     assert "centroid" in result.stderr
 
 
+def test_check_points_at_verify_where_alembic_itself_fails(database: Database) -> None:
+    database.execute("ALTER TYPE trend_status RENAME VALUE 'stable' TO 'flat'")
+    result = run("alembic", "check", url=database.environment_url)
+    assert (result.returncode, result.stderr.count("Traceback")) == (11, 0), result.stderr
+    assert "`syntegra-db verify` names what differs" in result.stderr
+    result = run("syntegra-db", "verify", url=database.environment_url)
+    assert result.returncode == 1
+    assert "type trend_status" in result.stdout
+
+
 def test_tables_of_the_application_are_neither_reported_nor_touched(empty_database: Database) -> None:
     empty_database.execute(
         "CREATE TABLE clients (id bigint PRIMARY KEY); CREATE TYPE mood AS ENUM ('a'); INSERT INTO clients VALUES (7);"
