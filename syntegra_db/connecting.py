@@ -31,7 +31,12 @@ MAINTENANCE_DATABASE = "postgres"
 
 def connect_arguments(url: URL, application_name: str) -> dict[str, Any]:
     """Return libpq's parameters for a connection to `url` that the URL itself does not set."""
-    arguments: dict[str, Any] = {"application_name": application_name, "connect_timeout": CONNECT_TIMEOUT_SECONDS}
+    arguments: dict[str, Any] = {
+        "application_name": application_name,
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        # A database in SQL_ASCII would send bytes instead of text.
+        "client_encoding": "utf8",
+    }
     return {name: value for name, value in arguments.items() if name not in url.query}
 
 

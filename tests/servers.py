@@ -79,12 +79,15 @@ class Server:
             connection.execute(statement)
 
     @contextmanager
-    def database(self, template: str = "template0", name: str | None = None) -> Iterator[Database]:
+    def database(
+        self, template: str = "template0", name: str | None = None, options: LiteralString = ""
+    ) -> Iterator[Database]:
         """A database copied from `template`, dropped afterwards with whoever is still in it."""
         name = name or f"syntegra_test_{next(self._numbers)}"
         identifier = sql.Identifier(name)
         self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
-        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(identifier, sql.Identifier(template)))
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} " + options)
+        self.execute(create.format(identifier, sql.Identifier(template)))
         try:
             yield Database(self.url.set(database=name))
         finally:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alembic import command
-from psycopg.errors import DeadlockDetected, LockNotAvailable
+from psycopg.errors import DeadlockDetected, DependentObjectsStillExist, LockNotAvailable
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError, ResourceClosedError
 
@@ -175,7 +175,11 @@ def _failure(connection: Connection, context: ModuleType, error: DBAPIError) -> 
     """Return what to say of a run that the server ended."""
     diagnosis = getattr(error.orig, "diag", None)
     reason = getattr(diagnosis, "message_primary", None) or str(error.orig).strip()
-    hint = getattr(diagnosis, "message_hint", None) or "Mend it and run this again."
+    if isinstance(error.orig, DependentObjectsStillExist):
+        # The server's hint, CASCADE, would drop what is not ours.
+        hint = f"What is in the way belongs to others: {error.orig.diag.message_detail}. Let them take it away first."
+    else:
+        hint = getattr(diagnosis, "message_hint", None) or "Mend it and run this again."
     kind = ExtensionUnavailable if "the extension vector" in reason else MigrationFailed
     target = _name(_target(context))
     return kind(f"On the way to {target}: {reason}. {_where_it_stands(connection)}. {hint}")

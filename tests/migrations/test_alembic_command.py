@@ -168,6 +168,21 @@ def test_a_downgrade_says_first_how_many_rows_each_table_loses(database: Databas
     assert "This drops" not in after
 
 
+def test_what_others_hang_on_a_table_is_named_and_kept(database: Database) -> None:
+    database.execute("CREATE VIEW big_clusters AS SELECT cluster_id FROM clusters")
+    result = run("alembic", "downgrade", "002", url=database.environment_url)
+    assert result.returncode == 11
+    assert "view big_clusters depends on table clusters" in result.stderr
+    assert "CASCADE" not in result.stderr
+    assert tables(database) == OUR_TABLES
+
+
+def test_a_database_without_an_encoding(server: Server) -> None:
+    options = "ENCODING SQL_ASCII LC_COLLATE 'C' LC_CTYPE 'C'"
+    with server.database(options=options) as database:
+        succeed("alembic", "upgrade", "head", url=database.environment_url)
+
+
 def test_rows_that_cannot_be_counted_in_time_are_estimated(database: Database) -> None:
     database.execute(
         "INSERT INTO clusters (client_id, cluster_id, features_json) SELECT 1, number, '{}'"
