@@ -53,6 +53,9 @@ BEGIN
       MESSAGE = 'role ' || quote_ident(current_user) || ' may not create the extension vector in database '
                 || quote_ident(current_database()),
       HINT = 'Ask an administrator to run this in that database: CREATE EXTENSION vector; Then run this again.';
+  WHEN unique_violation THEN
+    -- Another schema of this database was migrated in the same moment, and the extension is there now.
+    NULL;
   END;
   IF to_regtype('vector') IS NULL THEN
     SELECT quote_ident(nspname) INTO extension_schema

@@ -30,6 +30,8 @@ BEGIN
 END
 $$;
 
+LOCK TABLE anomaly_log, clusters, trend_signals, text_summary, kpi_summary;
+
 DROP TABLE anomaly_log;
 
 DROP TABLE clusters;

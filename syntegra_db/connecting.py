@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from syntegra_db.errors import ConnectionFailed, DatabaseMissing, LoginRefused, ServerUnreachable
+from syntegra_db.errors import ConnectionFailed, DatabaseMissing, LoginRefused, ServerUnreachable, SettingsError
 from syntegra_db.settings import describe
 
 if TYPE_CHECKING:
@@ -42,16 +42,17 @@ def connect_arguments(url: URL, application_name: str) -> dict[str, Any]:
 
 def conninfo(url: URL, database: str | None = None) -> str:
     """Return libpq's connection string for `url`, or for another `database` of the same server."""
-    parameters: dict[str, Any] = {
-        **url.query,
+    of_url: dict[str, Any] = {
         **connect_arguments(url, APPLICATION_NAME),
-        "host": url.host or url.query.get("host"),
-        "port": url.port or url.query.get("port"),
+        "host": url.host,
+        "port": url.port,
         "user": url.username,
         "password": url.password,
         "dbname": database or url.database,
     }
-    return make_conninfo(**{name: str(value) for name, value in parameters.items() if value is not None})
+    given = {name: str(value) for name, value in of_url.items() if value is not None}
+    several = {name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()}
+    return make_conninfo(**{**several, **given})
 
 
 def unpooled_engine(url: URL, application_name: str = APPLICATION_NAME) -> Engine:
@@ -72,6 +73,9 @@ def connect(engine: Engine) -> Iterator[Connection]:
         connection = engine.connect()
     except OperationalError as error:
         raise explain(engine.url, error.orig) from None
+    except DBAPIError as error:
+        # libpq does not know a parameter of the URL, or not its value.
+        raise SettingsError(f"The URL of the {describe(engine.url)} is wrong: {_first_line(error.orig)}.") from None
     try:
         with connection:
             yield connection
@@ -101,8 +105,8 @@ def explain(url: URL, error: BaseException | None) -> ConnectionFailed:
     listed = _is_listed(url)
     if listed is None:
         return LoginRefused(
-            f"The server refused user {url.username} for {where} ({reply}). Correct the user and password in "
-            "DATABASE_URL, or in POSTGRES_USER and POSTGRES_PASSWORD, in the environment or .env."
+            f"The server refused user {url.username} for {where} ({reply}). If it is the user or the password, correct "
+            "it in DATABASE_URL, or in POSTGRES_USER and POSTGRES_PASSWORD, in the environment or .env."
         )
     if not listed:
         return DatabaseMissing(

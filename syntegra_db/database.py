@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import sqlalchemy
 from pgvector.psycopg import register_vector, register_vector_async
-from psycopg.errors import CheckViolation, NotNullViolation
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -108,9 +107,9 @@ def _register_vector_async(connection: DBAPIConnection, _record: ConnectionPoolE
 
 
 def _hide_failing_row(context: ExceptionContext) -> None:
-    """Cut the server's DETAIL, which quotes the whole row, `config_json` with it; `orig.diag` keeps the rest."""
+    """Cut all but the server's first line: the others quote rows, `config_json` with them; `orig.diag` keeps them."""
     error = context.original_exception
-    if isinstance(error, NotNullViolation | CheckViolation):
+    if isinstance(error, psycopg.Error) and error.diag.message_primary is not None:
         error.args = (error.diag.message_primary,)
         if context.sqlalchemy_exception is not None:
             context.sqlalchemy_exception.args = (f"({type(error).__name__}) {error}",)

@@ -139,17 +139,19 @@ def _await_reaping(data: Path) -> None:
 
 def _prepare(uri: str, user: str, database: str) -> None:
     """Make the role, its database and the extension in it, each where it is missing."""
-    with psycopg.connect(uri, autocommit=True) as connection:
-        if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", (user,)).rowcount:
-            connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(user)))
-        if not connection.execute("SELECT FROM pg_database WHERE datname = %s", (database,)).rowcount:
-            connection.execute(
+    target = parse_url(uri).set(database=database, drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(uri, autocommit=True) as administrator:
+        # Two that start at once would both make them.
+        administrator.execute("SELECT pg_advisory_lock(hashtextextended('syntegra_db local', 0))")
+        if not administrator.execute("SELECT FROM pg_roles WHERE rolname = %s", (user,)).rowcount:
+            administrator.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(user)))
+        if not administrator.execute("SELECT FROM pg_database WHERE datname = %s", (database,)).rowcount:
+            administrator.execute(
                 sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(database), sql.Identifier(user))
             )
-    target = parse_url(uri).set(database=database, drivername="postgresql")
-    with psycopg.connect(target.render_as_string(hide_password=False), autocommit=True) as connection:
-        # Not a trusted extension: its database's owner may not create it.
-        connection.execute("SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS vector")
+        with psycopg.connect(target, autocommit=True) as connection:
+            # Not a trusted extension: its database's owner may not create it.
+            connection.execute("SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS vector")
 
 
 def _pgserver() -> ModuleType:

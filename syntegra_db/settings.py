@@ -7,12 +7,13 @@ folder (see `syntegra_db.local`); else the defaults of the `POSTGRES_*` variable
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.util import immutabledict
 
 from syntegra_db.errors import SettingsError
 
@@ -77,7 +78,7 @@ def parse_url(text: str | URL) -> URL:
         SettingsError: `text` is no URL, or one of another database or driver. Its text is never shown.
     """
     try:
-        url = make_url(text)
+        url = make_url(text.strip() if isinstance(text, str) else text)
     except (ArgumentError, ValueError):
         raise SettingsError("DATABASE_URL is not a URL; write postgresql://user:password@host:5432/database.") from None
     if url.drivername not in SPELLINGS:
@@ -87,7 +88,20 @@ def parse_url(text: str | URL) -> URL:
         )
     if url.host and "@" in url.host:
         raise SettingsError("DATABASE_URL has more than one '@'; write the ones in the password as %40.")
-    return url.set(drivername=DRIVER)
+    return _without_credentials_in_query(url.set(drivername=DRIVER))
+
+
+def _without_credentials_in_query(url: URL) -> URL:
+    """Return the URL with a user, password and database that libpq also takes from the query where others look."""
+    query: dict[str, Any] = dict(url.query)
+    if "sslpassword" in query:
+        raise SettingsError("DATABASE_URL has an sslpassword, which programs would show; use a key without a password.")
+    return url._replace(
+        username=query.pop("user", url.username),
+        password=query.pop("password", url.password),
+        database=query.pop("dbname", url.database),
+        query=immutabledict(query),
+    )
 
 
 def describe(url: URL) -> str:
@@ -105,8 +119,16 @@ def complain(error: ValidationError, prefix: str = "") -> str:
     return f"{problems}. Correct it in the environment or in .env."
 
 
+def unreadable(error: OSError | UnicodeError) -> str:
+    """Return what is wrong with a `.env` that cannot be read, without what stands in it."""
+    why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+    return f".env in the current folder cannot be read: {why}. Correct it, or go to another folder."
+
+
 def _read() -> DatabaseSettings:
     try:
         return DatabaseSettings()
     except ValidationError as error:
         raise SettingsError(complain(error)) from None
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(unreadable(error)) from None

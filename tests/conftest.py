@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from contextlib import nullcontext
@@ -86,7 +87,7 @@ def docker_is_there() -> bool:
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A test says itself where its database is, and runs where no `.env` is."""
-    for variable in VARIABLES:
+    for variable in [*VARIABLES, *(name for name in os.environ if name.startswith(("PG", "SYNTEGRA_")))]:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,12 @@ def test_data_outlives_the_server_and_a_second_start_changes_nothing(folder: Pat
     succeed("syntegra-db", "local", "start", cwd=folder)
     assert succeed("syntegra-db", "local", "url", cwd=folder) == before
     assert succeed("syntegra-db", "psql", "-Atc", "SELECT * FROM alembic_version", cwd=folder) == "001\n"
+
+
+def test_two_that_start_at_once_both_succeed(folder: Path) -> None:
+    with ThreadPoolExecutor() as together:
+        starts = list(together.map(lambda _: run("syntegra-db", "local", "start", cwd=folder), range(2)))
+    assert [start.returncode for start in starts] == [0, 0], [start.stderr for start in starts]
 
 
 def test_a_configured_server_is_left_to_itself(folder: Path) -> None:

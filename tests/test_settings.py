@@ -7,6 +7,7 @@ import pytest
 from commands import run
 from sqlalchemy.engine import URL
 
+from syntegra_db.connecting import conninfo
 from syntegra_db.errors import SettingsError
 from syntegra_db.settings import database_url, describe, is_configured, parse_url
 
@@ -87,3 +88,32 @@ def test_a_wrong_variable_is_one_line_and_exit_status_3(command: tuple[str, ...]
     assert (result.returncode, result.stderr.count("\n")) == (3, 1)
     assert "POSTGRES_PORT" in result.stderr
     assert "fivefour" not in result.stderr
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "soon", "2147484"])
+def test_a_time_that_no_server_takes_is_exit_status_3(value: str) -> None:
+    result = run("syntegra-db", "upgrade", environment={"SYNTEGRA_LOCK_TIMEOUT": value})
+    assert (result.returncode, result.stderr.count("\n")) == (3, 1), result.stderr
+    assert "SYNTEGRA_LOCK_TIMEOUT" in result.stderr
+
+
+def test_a_file_that_cannot_be_read_is_exit_status_3_and_not_drift(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes("POSTGRES_PASSWORD=contraseña".encode("latin-1"))
+    for command, status in (("upgrade", 3), ("status", 3), ("verify", 2)):
+        result = run("syntegra-db", command, cwd=tmp_path)
+        assert (result.returncode, result.stderr.count("\n")) == (status, 1), result.stderr
+        assert "it is not UTF-8" in result.stderr
+
+
+def test_credentials_in_the_query_are_where_others_look() -> None:
+    url = parse_url("postgresql:///?host=/run/here&user=ana&password=s3cret&dbname=kpis")
+    assert (url.username, url.password, url.database) == ("ana", "s3cret", "kpis")
+    assert "s3cret" not in repr(url)
+    assert conninfo(url) == (
+        "host=/run/here application_name=syntegra_db connect_timeout=10 client_encoding=utf8 user=ana "
+        "password=s3cret dbname=kpis"
+    )
+
+
+def test_several_hosts_reach_libpq_as_it_spells_them() -> None:
+    assert "host=one,two" in conninfo(parse_url("postgresql:///kpis?host=one&host=two"))

@@ -11,8 +11,8 @@ until the commit. Nothing else that exists is locked.
 How long: milliseconds, once the lock is there. The vector index is built on an empty table and finds little until it
 is rebuilt after the first load.
 If it fails: the transaction rolls back whole; remove the cause and run it again.
-Downgrade: drops the five tables with every row in them, and the two ENUM types, under ACCESS EXCLUSIVE on them and on
-data_sources. The extension stays: something else may use it.
+Downgrade: drops the five tables with every row in them and the two ENUM types, under ACCESS EXCLUSIVE on them and
+last on data_sources. The extension stays: something else may use it.
 """
 
 from __future__ import annotations
@@ -58,6 +58,9 @@ BEGIN
       MESSAGE = 'role ' || quote_ident(current_user) || ' may not create the extension vector in database '
                 || quote_ident(current_database()),
       HINT = 'Ask an administrator to run this in that database: CREATE EXTENSION vector; Then run this again.';
+  WHEN unique_violation THEN
+    -- Another schema of this database was migrated in the same moment, and the extension is there now.
+    NULL;
   END;
   IF to_regtype('vector') IS NULL THEN
     SELECT quote_ident(nspname) INTO extension_schema
@@ -89,6 +92,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the five tables with every row in them, and the two ENUM types."""
+    # data_sources last: whoever writes to it then never waits behind a wait for one of these.
+    op.execute("LOCK TABLE anomaly_log, clusters, trend_signals, text_summary, kpi_summary")
     op.drop_table("anomaly_log")
     op.drop_table("clusters")
     op.drop_table("trend_signals")

@@ -41,7 +41,9 @@ def compare(expected: Shape, found: Shape) -> Iterator[Finding]:
     yield from chain.from_iterable(compare_constraints(*tables, foreign_keys=False) for tables in both)
     # After all keys, and for a missing table as well, since its foreign key may refer to another missing one.
     missing = [(name, table, Table()) for name, table in expected.tables.items() if name not in found.tables]
-    yield from chain.from_iterable(compare_constraints(*tables, foreign_keys=True) for tables in both + missing)
+    yield from chain.from_iterable(
+        compare_constraints(*tables, foreign_keys=True, ours=expected.tables) for tables in both + missing
+    )
     yield from chain.from_iterable(compare_indexes(*tables) for tables in both)
     yield from chain.from_iterable(compare_attachments(*tables) for tables in both)
 

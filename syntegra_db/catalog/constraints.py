@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import statements as sql
@@ -9,11 +10,13 @@ from syntegra_db.catalog.findings import Finding
 from syntegra_db.catalog.matching import INVALID, match
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from syntegra_db.catalog.shape import Table
 
 NOT_VALID = " NOT VALID"
+NAME = re.compile(r"\w+")
+TARGET = re.compile(r"^FOREIGN KEY .*\) REFERENCES (?P<table>.+?)\(")
 ABSENCES = {
     "PRIMARY KEY": "Two rows can have the same id, and finding a row by its id reads the whole table.",
     "UNIQUE": "No foreign key can refer to these columns, and rows can repeat them.",
@@ -23,13 +26,18 @@ ABSENCES = {
 }
 
 
-def compare_constraints(table: str, expected: Table, found: Table, *, foreign_keys: bool) -> Iterator[Finding]:
-    """Yield the constraints of one table that differ: its foreign keys, or all the others."""
+def compare_constraints(
+    table: str, expected: Table, found: Table, *, foreign_keys: bool, ours: Collection[str] = ()
+) -> Iterator[Finding]:
+    """Yield the constraints of one table that differ: its foreign keys, or all the others.
+
+    A foreign key to a table that is not among `ours`, and a CHECK on columns of the application's own, are notes.
+    """
     wanted = _only(expected.constraints, foreign_keys=foreign_keys)
     there = _only(found.constraints, foreign_keys=foreign_keys)
     difference = match(wanted, there)
     for name in difference.extra:
-        yield _extra(table, name, there[name])
+        yield _extra(table, name, there[name], is_drift=_concerns(expected, there[name], ours))
     for name, other in difference.renamed.items():
         yield Finding(
             object=_named(table, name),
@@ -48,6 +56,16 @@ def compare_constraints(table: str, expected: Table, found: Table, *, foreign_ke
         )
     for name in difference.changed:
         yield _changed(table, name, wanted[name], there[name])
+
+
+def names_no_column(check: str, table: Table) -> bool:
+    """Tell whether the definition of a CHECK names no column of `table`."""
+    return check.startswith("CHECK") and table.columns.keys().isdisjoint(NAME.findall(check))
+
+
+def _concerns(table: Table, definition: str, ours: Collection[str]) -> bool:
+    target = TARGET.search(definition)
+    return target["table"] in ours if target else not names_no_column(definition, table)
 
 
 def _only(constraints: dict[str, str], *, foreign_keys: bool) -> dict[str, str]:
@@ -79,11 +97,14 @@ def _changed(table: str, name: str, expected: str, found: str) -> Finding:
     return Finding(object=_named(table, name), expected=expected, found=found, consequence=consequence, remedy=remedy)
 
 
-def _extra(table: str, name: str, definition: str) -> Finding:
+def _extra(table: str, name: str, definition: str, *, is_drift: bool) -> Finding:
     return Finding(
         object=_named(table, name),
         expected="no such constraint",
         found=definition,
-        consequence="It refuses rows that the models write in good faith.",
-        remedy=sql.drop_constraint(table, name),
+        consequence="It refuses rows that the models write in good faith."
+        if is_drift
+        else "It refuses rows that the application does not want, by columns or tables of its own.",
+        remedy=sql.drop_constraint(table, name) if is_drift else "-- Nothing to mend.",
+        is_drift=is_drift,
     )

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
+from syntegra_db.catalog.indexes import VECTOR_INDEX
 from syntegra_db.catalog.manifest import load_manifest, revisions
+from syntegra_db.catalog.snapshot import LOCK_TIMEOUT_MILLISECONDS
+from syntegra_db.errors import LockNotObtained
 from syntegra_db.migrations.config import head_revision
 from syntegra_db.migrations.revision import current_revision, require_known
 
@@ -16,7 +21,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-VECTOR_INDEX = "idx_text_summary_embedding"
 SERVER = text("""
     SELECT current_setting('server_version'), current_database(), current_schema(),
            (SELECT extversion FROM pg_extension WHERE extname = 'vector')
@@ -65,9 +69,9 @@ class TableStatus:
 class Status:
     """Where a database stands.
 
-    `extension_version` is pgvector's. `vector_index_trained` tells whether the vector index was built after its table
-    held rows: False when it came with the empty table and was not rebuilt since, None when there is none or when the
-    catalog cannot tell (after TRUNCATE, which rewrites both).
+    `extension_version` is pgvector's. `vector_index_trained` is False when the vector index came with its empty table
+    and was not built anew since, and None when there is none or when the catalog cannot tell (after TRUNCATE, which
+    rewrites both). True says that it was built anew, not on how many rows: no server keeps that number.
     """
 
     server_version: str
@@ -87,7 +91,10 @@ def read_status(connection: Connection) -> Status:
 
     Raises:
         RevisionError, DatabaseAhead: see `current_revision` and `require_known`.
+        LockNotObtained: another session keeps one of the tables under ACCESS EXCLUSIVE.
     """
+    # The size of a table waits for whoever holds it under ACCESS EXCLUSIVE.
+    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_MILLISECONDS}ms'"))
     server_version, database, schema, extension_version = connection.execute(SERVER).one()
     revision = current_revision(connection)
     require_known(revision)
@@ -102,10 +109,22 @@ def read_status(connection: Connection) -> Status:
         revision=revision,
         head=head_revision(),
         pending=known[known.index(revision) + 1 :] if revision else known,
-        tables=[TableStatus(*row) for row in connection.execute(TABLES, tables)],
+        tables=_tables(connection, tables),
         invalid_indexes=list(connection.scalars(INVALID_INDEXES, tables)),
         vector_index_trained=_vector_index_trained(connection),
     )
+
+
+def _tables(connection: Connection, tables: dict[str, list[str]]) -> list[TableStatus]:
+    try:
+        return [TableStatus(*row) for row in connection.execute(TABLES, tables)]
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        raise LockNotObtained(
+            "Another session keeps one of the tables under an ACCESS EXCLUSIVE lock, as a migration does, so that its "
+            "size cannot be read. Wait for it to end and run this again."
+        ) from None
 
 
 def _vector_index_trained(connection: Connection) -> bool | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from psycopg.errors import InternalError_, UndefinedObject, UndefinedTable
+from sqlalchemy.exc import DBAPIError
+
 from syntegra_db.catalog import statements as sql
 from syntegra_db.catalog.compare import compare
 from syntegra_db.catalog.findings import Finding, Report
@@ -19,6 +22,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syntegra_db.catalog.shape import Shape
+
+
+# What the server says of an object that a migration drops between two looks at it.
+GONE_MEANWHILE = (InternalError_, UndefinedObject, UndefinedTable)
+LOOKS = 5
 
 
 def verify(connection: Connection) -> list[Finding]:
@@ -56,15 +64,37 @@ def examine(connection: Connection) -> Report:
     )
 
 
+def made_by_hand(connection: Connection) -> list[str]:
+    """Return the tables and types that stand there though the revision that the database says comes before them.
+
+    Raises:
+        RevisionError, DatabaseAhead, SettingsError, LockNotObtained: see `examine`.
+    """
+    revision, found = _look(connection)
+    expected = load_manifest(revision)
+    there = {**found.shape.tables, **found.shape.types}
+    later = {
+        name: None for known in revisions() for name in (*load_manifest(known).tables, *load_manifest(known).types)
+    }
+    return [name for name in later if name in there and name not in expected.tables and name not in expected.types]
+
+
 def _look(connection: Connection) -> tuple[str | None, Snapshot]:
     """Return the revision and what is there at it: once more if a migration ended in between."""
     manifests = [load_manifest(known) for known in revisions()]
     tables = {name for manifest in manifests for name in manifest.tables}
     types = {name for manifest in manifests for name in manifest.types}
     require_schema(connection)
+    attempts_left = LOOKS
     while True:
+        attempts_left -= 1
         revision = current_revision(connection)
-        found = snapshot(connection, tables, types)
+        try:
+            found = snapshot(connection, tables, types)
+        except DBAPIError as error:
+            if attempts_left and isinstance(error.orig, GONE_MEANWHILE):
+                continue
+            raise
         if current_revision(connection) == revision:
             require_known(revision)
             return revision, found

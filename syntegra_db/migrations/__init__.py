@@ -47,19 +47,26 @@ def downgrade(revision: str, url: URL | None = None, options: MigrationOptions |
     """
     from alembic import command
 
-    return _run(command.downgrade, revision, url, options)
+    return _run(command.downgrade, revision, url, options, downgrade=True)
 
 
 def _run(
-    command: Callable[[Config, str], None], revision: str, url: URL | None, options: MigrationOptions | None
+    command: Callable[[Config, str], None],
+    revision: str,
+    url: URL | None,
+    options: MigrationOptions | None,
+    **attributes: bool,
 ) -> str | None:
     from alembic.util import CommandError
 
+    if not revision:
+        raise RevisionError("A revision has no empty name; `syntegra-db status` says which ones there are.")
     config = alembic_config(url, options)
+    config.attributes.update(attributes)
     with _one_alembic:
         try:
             command(config, revision)
         except CommandError as error:
-            raise RevisionError(f"{error}. `alembic history` lists the revisions.") from None
+            raise RevisionError(f"{error}. `syntegra-db status` says which revisions there are.") from None
     reached: str | None = config.attributes["reached"]
     return reached

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -12,27 +13,37 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 STATEMENT_CHARACTERS = 120
+# A statement may be cut off inside a literal.
+LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)|\$(\w*)\$.*?(?:\$\1\$|$)", re.DOTALL)
 BLOCKERS = text(
     """
-    SELECT pid, application_name, state, left(regexp_replace(query, '\\s+', ' ', 'g'), :characters),
-           date_part('epoch', clock_timestamp() - xact_start)
+    SELECT pid, application_name, state, query, date_part('epoch', clock_timestamp() - xact_start)
     FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids(:pid))
     """
 )
 
 
 class Blocker(NamedTuple):
-    """A session that another one waits for; its statement is the running or the last one."""
+    """A session that another one waits for; its statement is the running or the last one.
+
+    The server hides state and statement of another role's session from a role without pg_read_all_stats.
+    """
 
     pid: int
     application: str
-    state: str
+    state: str | None
     statement: str
     transaction_seconds: float | None
 
     def __str__(self) -> str:
         age = "" if self.transaction_seconds is None else f", in a transaction for {self.transaction_seconds:.0f} s"
-        return f"pid {self.pid} ({self.application or 'no application name'}, {self.state}{age}): {self.statement}"
+        who = f"pid {self.pid} ({self.application or 'no application name'}, {self.state or 'state hidden'}{age})"
+        return f"{who}: {without_literals(self.statement)}"
+
+
+def without_literals(statement: str) -> str:
+    """Return the beginning of `statement` on one line, with its literals masked: they are clients' data."""
+    return " ".join(LITERAL.sub("'…'", statement).split())[:STATEMENT_CHARACTERS]
 
 
 class BlockerWatch:
@@ -71,7 +82,7 @@ class BlockerWatch:
         try:
             with self._engine.connect() as connection:
                 while True:
-                    rows = connection.execute(BLOCKERS, {"pid": self._pid, "characters": STATEMENT_CHARACTERS}).all()
+                    rows = connection.execute(BLOCKERS, {"pid": self._pid}).all()
                     connection.rollback()
                     if rows:
                         self.blockers = [Blocker(*row) for row in rows]

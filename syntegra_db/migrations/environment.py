@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+INTERRUPTED = 130
+
 
 def run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
     """Run the Alembic command that `context` (the module `alembic.context`) stands for.
@@ -43,6 +45,8 @@ def run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
     except SyntegraDBError as error:
         logger.error("%s", error)  # noqa: TRY400  the sentence is for an operator, a traceback is not
         raise SystemExit(error.exit_status) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
@@ -80,7 +84,7 @@ def _look(context: ModuleType, configure: partial[None], metadata: MetaData) -> 
             raise
         reason = str(error.orig).partition("\n")[0]
         raise MigrationFailed(
-            f"Alembic's comparison fails on what it finds ({reason}). `syntegra-db verify` names what differs."
+            f"Alembic fails on what it finds ({reason}). `syntegra-db verify` names what differs."
         ) from error
 
 

@@ -77,7 +77,9 @@ def _describe(holder: tuple[int, str, str] | None) -> str:
     if holder is None:
         return "it just ended"
     pid, application, since = holder
-    return f"pid {pid}, {application or 'no application name'}, connected since {since}"
+    return (
+        f"pid {pid}, {application or 'no application name'}, connected since {since or 'a time hidden from this role'}"
+    )
 
 
 def _require_session(connection: Connection) -> None:

@@ -8,7 +8,10 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syntegra_db.errors import SettingsError
-from syntegra_db.settings import complain
+from syntegra_db.settings import complain, unreadable
+
+# lock_timeout is a 32-bit number of milliseconds.
+LONGEST_SECONDS = 2_147_483
 
 
 class MigrationOptions(BaseSettings):
@@ -22,9 +25,9 @@ class MigrationOptions(BaseSettings):
         env_prefix="SYNTEGRA_", env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
     )
 
-    lock_timeout: float = Field(default=0.5, gt=0, description="wait for one lock on a table")
-    lock_patience: float = Field(default=60, ge=0, description="total of all attempts at one revision")
-    migrator_patience: float = Field(default=60, ge=0, description="wait for another migration to end")
+    lock_timeout: float = Field(default=0.5, gt=0, le=LONGEST_SECONDS, description="wait for one lock on a table")
+    lock_patience: float = Field(default=60, ge=0, le=LONGEST_SECONDS, description="all attempts at one revision")
+    migrator_patience: float = Field(default=60, ge=0, le=LONGEST_SECONDS, description="wait for another migration")
 
 
 def migration_options(
@@ -40,3 +43,5 @@ def migration_options(
         return MigrationOptions(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise SettingsError(complain(error, prefix="SYNTEGRA_")) from None
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(unreadable(error)) from None

@@ -9,12 +9,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alembic import command
-from psycopg.errors import DeadlockDetected, DependentObjectsStillExist, LockNotAvailable
+from psycopg.errors import (
+    DeadlockDetected,
+    DependentObjectsStillExist,
+    DuplicateObject,
+    DuplicateTable,
+    LockNotAvailable,
+)
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError, ResourceClosedError
 
 from syntegra_db.connecting import connect
-from syntegra_db.errors import CatalogDiffers, ExtensionUnavailable, LockNotObtained, MigrationFailed
+from syntegra_db.errors import CatalogDiffers, ConnectionFailed, ExtensionUnavailable, LockNotObtained, MigrationFailed
 from syntegra_db.migrations import lock
 from syntegra_db.migrations.blockers import BlockerWatch
 from syntegra_db.migrations.config import VERSION_TABLE
@@ -56,10 +62,12 @@ def run(
     connection.detach()
     try:
         before, reached = _move(context, connection, configure, schema, options)
-        connection.close()
-        context.config.attributes["reached"] = _confirm(connection.engine, before, reached)
     except DBAPIError as error:
         raise _failure(connection, context, error) from error
+    # Still under the lock: the next migrator may want another revision.
+    _confirm(connection.engine, before, reached)
+    connection.close()
+    context.config.attributes["reached"] = reached
 
 
 def _move(
@@ -78,10 +86,10 @@ def _move(
         {"milliseconds": f"{max(1, round(options.lock_timeout * 1000))}ms"},
     )
     connection.commit()
-    if before != _target(context):
+    if _is_downgrade(context):
         _announce_losses(context, connection, before)
     steps = _StepLog(before)
-    _migrate(context, connection, partial(configure, on_version_apply=steps), options)
+    _migrate(context, connection, partial(configure, on_version_apply=steps), steps, options)
     return before, steps.reached
 
 
@@ -89,38 +97,53 @@ def _announce_losses(context: ModuleType, connection: Connection, before: str | 
     from syntegra_db.migrations.losses import describe_losses, lost_tables
 
     lost = lost_tables(before, _target(context))
-    if lost and not _only_stamps(context):
+    if lost:
         logger.warning("This drops %s", describe_losses(connection, lost))
 
 
-def _confirm(engine: Engine, before: str | None, reached: str | None) -> str | None:
-    """Return the revision that a new connection finds, when it is the one reached and the catalog is as it should."""
-    with connect(engine) as fresh:
-        found = current_revision(fresh)
-        if found != reached:
-            raise MigrationFailed(
-                f"The migration ended, but a new connection finds the database at {_name(found)} instead of "
-                f"{_name(reached)}. Look at what else writes to {VERSION_TABLE}, then run this again."
-            )
-        if found == before:
-            return found
-        from syntegra_db.catalog import verify
-
-        drift = verify(fresh)
+def _confirm(engine: Engine, before: str | None, reached: str | None) -> None:
+    """Return if a new connection finds the revision that was reached, and the catalog as that revision has it."""
+    try:
+        with connect(engine) as fresh:
+            found = current_revision(fresh)
+            drift = _drift(fresh) if found == reached != before else []
+    except (ConnectionFailed, LockNotObtained, DBAPIError) as error:
+        raise MigrationFailed(
+            f"The database is at {_name(reached)}, but that could not be confirmed on a new connection: "
+            f"{str(error).partition(chr(10))[0]} Run `syntegra-db verify`."
+        ) from error
+    if found != reached:
+        raise MigrationFailed(
+            f"The migration ended, but a new connection finds the database at {_name(found)} instead of "
+            f"{_name(reached)}. Look at what else writes to {VERSION_TABLE}, then run this again."
+        )
     if drift:
         raise CatalogDiffers(
             f"The database is at {_name(found)}, but it does not hold what that revision should: "
-            f"{', '.join(finding.object for finding in drift)}. `syntegra-db verify` says how to mend it."
+            f"{', '.join(drift)}. `syntegra-db verify` says how to mend it."
         )
-    return found
 
 
-def _only_stamps(context: ModuleType) -> bool:
-    command_line = context.config.cmd_opts
-    return command_line is not None and command_line.cmd[0] is command.stamp
+def _drift(connection: Connection) -> list[str]:
+    from syntegra_db.catalog import verify
+
+    return [finding.object for finding in verify(connection)]
 
 
-def _migrate(context: ModuleType, connection: Connection, configure: partial[None], options: MigrationOptions) -> None:
+def _is_downgrade(context: ModuleType) -> bool:
+    config = context.config
+    if config.cmd_opts is not None:
+        return config.cmd_opts.cmd[0] is command.downgrade
+    return bool(config.attributes.get("downgrade"))
+
+
+def _migrate(
+    context: ModuleType,
+    connection: Connection,
+    configure: partial[None],
+    steps: _StepLog,
+    options: MigrationOptions,
+) -> None:
     pid = connection.scalars(text("SELECT pg_backend_pid()")).one()
     revision = _revision(connection)
     deadline = time.monotonic() + options.lock_patience
@@ -131,6 +154,7 @@ def _migrate(context: ModuleType, connection: Connection, configure: partial[Non
                 configure()
                 with context.begin_transaction():
                     context.run_migrations()
+                steps.tell()
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
                 raise
@@ -138,6 +162,7 @@ def _migrate(context: ModuleType, connection: Connection, configure: partial[Non
             return
         connection.rollback()
         reached = _revision(connection)
+        steps.forget_unless(reached)
         if reached != revision:
             revision, deadline, pause = reached, time.monotonic() + options.lock_patience, FIRST_PAUSE_SECONDS
         if time.monotonic() + pause > deadline:
@@ -153,22 +178,34 @@ def _migrate(context: ModuleType, connection: Connection, configure: partial[Non
 
 
 class _StepLog:
-    """Says after each revision how long it took, the waiting included, and remembers which one was reached."""
+    """Remembers which revision was reached, and says so, with the seconds it took, once it is committed."""
 
     def __init__(self, before: str | None) -> None:
         self.reached = before
         self._began = time.monotonic()
+        self._untold: str | None = None
 
     def __call__(self, ctx: MigrationContext, step: MigrationInfo, heads: set[str], run_args: dict[str, Any]) -> None:  # noqa: ARG002  Alembic's signature
+        """Note a revision that is about to be committed; the one before it is by now."""
+        self.tell()
         now = time.monotonic()
-        self.reached = next(iter(heads), None)
-        logger.info(
-            "%s %s in %.2f s",
-            step.up_revision_id,
-            "applied" if step.is_upgrade else "taken back",
-            now - self._began,
-        )
+        what = "stamped" if step.is_stamp else "applied" if step.is_upgrade else "taken back"
+        self._untold = f"{step.up_revision_id} {what} in {now - self._began:.2f} s"
         self._began = now
+        self.reached = next(iter(heads), None)
+
+    def tell(self) -> None:
+        """Say what was noted last; it is committed."""
+        if self._untold is not None:
+            logger.info("%s", self._untold)
+            self._untold = None
+
+    def forget_unless(self, revision: str | None) -> None:
+        """After a failure, tell what was noted if the database is at it, else drop it."""
+        if self.reached == revision:
+            self.tell()
+        self._untold = None
+        self.reached = revision
 
 
 def _failure(connection: Connection, context: ModuleType, error: DBAPIError) -> MigrationFailed:
@@ -182,7 +219,18 @@ def _failure(connection: Connection, context: ModuleType, error: DBAPIError) -> 
         hint = getattr(diagnosis, "message_hint", None) or "Mend it and run this again."
     kind = ExtensionUnavailable if "the extension vector" in reason else MigrationFailed
     target = _name(_target(context))
-    return kind(f"On the way to {target}: {reason}. {_where_it_stands(connection)}. {hint}")
+    where = _where_it_stands(connection)
+    if isinstance(error.orig, DuplicateTable | DuplicateObject):
+        hint = _adoption_hint(connection) or hint
+    return kind(f"On the way to {target}: {reason}. {where}. {hint}")
+
+
+def _adoption_hint(connection: Connection) -> str | None:
+    """Return what to do where our tables stand without their revision."""
+    from syntegra_db.catalog.verify import made_by_hand
+
+    names = ", ".join(made_by_hand(connection))
+    return f"Made by other means: {names}. Run `syntegra-db adopt`, which keeps every row." if names else None
 
 
 def _where_it_stands(connection: Connection) -> str:

@@ -97,7 +97,9 @@ def sql_script(revision: str, *, rollback: bool = False) -> SqlScript:
     try:
         script = script_directory().get_revision(revision)
     except CommandError as error:
-        raise RevisionError(f"{error} The revisions are listed by `alembic history`.") from None
+        raise RevisionError(f"{error}. `syntegra-db status` says which revisions there are.") from None
+    if script is None:
+        raise RevisionError(f"{revision} is no revision of its own; `syntegra-db status` says which ones there are.")
     return rollback_script(script) if rollback else upgrade_script(script)
 
 

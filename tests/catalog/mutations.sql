@@ -193,8 +193,7 @@ ALTER TABLE kpi_summary DROP CONSTRAINT fk_kpi_summary_source,
 ALTER TABLE kpi_summary ALTER CONSTRAINT fk_kpi_summary_source DEFERRABLE INITIALLY DEFERRED;
 
 -- constraint, foreign key added => constraint fk_clients on clusters
-CREATE TABLE clients (id bigint PRIMARY KEY);
-ALTER TABLE clusters ADD CONSTRAINT fk_clients FOREIGN KEY (client_id) REFERENCES clients;
+ALTER TABLE clusters ADD CONSTRAINT fk_clients FOREIGN KEY (cluster_id) REFERENCES data_sources;
 
 -- index, dropped => index idx_kpi_summary_source_id
 DROP INDEX idx_kpi_summary_source_id;

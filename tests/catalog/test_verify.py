@@ -82,6 +82,22 @@ def test_extra_column_that_inserts_can_leave_out_is_a_note(database: Database) -
     assert [note.object for note in report.notes] == ["column clusters.colour", "column clusters.rank"]
 
 
+def test_rules_of_the_application_on_its_own_tables_and_columns_are_notes(database: Database) -> None:
+    run(
+        database,
+        "CREATE TABLE clients (id bigint PRIMARY KEY)",
+        "ALTER TABLE clusters ADD rank integer CONSTRAINT positive_rank CHECK (rank > 0), "
+        "ADD CONSTRAINT of_client FOREIGN KEY (client_id) REFERENCES clients ON DELETE CASCADE NOT VALID",
+    )
+    report = look(database)
+    assert report.findings == []
+    assert [(note.object, note.remedy) for note in report.notes] == [
+        ("column clusters.rank", NOTHING_TO_MEND),
+        ("constraint positive_rank on clusters", NOTHING_TO_MEND),
+        ("constraint of_client on clusters", NOTHING_TO_MEND),
+    ]
+
+
 def test_order_of_columns_is_a_note(database: Database) -> None:
     run(database, "ALTER TABLE clusters DROP cluster_name, ADD cluster_name varchar(255)")
     run(database, "COMMENT ON COLUMN clusters.cluster_name IS 'Descriptive name of the cluster'")

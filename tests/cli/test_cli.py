@@ -9,7 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from commands import PROGRAMS, run, succeed
+import pytest
+from commands import PROGRAMS, ROOT, run, succeed
 
 if TYPE_CHECKING:
     from servers import Database
@@ -34,6 +35,38 @@ def test_an_unknown_revision_is_one_line(database: Database) -> None:
         assert "777" in result.stderr
 
 
+def test_a_revision_without_a_script_is_one_line(database: Database) -> None:
+    for command in (("upgrade", ""), ("downgrade", ""), ("sql", "base")):
+        result = run("syntegra-db", *command, url=database.environment_url)
+        assert (result.returncode, result.stderr.count("\n")) == (8, 1), result.stderr
+
+
+def test_a_parameter_that_libpq_does_not_know_is_one_line(database: Database) -> None:
+    url = database.url.update_query_dict({"nonsense": "1"}).render_as_string(hide_password=False)
+    for command in (("syntegra-db", "status"), ("alembic", "current")):
+        result = run(*command, url=url)
+        assert (result.returncode, result.stderr.count("\n")) == (3, 1), result.stderr
+        assert "nonsense" in result.stderr
+
+
+def test_a_statement_that_the_server_ends_is_one_line(database: Database) -> None:
+    url = database.url.update_query_dict({"options": "-c statement_timeout=200"}).render_as_string(hide_password=False)
+    with database.connect() as holder:
+        holder.autocommit = False
+        holder.execute("LOCK TABLE clusters")
+        result = run("syntegra-db", "status", url=url)
+    assert (result.returncode, result.stderr.count("\n")) == (4, 1), result.stderr
+
+
+def test_status_does_not_wait_for_who_holds_a_table(database: Database) -> None:
+    with database.connect() as holder:
+        holder.autocommit = False
+        holder.execute("LOCK TABLE clusters")
+        result = run("syntegra-db", "status", url=database.environment_url)
+    assert (result.returncode, result.stderr.count("\n")) == (15, 1), result.stderr
+    assert "clusters" in succeed("syntegra-db", "status", url=database.environment_url)
+
+
 def test_help_starts_without_the_database_libraries() -> None:
     program = (
         "import sys; from syntegra_db import cli;"
@@ -43,14 +76,16 @@ def test_help_starts_without_the_database_libraries() -> None:
     assert output == "[]\n"
 
 
-def test_interrupted_while_it_waits_it_ends_quietly_and_leaves_no_lock(database: Database) -> None:
+@pytest.mark.parametrize("program", ["syntegra-db", "alembic"])
+def test_interrupted_while_it_waits_it_ends_quietly_and_leaves_no_lock(database: Database, program: str) -> None:
     with database.connect() as blocker:
         blocker.autocommit = False
         blocker.execute("INSERT INTO data_sources (client_id, name, type) VALUES (1, 'a', 'b')")
         process = subprocess.Popen(
             # A shell's background jobs, and so their tests, ignore the signal.
-            ["env", "--default-signal=INT", str(PROGRAMS / "syntegra-db"), "downgrade", "002"],
+            ["env", "--default-signal=INT", str(PROGRAMS / program), "downgrade", "002"],
             env={**os.environ, "DATABASE_URL": database.environment_url},
+            cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from servers import Database, Server
 
 SOURCE = "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'till', 'simple_csv')"
+ANALYTICS_TABLES = ("kpi_summary", "text_summary", "trend_signals", "clusters", "anomaly_log")
 BLOCKER_SECONDS = 8
 LOCK_TIMEOUT = 0.5
 GRACE = 0.3
@@ -98,8 +99,37 @@ def test_writers_never_wait_longer_than_one_lock_timeout(
         assert migrator.wait() == 0, migrator.said
     assert max(waits) < LOCK_TIMEOUT + GRACE
     assert "month-end report" in migrator.said
-    assert "UPDATE data_sources SET status = 'processing'" in migrator.said
+    assert "UPDATE data_sources SET status = '…'" in migrator.said
     assert_clean(empty_database, command[1])
+
+
+@contextmanager
+def readers(database: Database) -> Iterator[None]:
+    """One session a table of 003 that reads it again and again, 0.4 s at a time."""
+    done = threading.Event()
+
+    def read(table: str) -> None:
+        # Until the downgrade has dropped it.
+        with database.connect() as connection, suppress(psycopg.errors.UndefinedTable):
+            while not done.is_set():
+                connection.execute(f"SELECT pg_sleep(0.4) FROM (SELECT count(*) FROM {table}) AS rows".encode())
+
+    threads = [threading.Thread(target=read, args=(table,)) for table in ANALYTICS_TABLES]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_downgrade_among_readers_does_not_stall_writers_either(database: Database, tmp_path: Path) -> None:
+    with readers(database), writer(database) as waits:
+        migrator = Migrator(database, tmp_path / "migrator", "downgrade", "002").start()
+        assert migrator.wait() == 0, migrator.said
+    assert max(waits) < LOCK_TIMEOUT + GRACE
 
 
 def test_when_patience_ends_the_error_names_the_blocker_and_nothing_changed(database: Database) -> None:
@@ -137,13 +167,23 @@ def test_the_plain_sql_files_wait_for_nobody_and_know_the_same_lock(empty_databa
 
 def test_killed_at_any_moment_the_next_run_reaches_head(server: Server, tmp_path: Path) -> None:
     moments = random.Random(3)
+    halfway = 0
     for number in range(30):
         with server.database() as database:
             migrator = Migrator(database, tmp_path / str(number), "upgrade", "head").start()
-            time.sleep(moments.uniform(0, 0.5))
+            wait_for_backend(database)
+            time.sleep(moments.uniform(0, 0.25))
+            halfway += migrator.process.is_alive()
             migrator.kill()
             migrations.upgrade("head", database.url)
             assert_clean(database)
+    assert halfway >= 10
+
+
+def wait_for_backend(database: Database) -> None:
+    deadline = time.monotonic() + 10
+    while not database.query(MIGRATION_BACKENDS) and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def test_its_server_process_killed_the_next_run_reaches_head(server: Server, tmp_path: Path) -> None:
@@ -152,9 +192,7 @@ def test_its_server_process_killed_the_next_run_reaches_head(server: Server, tmp
     for number in range(10):
         with server.database() as database:
             migrator = Migrator(database, tmp_path / str(number), "upgrade", "head").start()
-            deadline = time.monotonic() + 10
-            while not database.query(MIGRATION_BACKENDS) and time.monotonic() < deadline:
-                time.sleep(0.005)
+            wait_for_backend(database)
             time.sleep(moments.uniform(0, 0.1))
             ended += len(database.query(END_MIGRATIONS))
             status = migrator.wait()
@@ -213,7 +251,7 @@ def test_a_stamp_that_another_program_takes_back_is_noticed(empty_database: Data
         "CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$;"
         "CREATE TRIGGER forget BEFORE INSERT ON alembic_version FOR EACH ROW EXECUTE FUNCTION forget()"
     )
-    with pytest.raises(MigrationFailed):
+    with pytest.raises(MigrationFailed, match="finds the database at no revision instead of revision 001"):
         migrations.upgrade("001", empty_database.url)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from sqlalchemy import insert, select, text
-from sqlalchemy.exc import IntegrityError, InvalidRequestError, StatementError
+from sqlalchemy.exc import DataError, IntegrityError, InvalidRequestError, StatementError
 
 from syntegra_db.database import create_engine, session_factory
 from syntegra_db.models import (
@@ -95,9 +96,14 @@ def test_nothing_shows_config_json(database: Database, caplog: pytest.LogCapture
             session.add(DataSource(client_id=1, type="simple_csv", config_json={"token": "s3cret"}))
             with pytest.raises(IntegrityError) as without_name:
                 session.flush()
+            session.rollback()
+            session.add(DataSource(client_id=1, name="a", type="b", config_json={"token": "s3cret", "x": math.nan}))
+            with pytest.raises(DataError) as not_json:
+                session.flush()
     engine.dispose()
     assert "INSERT INTO data_sources" in caplog.text
     assert "s3cret" not in caplog.text + str(failed.value) + str(without_name.value) + str(without_name.value.orig)
+    assert "s3cret" not in str(not_json.value) + str(not_json.value.orig)
     assert 'null value in column "name"' in str(without_name.value)
 
 
