@@ -97,3 +97,57 @@ class ProgramMissing(SyntegraDBError):
     """A client program of PostgreSQL, such as psql, is nowhere to be found."""
 
     exit_status = 14
+
+
+class BackupFailed(SyntegraDBError):
+    """No backup was made; the database is untouched, and no file has the name of one."""
+
+    exit_status = 17
+
+
+class BackupUnusable(SyntegraDBError):
+    """The file is cut short, damaged, or not a backup of this package."""
+
+    exit_status = 18
+
+
+class BackupDoesNotFit(SyntegraDBError):
+    """The backup is whole, but its revision is unknown to this package, or the database is past it."""
+
+    exit_status = 19
+
+
+class TablesHoldRows(SyntegraDBError):
+    """The tables to restore hold rows, and nobody said what is to become of them."""
+
+    exit_status = 20
+
+
+class RestoreFailed(SyntegraDBError):
+    """The rows could not be restored; the database is as it was before."""
+
+    exit_status = 21
+
+
+class RollbackNotConfirmed(SyntegraDBError):
+    """A rollback without a backup was not agreed to."""
+
+    exit_status = 22
+
+
+class AdoptionRefused(SyntegraDBError):
+    """A database that was made by hand cannot be adopted as it is; nothing was changed."""
+
+    exit_status = 23
+
+
+class DecisionNeeded(AdoptionRefused):
+    """It can be adopted once a person has decided about columns or rows that the plan names; nothing was changed."""
+
+    exit_status = 24
+
+
+class AdoptionFailed(SyntegraDBError):
+    """The adoption did not come to its end, and the server took all of it back."""
+
+    exit_status = 25

@@ -6,8 +6,8 @@ import sys
 
 import typer
 
-from syntegra_db.cli import client, local, migrate, sql, status, verify
-from syntegra_db.errors import SyntegraDBError
+from syntegra_db.cli import adopt, backup, client, local, migrate, sql, status, verify
+from syntegra_db.errors import ConnectionFailed, SyntegraDBError
 
 INTERRUPTED = 130
 
@@ -20,6 +20,11 @@ app = typer.Typer(
 )
 app.command()(migrate.upgrade)
 app.command()(migrate.downgrade)
+app.command()(adopt.adopt)
+app.command()(backup.backup)
+app.command()(backup.backups)
+app.command()(backup.restore)
+app.command()(backup.rollback)
 app.command()(status.status)
 app.command()(verify.verify)
 app.command()(sql.sql)
@@ -37,3 +42,11 @@ def main() -> None:
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        from sqlalchemy.exc import DBAPIError
+
+        if not isinstance(error, DBAPIError):
+            raise
+        reason = str(error.orig).partition("\n")[0]
+        print(f"Error: the server ended the command: {reason}", file=sys.stderr)  # noqa: T201  as above
+        sys.exit(ConnectionFailed.exit_status)

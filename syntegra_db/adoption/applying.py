@@ -1,0 +1,245 @@
+"""Carrying a plan out: a backup, then one transaction that is taken back whole unless every row is what it was."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from psycopg.errors import InsufficientPrivilege
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from syntegra_db.adoption.fingerprints import Fingerprint, fill, fingerprint
+from syntegra_db.adoption.parts import Adopted, Answers, Decision, Plan
+from syntegra_db.adoption.planning import plan
+from syntegra_db.adoption.rows import execute
+from syntegra_db.catalog import load_manifest, verify
+from syntegra_db.catalog import statements as sql
+from syntegra_db.connecting import connect, unpooled_engine
+from syntegra_db.errors import AdoptionFailed, DecisionNeeded, ExtensionUnavailable
+from syntegra_db.migrations import lock
+from syntegra_db.migrations.config import VERSION_TABLE
+from syntegra_db.migrations.options import MigrationOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+    from sqlalchemy.engine import URL
+
+logger = logging.getLogger(__name__)
+
+APPLICATION_NAME = "syntegra_db adoption"
+CREATE_EXTENSION = "CREATE EXTENSION vector;"
+# The text of a number or a moment must not depend on who looks.
+SAME_TEXT = ("SET LOCAL extra_float_digits = 1", "SET LOCAL DateStyle = 'ISO'", "SET LOCAL IntervalStyle = 'postgres'")
+# pgvector 0.8.4 refuses to build its index with less.
+BUILD_MEMORY = (
+    "SELECT set_config('maintenance_work_mem', greatest(setting::bigint, 65536) || 'kB', true) "
+    "FROM pg_settings WHERE name = 'maintenance_work_mem'"
+)
+# Whoever checks rows at the end of the transaction would keep their table from being changed before.
+CONSTRAINTS_NOW = "SET CONSTRAINTS ALL IMMEDIATE"
+# Tables of the application that are locked as well when a foreign key between them and ours is made anew.
+NEIGHBOURS = text("""
+    SELECT DISTINCT other::regclass::text
+    FROM pg_constraint CROSS JOIN LATERAL unnest(ARRAY[conrelid, confrelid]) AS other
+    WHERE contype = 'f' AND conparentid = 0
+      AND (conrelid = ANY (CAST(:tables AS regclass[])) OR confrelid = ANY (CAST(:tables AS regclass[])))
+      AND other <> ALL (CAST(:tables AS regclass[])) AND has_table_privilege(other, 'UPDATE, DELETE, TRUNCATE')
+    ORDER BY 1
+""")
+FOREIGN_KEYS = text("""
+    SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE contype = 'f' AND conparentid = 0
+      AND (conrelid::regclass::text = ANY (:ours)) <> (confrelid::regclass::text = ANY (:ours))
+    ORDER BY 1, 2
+""")
+
+
+def apply(
+    url: URL, answers: Answers | None = None, options: MigrationOptions | None = None, *, backup: bool = True
+) -> Adopted:
+    """Bring the database at `url` to the revision that it comes closest to, and stamp it.
+
+    Under the migrators' lock, the whole database is saved to a file, unless `backup` is False. The tables are then
+    locked, looked at once more, changed, verified and compared with what they were, in one transaction.
+
+    Raises:
+        AdoptionRefused, DecisionNeeded: see `plan`; or the plan leaves something to decide.
+        AdoptionFailed: a statement failed, or rows or catalog are not what they should be; nothing was changed.
+        BackupFailed, ProgramMissing: see `save`.
+        LockNotObtained: others kept a lock for longer than the options allow.
+        ExtensionUnavailable: an administrator has to create the extension first.
+        ConnectionFailed: there is no connection; one of its subclasses says why.
+    """
+    answers, options = answers or Answers(), options or MigrationOptions()
+    with connect(unpooled_engine(url, APPLICATION_NAME)) as connection:
+        # A session of its own, which takes its lock along when it closes.
+        connection.detach()
+        schema: str | None = connection.scalar(text("SELECT current_schema()"))
+        connection.rollback()
+        lock.acquire(connection, lock.lock_key(VERSION_TABLE, schema or ""), options.migrator_patience)
+        wanted = require_decided(plan(connection, answers))
+        connection.rollback()
+        if wanted.is_empty:
+            return Adopted(wanted, None, {})
+        saved = _save(connection) if backup else None
+        try:
+            adopted, rows = _transact(connection, answers, options)
+            connection.commit()
+        except DBAPIError as error:
+            raise _failure(error) from error
+    return Adopted(adopted, saved, rows)
+
+
+def require_decided(wanted: Plan) -> Plan:
+    """Return the plan if nothing is left to decide.
+
+    Raises:
+        DecisionNeeded: with all that is.
+    """
+    if wanted.decisions:
+        raise DecisionNeeded(
+            f"Decide first: {'; '.join(describe(decision) for decision in wanted.decisions)}. Nothing was changed."
+        )
+    return wanted
+
+
+def describe(decision: Decision) -> str:
+    """Return a decision with the ids that it is about, such as `column clusters.id is required (3 rows: 1, 2, 3)`."""
+    shown = ", ".join(map(str, decision.ids))
+    more = ", …" if decision.count > len(decision.ids) else ""
+    rows = f" ({decision.count:,} row{'' if decision.count == 1 else 's'}, id {shown}{more})" if decision.count else ""
+    return f"{decision.object} {decision.reason}{rows}: {decision.advice}"
+
+
+def _save(connection: Connection) -> Path:
+    from syntegra_db.adoption.saving import save
+
+    logger.info("Saving the whole database")
+    path = save(connection)
+    logger.info("Saved in %s", path)
+    return path
+
+
+def _transact(connection: Connection, answers: Answers, options: MigrationOptions) -> tuple[Plan, dict[str, int]]:
+    """Do everything in the connection's transaction, stepping aside and trying again for a lock."""
+    from syntegra_db.backup.sessions import patiently, prepare_transaction
+
+    tables = list(plan(connection, answers).texts)
+    connection.rollback()
+    prepare_transaction(connection)
+    return patiently(connection, lambda: _adopt(connection, answers, tables), options)
+
+
+def _adopt(connection: Connection, answers: Answers, tables: list[str]) -> tuple[Plan, dict[str, int]]:
+    _lock(connection, tables)
+    for setting in (*SAME_TEXT, CONSTRAINTS_NOW, BUILD_MEMORY):
+        execute(connection, setting)
+    wanted = require_decided(plan(connection, answers))
+    connection.execute(text("SELECT set_config('TimeZone', :zone, true)"), {"zone": wanted.timezone})
+    keys = _foreign_keys(connection, wanted.revision)
+    before = _before(connection, wanted)
+    _run(connection, [statement for change in wanted.preparations for statement in change.statements])
+    expected = _fill(connection, wanted, before)
+    for rewrite in wanted.rewrites:
+        began = time.monotonic()
+        _run(connection, rewrite.statements)
+        logger.info("Rewrote %s, %s rows, in %.1f s", rewrite.table, f"{rewrite.rows:,}", time.monotonic() - began)
+    _run(connection, [statement for change in wanted.changes for statement in change.statements])
+    _run(connection, _stamp(wanted))
+    _compare(connection, wanted, expected)
+    if _foreign_keys(connection, wanted.revision) != keys:
+        raise AdoptionFailed("A foreign key of the application did not come through as it was; nothing was changed.")
+    _run(connection, [f"ANALYZE {sql.quote(rewrite.table)};" for rewrite in wanted.rewrites])
+    return wanted, {table: print_.rows for table, print_ in before.items()}
+
+
+def _lock(connection: Connection, tables: list[str]) -> None:
+    neighbours = connection.scalars(NEIGHBOURS, {"tables": tables}).all()
+    names = ", ".join([*map(sql.quote, tables), *neighbours])
+    if names:
+        execute(connection, f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+
+
+def _run(connection: Connection, statements: Iterable[str]) -> None:
+    for statement in statements:
+        logger.debug("%s", statement)
+        execute(connection, statement)
+
+
+def _foreign_keys(connection: Connection, revision: str) -> list[tuple[str, ...]]:
+    """Return the foreign keys between our tables and the application's."""
+    ours = list(load_manifest(revision).tables)
+    return [tuple(row) for row in connection.execute(FOREIGN_KEYS, {"ours": ours})]
+
+
+def _before(connection: Connection, wanted: Plan) -> dict[str, Fingerprint]:
+    filled = {(each.table, each.column) for each in wanted.fills}
+    return {
+        table: fingerprint(
+            connection,
+            table,
+            {each.column: each.before for each in texts},
+            [each.column for each in texts if (table, each.column) in filled],
+        )
+        for table, texts in wanted.texts.items()
+    }
+
+
+def _fill(connection: Connection, wanted: Plan, before: Mapping[str, Fingerprint]) -> dict[str, Fingerprint]:
+    """Give rows the values of the answers, and return the fingerprints that are to be found at the end."""
+    expected = dict(before)
+    texts = {(table, each.column): each.before for table, columns in wanted.texts.items() for each in columns}
+    for each in wanted.fills:
+        checksum = fill(connection, each, texts.get((each.table, each.column), "NULL"))
+        expected[each.table] = expected[each.table].with_filled({each.column: checksum})
+    return expected
+
+
+def _stamp(wanted: Plan) -> list[str]:
+    if wanted.stamped == wanted.revision:
+        return []
+    if wanted.stamped is not None:
+        return [sql.change_stamp(wanted.revision)]
+    return sql.create_stamp(wanted.revision).splitlines()
+
+
+def _compare(connection: Connection, wanted: Plan, expected: Mapping[str, Fingerprint]) -> None:
+    """Return if the catalog is that of the revision, and every row that was there is what it was.
+
+    Raises:
+        AdoptionFailed: it is not so.
+    """
+    drift = verify(connection)
+    if drift:
+        told = "; ".join(f"{finding.object} is {finding.found} and should be {finding.expected}" for finding in drift)
+        raise AdoptionFailed(
+            f"The tables did not become those of revision {wanted.revision}: {told}. Nothing was changed."
+        )
+    for table, texts in wanted.texts.items():
+        after = fingerprint(connection, table, {each.column: each.after for each in texts})
+        if after.rows != expected[table].rows:
+            raise AdoptionFailed(
+                f"Table {table} had {expected[table].rows:,} rows and would have {after.rows:,}. Nothing was changed."
+            )
+        changed = [name for name, value in after.checksums.items() if value != expected[table].checksums[name]]
+        if changed:
+            raise AdoptionFailed(
+                f"Values of {table} would have changed in {', '.join(changed)}. Nothing was changed; look at what they "
+                "hold that their new type writes otherwise."
+            )
+
+
+def _failure(error: DBAPIError) -> AdoptionFailed | ExtensionUnavailable:
+    from syntegra_db.backup.sessions import reason
+
+    if isinstance(error.orig, InsufficientPrivilege) and "extension" in str(error.orig):
+        return ExtensionUnavailable(
+            f"{reason(error)}. Ask an administrator to run this in that database: {CREATE_EXTENSION} "
+            "Nothing was changed."
+        )
+    return AdoptionFailed(f"The server refused a statement: {reason(error)}. Nothing was changed.")

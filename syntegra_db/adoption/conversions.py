@@ -1,0 +1,185 @@
+"""Which types become which without a value being lost, and the same values as text before and after.
+
+SQL has `{}` for the column. The session's time zone is the one that points in time without a zone are in.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from syntegra_db.catalog import statements as sql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+INTEGERS = {"smallint": 1, "integer": 2, "bigint": 3}
+INTEGER_LIMITS = {"smallint": 2**15, "integer": 2**31}
+STRINGS = {"character varying", "text", "character"}
+FLOATS = {"real", "double precision"}
+# Whole numbers up to here are exact in double precision.
+EXACT_INTEGER = 2**53
+LARGEST_DOUBLE = "1e300"
+LENGTH = re.compile(r"\((\d+)\)")
+PLAIN = "({})::text"
+VECTOR_TEXT = "encode(vector_send({}), 'hex')"
+OFFSET_NEVER = ("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How the values of one type become another's.
+
+    `using` is None for PostgreSQL's own assignment; `fits` is true for a value that can be converted, None where all
+    can. `before` and `after` give the same text for the same value. `keeps_keys` tells whether a foreign key to a
+    column of the old type goes on working.
+    """
+
+    using: str | None = None
+    fits: str | None = None
+    before: str = PLAIN
+    after: str = PLAIN
+    rewrites: bool = True
+    keeps_keys: bool = False
+    misfit: str = "values that the type cannot hold"
+
+
+def conversion(found: str, expected: str, labels: Mapping[str, tuple[str, ...]], timezone: str) -> Conversion | None:
+    """Return how `found` becomes `expected`, or None where no conversion keeps every value.
+
+    `labels` has those of each ENUM type, by name: of the expected ones as they should be.
+    """
+    old, new = _base(found), _base(expected)
+    if expected in labels:
+        return _to_enum(expected, labels[expected]) if old in STRINGS or found in labels else None
+    if new in STRINGS:
+        return _to_string(old, _length(found), new, _length(expected)) if old in STRINGS else None
+    makers: dict[str, Callable[[], Conversion | None]] = {
+        "jsonb": partial(_to_jsonb, found),
+        "vector": partial(_to_vector, found, expected),
+        "timestamp with time zone": partial(_to_instant, old, timezone),
+        "numeric": partial(_to_number, old, new),
+        "double precision": partial(_to_number, old, new),
+        **dict.fromkeys(INTEGERS, partial(_to_integer, old, new)),
+    }
+    maker = makers.get(new)
+    return maker() if maker else None
+
+
+def _base(name: str) -> str:
+    return re.sub(r"\([\d,]+\)", "", name)
+
+
+def _length(name: str) -> int | None:
+    found = LENGTH.search(name)
+    return int(found[1]) if found else None
+
+
+def _to_enum(name: str, labels: tuple[str, ...]) -> Conversion:
+    listed = ", ".join(sql.literal(label) for label in labels)
+    return Conversion(
+        using=f"({{}})::text::{sql.quote(name)}",
+        fits=f"({{}})::text = ANY (ARRAY[{listed}])",
+        misfit=f"values that are none of {', '.join(labels)}",
+    )
+
+
+def _to_string(old: str, old_length: int | None, new: str, length: int | None) -> Conversion:
+    padded = old == "character"
+    roomy = length is None or (old_length is not None and old_length <= length)
+    return Conversion(
+        using=f"({{}})::text::{new}" if padded else None,
+        fits=None if roomy else f"char_length({{}}) <= {length}",
+        rewrites=padded or not roomy,
+        keeps_keys=not padded,
+        misfit=f"values longer than {length} characters",
+    )
+
+
+def _to_integer(old: str, new: str) -> Conversion | None:
+    if old not in INTEGERS:
+        return None
+    limit = INTEGER_LIMITS.get(new)
+    widens = INTEGERS[old] < INTEGERS[new]
+    return Conversion(
+        fits=None if widens or limit is None else f"{{}} BETWEEN {-limit} AND {limit - 1}",
+        keeps_keys=True,
+        misfit=f"values out of the range of {new}",
+    )
+
+
+def _to_number(old: str, new: str) -> Conversion | None:
+    """Return the conversion by way of the digits that are shown, of which none is lost."""
+    if old in INTEGERS and new == "numeric":
+        return Conversion()
+    if old in INTEGERS:
+        fits = f"abs(({{}})::numeric) <= {EXACT_INTEGER}" if old == "bigint" else None
+        return Conversion(fits=fits, after="({})::bigint::text", misfit="values that double precision cannot hold")
+    if old == new:
+        return Conversion(rewrites=False)
+    if old in FLOATS:
+        return Conversion(using=f"({{}})::text::{new}", after=f"({{}})::{old}::text")
+    if old == "numeric":
+        back = "trim_scale(({})::double precision::text::numeric)"
+        return Conversion(
+            using="({})::text::double precision",
+            fits=f"CASE WHEN abs({{}}) < {LARGEST_DOUBLE} THEN {back} = trim_scale({{}}) "
+            "ELSE {} IN ('NaN', 'Infinity', '-Infinity') END",
+            before="trim_scale({})::text",
+            after="trim_scale(({})::text::numeric)::text",
+            misfit="values with more digits than double precision holds",
+        )
+    return None
+
+
+def _to_instant(old: str, timezone: str) -> Conversion | None:
+    if old == "timestamp with time zone":
+        return Conversion(rewrites=False)
+    if old not in {"timestamp without time zone", "date"}:
+        return None
+    return Conversion(
+        fits="({})::timestamptz::timestamp = ({})::timestamp",
+        before="({})::timestamptz::text",
+        rewrites=old == "date" or timezone not in OFFSET_NEVER,
+        misfit=f"points in time that clocks in {timezone} skip",
+    )
+
+
+def _to_jsonb(found: str) -> Conversion | None:
+    if found == "json":
+        return Conversion(
+            using="({})::jsonb",
+            fits="position('\\u0000' in ({})::text) = 0",
+            before="({})::jsonb::text",
+            misfit="values that jsonb cannot hold",
+        )
+    if found.endswith("[]") and _base(found.removesuffix("[]")) in STRINGS:
+        return Conversion(using="to_jsonb({})", before="to_jsonb({})::text")
+    if _base(found) in STRINGS:
+        # pg_input_is_valid came with PostgreSQL 16; before, the conversion itself says which value it is.
+        return Conversion(
+            using="({})::jsonb",
+            fits="pg_input_is_valid(({})::text, 'jsonb')",
+            before="({})::jsonb::text",
+            misfit="values that are no JSON",
+        )
+    return None
+
+
+def _to_vector(found: str, expected: str) -> Conversion | None:
+    dimensions = _length(expected)
+    misfit = f"vectors without {dimensions} dimensions"
+    if _base(found) == "vector":
+        fits = f"vector_dims({{}}) = {dimensions}"
+        return Conversion(fits=fits, before=VECTOR_TEXT, after=VECTOR_TEXT, misfit=misfit)
+    if found == "real[]":
+        return Conversion(
+            using=f"({{}})::vector({dimensions})",
+            fits=f"cardinality({{}}) = {dimensions} AND array_ndims({{}}) = 1 AND array_position({{}}, NULL) IS NULL",
+            before=VECTOR_TEXT.replace("{}", "({})::vector"),
+            after=VECTOR_TEXT,
+            misfit=misfit,
+        )
+    return None

@@ -1,0 +1,141 @@
+"""What there is to adopt, read from the catalog, and the revision that it comes closest to."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg.errors import InvalidParameterValue
+from sqlalchemy import text
+from sqlalchemy.exc import DataError
+
+from syntegra_db.adoption import queries
+from syntegra_db.catalog.manifest import load_manifest, revisions
+from syntegra_db.catalog.snapshot import Snapshot, require_schema, snapshot
+from syntegra_db.errors import AdoptionRefused
+from syntegra_db.migrations.config import VERSION_TABLE
+from syntegra_db.migrations.revision import VERSIONS, current_revision, require_known
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection, RowMapping
+
+    from syntegra_db.adoption.parts import Answers
+    from syntegra_db.catalog.shape import Shape
+
+OUR_REVISION = re.compile(r"\d{3}")
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A database beside the manifest of the revision that it comes closest to.
+
+    `dependents` names by (table, column) what forbids another type; `constraints` has the CHECKs and foreign keys on
+    our tables, and the foreign keys to them.
+    """
+
+    revision: str
+    stamped: str | None
+    expected: Shape
+    snapshot: Snapshot
+    answers: Answers
+    timezone: str
+    version: int
+    constraints: Sequence[RowMapping]
+    dependents: dict[tuple[str, str], list[str]]
+    shared_sequences: frozenset[str]
+
+    @property
+    def found(self) -> Shape:
+        """What the server holds of our tables and types."""
+        return self.snapshot.shape
+
+
+def look(connection: Connection, answers: Answers) -> Situation:
+    """Return what is there, and set the transaction's time zone to the one of points in time without a zone.
+
+    Raises:
+        AdoptionRefused: there is nothing to adopt, or it stands under another history or the time zone is none.
+        DatabaseAhead, SettingsError, LockNotObtained: see `require_known` and `snapshot`.
+    """
+    require_schema(connection)
+    stamped = _stamp(connection)
+    timezone = _set_timezone(connection, answers.timezone)
+    manifests = [load_manifest(revision) for revision in revisions()]
+    tables = {name for manifest in manifests for name in manifest.tables}
+    types = {name for manifest in manifests for name in manifest.types}
+    found = snapshot(connection, tables, types)
+    revision = closest_revision(found.shape)
+    there = {"tables": list(found.shape.tables)}
+    dependents = defaultdict(list)
+    for row in connection.execute(queries.DEPENDENTS, there).mappings():
+        dependents[row["table"], row["column"]].append(row["dependent"])
+    return Situation(
+        revision=revision,
+        stamped=stamped,
+        expected=load_manifest(revision),
+        snapshot=found,
+        answers=answers,
+        timezone=timezone,
+        version=connection.scalars(queries.VERSION).one(),
+        constraints=connection.execute(queries.CONSTRAINTS, there).mappings().all(),
+        dependents=dict(dependents),
+        shared_sequences=frozenset(connection.scalars(queries.SHARED_SEQUENCES)),
+    )
+
+
+def closest_revision(found: Shape) -> str:
+    """Return the oldest revision that has as many of the types, tables and columns in `found` as any.
+
+    Raises:
+        AdoptionRefused: none has any.
+    """
+    there = _parts(found)
+    shared = {revision: len(_parts(load_manifest(revision)) & there) for revision in revisions()}
+    most = max(shared.values())
+    if most == 0:
+        raise AdoptionRefused(
+            "There is nothing to adopt: no table of this package stands in the current schema. Run "
+            "`syntegra-db upgrade`."
+        )
+    return next(revision for revision, count in shared.items() if count == most)
+
+
+def _parts(shape: Shape) -> set[tuple[str, ...]]:
+    columns = {(table, column) for table, parts in shape.tables.items() for column in parts.columns}
+    return columns | {("table", name) for name in shape.tables} | {("type", name) for name in shape.types}
+
+
+def _stamp(connection: Connection) -> str | None:
+    """Return the revision that the database says it is at."""
+    if not connection.scalar(queries.VERSION_TABLE):
+        return None
+    versions = connection.scalars(VERSIONS).all()
+    foreign = [version for version in versions if version not in revisions()]
+    if not foreign:
+        return current_revision(connection)
+    if len(versions) == 1 and OUR_REVISION.fullmatch(versions[0]):
+        require_known(versions[0])
+    raise AdoptionRefused(
+        f"{VERSION_TABLE} says {' and '.join(foreign)}, a revision of the application's own migrations, and two "
+        f"histories cannot share one version table. Give the application's another name: ALTER TABLE {VERSION_TABLE} "
+        "RENAME TO application_version; and version_table='application_version' in its context.configure()."
+    )
+
+
+def _set_timezone(connection: Connection, timezone: str | None) -> str:
+    if timezone is not None:
+        savepoint = connection.begin_nested()
+        try:
+            connection.execute(text("SELECT set_config('TimeZone', :zone, true)"), {"zone": timezone})
+        except DataError as error:
+            savepoint.rollback()
+            if not isinstance(error.orig, InvalidParameterValue):
+                raise
+            raise AdoptionRefused(f"The server knows no time zone {timezone}; pg_timezone_names lists them.") from None
+        savepoint.commit()
+    named: str = connection.scalars(text("SHOW TimeZone")).one()
+    return named

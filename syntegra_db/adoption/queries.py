@@ -1,0 +1,81 @@
+"""The questions to the system catalogs that the snapshot does not answer. None reads a row."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+
+# What PostgreSQL would have to take apart to change a column's type, and does not: everything but indexes,
+# constraints, sequences and the column's own default.
+DEPENDENTS = text("""
+    SELECT DISTINCT refobjid::regclass::text AS table, attname AS column,
+           CASE WHEN c.oid IS NULL THEN pg_describe_object(classid, objid, 0)
+                ELSE concat(CASE relkind WHEN 'm' THEN 'materialized ' END, 'view ', c.oid::regclass) END AS dependent
+    FROM pg_depend
+    JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
+    LEFT JOIN pg_rewrite ON classid = 'pg_rewrite'::regclass AND pg_rewrite.oid = objid
+    LEFT JOIN pg_class AS c ON c.oid = ev_class
+    LEFT JOIN pg_attrdef AS d ON classid = 'pg_attrdef'::regclass AND d.oid = objid
+    WHERE refclassid = 'pg_class'::regclass AND refobjid = ANY (CAST(:tables AS regclass[])) AND refobjsubid > 0
+      AND classid NOT IN ('pg_class'::regclass, 'pg_constraint'::regclass, 'pg_statistic_ext'::regclass)
+      AND (d.oid IS NULL OR adnum <> refobjsubid)
+    ORDER BY 1, 2, 3
+""")
+
+CONSTRAINTS = text("""
+    SELECT conrelid::regclass::text AS table, conname AS name, contype::text AS type,
+           nullif(confrelid, 0)::regclass::text AS target, pg_get_constraintdef(oid) AS definition,
+           ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY (conkey) ORDER BY 1)
+           AS columns,
+           ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = confrelid AND attnum = ANY (confkey))
+           AS target_columns
+    FROM pg_constraint
+    WHERE contype IN ('c', 'f') AND conparentid = 0
+      AND (conrelid = ANY (CAST(:tables AS regclass[])) OR confrelid = ANY (CAST(:tables AS regclass[])))
+    ORDER BY 1, 2
+""")
+
+OWNERS = text("""
+    SELECT relname AS table, current_user AS role, pg_get_userbyid(relowner) AS owner
+    FROM pg_class
+    WHERE oid = ANY (CAST(:tables AS regclass[])) AND NOT pg_has_role(relowner, 'USAGE')
+    ORDER BY relname
+""")
+
+SCHEMA = text("""
+    SELECT current_schema() AS schema, current_user AS role,
+           has_schema_privilege(current_schema(), 'CREATE') AS may_create
+""")
+
+# Columns of other tables that have one of our ENUM types.
+TYPE_USERS = text("""
+    SELECT t.typname::text AS type, attrelid::regclass::text || '.' || attname AS column
+    FROM pg_attribute JOIN pg_type AS t ON t.oid = atttypid OR t.typarray = atttypid
+    JOIN pg_class ON pg_class.oid = attrelid
+    WHERE t.typname = ANY (:types) AND typnamespace = to_regnamespace(quote_ident(current_schema()))
+      AND NOT attisdropped AND relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
+      AND attrelid <> ALL (CAST(:tables AS regclass[]))
+    ORDER BY 1, 2
+""")
+
+# Sequences that more than one column takes its numbers from.
+SHARED_SEQUENCES = text("""
+    SELECT relname::text
+    FROM pg_depend JOIN pg_class ON pg_class.oid = refobjid AND relkind = 'S'
+    WHERE classid = 'pg_attrdef'::regclass AND refclassid = 'pg_class'::regclass
+      AND relnamespace = to_regnamespace(quote_ident(current_schema()))
+    GROUP BY refobjid, relname HAVING count(*) > 1
+""")
+
+SEQUENCE_EXISTS = text("""
+    SELECT EXISTS (SELECT FROM pg_class
+                   WHERE relkind = 'S' AND relname = :name
+                     AND relnamespace = to_regnamespace(quote_ident(current_schema())))
+""")
+
+SIZE = text("SELECT pg_total_relation_size(CAST(:table AS regclass))")
+
+VECTOR_AVAILABLE = text("SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector')")
+
+VERSION_TABLE = text("SELECT to_regclass(quote_ident(current_schema()) || '.alembic_version') IS NOT NULL")
+
+VERSION = text("SELECT current_setting('server_version_num')::int")

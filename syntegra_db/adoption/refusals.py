@@ -1,0 +1,153 @@
+"""What nobody can bring in line in place, each in a sentence with its reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from syntegra_db.adoption import queries
+from syntegra_db.catalog.attachments import DISABLED_FOREIGN_KEY, compare_attachments
+from syntegra_db.catalog.surroundings import compare_extension
+from syntegra_db.errors import AdoptionRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlalchemy import Connection
+
+    from syntegra_db.adoption.conversions import Conversion
+    from syntegra_db.adoption.looking import Situation
+
+KEY = "PRIMARY KEY"
+ID_KEY = "PRIMARY KEY (id)"
+
+
+def refuse_what_cannot_be_read(connection: Connection, situation: Situation) -> None:
+    """Return if the role owns what it is to change, and every table is a table.
+
+    Raises:
+        AdoptionRefused: with all reasons.
+    """
+    _raise([*_privileges(connection, situation), *_kinds(situation)])
+
+
+def refuse_what_cannot_change(
+    connection: Connection, situation: Situation, conversions: Mapping[tuple[str, str], Conversion | None]
+) -> None:
+    """Return if every table can be brought to its shape in place.
+
+    Raises:
+        AdoptionRefused: with all reasons.
+    """
+    _raise(
+        [
+            *_keys(situation),
+            *_attachments(situation),
+            *_types(connection, situation),
+            *_extension(connection, situation),
+            *_columns(situation, conversions),
+            *_foreign_keys(situation, conversions),
+        ]
+    )
+
+
+def _raise(reasons: list[str]) -> None:
+    if reasons:
+        raise AdoptionRefused(f"This database cannot be adopted as it is: {'; '.join(reasons)}. Nothing was changed.")
+
+
+def _privileges(connection: Connection, situation: Situation) -> Iterator[str]:
+    here = connection.execute(queries.SCHEMA).mappings().one()
+    if not here["may_create"]:
+        yield f"role {here['role']} may not create anything in schema {here['schema']}"
+    for row in connection.execute(queries.OWNERS, {"tables": list(situation.found.tables)}).mappings():
+        yield (
+            f"role {row['role']} is not the owner of table {row['table']}, which {row['owner']} is; adopt as that role"
+        )
+
+
+def _kinds(situation: Situation) -> Iterator[str]:
+    for name, table in situation.found.tables.items():
+        if table.kind != "table":
+            yield f"{name} is a {table.kind}, and no statement makes a table of it: rename it and copy its rows"
+        elif table.parents or table.children:
+            relation = f"inherits from {', '.join(table.parents)}" if table.parents else "has heirs"
+            children = f" ({', '.join(table.children)})" if table.children else ""
+            yield f"table {name} {relation}{children}, and keys do not hold across heirs: end it with NO INHERIT"
+        elif table.row_security != "off":
+            yield (
+                f"table {name} has row-level security, and whoever switches it off shows rows: decide and run "
+                f"ALTER TABLE {name} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"
+            )
+
+
+def _keys(situation: Situation) -> Iterator[str]:
+    for name, table in situation.found.tables.items():
+        if "id" not in table.columns:
+            yield f"table {name} has no column id, which its rows are known by"
+        for definition in table.constraints.values():
+            if definition.startswith(KEY) and definition != ID_KEY:
+                yield f"the primary key of table {name} is {definition.removeprefix(f'{KEY} ')} and not (id)"
+
+
+def _attachments(situation: Situation) -> Iterator[str]:
+    """Yield triggers, rules and policies, and what says of each column that it is made on reading."""
+    for name, table in situation.found.tables.items():
+        if name not in situation.expected.tables:
+            continue
+        for finding in compare_attachments(name, situation.expected.tables[name], table):
+            means = "is switched off" if finding.object.startswith(DISABLED_FOREIGN_KEY) else "acts on rows unasked"
+            yield f"{finding.object} {means}; where it is not needed: {finding.remedy.rstrip(';')}"
+        for column, attributes in table.columns.items():
+            if (attributes.default or "").endswith(" VIRTUAL") and column in situation.expected.tables[name].columns:
+                yield f"column {name}.{column} is generated and holds no values"
+
+
+def _types(connection: Connection, situation: Situation) -> Iterator[str]:
+    changed = [
+        name for name, labels in situation.expected.types.items() if situation.found.types.get(name, labels) != labels
+    ]
+    parameters = {"types": changed, "tables": list(situation.found.tables)}
+    for row in connection.execute(queries.TYPE_USERS, parameters).mappings():
+        yield f"type {row['type']} has other labels, and column {row['column']} of the application uses it too"
+
+
+def _extension(connection: Connection, situation: Situation) -> Iterator[str]:
+    extension = situation.snapshot.extension
+    for finding in compare_extension(situation.expected, situation.snapshot):
+        if extension is None:
+            if not connection.scalar(queries.VECTOR_AVAILABLE):
+                yield "the extension vector (pgvector) is not installed on this server"
+        elif finding.is_drift or extension.search_path is not None:
+            yield f"{finding.object} is {finding.found}: {finding.remedy.splitlines()[-1].rstrip(';')}"
+
+
+def _columns(situation: Situation, conversions: Mapping[tuple[str, str], Conversion | None]) -> Iterator[str]:
+    for (table, column), conversion in conversions.items():
+        found = situation.found.tables[table].columns[column].type
+        expected = situation.expected.tables[table].columns[column].type
+        if conversion is None:
+            yield f"column {table}.{column} is {found}, and no conversion to {expected} keeps every value"
+            continue
+        for dependent in situation.dependents.get((table, column), ()):
+            yield (
+                f"{dependent} depends on column {table}.{column}, which is {found} and has to become {expected}: "
+                "drop it and make it again afterwards"
+            )
+
+
+def _foreign_keys(situation: Situation, conversions: Mapping[tuple[str, str], Conversion | None]) -> Iterator[str]:
+    """Yield the application's foreign keys that a change of type would break; others PostgreSQL takes along."""
+    ours = situation.found.tables
+    for row in situation.constraints:
+        if row["type"] != "f" or (row["table"] in ours and row["target"] in ours):
+            continue
+        table, columns = (
+            (row["table"], row["columns"]) if row["table"] in ours else (row["target"], row["target_columns"])
+        )
+        for column in columns:
+            conversion = conversions.get((table, column))
+            if conversion is not None and not conversion.keeps_keys:
+                yield (
+                    f"foreign key {row['name']} of {row['table']} to {row['target']} depends on the type of column "
+                    f"{table}.{column}, which has to change: drop it first"
+                )

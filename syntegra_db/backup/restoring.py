@@ -1,0 +1,273 @@
+"""Putting the rows of a backup back: schema, rows, sequences and vector index in one transaction."""
+
+from __future__ import annotations
+
+import logging
+import re
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+import psycopg
+from alembic import command
+from psycopg import sql
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from syntegra_db.backup import sessions
+from syntegra_db.backup.archive import require_tables, restoring_program, table_data
+from syntegra_db.backup.seal import Backup, read_whole
+from syntegra_db.catalog import verify
+from syntegra_db.catalog.manifest import revisions
+from syntegra_db.connecting import connect, unpooled_engine
+from syntegra_db.errors import BackupDoesNotFit, CatalogDiffers, RestoreFailed, TablesHoldRows
+from syntegra_db.migrations import lock
+from syntegra_db.migrations.config import VERSION_TABLE, head_revision
+from syntegra_db.migrations.options import MigrationOptions
+from syntegra_db.migrations.revision import current_revision, require_known
+from syntegra_db.settings import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import URL
+
+    from syntegra_db.client_programs import ClientProgram
+
+logger = logging.getLogger(__name__)
+
+VECTOR_INDEXES = text("""
+    SELECT relname AS name, pg_get_indexdef(pg_class.oid) AS definition
+    FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam
+    WHERE amname IN ('ivfflat', 'hnsw') AND indrelid = ANY (CAST(:tables AS regclass[]))
+""")
+# Never backwards, since it is not undone when the transaction is: an id that was given out is not given out again.
+CONTINUE_SEQUENCE = """
+    SELECT setval(sequence, wanted) FROM (
+      SELECT sequence, greatest((SELECT max(id) FROM {table}), CAST(:last_id AS bigint)) AS wanted
+      FROM CAST(pg_get_serial_sequence(:table, 'id') AS regclass) AS sequence
+    ) AS found
+    WHERE wanted > coalesce(pg_sequence_last_value(sequence), 0)
+"""
+COLUMNS = text("""
+    SELECT attname FROM pg_attribute WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped
+""")
+LISTS = re.compile(r"lists\s*=\s*'?(\d+)")
+# What pgvector needs to build an index of 384 dimensions; 0.8.4 refuses to build with less than the default.
+BYTES_PER_LIST = 77_000
+BYTES_PER_LIST_SQUARED = 200
+LEAST_MEMORY_MEBIBYTES = 64
+RAISE_MEMORY = text("""
+    SELECT set_config('maintenance_work_mem', concat(:mebibytes, 'MB'), true)
+    WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < :mebibytes * 1048576
+""")
+
+
+class Occupied(Enum):
+    """What is to become of tables that hold rows already.
+
+    REFUSE restores nothing then; REPLACE removes the rows in the same transaction; KEEP leaves such tables as they
+    are, and fills only the others.
+    """
+
+    REFUSE = "refuse"
+    REPLACE = "replace"
+    KEEP = "keep"
+
+
+class Restored(NamedTuple):
+    """What a restore did: the file's contents, the tables that it filled, and those that it left with their rows."""
+
+    backup: Backup
+    filled: list[str]
+    kept: list[str]
+
+
+class _Work(NamedTuple):
+    """What a restore was asked for, as its steps need it."""
+
+    backup: Backup
+    program: ClientProgram
+    occupied: Occupied
+    options: MigrationOptions
+    report: Callable[[sessions.Progress], None] | None
+
+
+def restore(
+    path: Path,
+    url: URL,
+    occupied: Occupied = Occupied.REFUSE,
+    *,
+    options: MigrationOptions | None = None,
+    report: Callable[[sessions.Progress], None] | None = None,
+) -> Restored:
+    """Put the rows of the backup in `path` into the database at `url`, all or none.
+
+    One transaction upgrades the schema to the file's revision if need be, fills the tables, continues the sequences,
+    builds the vector indexes on the data and analyses; whatever ends it leaves the database as it was.
+
+    Raises:
+        BackupUnusable: the file is cut short, damaged, or not of this package.
+        BackupDoesNotFit: its revision is unknown to this package, or the database is past it.
+        TablesHoldRows: there are rows, and `occupied` refuses them.
+        RestoreFailed: the server refused something.
+        LockNotObtained: others kept a table, or the migrators' lock.
+        CatalogDiffers: the rows are restored, and the schema is not what it should be.
+        ProgramMissing: there is no pg_restore that can read the file.
+        ConnectionFailed: there is no connection; one of its subclasses says why.
+    """
+    backup = read_whole(path)
+    _require_known(backup)
+    program = restoring_program(backup.contents)
+    require_tables(program, path, backup.contents)
+    work = _Work(backup, program, occupied, options or MigrationOptions(), report)
+    engine = unpooled_engine(url, "syntegra_db restore")
+    with connect(engine) as connection:
+        schema = connection.scalar(text("SELECT current_schema()"))
+        connection.rollback()
+        lock.acquire(connection, lock.lock_key(VERSION_TABLE, str(schema)), work.options.migrator_patience)
+        try:
+            with connection.begin():
+                filled, kept = _restore(connection, work)
+        except (DBAPIError, psycopg.Error) as error:
+            raise RestoreFailed(
+                f"The rows of {path} were not restored to the {describe(url)}: {sessions.reason(error)}. The database "
+                "is as it was; mend the cause and run this again."
+            ) from None
+    confirm(engine, "The rows are restored")
+    return Restored(backup, filled, kept)
+
+
+def _require_known(backup: Backup) -> None:
+    revision = backup.contents.revision
+    if revision not in revisions():
+        raise BackupDoesNotFit(
+            f"{backup.path} is of revision {revision}, which this package does not know: its newest is "
+            f"{head_revision()}. Nothing was changed; install the syntegra-db that made it, or a newer one."
+        )
+
+
+def _restore(connection: Connection, work: _Work) -> tuple[list[str], list[str]]:
+    """Return the tables filled and those kept, in the transaction that `connection` is in."""
+    sessions.prepare_transaction(connection)
+    connection.exec_driver_sql("SET LOCAL client_encoding = 'UTF8'")
+    contents = work.backup.contents
+    before = current_revision(connection)
+    require_known(before)
+    _refuse_downgrade(before, work.backup, connection)
+    kept = _make_way(connection, work)
+    if before != contents.revision:
+        logger.info("Upgrading the schema to revision %s", contents.revision)
+        sessions.patiently(
+            connection, lambda: sessions.move(command.upgrade, connection, contents.revision), work.options
+        )
+    filled = [name for name in contents.tables if name not in kept]
+    indexes = _drop_vector_indexes(connection, filled)
+    _fill(connection, work, filled)
+    for name, definition in indexes.items():
+        logger.info("Building %s on the data", name)
+        connection.execute(RAISE_MEMORY, {"mebibytes": _memory_mebibytes(definition)})
+        connection.exec_driver_sql(definition)
+    for name in filled:
+        table = sessions.quote(connection, name)
+        parameters = {"table": table, "last_id": contents.tables[name].last_id}
+        connection.execute(text(CONTINUE_SEQUENCE.format(table=table)), parameters)
+        connection.exec_driver_sql(f"ANALYZE {table}")
+    return filled, kept
+
+
+def _refuse_downgrade(before: str | None, backup: Backup, connection: Connection) -> None:
+    known, revision = revisions(), backup.contents.revision
+    if before is not None and known.index(before) > known.index(revision):
+        raise BackupDoesNotFit(
+            f"{backup.path} is of revision {revision}, and the {describe(connection.engine.url)} is already at "
+            f"{before}. Nothing was changed; go back first: syntegra-db rollback {revision}"
+        )
+
+
+def _make_way(connection: Connection, work: _Work) -> list[str]:
+    """Lock the tables to fill, empty them if that was asked for, and return those that stay as they are."""
+    there = sessions.tables_there(connection, work.backup.contents.tables)
+    # Those to keep are not locked, so that their services go on.
+    kept = sessions.holding_rows(connection, there) if work.occupied is Occupied.KEEP else []
+    to_fill = [name for name in there if name not in kept]
+    sessions.lock_tables(connection, to_fill, "ACCESS EXCLUSIVE", work.options)
+    occupied = sessions.holding_rows(connection, to_fill)
+    if work.occupied is Occupied.KEEP:
+        return [*kept, *occupied]
+    if occupied and work.occupied is Occupied.REFUSE:
+        raise TablesHoldRows(
+            f"{', '.join(occupied)} of the {describe(connection.engine.url)} hold rows, and nothing was changed. Add "
+            "--replace to put the backup's rows in place of theirs, or --keep to fill only the tables that are empty."
+        )
+    if occupied:
+        names = ", ".join(sessions.quote(connection, name) for name in there)
+        connection.exec_driver_sql(f"TRUNCATE {names}")
+    return []
+
+
+def _drop_vector_indexes(connection: Connection, tables: Iterable[str]) -> dict[str, str]:
+    """Drop the vector indexes of `tables`, and return their definitions: built on the data, they find more."""
+    names = [sessions.quote(connection, name) for name in tables]
+    definitions = {row.name: row.definition for row in connection.execute(VECTOR_INDEXES, {"tables": names})}
+    for name in definitions:
+        connection.exec_driver_sql(f"DROP INDEX {sessions.quote(connection, name)}")
+    return definitions
+
+
+def _fill(connection: Connection, work: _Work, tables: list[str]) -> None:
+    expected = work.backup.contents.tables
+    total = sum(expected[name].rows for name in tables)
+    rows = sent = 0
+    cursor = sessions.driver(connection).cursor()
+    for name in tables:
+        with table_data(work.program, work.backup.path, name) as data:
+            _require_columns(connection, name, data.columns)
+            columns = sql.SQL(", ").join(map(sql.Identifier, data.columns))
+            statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(name), columns)
+            with cursor.copy(statement) as copy:
+                for chunk in data.chunks:
+                    copy.write(chunk)
+                    rows += chunk.count(b"\n")
+                    sent += len(chunk)
+                    if work.report is not None:
+                        work.report(sessions.Progress(rows, total, sent))
+        if cursor.rowcount != expected[name].rows:
+            raise RestoreFailed(
+                f"{work.backup.path} gave {cursor.rowcount:,} rows for {name} instead of {expected[name].rows:,}. The "
+                "database is as it was."
+            )
+        logger.info("%s: %s rows", name, f"{cursor.rowcount:,}")
+
+
+def _require_columns(connection: Connection, table: str, columns: list[str]) -> None:
+    there = set(connection.scalars(COLUMNS, {"table": sessions.quote(connection, table)}))
+    if missing := [column for column in columns if column not in there]:
+        raise RestoreFailed(
+            f"The backup has columns of {table} that no revision makes: {', '.join(missing)}. The database is as it "
+            f"was. Upgrade it to the backup's revision, add them with ALTER TABLE {table} ADD COLUMN …, and run this "
+            "again."
+        )
+
+
+def _memory_mebibytes(definition: str) -> int:
+    lists = LISTS.search(definition)
+    count = int(lists[1]) if lists else 0
+    needed = BYTES_PER_LIST * count + BYTES_PER_LIST_SQUARED * count**2
+    return max(LEAST_MEMORY_MEBIBYTES, round(needed * 1.1 / (1 << 20)))
+
+
+def confirm(engine: Engine, done: str) -> None:
+    """Return if a new connection finds the schema as its revision should be, after what is `done`.
+
+    Raises:
+        CatalogDiffers: it is not.
+    """
+    with connect(engine) as fresh:
+        drift = verify(fresh)
+    if drift:
+        raise CatalogDiffers(
+            f"{done}, but the {describe(engine.url)} does not hold what its revision should: "
+            f"{', '.join(finding.object for finding in drift)}. `syntegra-db verify` says how to mend it."
+        )

@@ -1,0 +1,150 @@
+"""Taking the database back to an older revision, with the rows of the tables that go in a file that was proven."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+from typing import TYPE_CHECKING, NamedTuple
+
+from alembic import command
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from syntegra_db.backup import sessions
+from syntegra_db.backup.dumping import create_backup, prove
+from syntegra_db.backup.restoring import confirm
+from syntegra_db.catalog.manifest import revisions
+from syntegra_db.connecting import connect, unpooled_engine
+from syntegra_db.errors import BackupUnusable, MigrationFailed, RevisionError
+from syntegra_db.migrations import lock
+from syntegra_db.migrations.config import VERSION_TABLE
+from syntegra_db.migrations.losses import describe_losses, lost_tables
+from syntegra_db.migrations.options import MigrationOptions
+from syntegra_db.migrations.revision import current_revision, require_known
+from syntegra_db.settings import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+    from sqlalchemy.engine import URL
+
+    from syntegra_db.backup.seal import Backup
+
+logger = logging.getLogger(__name__)
+
+STEPS = re.compile(r"-(\d+)")
+
+
+class RolledBack(NamedTuple):
+    """What a rollback did: the proven file, the revision that the database is at now, and what brings all back."""
+
+    backup: Backup
+    revision: str | None
+    restoring_command: str
+
+
+def rollback(
+    target: str,
+    url: URL,
+    path: Path | None = None,
+    *,
+    options: MigrationOptions | None = None,
+    report: Callable[[sessions.Progress], None] | None = None,
+) -> RolledBack:
+    """Back up the database at `url`, prove the file, then take the database back to `target`, or `base`.
+
+    Nobody writes to the tables that go between the backup's moment and their end, so that the file has every row that
+    they ever had; reading goes on until they go. Whatever ends it before leaves the database as it was.
+
+    Raises:
+        RevisionError: the database is not past `target`, or there is no such revision.
+        BackupFailed, BackupUnusable: the backup could not be made or proven; the database is as it was.
+        MigrationFailed: the server refused the downgrade; the database is as it was, and the backup stays.
+        LockNotObtained: others kept a table, or the migrators' lock.
+        CatalogDiffers: the revision is reached, and the schema is not what it should be there.
+        ProgramMissing: there is no pg_dump or pg_restore that is as new as the server.
+        ConnectionFailed: there is no connection; one of its subclasses says why.
+    """
+    options = options or MigrationOptions()
+    engine = unpooled_engine(url, "syntegra_db rollback")
+    with connect(engine) as connection:
+        schema = connection.scalar(text("SELECT current_schema()"))
+        connection.rollback()
+        lock.acquire(connection, lock.lock_key(VERSION_TABLE, str(schema)), options.migrator_patience)
+        before = current_revision(connection)
+        revision = resolve(target, before)
+        connection.rollback()
+        try:
+            with connection.begin():
+                going = _hold(connection, before, revision, options)
+                backup = create_backup(url, path, options=options, report=report)
+                _prove(connection, backup, going)
+                sessions.patiently(
+                    connection, lambda: sessions.move(command.downgrade, connection, revision or "base"), options
+                )
+        except DBAPIError as error:
+            raise MigrationFailed(
+                f"The {describe(url)} was not taken back: {sessions.reason(error)}. It is at revision {before}, as it "
+                "was; mend the cause and run this again."
+            ) from None
+    confirm(engine, f"The database is back at {f'revision {revision}' if revision else 'no revision'}")
+    keep = " --keep" if revision else ""
+    return RolledBack(backup, revision, f"syntegra-db restore {shlex.quote(str(backup.path))}{keep}")
+
+
+def cost(target: str, url: URL) -> str:
+    """Return the tables that go with their rows, such as `clusters (6 rows)`.
+
+    Raises:
+        RevisionError: as `rollback`.
+    """
+    with connect(unpooled_engine(url)) as connection:
+        before = current_revision(connection)
+        return describe_losses(connection, lost_tables(before, resolve(target, before)))
+
+
+def resolve(target: str, before: str | None) -> str | None:
+    """Return the revision that `target` means to a database at `before`, None for `base`; it is an older one.
+
+    Raises:
+        RevisionError: it is not, or there is no such revision.
+    """
+    require_known(before)
+    known = [None, *revisions()]
+    place = known.index(before)
+    steps = STEPS.fullmatch(target)
+    if steps is not None:
+        return known[max(0, place - int(steps[1]))]
+    wanted = None if target == "base" else target
+    if wanted not in known:
+        raise RevisionError(f"There is no revision {target}. `alembic history` lists the revisions.")
+    if known.index(wanted) >= place:
+        raise RevisionError(
+            f"The database is at {f'revision {before}' if before else 'no revision'}, and {target} is not before it: "
+            "there is nothing to roll back. `syntegra-db status` shows where it stands."
+        )
+    return wanted
+
+
+def _hold(connection: Connection, before: str | None, revision: str | None, options: MigrationOptions) -> list[str]:
+    """Keep writers from the tables that go, and return these."""
+    sessions.prepare_transaction(connection)
+    going = sessions.tables_there(connection, lost_tables(before, revision))
+    sessions.lock_tables(connection, going, "SHARE ROW EXCLUSIVE", options)
+    return going
+
+
+def _prove(connection: Connection, backup: Backup, going: list[str]) -> None:
+    """Return if the file can be read to its end, and has as many rows as the tables that go."""
+    logger.info("Reading %s back", backup.path)
+    prove(backup)
+    for name, rows in sessions.count_rows(connection, going).items():
+        saved = backup.contents.tables[name].rows
+        if saved != rows:
+            raise BackupUnusable(
+                f"{backup.path} has {saved:,} rows of {name}, and the table has {rows:,}. Nothing was taken back; run "
+                "this again."
+            )

@@ -1,0 +1,175 @@
+"""Backups, putting them back, and going back to an older revision with one."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from syntegra_db.backup import Backup, Progress
+
+Output = Annotated[
+    Path | None,
+    typer.Option(dir_okay=False, help="File to write.  [default: backups/DATABASE-REVISION-TIME.dump]"),
+]
+
+
+def backup(output: Output = None) -> None:
+    """Save the rows of all tables and their revision, at one moment, while services go on writing."""
+    from syntegra_db.backup import create_backup
+    from syntegra_db.settings import database_url
+
+    with _progress("Saving") as report:
+        made = create_backup(database_url(), output, report=report)
+    typer.echo(f"{_summary(made)}: {made.path}")
+
+
+def backups(
+    folder: Annotated[
+        Path | None, typer.Argument(file_okay=False, help="Folder to look in.  [default: backups]")
+    ] = None,
+) -> None:
+    """List the backups that there are, after checking every byte of them."""
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    from syntegra_db.backup import FOLDER, read_seal, read_whole
+    from syntegra_db.backup.files import SUFFIX
+    from syntegra_db.errors import BackupUnusable
+
+    files = sorted((folder or FOLDER).glob(f"*{SUFFIX}"))
+    table = Table("File", "Revision", "Rows", "Size", "Checksum", box=None)
+    for file in files:
+        try:
+            made = read_seal(file)
+        except BackupUnusable:
+            table.add_row(str(file), "", "", decimal(file.stat().st_size), "none: cut short, or not a backup")
+            continue
+        try:
+            read_whole(file)
+            state = "right"
+        except BackupUnusable:
+            state = "wrong: damaged"
+        rows = "\n".join(f"{name} {counted.rows:,}" for name, counted in made.contents.tables.items())
+        table.add_row(str(file), made.contents.revision, rows, decimal(made.size), state)
+    if files:
+        Console().print(table)
+    else:
+        typer.echo(f"There is no backup in {folder or FOLDER}.")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="A backup, as `syntegra-db backups` lists them.")],
+    *,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put its rows in place of those that the tables hold.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave tables that hold rows as they are, and fill the others.")
+    ] = False,
+) -> None:
+    """Put the rows of a backup back, all or none; refuses where there are rows already."""
+    from syntegra_db import backup as backups
+    from syntegra_db.backup import Occupied
+    from syntegra_db.migrations.options import migration_options
+    from syntegra_db.settings import database_url, describe
+
+    if replace and keep:
+        raise typer.BadParameter("--replace and --keep exclude each other")
+    url = database_url()
+    occupied = Occupied.REPLACE if replace else Occupied.KEEP if keep else Occupied.REFUSE
+    with _progress("Restoring") as report:
+        done = backups.restore(file, url, occupied, options=migration_options(), report=report)
+    rows = sum(done.backup.contents.tables[name].rows for name in done.filled)
+    typer.echo(f"Restored {rows:,} rows to the {describe(url)}, at revision {done.backup.contents.revision}.")
+    if done.kept:
+        typer.echo(f"Left as they are, with rows of their own: {', '.join(done.kept)}.")
+
+
+def rollback(
+    revision: Annotated[str, typer.Argument(help="Revision to go back to, such as 002, or base.")],
+    output: Output = None,
+    *,
+    no_backup: Annotated[bool, typer.Option("--no-backup", help="Lose the rows of the tables that go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --no-backup: do not ask.")] = False,
+) -> None:
+    """Go back to an older revision after a backup that was read back and counted, and say how to restore it."""
+    from syntegra_db import backup as backups
+    from syntegra_db.migrations.options import migration_options
+    from syntegra_db.settings import database_url, describe
+
+    url, options = database_url(), migration_options()
+    if no_backup:
+        _roll_back_without_backup(revision, yes=yes)
+        return
+    with _progress("Saving") as report:
+        done = backups.rollback(revision, url, output, options=options, report=report)
+    typer.echo(f"{_summary(done.backup)}, read back and counted: {done.backup.path}")
+    typer.echo(f"The {describe(url)} is at {f'revision {done.revision}' if done.revision else 'no revision'}.")
+    typer.echo(f"To bring the rows back:\n  {done.restoring_command}")
+
+
+def _roll_back_without_backup(revision: str, *, yes: bool) -> None:
+    from syntegra_db.backup import cost
+    from syntegra_db.cli.migrate import downgrade
+    from syntegra_db.errors import RollbackNotConfirmed
+    from syntegra_db.settings import database_url, describe
+
+    url = database_url()
+    lost = cost(revision, url)
+    typer.echo(f"Without a backup, the {describe(url)} loses for good: {lost}.", err=True)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise RollbackNotConfirmed(
+                "There is no terminal to ask at, and nothing was changed. Leave out --no-backup, or add --yes."
+            )
+        if not typer.confirm("Go on?", err=True):
+            raise RollbackNotConfirmed("Nothing was changed. Leave out --no-backup to keep the rows in a file.")
+    downgrade(revision)
+
+
+def _summary(made: Backup) -> str:
+    from rich.filesize import decimal
+
+    contents = made.contents
+    return f"Saved {contents.rows:,} rows of {contents.database} at revision {contents.revision}, {decimal(made.size)}"
+
+
+@contextmanager
+def _progress(doing: str) -> Iterator[Callable[[Progress], None] | None]:
+    """Show a bar with rows and bytes at a terminal, and plain lines elsewhere."""
+    from syntegra_db.cli.progress import progress_on_stderr
+
+    if not sys.stderr.isatty():
+        with progress_on_stderr():
+            yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows, {task.fields[size]}"),
+    )
+    with Bar(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(doing, total=None, size="0 bytes")
+        yield lambda progress: _show(bar, task, progress)
+
+
+def _show(bar: Bar, task: TaskID, progress: Progress) -> None:
+    from rich.filesize import decimal
+
+    bar.update(task, completed=progress.rows, total=progress.total_rows, size=decimal(progress.bytes))

@@ -1,0 +1,208 @@
+"""What only a person can decide is asked for, with the rows that it is about; and answers are understood."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from adoption.handmade import dump, make, run
+
+from syntegra_db import adoption
+from syntegra_db.adoption.answers import parse_values
+from syntegra_db.adoption.conversions import conversion
+from syntegra_db.errors import DecisionNeeded
+
+if TYPE_CHECKING:
+    from servers import Database
+
+NO_CLIENT = "column processed_data.client_id"
+
+
+def decisions(database: Database, **answers: str) -> dict[str, adoption.Decision]:
+    timezone = answers.pop("timezone", None)
+    values = {name.replace("__", "."): value for name, value in answers.items()}
+    with database.engine.connect() as connection:
+        found = adoption.plan(connection, adoption.Answers(values, timezone)).decisions
+    return {decision.object: decision for decision in found}
+
+
+def test_required_column_that_is_missing(empty_database: Database) -> None:
+    make(empty_database, "first_two")
+    found = decisions(empty_database)
+    assert (found[NO_CLIENT].count, found[NO_CLIENT].ids) == (9, (10, 11, 12, 13, 14, 15, 16, 17, 18))
+    assert "--set processed_data.client_id=VALUE" in found[NO_CLIENT].advice
+    assert found["column data_sources.client_id"].ids == (5,)
+    before = dump(empty_database)
+    with pytest.raises(DecisionNeeded, match=r"processed_data.client_id is required and missing \(9 rows, id 10, 11,"):
+        adoption.apply(empty_database.url)
+    assert dump(empty_database) == before
+
+
+def test_answer_that_leaves_rows_without_a_value(empty_database: Database) -> None:
+    make(empty_database, "first_two")
+    found = decisions(empty_database, processed_data__client_id="nullif(source_id, 3)")
+    assert (found[NO_CLIENT].count, found[NO_CLIENT].ids) == (1, (12,))
+
+
+def test_column_that_is_missing_from_an_empty_table_needs_no_answer(empty_database: Database) -> None:
+    make(empty_database, "first_two")
+    run(empty_database, "DELETE FROM processed_data")
+    assert NO_CLIENT not in decisions(empty_database)
+
+
+def test_values_that_are_no_label_are_shown_by_id(empty_database: Database) -> None:
+    make(empty_database, "serial_ids")
+    run(empty_database, "UPDATE anomaly_log SET severity = 'fatal' WHERE id <= 12")
+    found = decisions(empty_database)["column anomaly_log.severity"]
+    assert (found.count, found.ids) == (12, tuple(range(1, 11)))
+    assert "none of low, medium, high, critical" in found.reason
+    assert "fatal" not in f"{found}"
+
+
+def test_rows_that_break_a_check(empty_database: Database) -> None:
+    make(empty_database, "serial_ids")
+    run(
+        empty_database,
+        "UPDATE kpi_summary SET kpi_value = 'NaN' WHERE id = 3",
+        "UPDATE clusters SET distance_to_centroid = -1 WHERE id IN (4, 5)",
+    )
+    found = decisions(empty_database)
+    assert found["constraint ck_kpi_summary_kpi_value_finite on kpi_summary"].ids == (3,)
+    assert found["constraint ck_clusters_distance_not_negative on clusters"].ids == (4, 5)
+
+
+def test_rows_whose_source_is_another_clients_or_gone(empty_database: Database) -> None:
+    make(empty_database, "half_run")
+    run(
+        empty_database,
+        "ALTER TABLE kpi_summary ALTER source_id TYPE integer",
+        "UPDATE kpi_summary SET source_id = 2 WHERE id = 1",
+        "UPDATE kpi_summary SET source_id = 77 WHERE id = 50",
+    )
+    assert decisions(empty_database)["constraint fk_kpi_summary_source on kpi_summary"].ids == (1, 50)
+
+
+def test_ids_that_rows_share(empty_database: Database) -> None:
+    make(empty_database, "first_two")
+    run(empty_database, "INSERT INTO processed_data (id, data) VALUES (10, '{}')")
+    found = decisions(empty_database)["constraint pk_processed_data on processed_data"]
+    assert (found.count, found.ids) == (2, (10, 10))
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("UPDATE data_sources SET config_json = '{path}' WHERE id = 2", "column data_sources.config_json"),
+        (
+            """ALTER TABLE data_sources ALTER name TYPE text;
+               UPDATE data_sources SET name = repeat('a', 256) WHERE id = 2""",
+            "column data_sources.name",
+        ),
+        (
+            """ALTER TABLE data_sources ALTER created_at TYPE timestamp;
+               UPDATE data_sources SET created_at = '2024-03-31 02:30' WHERE id = 2""",
+            "column data_sources.created_at",
+        ),
+    ],
+    ids=["no JSON", "too long", "hour that clocks skip"],
+)
+def test_values_that_the_type_cannot_hold(empty_database: Database, statement: str, named: str) -> None:
+    make(empty_database, "first_two")
+    run(
+        empty_database,
+        "ALTER TABLE data_sources ADD created_at timestamptz NOT NULL DEFAULT '2024-01-01'",
+        *statement.split(";"),
+    )
+    found = decisions(empty_database, timezone="Europe/Madrid", data_sources__client_id="2")
+    assert found[named].ids[:1] == (2,)
+
+
+def test_digits_that_double_precision_does_not_hold(empty_database: Database) -> None:
+    make(empty_database, "serial_ids")
+    run(empty_database, "UPDATE anomaly_log SET deviation = 0.12345678901234567891 WHERE id = 6")
+    assert decisions(empty_database)["column anomaly_log.deviation"].ids == (6,)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE UNIQUE INDEX once ON clusters (client_id, cluster_id)",
+        "ALTER TABLE clusters ADD CONSTRAINT once UNIQUE (client_id, cluster_id)",
+        "ALTER TABLE clusters ADD CONSTRAINT once CHECK (cluster_id < 1000)",
+    ],
+    ids=["unique index", "unique constraint", "check"],
+)
+def test_what_refuses_rows_of_the_models_is_left_to_a_person(empty_database: Database, statement: str) -> None:
+    make(empty_database, "other_names")
+    run(empty_database, statement)
+    (decision,) = decisions(empty_database).values()
+    assert "once" in decision.object
+    assert "DROP" in decision.advice
+    run(empty_database, decision.advice.removeprefix("Where nothing needs it: "))
+    assert decisions(empty_database) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "held"),
+    [
+        ("service", "service"),
+        ("2024-01-15", "2024-01-15"),
+        ("'it''s'", "it's"),
+        ("data::text", '{"total": 9.90}'),
+        ("CASE WHEN id > 10 THEN 'a:b' ELSE '100 %' END", "a:b"),
+        ("substr('x' || id, 1, 2)", "x1"),
+    ],
+)
+def test_answer_is_a_value_or_an_expression(empty_database: Database, value: str, held: str) -> None:
+    make(empty_database, "first_two")
+    values = {
+        "data_sources.client_id": "2",
+        "processed_data.client_id": "2",
+        "processed_data.source_type": value,
+    }
+    run(
+        empty_database,
+        "UPDATE data_sources SET client_id = 2",
+        "DELETE FROM processed_data WHERE source_type IS NOT NULL OR id < 14",
+    )
+    adoption.apply(empty_database.url, adoption.Answers(values), backup=False)
+    assert set(empty_database.query("SELECT source_type FROM processed_data")) == {(held,)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("processed_data.client_id", "seven(", "neither a value of type bigint nor an SQL expression"),
+        ("processed_data.client_id", "'x'", "neither a value of type bigint nor an SQL expression"),
+        ("processed_data.colour", "1", "no such column of revision 002"),
+        ("clients.id", "1", "no such column of revision 002"),
+        ("processed_data.source_id", "1", "may be empty"),
+    ],
+)
+def test_answer_that_is_none(empty_database: Database, name: str, value: str, complaint: str) -> None:
+    make(empty_database, "first_two")
+    with empty_database.engine.connect() as connection, pytest.raises(DecisionNeeded, match=complaint):
+        adoption.plan(connection, adoption.Answers({name: value}))
+
+
+def test_assignments_are_read() -> None:
+    assert parse_values(["a.b=7", "a.c=x = 'y'"]) == {"a.b": "7", "a.c": "x = 'y'"}
+    for wrong in ("a.b", "a.b=", "b=7"):
+        with pytest.raises(DecisionNeeded, match=r"TABLE\.COLUMN=VALUE"):
+            parse_values([wrong])
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ("uuid", "bigint"),
+        ("numeric", "bigint"),
+        ("double precision[]", "vector(384)"),
+        ("integer", "jsonb"),
+        ("boolean", "character varying(50)"),
+        ("text", "timestamp with time zone"),
+        ("integer", "level"),
+    ],
+)
+def test_types_without_a_conversion_that_keeps_every_value(found: str, expected: str) -> None:
+    assert conversion(found, expected, {"level": ("low", "high")}, "UTC") is None

@@ -1,0 +1,209 @@
+"""Databases that cannot be adopted are refused with the reason, and left as they are, byte for byte."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from adoption.handmade import dump, make, run
+from commands import run as run_command
+
+from servers import Database
+from syntegra_db import adoption
+from syntegra_db.errors import AdoptionRefused, DatabaseAhead, ExtensionUnavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from servers import Server
+
+SERIAL, NAMED = "serial_ids", "other_names"
+# What is done to which database, and what the refusal says.
+REFUSED = {
+    "history of the application": (
+        SERIAL,
+        ["CREATE TABLE alembic_version (version_num text)", "INSERT INTO alembic_version VALUES ('a81c2f')"],
+        r"alembic_version says a81c2f, .* cannot share one version table.*version_table='application_version'",
+    ),
+    "view on a column that has to change": (
+        SERIAL,
+        ["CREATE VIEW kpi_report AS SELECT client_id, kpi_value FROM kpi_summary"],
+        r"view kpi_report depends on column kpi_summary.kpi_value, which is double precision and has to become numeric",
+    ),
+    "materialized view": (
+        SERIAL,
+        ["CREATE MATERIALIZED VIEW per_client AS SELECT client_id, count(*) FROM clusters GROUP BY 1"],
+        r"materialized view per_client depends on column clusters.client_id",
+    ),
+    "generated column": (
+        SERIAL,
+        ["ALTER TABLE clusters ADD near boolean GENERATED ALWAYS AS (distance_to_centroid < 1) STORED"],
+        r"column near of table clusters depends on column clusters.distance_to_centroid",
+    ),
+    "partitioned table": (
+        NAMED,
+        [
+            "DROP TABLE clusters",
+            "CREATE TABLE clusters (id bigint, client_id bigint) PARTITION BY HASH (client_id)",
+            "CREATE TABLE clusters_0 PARTITION OF clusters FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+        ],
+        r"clusters is a partitioned table",
+    ),
+    "foreign table": (
+        NAMED,
+        [
+            "DROP TABLE clusters",
+            "CREATE FOREIGN DATA WRAPPER elsewhere",
+            "CREATE SERVER elsewhere FOREIGN DATA WRAPPER elsewhere",
+            "CREATE FOREIGN TABLE clusters (id bigint, client_id bigint) SERVER elsewhere",
+        ],
+        r"clusters is a foreign table",
+    ),
+    "inherited table": (
+        NAMED,
+        ["CREATE TABLE old_clusters () INHERITS (clusters)"],
+        r"table clusters has heirs \(old_clusters\)",
+    ),
+    "view in place of a table": (
+        NAMED,
+        ["ALTER TABLE clusters RENAME TO groups", "CREATE VIEW clusters AS SELECT * FROM groups"],
+        r"clusters is a view",
+    ),
+    "another primary key": (
+        NAMED,
+        ["ALTER TABLE clusters DROP CONSTRAINT clusters_pkey, ADD PRIMARY KEY (client_id, cluster_id)"],
+        r"the primary key of table clusters is \(client_id, cluster_id\) and not \(id\)",
+    ),
+    "no id": (
+        NAMED,
+        ["ALTER TABLE clusters DROP COLUMN id"],
+        r"table clusters has no column id",
+    ),
+    "ids that are no numbers": (
+        NAMED,
+        [
+            "ALTER TABLE clusters ALTER id DROP DEFAULT, ALTER id TYPE uuid USING md5(id::text)::uuid",
+            "ALTER TABLE clusters ALTER id SET DEFAULT gen_random_uuid()",
+        ],
+        r"column clusters.id is uuid, and no conversion to bigint keeps every value",
+    ),
+    "trigger": (
+        NAMED,
+        [
+            """CREATE TRIGGER touch BEFORE UPDATE ON clusters FOR EACH ROW
+               EXECUTE FUNCTION suppress_redundant_updates_trigger()""",
+        ],
+        r"trigger touch on clusters acts on rows unasked; where it is not needed: DROP TRIGGER touch ON clusters",
+    ),
+    "row-level security": (
+        NAMED,
+        ["ALTER TABLE clusters ENABLE ROW LEVEL SECURITY"],
+        r"table clusters has row-level security",
+    ),
+    "foreign key that another type breaks": (
+        SERIAL,
+        [
+            "CREATE TABLE levels (name varchar(20) PRIMARY KEY)",
+            "INSERT INTO levels VALUES ('high')",
+            "ALTER TABLE anomaly_log ADD CONSTRAINT of_level FOREIGN KEY (severity) REFERENCES levels",
+        ],
+        r"foreign key of_level of anomaly_log to levels depends on the type of column anomaly_log.severity",
+    ),
+    "type that the application uses too": (
+        "times_without_zone",
+        ["CREATE TABLE alarms (severity anomaly_severity)"],
+        r"type anomaly_severity has other labels, and column alarms.severity of the application uses it too",
+    ),
+    "extension out of reach": (
+        NAMED,
+        ["CREATE SCHEMA extensions", "ALTER EXTENSION vector SET SCHEMA extensions"],
+        r"in schema extensions, which is not on the search_path",
+    ),
+}
+
+
+def read_plan(database: Database, answers: adoption.Answers | None = None) -> adoption.Plan:
+    with database.engine.connect() as connection:
+        return adoption.plan(connection, answers)
+
+
+@pytest.mark.parametrize(("base", "statements", "reason"), REFUSED.values(), ids=REFUSED)
+def test_it_is_refused_with_the_reason_and_left_untouched(
+    empty_database: Database, base: str, statements: list[str], reason: str
+) -> None:
+    make(empty_database, base)
+    run(empty_database, *statements)
+    before = dump(empty_database)
+    with pytest.raises(AdoptionRefused, match=reason):
+        read_plan(empty_database)
+    with pytest.raises(AdoptionRefused, match=reason):
+        adoption.apply(empty_database.url)
+    assert dump(empty_database) == before
+
+
+def test_the_command_refuses_in_one_line(empty_database: Database, tmp_path: Path) -> None:
+    base, statements, _ = REFUSED["view on a column that has to change"]
+    make(empty_database, base)
+    run(empty_database, *statements)
+    before = dump(empty_database)
+    for arguments in ((), ("--apply",)):
+        result = run_command("syntegra-db", "adopt", *arguments, url=empty_database.environment_url, cwd=tmp_path)
+        assert (result.returncode, result.stderr.count("\n")) == (23, 1), result.stderr
+        assert "view kpi_report" in result.stderr
+    assert dump(empty_database) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_reasons_are_told_at_once(empty_database: Database) -> None:
+    make(empty_database, NAMED)
+    for name in ("trigger", "another primary key"):
+        run(empty_database, *REFUSED[name][1])
+    with pytest.raises(AdoptionRefused, match=r"the primary key of table clusters.*trigger touch on clusters"):
+        read_plan(empty_database)
+
+
+def test_who_does_not_own_the_tables_is_told_who_does(server: Server, empty_database: Database) -> None:
+    make(empty_database, NAMED)
+    before = dump(empty_database)
+    with server.role("syntegra_test_guest") as guest:
+        with empty_database.connect() as connection:
+            owner = connection.info.user
+        with pytest.raises(AdoptionRefused) as refused:
+            adoption.apply(empty_database.url_as(guest))
+        assert "role syntegra_test_guest may not create anything in schema public" in str(refused.value)
+        assert f"not the owner of table clusters, which {owner} is" in str(refused.value)
+    assert dump(empty_database) == before
+
+
+def test_an_extension_that_the_role_may_not_create_is_left_to_an_administrator(
+    server: Server, empty_database: Database
+) -> None:
+    with server.role("syntegra_test_maker") as maker:
+        run(empty_database, f"GRANT CREATE ON SCHEMA public TO {maker}")
+        theirs = Database(empty_database.url_as(maker))
+        make(theirs, "half_run")
+        before = dump(empty_database)
+        with pytest.raises(ExtensionUnavailable, match=r"CREATE EXTENSION vector; Nothing was changed"):
+            adoption.apply(theirs.url, backup=False)
+        assert dump(empty_database) == before
+        run(empty_database, "CREATE EXTENSION vector")
+        assert adoption.apply(theirs.url, backup=False).plan.revision == "003"
+        run(empty_database, f"DROP OWNED BY {maker}")
+
+
+def test_without_a_table_of_ours_there_is_nothing_to_adopt(empty_database: Database) -> None:
+    run(empty_database, "CREATE TABLE clients (id serial PRIMARY KEY)")
+    with pytest.raises(AdoptionRefused, match=r"nothing to adopt.*syntegra-db upgrade"):
+        read_plan(empty_database)
+
+
+def test_a_newer_revision_is_not_taken_for_another_history(database: Database) -> None:
+    run(database, "UPDATE alembic_version SET version_num = '999'")
+    with pytest.raises(DatabaseAhead, match="999"):
+        read_plan(database)
+
+
+def test_a_zone_that_the_server_does_not_know(empty_database: Database) -> None:
+    make(empty_database, NAMED)
+    with pytest.raises(AdoptionRefused, match="no time zone Atlantis/Capital"):
+        read_plan(empty_database, adoption.Answers(timezone="Atlantis/Capital"))
