@@ -6,10 +6,14 @@ COMPOSE ?= $(or $(shell docker compose version >/dev/null 2>&1 && echo docker co
 SYNTEGRA_DB = $(VENV)/bin/syntegra-db
 ENVIRONMENT = $(if $(filter .venv,$(VENV)),.venv/installed)
 
+# Each with a server of its own; with more, tests that watch a clock would watch the others.
+TWO_AT_ONCE = --numprocesses 2 --dist loadfile
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 local-stop up down psql \
+.PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 backup backups restore \
+  local-stop up down psql \
   logs test test-all lint format sql manifests docs build clean
 
 help: ## Show this list
@@ -45,8 +49,19 @@ migrate-003: $(ENVIRONMENT) ## Apply revision 003, and those before it that are 
 verify-analytics-tables: $(ENVIRONMENT) ## Compare the analytics tables with what revision 003 makes
 	@$(SYNTEGRA_DB) psql -f scripts/verify_analytics_tables.sql
 
-rollback-003: $(ENVIRONMENT) ## Take revision 003 back; the rows of the analytics tables are lost
-	@$(SYNTEGRA_DB) downgrade 002
+rollback-003: $(ENVIRONMENT) ## Take revision 003 back after a backup, and say how to restore its rows
+	@$(SYNTEGRA_DB) rollback 002
+
+##@ Backups, in backups/
+
+backup: $(ENVIRONMENT) ## Save the rows of all tables and their revision
+	@$(SYNTEGRA_DB) backup
+
+backups: $(ENVIRONMENT) ## List them, and check every byte
+	@$(SYNTEGRA_DB) backups
+
+restore: $(ENVIRONMENT) ## Restore FILE=…; where tables hold rows, with OPTION=--replace or OPTION=--keep
+	@$(SYNTEGRA_DB) restore '$(or $(FILE),$(error Name the file: make restore FILE=backups/…))' $(OPTION)
 
 ##@ PostgreSQL in Docker
 
@@ -94,9 +109,9 @@ test: $(ENVIRONMENT) ## Run the tests on an embedded PostgreSQL 18
 	@$(VENV)/bin/pytest
 
 test-all: $(ENVIRONMENT) ## Run them on embedded PostgreSQL 16, embedded 18, and Docker
-	@$(VENV)/bin/pytest --postgres 16
-	@$(VENV)/bin/pytest --postgres 18
-	@$(VENV)/bin/pytest --database docker
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 -m 'not docker'
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 -m 'not docker'
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --database docker
 
 lint: $(ENVIRONMENT) ## Run ruff and mypy
 	@$(VENV)/bin/ruff check

@@ -1,0 +1,108 @@
+"""Rows for every table, made in the server, and what must be the same after a backup and a restore."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from servers import Database
+
+DIMENSIONS = 384
+TABLES = (
+    "data_sources",
+    "processed_data",
+    "kpi_summary",
+    "text_summary",
+    "trend_signals",
+    "clusters",
+    "anomaly_log",
+)
+# Of all rows, this share goes to each table; texts have embeddings.
+SHARES = {
+    "data_sources": 0.01,
+    "processed_data": 0.29,
+    "kpi_summary": 0.25,
+    "text_summary": 0.1,
+    "trend_signals": 0.1,
+    "clusters": 0.1,
+    "anomaly_log": 0.15,
+}
+# Vectors that lie around a hundred directions, as those of texts do: the sum of two of a few random ones.
+DIRECTIONS = """
+    CREATE TEMPORARY TABLE directions AS
+    SELECT number, array_agg(random() - 0.5)::vector(384) AS direction
+    FROM generate_series(0, 99) AS number, generate_series(1, 384) GROUP BY number
+"""
+NOISES = """
+    CREATE TEMPORARY TABLE noises AS
+    SELECT number, array_agg((random() - 0.5) * 0.5)::vector(384) AS noise
+    FROM generate_series(0, 999) AS number, generate_series(1, 384) GROUP BY number
+"""
+STATEMENTS = {
+    "data_sources": """
+        INSERT INTO data_sources (client_id, name, type, config_json)
+        SELECT n % 10, 'till "' || n || '"', E'a\\\\b\\tc', jsonb_build_object('path', E'\\\\.\\n', 'n', n)
+        FROM generate_series(1, {rows}) AS n
+    """,
+    "processed_data": """
+        INSERT INTO processed_data (client_id, source_id, source_type, data)
+        SELECT n % 10, CASE WHEN n % 3 = 0 THEN source_id END, 'retail',
+               jsonb_build_object('total', n / 7.0, 'text', md5(n::text))
+        FROM generate_series(1, {rows}) AS n
+        JOIN (SELECT client_id, min(id) AS source_id FROM data_sources GROUP BY client_id) AS sources
+          ON client_id = n % 10
+    """,
+    "kpi_summary": """
+        INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end)
+        SELECT n % 10, 'kpi_' || n % 50, n / 3.0, now() - n * interval '1 minute', now()
+        FROM generate_series(1, {rows}) AS n
+    """,
+    "text_summary": """
+        INSERT INTO text_summary (client_id, text_field, sentiment, sentiment_score, keywords, embedding)
+        SELECT n % 10, E'\\\\.\\n' || md5(n::text), NULLIF(n % 3, 0), random(), to_jsonb(ARRAY['k' || n % 1000]),
+               direction + noise
+        FROM generate_series(1, {rows}) AS n
+        JOIN directions ON directions.number = n % 100 JOIN noises ON noises.number = n / 100 % 1000
+    """,
+    "trend_signals": """
+        INSERT INTO trend_signals (sector, term, period_start, period_end, frequency, delta_pct, status)
+        SELECT 'sector ' || n % 20, 'ñandú ' || n, now(), now(), n, random(), 'emergent'
+        FROM generate_series(1, {rows}) AS n
+    """,
+    "clusters": """
+        INSERT INTO clusters (client_id, cluster_id, features_json, silhouette_score)
+        SELECT n, n % 7, jsonb_build_object('f', n % 100), 0.1 FROM generate_series(1, {rows}) AS n
+    """,
+    "anomaly_log": """
+        INSERT INTO anomaly_log (client_id, kpi_name, value, severity)
+        SELECT n % 10, 'kpi_' || n % 50, -n, 'critical' FROM generate_series(1, {rows}) AS n
+    """,
+}
+
+
+def fill(database: Database, rows: int) -> None:
+    """Put `rows` rows into the tables, and leave gaps in the ids and at their ends."""
+    with database.connect() as connection:
+        connection.execute("SET client_min_messages = warning")
+        connection.execute(DIRECTIONS)
+        connection.execute(NOISES)
+        for table, share in SHARES.items():
+            connection.execute(STATEMENTS[table].replace("{rows}", str(max(1, round(rows * share)))).encode())
+        connection.execute("SELECT nextval('kpi_summary_id_seq'), nextval('kpi_summary_id_seq')")
+
+
+def content(database: Database, *tables: str) -> dict[str, Any]:
+    """What must be the same: per table its rows, their checksum and where its sequence stands."""
+    query = sql.SQL(
+        "SELECT count(*), sum(hashtextextended(t::text, 0)), (SELECT (last_value, is_called)::text FROM {sequence})"
+        " FROM {table} AS t"
+    )
+    with database.connect() as connection:
+        return {
+            name: connection.execute(
+                query.format(table=sql.Identifier(name), sequence=sql.Identifier(f"{name}_id_seq"))
+            ).fetchone()
+            for name in tables or TABLES
+        }

@@ -1,0 +1,287 @@
+"""What can go wrong around a backup: a clear error, nothing changed, nothing half-written under a final name."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from backup.filling import content, fill
+from commands import PROGRAMS, run
+
+from syntegra_db import client_programs, local
+from syntegra_db.backup import Occupied, create_backup, read_seal, read_whole, restore
+from syntegra_db.backup.seal import FOOTER_BYTES, seal
+from syntegra_db.connecting import conninfo
+from syntegra_db.errors import BackupDoesNotFit, BackupFailed, BackupUnusable, ProgramMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servers import Database
+
+ROWS = 20_000
+EMBEDDED = local.program_folder(18)
+BACKUP_SESSIONS = "SELECT FROM pg_stat_activity WHERE application_name ~ '^syntegra_db (backup|restore)'"
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    fill(database, ROWS)
+    return database
+
+
+@pytest.fixture
+def saved(filled: Database) -> Path:
+    return create_backup(filled.url).path
+
+
+def wait_until_alone(database: Database) -> None:
+    deadline = time.monotonic() + 60
+    while database.query(BACKUP_SESSIONS):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@contextmanager
+def tmpfs(folder: Path, options: str) -> Iterator[Path]:
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a tmpfs")
+
+
+@needs_root
+def test_a_full_disk(filled: Database, tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "small", "size=1m") as folder:
+        with pytest.raises(BackupFailed, match="No space left on device"):
+            create_backup(filled.url, folder / "x.dump")
+        assert list(folder.iterdir()) == []
+
+
+@needs_root
+def test_a_disk_that_is_full_at_the_seal(database: Database, tmp_path: Path) -> None:
+    size = create_backup(database.url).size
+    with tmpfs(tmp_path / "small", "size=64k") as folder:
+        (folder / "ballast").write_bytes(bytes(65536 - (size - 200) // 4096 * 4096))
+        with pytest.raises(BackupFailed, match="No space left on device"):
+            create_backup(database.url, folder / "x.dump")
+        assert [file.name for file in folder.iterdir()] == ["ballast"]
+
+
+@needs_root
+def test_a_read_only_folder(filled: Database, tmp_path: Path) -> None:
+    read_only = pytest.raises(BackupFailed, match=r"Read-only file system.*--output")
+    with tmpfs(tmp_path / "fixed", "ro") as folder, read_only:
+        create_backup(filled.url, folder / "x.dump")
+
+
+def test_a_folder_that_is_not_there(filled: Database) -> None:
+    with pytest.raises(BackupFailed, match="No such file or directory"):
+        create_backup(filled.url, Path("nowhere/x.dump"))
+
+
+def test_killed_during_a_backup_no_half_file_has_a_name_and_the_next_one_cleans_up(filled: Database) -> None:
+    moments = random.Random(1)
+    left = 0
+    for _ in range(8):
+        process = subprocess.Popen(
+            [str(PROGRAMS / "syntegra-db"), "backup"],
+            env={**os.environ, "DATABASE_URL": filled.environment_url},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(moments.uniform(0.5, 2))
+        process.kill()
+        process.wait()
+        left += len(unfinished())
+        for complete in Path("backups").glob("*.dump"):
+            read_whole(complete)
+    wait_until_alone(filled)
+    create_backup(filled.url, Path("backups/last.dump"))
+    assert left
+    assert unfinished() == []
+
+
+def unfinished() -> list[Path]:
+    return list(Path("backups").glob(".*"))
+
+
+def test_a_file_that_another_backup_is_writing_is_left_alone(filled: Database) -> None:
+    from syntegra_db.backup.files import complete_file
+
+    with complete_file(Path("backups/slow.dump")) as file:
+        create_backup(filled.url)
+        assert Path(file.name).exists()
+    assert Path("backups/slow.dump").exists()
+
+
+def test_killed_during_a_restore_the_rows_are_the_old_ones_or_the_new(filled: Database, saved: Path) -> None:
+    new = content(filled)
+    filled.execute("DELETE FROM clusters WHERE id > 5; UPDATE kpi_summary SET kpi_value = 1")
+    old = content(filled)
+    moments = random.Random(2)
+    killed = 0
+    for _ in range(8):
+        process = subprocess.Popen(
+            [str(PROGRAMS / "syntegra-db"), "restore", str(saved), "--replace"],
+            env={**os.environ, "DATABASE_URL": filled.environment_url},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(moments.uniform(0.5, 2))
+        process.kill()
+        killed += process.wait() == -9
+        wait_until_alone(filled)
+        assert content(filled) in (old, new)
+    assert killed
+    restore(saved, filled.url, Occupied.REPLACE)
+    assert content(filled) == new
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
+def test_a_truncated_file(filled: Database, saved: Path, share: float) -> None:
+    before = content(filled)
+    os.truncate(saved, int(saved.stat().st_size * share))
+    with pytest.raises(BackupUnusable, match="cut short, or another program made it"):
+        restore(saved, filled.url, Occupied.REPLACE)
+    assert content(filled) == before
+
+
+def test_one_flipped_byte_anywhere(filled: Database, saved: Path) -> None:
+    before = content(filled)
+    whole = saved.read_bytes()
+    moments = random.Random(3)
+    ends = [*range(1, FOOTER_BYTES + 1), *(FOOTER_BYTES + moments.randrange(400) for _ in range(20))]
+    places = [0, 4, 11, *(moments.randrange(len(whole)) for _ in range(20)), *(len(whole) - end for end in ends)]
+    for place in places:
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << moments.randrange(8)
+        saved.write_bytes(flipped)
+        with pytest.raises(BackupUnusable):
+            restore(saved, filled.url, Occupied.REPLACE)
+    assert content(filled) == before
+
+
+def test_a_dump_of_another_program(filled: Database, tmp_path: Path) -> None:
+    dump = tmp_path / "foreign.dump"
+    subprocess.run([str(EMBEDDED / "pg_dump"), "-Fc", "-f", str(dump), conninfo(filled.url)], check=True)
+    with pytest.raises(BackupUnusable, match="another program made it"):
+        restore(dump, filled.url, Occupied.REPLACE)
+
+
+def test_a_file_of_a_newer_revision(filled: Database, saved: Path, tmp_path: Path) -> None:
+    newer = sealed_again(saved, tmp_path / "newer.dump", revision="004")
+    with pytest.raises(BackupDoesNotFit, match="is of revision 004, which this package does not know"):
+        restore(newer, filled.url, Occupied.REPLACE)
+
+
+def test_a_file_with_fewer_rows_than_it_says_changes_nothing(filled: Database, saved: Path, tmp_path: Path) -> None:
+    before = content(filled)
+    tables = read_seal(saved).contents.tables
+    wrong = {**tables, "clusters": replace(tables["clusters"], rows=7)}
+    with pytest.raises(Exception, match="rows for clusters instead of 7"):
+        restore(sealed_again(saved, tmp_path / "wrong.dump", tables=wrong), filled.url, Occupied.REPLACE)
+    assert content(filled) == before
+
+
+def sealed_again(saved: Path, path: Path, **changes: Any) -> Path:
+    """The backup with another seal, as another version of the package might have made it."""
+    backup = read_seal(saved)
+    whole = saved.read_bytes()
+    length = int(whole[-FOOTER_BYTES:].split()[3])
+    path.write_bytes(whole[: -FOOTER_BYTES - length])
+    with path.open("r+b") as file:
+        seal(file, replace(backup.contents, **changes))
+    return path
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Let these folders be all where PostgreSQL's programs are."""
+    monkeypatch.setattr(client_programs, "_paths", lambda name: (folder / name for folder in folders))
+    monkeypatch.setattr(client_programs, "COMPOSE", ())
+
+
+def test_without_pg_dump(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch)
+    with pytest.raises(ProgramMissing, match=r"pg_dump of PostgreSQL .* none was found.*apt-get install"):
+        create_backup(filled.url)
+    assert not Path("backups").exists()
+
+
+def test_with_an_older_pg_dump(filled: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with filled.connect() as connection:
+        server = connection.info.server_version // 10_000
+    older = local.program_folder(16)
+    if server <= 16:
+        older = tmp_path
+        (older / "pg_dump").write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 15.9'")
+        (older / "pg_dump").chmod(0o755)
+    only(monkeypatch, older)
+    with pytest.raises(ProgramMissing, match=rf"PostgreSQL {server} or newer is needed, and those .* older: 1[56] \("):
+        create_backup(filled.url)
+    assert not Path("backups").exists()
+
+
+def test_with_an_older_pg_restore_than_made_it(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, local.program_folder(18))
+    saved = create_backup(filled.url).path
+    only(monkeypatch, local.program_folder(16))
+    with pytest.raises(ProgramMissing, match="pg_restore of PostgreSQL 18 or newer"):
+        restore(saved, filled.url, Occupied.REPLACE)
+
+
+def test_a_role_that_may_not_read_is_told_so(server_role: str, filled: Database) -> None:
+    with pytest.raises(BackupFailed, match="permission denied for table"):
+        create_backup(filled.url_as(server_role))
+    assert not Path("backups").exists() or not list(Path("backups").iterdir())
+
+
+@pytest.fixture
+def server_role(filled: Database) -> Iterator[str]:
+    filled.execute("DROP ROLE IF EXISTS syntegra_stranger")
+    filled.execute("CREATE ROLE syntegra_stranger LOGIN PASSWORD 'p%40@:/ w''ord%'")
+    filled.execute("GRANT SELECT ON alembic_version TO syntegra_stranger")
+    yield "syntegra_stranger"
+    filled.execute("DROP OWNED BY syntegra_stranger; DROP ROLE syntegra_stranger")
+
+
+def test_in_the_container_when_it_is_nowhere_else(
+    filled: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`docker` is played by a script that runs the embedded programs; the database is reached by the variables."""
+    before = content(filled)
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(f'#!/bin/sh\nshift 4\nprogram=$1\nshift\nexec {EMBEDDED}/$program "$@"\n')
+    docker.chmod(0o755)
+    host = filled.url.host or str(filled.url.query["host"])
+    monkeypatch.setenv("PATH", f"{docker.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("PGHOST", host)
+    monkeypatch.setenv("PGPORT", str(filled.url.port or filled.url.query.get("port", 5432)))
+    monkeypatch.setattr(client_programs, "_paths", lambda _: iter(()))
+    monkeypatch.setattr(client_programs, "LOCAL_HOSTS", {filled.url.host})
+    saved = create_backup(filled.url).path
+    restore(saved, filled.url, Occupied.REPLACE)
+    assert content(filled) == before
+
+
+def test_the_command_ends_with_one_line(filled: Database, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.dump"
+    broken.write_bytes(b"PGDMP")
+    result = run("syntegra-db", "restore", str(broken), url=filled.environment_url)
+    assert (result.returncode, result.stderr.count("\n")) == (18, 1), result.stderr
+    result = run("syntegra-db", "backup", "--output", "/nowhere/x.dump", url=filled.environment_url)
+    assert result.returncode == 17
+    assert result.stderr.splitlines()[-1].startswith("Error: No backup in /nowhere/x.dump: No such file or directory.")

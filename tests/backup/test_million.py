@@ -1,0 +1,66 @@
+"""A million rows, taken away by a rollback and brought back by the line that it ends with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from backup.filling import content, fill
+
+from syntegra_db import migrations
+from syntegra_db.backup import Occupied, restore, rollback
+from syntegra_db.catalog import verify
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from servers import Database
+
+ROWS = 1_000_000
+NEIGHBOURS = 10
+QUERIES = 50
+TOLERANCE = 0.02
+INDEX = "idx_text_summary_embedding"
+NEAREST = "SELECT id FROM text_summary ORDER BY embedding <=> %s LIMIT %s"
+
+
+def test_rollback_and_restore_bring_back_the_same_rows_sequences_and_recall(database: Database) -> None:
+    fill(database, ROWS)
+    before = content(database)
+    assert sum(row[0] for row in before.values()) == ROWS
+    assert before["text_summary"][0] == ROWS // 10
+    done = rollback("002", database.url)
+    restore(done.backup.path, database.url, Occupied.KEEP)
+    assert content(database) == before
+    with database.engine.connect() as connection:
+        assert migrations.current_revision(connection) == "003"
+        assert verify(connection) == []
+    with database.connect() as connection:
+        # A generic plan may stop using the index.
+        connection.prepare_threshold = None
+        queries = [
+            row[0]
+            for row in connection.execute(
+                "SELECT embedding FROM text_summary ORDER BY hashint8(id) LIMIT %s", (QUERIES,)
+            )
+        ]
+        exact = search(connection, queries, "Seq Scan")
+        restored = recall(search(connection, queries, INDEX), exact)
+        connection.execute("SET maintenance_work_mem = '256MB'; REINDEX INDEX idx_text_summary_embedding")
+        fresh = recall(search(connection, queries, INDEX), exact)
+    assert fresh > 0.5
+    assert abs(restored - fresh) <= TOLERANCE
+
+
+def search(connection: psycopg.Connection[Any], queries: list[str], plan: str) -> list[set[int]]:
+    """The nearest neighbours of each query, by a plan that shows `plan`."""
+    by_index = "on" if plan == INDEX else "off"
+    connection.execute(
+        f"SET ivfflat.probes = 5; SET enable_indexscan = {by_index}; SET max_parallel_workers_per_gather = 0"
+    )
+    explained = connection.execute("EXPLAIN (FORMAT JSON) " + NEAREST, (queries[0], NEIGHBOURS)).fetchone()
+    assert plan in str(explained)
+    return [{row[0] for row in connection.execute(NEAREST, (query, NEIGHBOURS))} for query in queries]
+
+
+def recall(found: list[set[int]], exact: list[set[int]]) -> float:
+    return sum(len(one & other) for one, other in zip(found, exact, strict=True)) / (QUERIES * NEIGHBOURS)

@@ -1,0 +1,189 @@
+"""Putting rows back: all or none, and only where none are lost by it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from backup.filling import content, fill
+from commands import run, succeed
+
+from syntegra_db import migrations
+from syntegra_db.backup import Occupied, create_backup, restore
+from syntegra_db.catalog import verify
+from syntegra_db.errors import BackupDoesNotFit, LockNotObtained, RestoreFailed, TablesHoldRows
+from syntegra_db.migrations import lock
+from syntegra_db.migrations.options import MigrationOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from servers import Database, Server
+
+ROWS = 2_000
+SOURCE = "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'till', 'simple_csv')"
+IMPATIENT = MigrationOptions(lock_timeout=0.1, lock_patience=0.5, migrator_patience=0.5)
+
+
+@pytest.fixture
+def saved(database: Database) -> Path:
+    """A backup of `database`, which is filled."""
+    fill(database, ROWS)
+    return create_backup(database.url).path
+
+
+def revision(database: Database) -> str | None:
+    with database.engine.connect() as connection:
+        return migrations.current_revision(connection)
+
+
+def test_into_an_empty_database_brings_schema_rows_and_sequences(
+    database: Database, empty_database: Database, saved: Path
+) -> None:
+    restore(saved, empty_database.url)
+    assert content(empty_database) == content(database)
+    with empty_database.engine.connect() as connection:
+        assert verify(connection) == []
+    assert empty_database.query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
+
+
+def test_new_ids_follow_the_highest(empty_database: Database, saved: Path) -> None:
+    restore(saved, empty_database.url)
+    empty_database.execute(SOURCE)
+    assert empty_database.query("SELECT max(id), count(*) FROM data_sources") == [(21, 21)]
+
+
+def test_the_statistics_and_the_vector_index_are_of_the_data(empty_database: Database, saved: Path) -> None:
+    restore(saved, empty_database.url)
+    assert empty_database.query("SELECT reltuples FROM pg_class WHERE relname = 'text_summary'") == [(200,)]
+    status = succeed("syntegra-db", "status", "--json", url=empty_database.environment_url)
+    assert '"vector_index_trained": true' in status
+
+
+def test_a_vector_index_of_another_kind_stays_of_that_kind(database: Database, saved: Path) -> None:
+    database.execute(
+        "DROP INDEX idx_text_summary_embedding;"
+        "CREATE INDEX idx_text_summary_embedding ON text_summary USING ivfflat (embedding vector_cosine_ops)"
+        " WITH (lists = 7);"
+        "CREATE INDEX theirs ON text_summary USING hnsw (embedding vector_l2_ops) WHERE client_id > 3"
+    )
+    index = "SELECT indexdef FROM pg_indexes WHERE tablename = 'text_summary' ORDER BY indexname"
+    before = database.query(index)
+    restore(saved, database.url, Occupied.REPLACE)
+    assert database.query(index) == before
+
+
+def test_tables_with_rows_are_refused_and_untouched(database: Database, saved: Path) -> None:
+    before = content(database)
+    with pytest.raises(TablesHoldRows, match=r"data_sources, processed_data, .*--replace .*--keep"):
+        restore(saved, database.url)
+    assert content(database) == before
+
+
+def test_replace_puts_the_files_rows_in_place_of_theirs(database: Database, saved: Path) -> None:
+    before = content(database)
+    database.execute("DELETE FROM kpi_summary; UPDATE clusters SET cluster_id = 99;")
+    restore(saved, database.url, Occupied.REPLACE)
+    assert content(database) == before
+
+
+def test_replace_never_gives_an_id_out_twice(database: Database, saved: Path) -> None:
+    database.execute(SOURCE)
+    (given,) = database.query("SELECT max(id) FROM data_sources")
+    restore(saved, database.url, Occupied.REPLACE)
+    database.execute(SOURCE)
+    assert database.query("SELECT max(id) FROM data_sources") > [given]
+
+
+def test_keep_leaves_tables_with_rows_and_fills_the_others(database: Database, saved: Path) -> None:
+    before = content(database)
+    database.execute("TRUNCATE kpi_summary")
+    database.execute(SOURCE)
+    done = restore(saved, database.url, Occupied.KEEP)
+    assert done.filled == ["kpi_summary"]
+    assert "data_sources" in done.kept
+    assert content(database, "kpi_summary")["kpi_summary"] == before["kpi_summary"]
+    assert database.query("SELECT count(*) FROM data_sources") == [(21,)]
+
+
+def test_a_table_that_another_one_points_at_is_not_emptied(database: Database, saved: Path) -> None:
+    database.execute("CREATE TABLE invoices (source_id bigint REFERENCES data_sources)")
+    before = content(database)
+    with pytest.raises(RestoreFailed, match="cannot truncate a table referenced in a foreign key constraint"):
+        restore(saved, database.url, Occupied.REPLACE)
+    assert content(database) == before
+
+
+def test_what_fails_half_way_leaves_rows_and_revision_as_they_were(database: Database, saved: Path) -> None:
+    migrations.downgrade("002", database.url)
+    database.execute(
+        "TRUNCATE data_sources CASCADE;" + SOURCE + ";"
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF NEW.id > 400 THEN"
+        " RAISE 'no such row, please'; END IF; RETURN NEW; END$$;"
+        "CREATE TRIGGER fail BEFORE INSERT ON processed_data FOR EACH ROW EXECUTE FUNCTION fail()"
+    )
+    before = content(database, "data_sources", "processed_data")
+    with pytest.raises(RestoreFailed, match="no such row, please"):
+        restore(saved, database.url, Occupied.REPLACE)
+    assert content(database, "data_sources", "processed_data") == before
+    assert revision(database) == "002"
+
+
+def test_a_row_whose_data_source_is_gone_is_not_lost_in_silence(database: Database, saved: Path) -> None:
+    database.execute("TRUNCATE processed_data; DELETE FROM data_sources WHERE client_id = 3")
+    with pytest.raises(RestoreFailed, match="violates foreign key constraint"):
+        restore(saved, database.url, Occupied.KEEP)
+    assert database.query("SELECT count(*) FROM processed_data") == [(0,)]
+
+
+def test_a_column_of_the_applications_own_is_missed_by_name(database: Database, empty_database: Database) -> None:
+    database.execute("ALTER TABLE clusters ADD COLUMN \"their note\" text DEFAULT 'a'")
+    fill(database, ROWS)
+    path = create_backup(database.url).path
+    with pytest.raises(RestoreFailed, match="columns of clusters that no revision makes: their note"):
+        restore(path, empty_database.url)
+    assert revision(empty_database) is None
+    migrations.upgrade("003", empty_database.url)
+    empty_database.execute('ALTER TABLE clusters ADD COLUMN "their note" text')
+    restore(path, empty_database.url)
+    assert content(empty_database) == content(database)
+
+
+def test_a_database_past_the_file_is_refused(empty_database: Database) -> None:
+    migrations.upgrade("002", empty_database.url)
+    path = create_backup(empty_database.url).path
+    migrations.upgrade("003", empty_database.url)
+    with pytest.raises(BackupDoesNotFit, match=r"already at 003.*syntegra-db rollback 002"):
+        restore(path, empty_database.url)
+
+
+def test_behind_somebody_elses_lock_it_gives_up_and_says_whose(database: Database, saved: Path) -> None:
+    with database.connect() as other:
+        other.autocommit = False
+        other.execute("SET application_name = 'month-end report'")
+        other.execute("SELECT count(*) FROM clusters")
+        with pytest.raises(LockNotObtained, match="month-end report"):
+            restore(saved, database.url, Occupied.REPLACE, options=IMPATIENT)
+
+
+def test_while_a_migration_runs_it_does_not(database: Database, saved: Path) -> None:
+    with database.connect() as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (lock.lock_key("alembic_version", "public"),))
+        with pytest.raises(LockNotObtained, match="Another migration is still running"):
+            restore(saved, database.url, Occupied.REPLACE, options=IMPATIENT)
+
+
+def test_the_command_says_what_it_did(server: Server, saved: Path, tmp_path: Path) -> None:
+    with server.database() as other:
+        said = succeed("syntegra-db", "restore", str(saved), url=other.environment_url, cwd=tmp_path)
+        assert said == f"Restored 2,000 rows to the {describe(other)}, at revision 003.\n"
+        assert run("syntegra-db", "restore", str(saved), url=other.environment_url, cwd=tmp_path).returncode == 20
+        kept = succeed("syntegra-db", "restore", str(saved), "--keep", url=other.environment_url, cwd=tmp_path)
+        assert "Restored 0 rows" in kept
+        assert "with rows of their own: data_sources, processed_data" in kept
+
+
+def describe(database: Database) -> str:
+    from syntegra_db.settings import describe
+
+    return describe(database.url)
