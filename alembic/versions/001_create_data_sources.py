@@ -17,8 +17,6 @@ from sqlalchemy.dialects import postgresql
 
 revision = "001"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:

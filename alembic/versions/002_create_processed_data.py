@@ -17,8 +17,6 @@ from sqlalchemy.dialects import postgresql
 
 revision = "002"
 down_revision = "001"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:

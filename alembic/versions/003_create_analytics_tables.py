@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 revision = "003"
 down_revision = "002"
-branch_labels = None
-depends_on = None
 
 TIMESTAMPTZ = sa.TIMESTAMP(timezone=True)
 JSONB = postgresql.JSONB()
