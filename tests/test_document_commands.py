@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import document
@@ -274,13 +276,17 @@ def test_make_up(spelling: str, tmp_path_factory: pytest.TempPathFactory) -> Non
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    """A checkout without .env, where everything is on the embedded server."""
-    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
+def checkout() -> Iterator[Checkout]:
+    """A checkout without .env, where everything is on the embedded server.
+
+    Not below pytest's own folder, which another run of pytest closes to the user that the server runs as.
+    """
+    checkout = Checkout(Path(tempfile.mkdtemp(prefix="syntegra-db-")))
     try:
         yield checkout
     finally:
         checkout.run("make local-stop")
+        shutil.rmtree(checkout.folder)
 
 
 def test_the_document_on_the_embedded_server(checkout: Checkout) -> None:
