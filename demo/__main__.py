@@ -13,7 +13,7 @@ from rich.table import Table
 from demo.load import Loaded, Sector, client_id, load, sector_name
 from demo.questions import emergent_trends, latest_kpis, nearest_texts
 from syntegra_db.database import create_engine, session_factory
-from syntegra_db.errors import SyntegraDBError
+from syntegra_db.errors import INTERRUPTED, SyntegraDBError
 from syntegra_db.migrations import require_head
 from syntegra_db.models import TextSummary
 from syntegra_db.settings import database_url, describe
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 GLUTEN_FREE_BREAD = 36  # a text with close neighbours: others about "sin gluten"
-INTERRUPTED = 130
 
 # What stands in the database is printed as it is, brackets and colons too.
 console = Console(markup=False, emoji=False, highlight=False)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+# As a shell has it: 128 and the number of SIGINT.
+INTERRUPTED = 130
+
 
 class SyntegraDBError(Exception):
     """Base of the package's errors: one sentence that says what is wrong, where, and what to do."""

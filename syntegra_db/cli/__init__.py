@@ -7,9 +7,7 @@ import sys
 import typer
 
 from syntegra_db.cli import adopt, backup, client, local, migrate, sql, status, verify
-from syntegra_db.errors import ConnectionFailed, SyntegraDBError
-
-INTERRUPTED = 130
+from syntegra_db.errors import INTERRUPTED, ConnectionFailed, SyntegraDBError
 
 app = typer.Typer(
     name="syntegra-db",

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from syntegra_db import settings
 from syntegra_db.connecting import connect, unpooled_engine
-from syntegra_db.errors import MigrationFailed, SyntegraDBError
+from syntegra_db.errors import INTERRUPTED, MigrationFailed, SyntegraDBError
 from syntegra_db.migrations import runner
 from syntegra_db.migrations.config import VERSION_TABLE
 from syntegra_db.migrations.options import migration_options
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from sqlalchemy import MetaData
 
 logger = logging.getLogger(__name__)
-
-INTERRUPTED = 130
 
 
 def run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
