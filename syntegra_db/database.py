@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import sqlalchemy
-from pgvector.psycopg import register_vector, register_vector_async
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
 from syntegra_db import settings
+from syntegra_db.binary_vectors import use_binary_vectors
 from syntegra_db.connecting import APPLICATION_NAME, connect_arguments
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
-    from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+    from sqlalchemy.engine.interfaces import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-    from sqlalchemy.pool import ConnectionPoolEntry
 
 POOL_OPTIONS = {
     "pool_pre_ping": True,
@@ -30,7 +29,7 @@ POOL_OPTIONS = {
 
 
 def create_engine(url: URL | str | None = None, *, application_name: str = APPLICATION_NAME, **options: Any) -> Engine:
-    """Return an engine whose connections know pgvector's types.
+    """Return an engine whose connections send and receive embeddings in binary.
 
     Args:
         url: where the database is; by default what the environment and `.env` say (`syntegra_db.settings`).
@@ -43,7 +42,7 @@ def create_engine(url: URL | str | None = None, *, application_name: str = APPLI
     """
     target = _resolve(url)
     engine = sqlalchemy.create_engine(target, **_engine_options(target, application_name, options))
-    event.listen(engine, "connect", _register_vector)
+    use_binary_vectors(engine)
     event.listen(engine, "handle_error", _hide_failing_row)
     return engine
 
@@ -56,7 +55,7 @@ def create_async_engine(
 
     target = _resolve(url)
     engine = asyncio.create_async_engine(target, **_engine_options(target, application_name, options))
-    event.listen(engine.sync_engine, "connect", _register_vector_async)
+    use_binary_vectors(engine.sync_engine)
     event.listen(engine.sync_engine, "handle_error", _hide_failing_row)
     return engine
 
@@ -86,24 +85,6 @@ def _engine_options(url: URL, application_name: str, options: dict[str, Any]) ->
             del merged[name]
     merged["connect_args"] = {**connect_arguments(url, application_name), **options.get("connect_args", {})}
     return merged
-
-
-def _register_vector(connection: psycopg.Connection[Any], _record: ConnectionPoolEntry) -> None:
-    try:
-        register_vector(connection)
-    except psycopg.ProgrammingError:
-        # Before revision 003 there is no such type; vectors then travel as text, which always works.
-        connection.rollback()
-
-
-def _register_vector_async(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
-    async def register(driver_connection: psycopg.AsyncConnection[Any]) -> None:
-        try:
-            await register_vector_async(driver_connection)
-        except psycopg.ProgrammingError:
-            await driver_connection.rollback()
-
-    connection.run_async(register)
 
 
 def _hide_failing_row(context: ExceptionContext) -> None:

@@ -55,28 +55,39 @@ class InvalidEmbedding(DontWrapMixin, ValueError):
     """A value that `text_summary.embedding` cannot take."""
 
 
-def check_embedding(value: EmbeddingVector) -> list[float]:
+def check_embedding(value: EmbeddingVector | Vector) -> Vector:
     """Return `value` as the 384 single-precision floats that the server would store.
+
+    A NumPy array goes over without becoming a list.
 
     Raises:
         InvalidEmbedding: another length, not numbers, or NaN or an infinity among them.
     """
     rule = f"text_summary.embedding takes {EMBEDDING_DIMENSIONS} finite numbers"
     try:
-        values = Vector(list(value) if isinstance(value, list | tuple) else value).to_list()  # type: ignore[arg-type]
+        vector = _vector(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidEmbedding(f"{rule}, not {type(value).__name__}: {error}.") from None
-    if len(values) != EMBEDDING_DIMENSIONS:
-        raise InvalidEmbedding(f"{rule}; this vector has {len(values)}.")
+    if vector.dimensions() != EMBEDDING_DIMENSIONS:
+        raise InvalidEmbedding(f"{rule}; this vector has {vector.dimensions()}.")
     # One infinity or NaN makes the sum one too, and 384 single-precision numbers cannot overflow a double.
-    if not isfinite(sum(values)):
-        place = next(index for index, number in enumerate(values) if not isfinite(number))
-        raise InvalidEmbedding(f"{rule}; number {place} of this vector is {values[place]}.")
-    return values
+    if not isfinite(sum(vector.to_list())):
+        place, number = next((i, number) for i, number in enumerate(vector.to_list()) if not isfinite(number))
+        raise InvalidEmbedding(f"{rule}; number {place} of this vector is {number}.")
+    return vector
+
+
+def _vector(value: Any) -> Vector:
+    if isinstance(value, Vector):
+        return value
+    return Vector(list(value) if isinstance(value, tuple) else value)
 
 
 class Embedding(TypeDecorator[EmbeddingVector]):
-    """`vector(384)`, checked before anything is sent; compared with pgvector's own operators."""
+    """`vector(384)`, checked before anything is sent; compared with pgvector's own operators.
+
+    It travels as text, which every connection understands, and in binary on the engines of `syntegra_db.database`.
+    """
 
     impl = VECTOR
     cache_ok = True

