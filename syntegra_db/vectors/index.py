@@ -1,0 +1,122 @@
+"""The vector index as it stands in the database, and what was measured of it, which is kept with it as its comment."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+VECTOR_INDEX = "idx_text_summary_embedding"
+# The recall of a search is measured among so many nearest rows. The deeper one stands for a filter that leaves a
+# tenth of the rows: the ten nearest of those are about a tenth of the hundred nearest of all.
+DEPTHS = (10, 100)
+COSINE_OPERATOR_CLASSES = {"vector_cosine_ops": False, "halfvec_cosine_ops": True}
+ITERATIVE_SCANS_SINCE = (0, 8)
+# pgvector's own, where an index names none.
+DEFAULT_LISTS = 100
+INDEX = text("""
+    SELECT pg_class.oid::bigint AS oid, relfilenode::bigint AS filenode, amname AS method, opcname AS operator_class,
+           (SELECT option_value::int FROM pg_options_to_table(reloptions) WHERE option_name = 'lists') AS lists,
+           obj_description(pg_class.oid, 'pg_class') AS comment,
+           (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS extension_version
+    FROM pg_index
+    JOIN pg_class ON pg_class.oid = indexrelid
+    JOIN pg_am ON pg_am.oid = relam
+    JOIN pg_opclass ON pg_opclass.oid = indclass[0]
+    WHERE indrelid = to_regclass('text_summary') AND relname = :index AND indisvalid
+""")
+
+Method = Literal["ivfflat", "hnsw"]
+SETTING_NAMES: dict[Method, str] = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.ef_search"}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one value of `ivfflat.probes` or `hnsw.ef_search` gave.
+
+    `recall` is the share of the true nearest rows that were found, 0 to 1, one for each of `DEPTHS`; `milliseconds` is
+    the median of a search for ten rows.
+    """
+
+    setting: int
+    recall: tuple[float, ...]
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a rebuild has measured of the index that it built.
+
+    `rows` is how many embeddings the index was built on, `recall` what was asked for, `filenode` the file of the
+    index, another one after a REINDEX. `exact_milliseconds` is the median of a search that reads every row.
+    `measured` is in ascending order of the setting.
+    """
+
+    rows: int
+    filenode: int
+    recall: float
+    exact_milliseconds: float
+    measured: tuple[Measurement, ...]
+
+    def to_comment(self) -> str:
+        """Return this as the text of the index's comment."""
+        return json.dumps({"syntegra_db": asdict(self)}, separators=(", ", ": "))
+
+    @classmethod
+    def from_comment(cls, comment: str | None) -> Tuning | None:
+        """Return what a comment says, or None when it is no comment of a rebuild."""
+        try:
+            told = json.loads(comment or "")["syntegra_db"]
+            measured = tuple(
+                Measurement(int(one["setting"]), tuple(map(float, one["recall"])), float(one["milliseconds"]))
+                for one in told.pop("measured")
+            )
+            return cls(measured=measured, **told)
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+@dataclass(frozen=True)
+class VectorIndex:
+    """`idx_text_summary_embedding` as it stands.
+
+    `lists` is 0 for hnsw. `is_half` says that it holds the numbers in half precision, `has_iterative_scans` that this
+    pgvector goes on scanning where a filter has left too few rows. `comment` is None when nothing was kept with the
+    index, and `tuning` when that was not of a rebuild.
+    """
+
+    oid: int
+    filenode: int
+    method: Method
+    lists: int
+    is_half: bool
+    has_iterative_scans: bool
+    comment: str | None
+    tuning: Tuning | None
+
+    @property
+    def is_as_measured(self) -> bool:
+        """Whether the index is still the one that was measured, rather than made anew by REINDEX."""
+        return self.tuning is not None and self.tuning.filenode == self.filenode
+
+
+def read_index(connection: Connection) -> VectorIndex | None:
+    """Return the index that finds embeddings by cosine distance, or None when there is no valid one of its name."""
+    row = connection.execute(INDEX, {"index": VECTOR_INDEX}).mappings().first()
+    if row is None or row["operator_class"] not in COSINE_OPERATOR_CLASSES:
+        return None
+    return VectorIndex(
+        oid=row["oid"],
+        filenode=row["filenode"],
+        method=row["method"],
+        lists=(row["lists"] or DEFAULT_LISTS) if row["method"] == "ivfflat" else 0,
+        is_half=COSINE_OPERATOR_CLASSES[row["operator_class"]],
+        has_iterative_scans=tuple(map(int, row["extension_version"].split(".")[:2])) >= ITERATIVE_SCANS_SINCE,
+        comment=row["comment"],
+        tuning=Tuning.from_comment(row["comment"]),
+    )

@@ -1,0 +1,74 @@
+"""Whether a search reads every row that it is about, or asks the vector index, and with which setting."""
+
+from __future__ import annotations
+
+from math import ceil, log10, sqrt
+from typing import TYPE_CHECKING
+
+from syntegra_db.vectors.index import DEPTHS
+
+if TYPE_CHECKING:
+    from syntegra_db.vectors.index import Measurement, Tuning, VectorIndex
+
+# Up to here an exact scan takes no longer than an IVFFlat index at a recall of .95, whatever was measured later.
+ALWAYS_EXACT_ROWS = 25_000
+# A row that an index on client_id leads to costs about this many times one that a scan of the whole table meets.
+COST_OF_FILTERED_ROW = 2
+MOST_PROBES_OF_LISTS = 0.5
+# Recall and the setting that reaches it on real sentences, for an index that nobody has measured: probes in square
+# roots of lists, an ef_search as it is.
+UNMEASURED = {
+    "ivfflat": ((0.9, 2.5), (0.95, 4.0), (0.99, 6.0)),
+    "hnsw": ((0.9, 40), (0.95, 100), (0.98, 200), (0.99, 400)),
+}
+
+
+def setting_for(index: VectorIndex, *, recall: float, limit: int, rows: int, all_rows: int) -> int | None:
+    """Return the `ivfflat.probes` or `hnsw.ef_search` for a search, or None when reading every row is the better way.
+
+    Args:
+        index: the index that stands.
+        recall: share of the true nearest rows to be found, 0 to 1.
+        limit: rows to be returned.
+        rows: how many rows the search is about, by the server's estimate.
+        all_rows: how many rows have an embedding, by the same.
+    """
+    if rows <= ALWAYS_EXACT_ROWS or recall >= 1:
+        return None
+    depth = limit * max(all_rows / rows, 1)
+    if index.tuning is None:
+        return _unmeasured(index, recall, depth)
+    chosen = cheapest(index.tuning.measured, recall, depth)
+    if chosen is None or chosen.milliseconds >= _exact_milliseconds(index.tuning, rows, all_rows):
+        return None
+    return max(chosen.setting, limit) if index.method == "hnsw" else chosen.setting
+
+
+def cheapest(measured: tuple[Measurement, ...], recall: float, depth: float) -> Measurement | None:
+    """Return the measurement with the least setting that finds `recall` of the `depth` nearest rows, if one does."""
+    return next((one for one in measured if recall_at(one, depth) >= recall), None)
+
+
+def recall_at(measurement: Measurement, depth: float) -> float:
+    """Return the recall among the `depth` nearest rows: on a line through those measured, over the depth's logarithm.
+
+    Never more than what was measured for the fewest rows: a deeper neighbour is not found more often.
+    """
+    near, deep = measurement.recall
+    steps = (log10(depth) - log10(DEPTHS[0])) / (log10(DEPTHS[1]) - log10(DEPTHS[0]))
+    return min(near, near + (deep - near) * steps)
+
+
+def _unmeasured(index: VectorIndex, recall: float, depth: float) -> int | None:
+    factor = next((factor for reached, factor in UNMEASURED[index.method] if reached >= recall), None)
+    if factor is None:
+        return None
+    if index.method == "hnsw":
+        return ceil(factor * max(1, depth / DEPTHS[0]))
+    probes = ceil(factor * sqrt(index.lists))
+    return probes if probes <= index.lists * MOST_PROBES_OF_LISTS else None
+
+
+def _exact_milliseconds(tuning: Tuning, rows: int, all_rows: int) -> float:
+    share = rows / all_rows if all_rows else 1
+    return tuning.exact_milliseconds * (all_rows / max(tuning.rows, 1)) * min(1, COST_OF_FILTERED_ROW * share)

@@ -1,0 +1,153 @@
+"""Searching with the settings that the index needs, on any session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isnan
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import select
+
+from syntegra_db.models import TextSummary
+from syntegra_db.vectors.planning import setting_for
+from syntegra_db.vectors.standing import estimated_rows, look, remembered, set_for_scan
+from syntegra_db.vectors.statements import (
+    Filters,
+    InvalidSearch,
+    check_bounds,
+    cosine_distance,
+    direction,
+    exact_order,
+    index_order,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from pgvector import Vector
+    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
+
+    from syntegra_db.models import EmbeddingVector
+    from syntegra_db.vectors.standing import Standing
+
+
+class Match(NamedTuple):
+    """A text that was found, and its cosine distance from the query: 0 to 2."""
+
+    row: TextSummary
+    distance: float
+
+
+def search(  # noqa: PLR0913  what a search can be narrowed by, each by name
+    session: Session,
+    embedding: EmbeddingVector,
+    *,
+    client_id: int | None = None,
+    sentiment: str | None = None,
+    language: str | None = None,
+    since: datetime | None = None,
+    limit: int = 10,
+    max_distance: float | None = None,
+    recall: float = 0.95,
+) -> list[Match]:
+    """Return the texts nearest to `embedding`, nearest first.
+
+    There are `limit` of them whenever so many match. Where the filters leave few rows, or there is no index, or it
+    could not be faster, all rows that match are compared, and the answer is exact. Otherwise the vector index is asked
+    with the setting that was measured for `recall` when `syntegra-db vectors rebuild` built it. The setting ends with
+    the transaction of `session`.
+
+    Args:
+        session: one in a transaction, or about to begin one; not in autocommit.
+        embedding: 384 finite numbers, not all of them 0.
+        client_id: only texts of this client.
+        sentiment: only texts with this sentiment, such as `negative`.
+        language: only texts in this language, an ISO 639-1 code.
+        since: only texts inserted then or later; a datetime with a time zone.
+        limit: so many texts at most.
+        max_distance: only texts at most this far: 0 is the same direction, 1 at right angles, 2 the opposite one.
+        recall: share of the true nearest texts to be found on average, above 0 and up to 1; 1 compares all rows.
+
+    Raises:
+        InvalidEmbedding: another length, NaN, an infinity, or only zeros.
+        InvalidSearch: a limit below 1, a `max_distance` or a `recall` beyond its scale, a time without a zone, a
+            session in autocommit.
+    """
+    check_bounds(limit, max_distance)
+    if not 0 < recall <= 1:
+        raise InvalidSearch(f"recall={recall} is no share of the nearest rows; give more than 0 and at most 1.")
+    asked = Asked(direction(embedding), Filters(client_id, sentiment, language, since), limit, recall)
+    matches = asked.answer(session)
+    return [match for match in matches if max_distance is None or match.distance <= max_distance]
+
+
+async def async_search(  # noqa: PLR0913  likewise
+    session: AsyncSession,
+    embedding: EmbeddingVector,
+    *,
+    client_id: int | None = None,
+    sentiment: str | None = None,
+    language: str | None = None,
+    since: datetime | None = None,
+    limit: int = 10,
+    max_distance: float | None = None,
+    recall: float = 0.95,
+) -> list[Match]:
+    """Return the texts nearest to `embedding`: the asyncio twin of `search`, same arguments, same errors."""
+    return await session.run_sync(
+        search,
+        embedding,
+        client_id=client_id,
+        sentiment=sentiment,
+        language=language,
+        since=since,
+        limit=limit,
+        max_distance=max_distance,
+        recall=recall,
+    )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One search."""
+
+    vector: Vector
+    filters: Filters
+    limit: int
+    recall: float
+
+    def answer(self, session: Session) -> list[Match]:
+        """Return at most `limit` matches in order of distance, by the way that costs least."""
+        connection = session.connection(bind_arguments={"mapper": TextSummary})
+        standing = remembered(connection)
+        prepared = self._prepare(connection, standing)
+        if prepared is None:
+            # Another index has taken the place of the remembered one.
+            standing = look(connection)
+            prepared = self._prepare(connection, standing)
+        if prepared and standing.index is not None:
+            found = self._run(session, index_order(self.vector, is_half=standing.index.is_half))
+            if len(found) == self.limit:
+                return found
+        return self._run(session, exact_order(self.vector))
+
+    def _prepare(self, connection: Connection, standing: Standing) -> bool | None:
+        """Return whether the index is to be asked, once it is set; None when it is not the one that stands."""
+        index = standing.index
+        if index is None:
+            return False
+        rows = standing.embeddings if self.filters == Filters() else estimated_rows(connection, self.filters)
+        setting = setting_for(index, recall=self.recall, limit=self.limit, rows=rows, all_rows=standing.embeddings)
+        if setting is None:
+            return False
+        return set_for_scan(connection, index, setting) or None
+
+    def _run(self, session: Session, order: ColumnElement[float]) -> list[Match]:
+        distance = cosine_distance(self.vector)
+        statement = select(TextSummary, distance).where(*self.filters.conditions()).order_by(order).limit(self.limit)
+        # A stored vector of zeros is at distance NaN, and not near to anything.
+        matches = [Match(row, distance) for row, distance in session.execute(statement) if not isnan(distance)]
+        return sorted(matches, key=attrgetter("distance"))

@@ -1,0 +1,98 @@
+"""What a search has to know of the database behind its engine, and what it sets there."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from sqlalchemy import text
+
+from syntegra_db.vectors.index import SETTING_NAMES, VECTOR_INDEX, read_index
+from syntegra_db.vectors.statements import Filters, InvalidSearch
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from syntegra_db.vectors.index import VectorIndex
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED_FOR_SECONDS = 30
+STANDING_INDEX = "SELECT to_regclass(:index)::oid::bigint, obj_description(to_regclass(:index), 'pg_class')"
+ESTIMATES = {
+    "client_id": "client_id = :client_id",
+    "sentiment": "sentiment = :sentiment",
+    "language": "language = :language",
+    "since": "created_at >= :since",
+}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The vector index, if there is a valid one, and about how many rows have an embedding.
+
+    `expires` is on the clock of `time.monotonic`, in seconds.
+    """
+
+    index: VectorIndex | None
+    embeddings: int
+    expires: float
+
+
+_remembered: WeakKeyDictionary[Engine, Standing] = WeakKeyDictionary()
+_said_missing: WeakSet[Engine] = WeakSet()
+
+
+def remembered(connection: Connection) -> Standing:
+    """Return what was last seen behind the engine of `connection`, or look when that was 30 s ago."""
+    standing = _remembered.get(connection.engine)
+    return standing if standing is not None and time.monotonic() < standing.expires else look(connection)
+
+
+def look(connection: Connection) -> Standing:
+    """Look at the catalog and remember what stands there; that the index is missing is said once an engine."""
+    engine = connection.engine
+    index = read_index(connection)
+    if index is None and engine not in _said_missing:
+        _said_missing.add(engine)
+        logger.warning(
+            "There is no valid index %s, so that each search compares all rows that match; build it with "
+            "`syntegra-db vectors rebuild`",
+            VECTOR_INDEX,
+        )
+    expires = time.monotonic() + REMEMBERED_FOR_SECONDS
+    _remembered[engine] = standing = Standing(index, estimated_rows(connection, Filters()), expires)
+    return standing
+
+
+def estimated_rows(connection: Connection, filters: Filters) -> int:
+    """Return about how many rows with an embedding pass `filters`: the planner's estimate, from its statistics."""
+    given: dict[str, Any] = {name: value for name, value in vars(filters).items() if value is not None}
+    conditions = " AND ".join(["embedding IS NOT NULL", *(ESTIMATES[name] for name in given)])
+    explain = text(f"EXPLAIN (FORMAT JSON) SELECT FROM text_summary WHERE {conditions}")
+    (plan,) = connection.scalars(explain, given).one()
+    rows: int = plan["Plan"]["Plan Rows"]
+    return rows
+
+
+def set_for_scan(connection: Connection, index: VectorIndex, setting: int) -> bool:
+    """Set what a scan of `index` needs, until the transaction ends, and tell whether it is still the one that stands.
+
+    One round trip.
+
+    Raises:
+        InvalidSearch: the connection is in autocommit.
+    """
+    if getattr(connection.connection.dbapi_connection, "autocommit", False):
+        raise InvalidSearch(
+            "This session is in autocommit, where a setting ends before the search that needs it; give one that is not."
+        )
+    settings = {SETTING_NAMES[index.method]: f"{setting:d}"}
+    if index.has_iterative_scans:
+        settings[f"{index.method}.iterative_scan"] = "relaxed_order"
+    calls = "".join(f", set_config('{name}', '{value}', true)" for name, value in settings.items())
+    standing = connection.execute(text(STANDING_INDEX + calls), {"index": VECTOR_INDEX}).one()
+    return (standing[0], standing[1]) == (index.oid, index.comment)
