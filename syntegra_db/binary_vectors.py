@@ -13,7 +13,7 @@ from pgvector.psycopg.vector import VectorDumper, register_vector_info
 from pgvector.sqlalchemy import VECTOR
 from psycopg.pq import Format
 from psycopg.types import TypeInfo
-from sqlalchemy import JSON, Boolean, DateTime, Enum, Integer, Numeric, String, event
+from sqlalchemy import JSON, Boolean, DateTime, Enum, Float, Integer, Numeric, String, event
 
 from syntegra_db.models.types import Embedding
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.types import TypeEngine
 
 # What psycopg loads from binary as it does from text. It hands out an ENUM, as any type it does not know, as bytes.
-ALIKE_IN_BINARY = (Embedding, VECTOR, Integer, Numeric, String, Boolean, DateTime, JSON)
+ALIKE_IN_BINARY = (Embedding, VECTOR, Integer, Numeric, Float, String, Boolean, DateTime, JSON)
 REGISTERED = "syntegra_db.binary_vectors"
 
 

@@ -7,31 +7,22 @@ from math import isnan
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import select
-
 from syntegra_db.models import TextSummary
 from syntegra_db.vectors.planning import setting_for
 from syntegra_db.vectors.standing import estimated_rows, look, remembered, set_for_scan
-from syntegra_db.vectors.statements import (
-    Filters,
-    InvalidSearch,
-    check_bounds,
-    cosine_distance,
-    direction,
-    exact_order,
-    index_order,
-)
+from syntegra_db.vectors.statements import Filters, InvalidSearch, check_bounds, direction, search_statement
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from pgvector import Vector
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
     from syntegra_db.models import EmbeddingVector
     from syntegra_db.vectors.standing import Standing
+    from syntegra_db.vectors.statements import Order
 
 
 class Match(NamedTuple):
@@ -114,7 +105,7 @@ async def async_search(  # noqa: PLR0913  likewise
 class Asked:
     """One search."""
 
-    vector: Vector
+    query: Vector
     filters: Filters
     limit: int
     recall: float
@@ -129,25 +120,26 @@ class Asked:
             standing = look(connection)
             prepared = self._prepare(connection, standing)
         if prepared and standing.index is not None:
-            found = self._run(session, index_order(self.vector, is_half=standing.index.is_half))
+            found = self._run(session, "halfvec" if standing.index.is_half else "vector")
             if len(found) == self.limit:
                 return found
-        return self._run(session, exact_order(self.vector))
+        return self._run(session, "exact")
 
     def _prepare(self, connection: Connection, standing: Standing) -> bool | None:
         """Return whether the index is to be asked, once it is set; None when it is not the one that stands."""
         index = standing.index
         if index is None:
             return False
-        rows = standing.embeddings if self.filters == Filters() else estimated_rows(connection, self.filters)
+        rows = estimated_rows(connection, self.filters) if self.filters.given() else standing.embeddings
         setting = setting_for(index, recall=self.recall, limit=self.limit, rows=rows, all_rows=standing.embeddings)
         if setting is None:
             return False
         return set_for_scan(connection, index, setting) or None
 
-    def _run(self, session: Session, order: ColumnElement[float]) -> list[Match]:
-        distance = cosine_distance(self.vector)
-        statement = select(TextSummary, distance).where(*self.filters.conditions()).order_by(order).limit(self.limit)
+    def _run(self, session: Session, order: Order) -> list[Match]:
+        given = self.filters.given()
+        statement = search_statement(order, tuple(given))
+        rows = session.execute(statement, {"query": self.query, "limit": self.limit, **given})
         # A stored vector of zeros is at distance NaN, and not near to anything.
-        matches = [Match(row, distance) for row, distance in session.execute(statement) if not isnan(distance)]
+        matches = [Match(row, distance) for row, distance in rows if not isnan(distance)]
         return sorted(matches, key=attrgetter("distance"))

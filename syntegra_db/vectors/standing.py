@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import text
 
 from syntegra_db.vectors.index import SETTING_NAMES, VECTOR_INDEX, read_index
-from syntegra_db.vectors.statements import Filters, InvalidSearch
+from syntegra_db.vectors.statements import Filters, InvalidSearch, estimate_statement
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -22,12 +22,6 @@ logger = logging.getLogger(__name__)
 
 REMEMBERED_FOR_SECONDS = 30
 STANDING_INDEX = "SELECT to_regclass(:index)::oid::bigint, obj_description(to_regclass(:index), 'pg_class')"
-ESTIMATES = {
-    "client_id": "client_id = :client_id",
-    "sentiment": "sentiment = :sentiment",
-    "language": "language = :language",
-    "since": "created_at >= :since",
-}
 
 
 @dataclass(frozen=True)
@@ -70,10 +64,8 @@ def look(connection: Connection) -> Standing:
 
 def estimated_rows(connection: Connection, filters: Filters) -> int:
     """Return about how many rows with an embedding pass `filters`: the planner's estimate, from its statistics."""
-    given: dict[str, Any] = {name: value for name, value in vars(filters).items() if value is not None}
-    conditions = " AND ".join(["embedding IS NOT NULL", *(ESTIMATES[name] for name in given)])
-    explain = text(f"EXPLAIN (FORMAT JSON) SELECT FROM text_summary WHERE {conditions}")
-    (plan,) = connection.scalars(explain, given).one()
+    given = filters.given()
+    (plan,) = connection.scalars(estimate_statement(tuple(given)), given).one()
     rows: int = plan["Plan"]["Plan Rows"]
     return rows
 

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from pgvector.sqlalchemy import HALFVEC
-from sqlalchemy import ColumnElement, Double, Select, cast, literal, select
+from sqlalchemy import ColumnElement, Double, Integer, Select, bindparam, cast, literal, literal_column, select, text
 
 from syntegra_db.errors import SyntegraDBError
 from syntegra_db.models import EMBEDDING_DIMENSIONS, InvalidEmbedding, TextSummary
 from syntegra_db.models.types import Embedding, check_embedding
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from pgvector import Vector
+    from sqlalchemy import TextClause
 
     from syntegra_db.models import EmbeddingVector
 
 FARTHEST = 2
+CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
+    "client_id": lambda value: TextSummary.client_id == value,
+    "sentiment": lambda value: TextSummary.sentiment == value,
+    "language": lambda value: TextSummary.language == value,
+    "since": lambda value: TextSummary.created_at >= value,
+}
+# What rows are ordered by decides which index can serve: one on the embeddings, one on the same numbers in half
+# precision, or none.
+Order = Literal["vector", "halfvec", "exact"]
 
 
 class InvalidSearch(SyntegraDBError, ValueError):
@@ -39,18 +51,9 @@ class Filters:
         if self.since is not None and self.since.tzinfo is None:
             raise InvalidSearch(f"since={self.since.isoformat()} names no time zone; give it a tzinfo.")
 
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """Return the conditions of a WHERE, that there is an embedding to compare with first."""
-        columns = {
-            TextSummary.client_id: self.client_id,
-            TextSummary.sentiment: self.sentiment,
-            TextSummary.language: self.language,
-        }
-        conditions: list[ColumnElement[bool]] = [TextSummary.embedding.is_not(None)]
-        conditions += [column == value for column, value in columns.items() if value is not None]
-        if self.since is not None:
-            conditions.append(TextSummary.created_at >= self.since)
-        return conditions
+    def given(self) -> dict[str, Any]:
+        """Return those that are set, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def nearest(  # noqa: PLR0913  what a search can be narrowed by, each by name
@@ -65,8 +68,9 @@ def nearest(  # noqa: PLR0913  what a search can be narrowed by, each by name
 ) -> Select[TextSummary, float]:
     """Return the statement that selects the texts nearest to `embedding` with their cosine distance, nearest first.
 
-    It runs like any other statement, with the settings that its session has: whether it finds the true nearest is the
-    matter of `ivfflat.probes` or `hnsw.ef_search`. `search` sets them.
+    It runs like any other statement, with the settings that its session has: how many of the true nearest it finds is
+    the matter of `ivfflat.probes` or `hnsw.ef_search`, and an index in half precision does not serve it. `search` takes
+    care of both.
 
     Args:
         embedding: 384 finite numbers, not all of them 0.
@@ -83,12 +87,40 @@ def nearest(  # noqa: PLR0913  what a search can be narrowed by, each by name
         InvalidSearch: a limit below 1, a `max_distance` beyond its scale, a time without a zone.
     """
     check_bounds(limit, max_distance)
-    distance = cosine_distance(direction(embedding))
-    conditions = Filters(client_id, sentiment, language, since).conditions()
+    distance = cosine_distance(literal(direction(embedding), Embedding()))
+    conditions = _conditions(Filters(client_id, sentiment, language, since).given())
     if max_distance is not None:
         conditions.append(distance <= max_distance)
     labelled = distance.label("distance")
     return select(TextSummary, labelled).where(*conditions).order_by(labelled).limit(limit)
+
+
+@lru_cache
+def search_statement(order: Order, filters: tuple[str, ...]) -> Select[TextSummary, float]:
+    """Return the statement of a search with the parameters `query`, `limit` and those that `filters` names.
+
+    It is made once: SQLAlchemy then finds its SQL without looking through it again.
+    """
+    query = bindparam("query", type_=Embedding())
+    by: dict[Order, ColumnElement[float]] = {
+        "vector": cosine_distance(query),
+        "halfvec": half_cosine_distance(query),
+        # The planner does not look through an addition for an index.
+        "exact": cosine_distance(query) + 0,
+    }
+    return (
+        select(TextSummary, cosine_distance(query))
+        .where(*_conditions({name: bindparam(name) for name in filters}))
+        .order_by(by[order])
+        .limit(bindparam("limit"))
+    )
+
+
+@lru_cache
+def estimate_statement(filters: tuple[str, ...]) -> TextClause:
+    """Return the EXPLAIN of all rows with an embedding that pass, with the parameters that `filters` names."""
+    rows = select(literal_column("1", Integer)).where(*_conditions({name: bindparam(name) for name in filters}))
+    return text(f"EXPLAIN (FORMAT JSON) {rows}")
 
 
 def check_bounds(limit: int, max_distance: float | None) -> None:
@@ -115,20 +147,16 @@ def direction(embedding: EmbeddingVector) -> Vector:
     return vector
 
 
-def cosine_distance(vector: Vector) -> ColumnElement[float]:
-    """Return the cosine distance of `text_summary.embedding`, 0 to 2, in the form that a `vector` index serves."""
-    return TextSummary.embedding.op("<=>", return_type=Double())(vector)
+def cosine_distance(query: ColumnElement[Any]) -> ColumnElement[float]:
+    """Return the cosine distance between `text_summary.embedding` and `query`, 0 to 2."""
+    return TextSummary.embedding.op("<=>", return_type=Double())(query)
 
 
-def exact_order(vector: Vector) -> ColumnElement[float]:
-    """Return what to order by so that no vector index serves it: the planner does not look through an addition."""
-    return cosine_distance(vector) + 0
-
-
-def index_order(vector: Vector, *, is_half: bool) -> ColumnElement[float]:
-    """Return what to order by so that the vector index serves it, or the one in half precision."""
-    if not is_half:
-        return cosine_distance(vector)
+def half_cosine_distance(query: ColumnElement[Any]) -> ColumnElement[float]:
+    """Return the same in half precision, as an index on `embedding::halfvec(384)` serves it."""
     half = HALFVEC(EMBEDDING_DIMENSIONS)
-    query = cast(literal(vector, Embedding()), half)
-    return cast(TextSummary.embedding, half).op("<=>", return_type=Double())(query)
+    return cast(TextSummary.embedding, half).op("<=>", return_type=Double())(cast(query, half))
+
+
+def _conditions(given: dict[str, Any]) -> list[ColumnElement[bool]]:
+    return [TextSummary.embedding.is_not(None), *(CONDITIONS[name](value) for name, value in given.items())]
