@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from syntegra_db.models import TextSummary
 from syntegra_db.vectors.planning import setting_for
-from syntegra_db.vectors.standing import estimated_rows, look, remembered, set_for_scan
-from syntegra_db.vectors.statements import Filters, InvalidSearch, check_bounds, direction, search_statement
+from syntegra_db.vectors.standing import look, remembered, rows_about, set_for_scan
+from syntegra_db.vectors.statements import (
+    Filters,
+    InvalidSearch,
+    check_bounds,
+    direction,
+    exact_statement,
+    index_statement,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from pgvector import Vector
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
     from syntegra_db.models import EmbeddingVector
     from syntegra_db.vectors.standing import Standing
-    from syntegra_db.vectors.statements import Order
 
 
 class Match(NamedTuple):
@@ -120,26 +126,29 @@ class Asked:
             standing = look(connection)
             prepared = self._prepare(connection, standing)
         if prepared and standing.index is not None:
-            found = self._run(session, "halfvec" if standing.index.is_half else "vector")
+            found = self._run(session, index_statement(self._filters, is_half=standing.index.is_half))
             if len(found) == self.limit:
                 return found
-        return self._run(session, "exact")
+        return self._run(session, exact_statement(self._filters))
+
+    @property
+    def _filters(self) -> tuple[str, ...]:
+        return tuple(self.filters.given())
 
     def _prepare(self, connection: Connection, standing: Standing) -> bool | None:
         """Return whether the index is to be asked, once it is set; None when it is not the one that stands."""
         index = standing.index
         if index is None:
             return False
-        rows = estimated_rows(connection, self.filters) if self.filters.given() else standing.embeddings
+        rows = rows_about(connection, standing, self.filters)
         setting = setting_for(index, recall=self.recall, limit=self.limit, rows=rows, all_rows=standing.embeddings)
         if setting is None:
             return False
         return set_for_scan(connection, index, setting) or None
 
-    def _run(self, session: Session, order: Order) -> list[Match]:
-        given = self.filters.given()
-        statement = search_statement(order, tuple(given))
-        rows = session.execute(statement, {"query": self.query, "limit": self.limit, **given})
+    def _run(self, session: Session, statement: Select[TextSummary, float]) -> list[Match]:
+        parameters = {"query": self.query, "limit": self.limit, **self.filters.given()}
         # A stored vector of zeros is at distance NaN, and not near to anything.
+        rows = session.execute(statement, parameters)
         matches = [Match(row, distance) for row, distance in rows if not isnan(distance)]
         return sorted(matches, key=attrgetter("distance"))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
-
-from sqlalchemy import text
 
 from syntegra_db.vectors.index import SETTING_NAMES, VECTOR_INDEX, read_index
 from syntegra_db.vectors.statements import Filters, InvalidSearch, estimate_statement
@@ -21,12 +19,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REMEMBERED_FOR_SECONDS = 30
-STANDING_INDEX = "SELECT to_regclass(:index)::oid::bigint, obj_description(to_regclass(:index), 'pg_class')"
+MOST_ESTIMATES = 10_000
+STANDING_INDEX = f"""
+    SELECT to_regclass('{VECTOR_INDEX}')::oid::bigint, obj_description(to_regclass('{VECTOR_INDEX}'), 'pg_class')"""
+# After five runs of a prepared statement, the server plans for a client of average size.
+PLAN_FOR_THIS_CLIENT = {"plan_cache_mode": "force_custom_plan"}
 
 
 @dataclass(frozen=True)
 class Standing:
-    """The vector index, if there is a valid one, and about how many rows have an embedding.
+    """The vector index, if there is a valid one, and about how many rows have an embedding, of all and by filter.
 
     `expires` is on the clock of `time.monotonic`, in seconds.
     """
@@ -34,6 +36,7 @@ class Standing:
     index: VectorIndex | None
     embeddings: int
     expires: float
+    estimates: dict[tuple[tuple[str, Any], ...], int] = field(default_factory=dict)
 
 
 _remembered: WeakKeyDictionary[Engine, Standing] = WeakKeyDictionary()
@@ -62,6 +65,20 @@ def look(connection: Connection) -> Standing:
     return standing
 
 
+def rows_about(connection: Connection, standing: Standing, filters: Filters) -> int:
+    """Return about how many rows with an embedding pass `filters`, remembered as long as `standing` is."""
+    given = filters.given()
+    if not given:
+        return standing.embeddings
+    if "since" in given:
+        # A point in time is hardly asked for twice.
+        return estimated_rows(connection, filters)
+    key = tuple(given.items())
+    if key not in standing.estimates and len(standing.estimates) < MOST_ESTIMATES:
+        standing.estimates[key] = estimated_rows(connection, filters)
+    return standing.estimates.get(key) or estimated_rows(connection, filters)
+
+
 def estimated_rows(connection: Connection, filters: Filters) -> int:
     """Return about how many rows with an embedding pass `filters`: the planner's estimate, from its statistics."""
     given = filters.given()
@@ -82,9 +99,9 @@ def set_for_scan(connection: Connection, index: VectorIndex, setting: int) -> bo
         raise InvalidSearch(
             "This session is in autocommit, where a setting ends before the search that needs it; give one that is not."
         )
-    settings = {SETTING_NAMES[index.method]: f"{setting:d}"}
+    settings = {SETTING_NAMES[index.method]: f"{setting:d}", **PLAN_FOR_THIS_CLIENT}
     if index.has_iterative_scans:
         settings[f"{index.method}.iterative_scan"] = "relaxed_order"
     calls = "".join(f", set_config('{name}', '{value}', true)" for name, value in settings.items())
-    standing = connection.execute(text(STANDING_INDEX + calls), {"index": VECTOR_INDEX}).one()
-    return (standing[0], standing[1]) == (index.oid, index.comment)
+    oid, comment, *_ = connection.exec_driver_sql(STANDING_INDEX + calls).one()
+    return (oid, comment) == (index.oid, index.comment)

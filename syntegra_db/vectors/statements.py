@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import ColumnElement, Double, Integer, Select, bindparam, cast, literal, literal_column, select, text
@@ -29,9 +29,6 @@ CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "language": lambda value: TextSummary.language == value,
     "since": lambda value: TextSummary.created_at >= value,
 }
-# What rows are ordered by decides which index can serve: one on the embeddings, one on the same numbers in half
-# precision, or none.
-Order = Literal["vector", "halfvec", "exact"]
 
 
 class InvalidSearch(SyntegraDBError, ValueError):
@@ -96,30 +93,36 @@ def nearest(  # noqa: PLR0913  what a search can be narrowed by, each by name
 
 
 @lru_cache
-def search_statement(order: Order, filters: tuple[str, ...]) -> Select[TextSummary, float]:
-    """Return the statement of a search with the parameters `query`, `limit` and those that `filters` names.
+def index_statement(filters: tuple[str, ...], *, is_half: bool) -> Select[TextSummary, float]:
+    """Return the search that an index on the embeddings, or on the same in half precision, serves.
 
-    It is made once: SQLAlchemy then finds its SQL without looking through it again.
+    Its parameters are `query`, `limit` and those that `filters` names. It is made once, and SQLAlchemy then finds its
+    SQL without looking through it again.
     """
     query = bindparam("query", type_=Embedding())
-    by: dict[Order, ColumnElement[float]] = {
-        "vector": cosine_distance(query),
-        "halfvec": half_cosine_distance(query),
-        # The planner does not look through an addition for an index.
-        "exact": cosine_distance(query) + 0,
-    }
-    return (
-        select(TextSummary, cosine_distance(query))
-        .where(*_conditions({name: bindparam(name) for name in filters}))
-        .order_by(by[order])
-        .limit(bindparam("limit"))
-    )
+    order = half_cosine_distance(query) if is_half else cosine_distance(query)
+    statement = select(TextSummary, cosine_distance(query)).where(*_parametrised(filters))
+    return statement.order_by(order).limit(bindparam("limit"))
+
+
+@lru_cache
+def exact_statement(filters: tuple[str, ...]) -> Select[TextSummary, float]:
+    """Return the search that compares all rows that pass, with the same parameters.
+
+    Only ids and distances are sorted; the rows are fetched at the end. That takes 0.6 of the time for a client of
+    20,000 rows, and an index on (client_id) INCLUDE (id, embedding), where there is one, answers all but the end.
+    """
+    # The planner does not look through an addition for a vector index.
+    distance = (cosine_distance(bindparam("query", type_=Embedding())) + 0).label("distance")
+    compared = select(TextSummary.id, distance).where(*_parametrised(filters))
+    found = compared.order_by(distance).limit(bindparam("limit")).subquery()
+    return select(TextSummary, found.c.distance).join(found, TextSummary.id == found.c.id)
 
 
 @lru_cache
 def estimate_statement(filters: tuple[str, ...]) -> TextClause:
     """Return the EXPLAIN of all rows with an embedding that pass, with the parameters that `filters` names."""
-    rows = select(literal_column("1", Integer)).where(*_conditions({name: bindparam(name) for name in filters}))
+    rows = select(literal_column("1", Integer)).where(*_parametrised(filters))
     return text(f"EXPLAIN (FORMAT JSON) {rows}")
 
 
@@ -160,3 +163,7 @@ def half_cosine_distance(query: ColumnElement[Any]) -> ColumnElement[float]:
 
 def _conditions(given: dict[str, Any]) -> list[ColumnElement[bool]]:
     return [TextSummary.embedding.is_not(None), *(CONDITIONS[name](value) for name, value in given.items())]
+
+
+def _parametrised(filters: tuple[str, ...]) -> list[ColumnElement[bool]]:
+    return _conditions({name: bindparam(name) for name in filters})
