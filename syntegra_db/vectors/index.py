@@ -72,11 +72,16 @@ class Tuning:
         """Return what a comment says, or None when it is no comment of a rebuild."""
         try:
             told = json.loads(comment or "")["syntegra_db"]
-            measured = tuple(
-                Measurement(int(one["setting"]), tuple(map(float, one["recall"])), float(one["milliseconds"]))
-                for one in told.pop("measured")
+            return cls(
+                rows=int(told["rows"]),
+                filenode=int(told["filenode"]),
+                recall=float(told["recall"]),
+                exact_milliseconds=float(told["exact_milliseconds"]),
+                measured=tuple(
+                    Measurement(int(one["setting"]), tuple(map(float, one["recall"])), float(one["milliseconds"]))
+                    for one in told["measured"]
+                ),
             )
-            return cls(measured=measured, **told)
         except (ValueError, KeyError, TypeError):
             return None
 

@@ -70,13 +70,14 @@ def rows_about(connection: Connection, standing: Standing, filters: Filters) -> 
     given = filters.given()
     if not given:
         return standing.embeddings
-    if "since" in given:
-        # A point in time is hardly asked for twice.
-        return estimated_rows(connection, filters)
     key = tuple(given.items())
-    if key not in standing.estimates and len(standing.estimates) < MOST_ESTIMATES:
-        standing.estimates[key] = estimated_rows(connection, filters)
-    return standing.estimates.get(key) or estimated_rows(connection, filters)
+    rows = standing.estimates.get(key)
+    if rows is None:
+        rows = estimated_rows(connection, filters)
+        # A point in time is hardly asked for twice.
+        if "since" not in given and len(standing.estimates) < MOST_ESTIMATES:
+            standing.estimates[key] = rows
+    return rows
 
 
 def estimated_rows(connection: Connection, filters: Filters) -> int:

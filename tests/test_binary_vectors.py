@@ -1,0 +1,110 @@
+"""Vectors in binary on the package's engines, and as text where that cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy
+from psycopg.pq import Format
+from sqlalchemy import event, insert, literal_column, select, text
+from sqlalchemy.orm import Session
+
+from syntegra_db.database import async_session_factory, create_async_engine, create_engine
+from syntegra_db.migrations import upgrade
+from syntegra_db.models import AnomalyLog, TextSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+    from servers import Database
+
+VECTOR = [0.125 * (i % 7) for i in range(384)]
+ROW = {"client_id": 1, "text_field": "x", "keywords": {"a": [1]}, "sentiment_score": 0.5, "embedding": VECTOR}
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    engine = create_engine(database.url)
+    with Session(engine) as session:
+        session.execute(insert(TextSummary), [ROW])
+        session.commit()
+    yield engine
+    engine.dispose()
+
+
+def formats(engine: Engine) -> list[Format]:
+    """The format of the rows of each statement from now on."""
+    seen: list[Format] = []
+
+    def remember(_connection: Any, cursor: Any, *_: Any) -> None:
+        result = getattr(cursor, "_cursor", cursor).pgresult
+        seen.append(Format(result.fformat(0)))
+
+    event.listen(engine, "after_cursor_execute", remember)
+    return seen
+
+
+def test_rows_with_vectors_come_in_binary_and_are_the_same(engine: Engine) -> None:
+    seen = formats(engine)
+    with Session(engine) as session:
+        row = session.scalars(select(TextSummary)).one()
+        assert (row.embedding, row.keywords, row.sentiment_score) == (VECTOR, {"a": [1]}, 0.5)
+        assert row.created_at.tzinfo is not None
+        session.scalars(select(TextSummary.text_field)).one()
+    assert seen == [Format.BINARY, Format.TEXT]
+
+
+def test_a_row_with_anything_that_binary_would_change_comes_as_text(engine: Engine) -> None:
+    seen = formats(engine)
+    with Session(engine) as session:
+        severity = literal_column("'high'::anomaly_severity", AnomalyLog.severity.type)
+        assert tuple(session.execute(select(TextSummary.embedding, severity)).one()) == (VECTOR, "high")
+    assert seen == [Format.TEXT]
+
+
+def test_parameters_go_in_binary(engine: Engine) -> None:
+    sent: list[Any] = []
+    event.listen(engine, "before_cursor_execute", lambda *arguments: sent.append(arguments[3]))
+    with Session(engine) as session:
+        session.scalars(select(TextSummary.id).where(TextSummary.embedding == VECTOR)).one()
+        driver_connection = session.connection().connection.driver_connection
+        assert driver_connection is not None
+        (value,) = sent[0].values()
+        assert driver_connection.adapters.get_dumper(type(value), "s").format == Format.BINARY
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_same_under_asyncio(database: Database) -> None:
+    async def read() -> tuple[Any, list[Format]]:
+        asynchronous = create_async_engine(database.url)
+        seen = formats(asynchronous.sync_engine)
+        async with async_session_factory(asynchronous)() as session:
+            vector = (await session.scalars(select(TextSummary.embedding).where(TextSummary.embedding == VECTOR))).one()
+        await asynchronous.dispose()
+        return vector, seen
+
+    assert asyncio.run(read()) == (VECTOR, [Format.BINARY])
+
+
+def test_a_connection_older_than_the_type_sends_and_reads_text(empty_database: Database) -> None:
+    engine = create_engine(empty_database.url, pool_size=1, max_overflow=0)
+    with engine.connect() as connection:
+        pid = connection.scalar(text("SELECT pg_backend_pid()"))
+    upgrade(url=empty_database.url)
+    with Session(engine) as session:
+        session.execute(insert(TextSummary), [ROW])
+        assert session.scalars(select(TextSummary)).one().embedding == VECTOR
+        assert session.scalar(text("SELECT pg_backend_pid()")) == pid
+    engine.dispose()
+
+
+def test_an_engine_of_somebody_else_sends_and_reads_text(database: Database) -> None:
+    engine = sqlalchemy.create_engine(database.url)
+    with Session(engine) as session:
+        session.execute(insert(TextSummary), [ROW])
+        assert session.scalars(select(TextSummary)).one().embedding == VECTOR
+    engine.dispose()

@@ -1,0 +1,79 @@
+"""Which way a search goes, by what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from syntegra_db.vectors.index import Measurement, Tuning, VectorIndex
+from syntegra_db.vectors.planning import setting_for
+
+MEASURED = (
+    Measurement(5, (0.80, 0.60), 4.0),
+    Measurement(20, (0.95, 0.85), 12.0),
+    Measurement(60, (0.99, 0.96), 40.0),
+    Measurement(150, (1.0, 0.99), 110.0),
+)
+TUNING = Tuning(rows=200_000, filenode=9, recall=0.95, exact_milliseconds=100.0, measured=MEASURED)
+INDEX = VectorIndex(
+    oid=1, filenode=9, method="ivfflat", lists=447, is_half=False, has_iterative_scans=True, comment="", tuning=TUNING
+)
+
+
+def choose(index: VectorIndex = INDEX, *, rows: int = 200_000, recall: float = 0.95, limit: int = 10) -> int | None:
+    return setting_for(index, recall=recall, limit=limit, rows=rows, all_rows=200_000)
+
+
+def test_the_least_setting_that_reaches_the_recall() -> None:
+    assert [choose(recall=recall) for recall in (0.5, 0.8, 0.81, 0.95, 0.99)] == [5, 5, 20, 20, 60]
+
+
+def test_more_rows_and_a_narrower_filter_need_more() -> None:
+    assert choose(limit=100) == 60
+    # A quarter of the rows: the ten nearest of them are among the forty nearest of all.
+    assert choose(rows=50_000) == 60
+
+
+@pytest.mark.parametrize("rows", [0, 1, 20_000, 25_000])
+def test_few_rows_are_compared(rows: int) -> None:
+    assert choose(rows=rows) is None
+
+
+def test_rows_are_compared_where_that_is_faster() -> None:
+    assert choose(recall=1) is None
+    assert choose(recall=0.995) is None
+    assert choose(rows=30_000) is None
+
+
+def test_a_table_that_has_grown_since_is_dearer_to_compare() -> None:
+    assert setting_for(INDEX, recall=1 - 1e-9, limit=10, rows=400_000, all_rows=400_000) == 150
+
+
+def test_hnsw_collects_at_least_as_many_as_asked() -> None:
+    hnsw = replace(INDEX, method="hnsw", lists=0)
+    assert choose(hnsw, recall=0.5, limit=10) == 10
+    assert choose(hnsw, recall=0.8, limit=10) == 10
+    assert choose(hnsw) == 20
+
+
+def test_an_index_that_nobody_measured() -> None:
+    assert choose(replace(INDEX, tuning=None)) == 85
+    assert choose(replace(INDEX, tuning=None, lists=100)) == 40
+    assert choose(replace(INDEX, tuning=None), recall=0.999) is None
+    # Beyond half of the lists, comparing all rows is as fast.
+    assert choose(replace(INDEX, tuning=None, lists=9)) is None
+    hnsw = replace(INDEX, method="hnsw", lists=0, tuning=None)
+    assert choose(hnsw) == 100
+    assert choose(hnsw, rows=50_000) == 400
+
+
+def test_a_tuning_survives_its_comment() -> None:
+    assert Tuning.from_comment(TUNING.to_comment()) == TUNING
+
+
+@pytest.mark.parametrize(
+    "comment", [None, "", "rebuilt on Sunday", "[]", "1", '{"syntegra_db": 1}', '{"syntegra_db": {"measured": [{}]}}']
+)
+def test_a_comment_of_somebody_else_is_none(comment: str | None) -> None:
+    assert Tuning.from_comment(comment) is None
