@@ -60,6 +60,8 @@ def start_server(data: Path, version: int = DEFAULT_VERSION) -> str:
     _await_reaping(data)
     try:
         server = pgserver.get_server(data, cleanup_mode=None, postgres_version=version)
+        # It hands out again what it has started once, stopped since or not.
+        server.ensure_postgres_running()
     except (SubprocessError, OSError, RuntimeError, AssertionError) as error:
         raise LocalServerError(
             f"The embedded PostgreSQL {version} did not start: {error}. Its log is {data / 'log'}."

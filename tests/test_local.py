@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from commands import run, succeed
 
@@ -55,6 +56,15 @@ def test_data_outlives_the_server_and_a_second_start_changes_nothing(folder: Pat
     succeed("syntegra-db", "local", "start", cwd=folder)
     assert succeed("syntegra-db", "local", "url", cwd=folder) == before
     assert succeed("syntegra-db", "psql", "-Atc", "SELECT * FROM alembic_version", cwd=folder) == "001\n"
+
+
+def test_one_process_starts_again_what_it_has_stopped(folder: Path) -> None:
+    data = folder / "18"
+    local.start_server(data)
+    assert local.stop_server(data)
+    with psycopg.connect(local.start_server(data)) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert local.stop_server(data)
 
 
 def test_two_that_start_at_once_both_succeed(folder: Path) -> None:
