@@ -91,8 +91,8 @@ class VectorIndex:
     """`idx_text_summary_embedding` as it stands.
 
     `lists` is 0 for hnsw. `is_half` says that it holds the numbers in half precision, `has_iterative_scans` that this
-    pgvector goes on scanning where a filter has left too few rows. `comment` is None when nothing was kept with the
-    index, and `tuning` when that was not of a rebuild.
+    pgvector goes on scanning where a filter has left too few rows. `tuning` is None when no rebuild has left its
+    measurements with the index.
     """
 
     oid: int
@@ -101,7 +101,6 @@ class VectorIndex:
     lists: int
     is_half: bool
     has_iterative_scans: bool
-    comment: str | None
     tuning: Tuning | None
 
     @property
@@ -122,6 +121,5 @@ def read_index(connection: Connection) -> VectorIndex | None:
         lists=(row["lists"] or DEFAULT_LISTS) if row["method"] == "ivfflat" else 0,
         is_half=COSINE_OPERATOR_CLASSES[row["operator_class"]],
         has_iterative_scans=tuple(map(int, row["extension_version"].split(".")[:2])) >= ITERATIVE_SCANS_SINCE,
-        comment=row["comment"],
         tuning=Tuning.from_comment(row["comment"]),
     )

@@ -17,7 +17,7 @@ MEASURED = (
 )
 TUNING = Tuning(rows=200_000, filenode=9, recall=0.95, exact_milliseconds=100.0, measured=MEASURED)
 INDEX = VectorIndex(
-    oid=1, filenode=9, method="ivfflat", lists=447, is_half=False, has_iterative_scans=True, comment="", tuning=TUNING
+    oid=1, filenode=9, method="ivfflat", lists=447, is_half=False, has_iterative_scans=True, tuning=TUNING
 )
 
 
