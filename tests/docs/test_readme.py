@@ -19,10 +19,20 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 OTHER_STATUSES = {2, 130}
 
 
+# Of the second block, what a service has from its model.
+EMBEDDED = """
+embedded_texts = [("todo bien", [1.0] * 384), ("nada bien", [1.0, -1.0] * 192), ("casi bien", [1.0] * 383 + [0.0])]
+embedded_question = [1.0] * 384
+"""
+
+
+def blocks() -> list[str]:
+    """The Python blocks of the README: a service, then loading and searching."""
+    return re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
 def service() -> str:
-    """The one Python block of the README."""
-    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    return str(code)
+    return blocks()[0]
 
 
 def test_the_service_is_ten_lines() -> None:
@@ -42,6 +52,13 @@ def test_the_service_does_not_start_on_a_database_without_revision(empty_databas
     ran = run("python", "-c", service(), url=empty_database.environment_url, cwd=tmp_path)
     assert ran.returncode == 1
     assert "DatabaseBehind" in ran.stderr
+
+
+def test_texts_are_loaded_and_searched(database: Database, tmp_path: Path) -> None:
+    _, code = blocks()
+    ran = run("python", "-W", "error", "-c", EMBEDDED + code, url=database.environment_url, cwd=tmp_path)
+    expected = "3 texts loaded\n0.00 todo bien\n0.00 casi bien\n1.00 nada bien\n"
+    assert (ran.returncode, ran.stdout) == (0, expected), ran.stderr
 
 
 def test_every_exit_status_is_explained() -> None:
