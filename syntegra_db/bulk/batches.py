@@ -1,0 +1,117 @@
+"""Whole columns, as NumPy and Arrow hold them, become rows."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from syntegra_db.bulk.errors import BulkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from syntegra_db.bulk.values import ColumnFormat
+
+# 512 embeddings take 800 kB on their way.
+ROWS_AT_A_TIME = 512
+
+
+def is_structured_array(value: Any) -> bool:
+    """Tell whether `value` is a NumPy array whose rows have named fields."""
+    return getattr(getattr(value, "dtype", None), "names", None) is not None and hasattr(value, "ndim")
+
+
+def is_arrow(value: Any) -> bool:
+    """Tell whether `value` is a pyarrow Table or RecordBatch."""
+    arrow = sys.modules.get("pyarrow")
+    return arrow is not None and isinstance(value, arrow.Table | arrow.RecordBatch)
+
+
+def names_of(batch: Any) -> tuple[str, ...]:
+    """Return the names of the columns of a batch."""
+    if is_arrow(batch):
+        return tuple(batch.schema.names)
+    return tuple(batch.dtype.names if is_structured_array(batch) else batch)
+
+
+def rows_of(batch: Any, columns: Mapping[str, ColumnFormat]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a batch as tuples.
+
+    Args:
+        batch: what `names_of` takes.
+        columns: what the columns of the batch are for, by their names in it and in the order of the tuples.
+    """
+    values = _values_of_arrow if is_arrow(batch) else _values_of_array
+    for part in _parts(batch):
+        yield from zip(*(values(part[name], column.is_vector) for name, column in columns.items()), strict=True)
+
+
+def _parts(batch: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the columns of a few rows at a time."""
+    if is_arrow(batch):
+        for piece in batch.to_batches() if hasattr(batch, "to_batches") else [batch]:
+            for start in range(0, piece.num_rows, ROWS_AT_A_TIME):
+                part = piece.slice(start, ROWS_AT_A_TIME)
+                yield dict(zip(part.schema.names, part.columns, strict=True))
+        return
+    rows = len(batch) if is_structured_array(batch) else _length(batch)
+    for start in range(0, rows, ROWS_AT_A_TIME):
+        yield {name: batch[name][start : start + ROWS_AT_A_TIME] for name in names_of(batch)}
+
+
+def _length(columns: Mapping[str, Any]) -> int:
+    """Return how many rows all columns have."""
+    lengths = {}
+    for name, column in columns.items():
+        if not hasattr(column, "__len__") or isinstance(column, str | bytes | dict):
+            raise BulkError(
+                f"A mapping holds columns, each a NumPy array or a list, and {name} is of type"
+                f" {type(column).__name__}; give a single row as a list of one."
+            )
+        lengths[name] = len(column)
+    if len(set(lengths.values())) > 1:
+        raise BulkError(
+            f"The columns are not of one length: {', '.join(f'{name} {rows}' for name, rows in lengths.items())}."
+        )
+    return next(iter(lengths.values()), 0)
+
+
+def _values_of_array(column: Any, is_vector: bool) -> Iterable[Any]:  # noqa: FBT001  one of two, here below
+    if not hasattr(column, "dtype"):
+        return list(column)
+    if is_vector and column.ndim > 1:
+        masked = sys.modules["numpy"].ma
+        if not isinstance(column, masked.MaskedArray):
+            return list(column)
+        missing = masked.getmaskarray(column).any(axis=1)
+        return [None if gone else vector for gone, vector in zip(missing, column.data, strict=True)]
+    if column.dtype.kind == "M":
+        # Finer units than datetime has would give integers.
+        moments = column.astype("datetime64[us]").tolist()
+        return [moment and moment.replace(tzinfo=UTC) for moment in moments]
+    return list(column.tolist())
+
+
+def _values_of_arrow(column: Any, is_vector: bool) -> Iterable[Any]:  # noqa: FBT001  likewise
+    arrow = sys.modules["pyarrow"]
+    kind = column.type
+    if is_vector and hasattr(kind, "value_type") and arrow.types.is_floating(kind.value_type):
+        return _views(column)
+    if arrow.types.is_timestamp(kind) and kind.unit == "ns":
+        column = column.cast(arrow.timestamp("us", kind.tz), safe=False)
+    return list(column.to_pylist())
+
+
+def _views(column: Any) -> Iterator[Any]:
+    """Yield the vector of each row, without a copy; NaN stands for a number that is missing in one."""
+    # flatten() leaves out what lies under missing rows.
+    numbers = column.flatten().to_numpy(zero_copy_only=False)
+    end = 0
+    for length in import_module("pyarrow.compute").list_value_length(column).to_pylist():
+        if length is None:
+            yield None
+            continue
+        end += length
+        yield numbers[end - length : end]

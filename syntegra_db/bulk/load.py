@@ -1,0 +1,125 @@
+"""One load: what is known of its rows, how many were handed over, and what to say when it fails."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any, cast
+
+import psycopg
+from psycopg.adapt import Transformer
+
+from syntegra_db.bulk import refusals, rows, values
+from syntegra_db.bulk.errors import BulkError, RowRefused
+from syntegra_db.bulk.steps import copying, upserting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from sqlalchemy import Dialect, Table
+
+    from syntegra_db.bulk.steps import Steps
+    from syntegra_db.models import Base
+
+ROWS_BETWEEN_REPORTS = 1000
+
+
+class Load:
+    """The rows for one table on their way, whichever kind of session sends them."""
+
+    def __init__(
+        self,
+        model: type[Base],
+        columns: Sequence[str] | None,
+        key: Sequence[str] | None,
+        on_progress: Callable[[int], None] | None,
+    ) -> None:
+        self.model = model
+        self.table = cast("Table", model.__table__)
+        self.key = key
+        self.number = 0
+        # The row that could not be turned into bytes, and the error that came from the rows or the report, if any.
+        self.stuck: Sequence[Any] | None = None
+        self.of_caller: Exception | None = None
+        self.copied_into = self.table.name
+        self._named = columns
+        self._on_progress = on_progress
+        self._shape: rows.Shape
+
+    def check_transaction(self, driver: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+        """Refuse what would take the temporary table away after each statement.
+
+        Raises:
+            BulkError: an upsert, in autocommit.
+        """
+        if self.key is not None and driver.autocommit:
+            raise BulkError("An upsert is several statements in one transaction, and this connection is in AUTOCOMMIT.")
+
+    def begin(self, first: Any, dialect: Dialect) -> Steps:
+        """Learn from the first item what the columns are, and return the steps."""
+        # What an engine's argument of that name sets.
+        json_serializer = getattr(dialect, "_json_serializer", None)
+        formats = values.formats(self.model, json_serializer)
+        self._shape = rows.shape(first, self.table.name, formats, self._named)
+        if self.key is None:
+            return copying(self.table, self._shape.columns)
+        keys = rows.resolve(self.key, self.table.name, formats)
+        lacking = [column.attribute for column in keys if column not in self._shape.columns]
+        if lacking:
+            raise BulkError(f"The rows for {self.table.name} lack {', '.join(lacking)} of the key.")
+        return upserting(self.table, self._shape.columns, keys, dialect)
+
+    def register(self, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
+        """Let `cursor`, and nothing else of its connection, dump the values as their columns want them."""
+        for column in self._shape.columns:
+            cursor.adapters.register_dumper(None, column.dumper)
+        self._context = Transformer(cursor)
+
+    def types(self) -> list[int]:
+        """Return what `set_types` of the COPY is to be called with."""
+        return [column.oid for column in self._shape.columns]
+
+    def tuples(self, items: Iterable[Any]) -> Iterator[Sequence[Any]]:
+        """Yield the rows, counting them."""
+        report = self._on_progress
+        try:
+            for row in chain.from_iterable(map(self._shape.rows_of, items)):
+                self.number += 1
+                if report is not None and not self.number % ROWS_BETWEEN_REPORTS:
+                    report(self.number)
+                yield row
+        except rows.Misfit as misfit:
+            message = f"Row {self.number + 1} {misfit}{refusals.REMEDY}"
+            raise RowRefused(message, row=self.number + 1) from None
+        except Exception as error:
+            self.of_caller = error
+            raise
+
+    def done(self, count: int) -> int:
+        """Report the last row, and return `count`."""
+        if self._on_progress is not None:
+            self._on_progress(self.number)
+        return count
+
+    def explain(self, error: Exception, refused: psycopg.Error | None) -> Exception:
+        """Return what to raise for `error`, or for an earlier row that the server had refused by then.
+
+        An error of the caller's own, from the rows or the report, stays what it is.
+        """
+        if error is self.of_caller:
+            return error
+        if refused is not None:
+            error = refused
+        elif self.stuck is not None and not isinstance(error, psycopg.OperationalError):
+            return self._misfitting_value(self.stuck)
+        elif not isinstance(error, psycopg.Error):
+            return error
+        return refusals.refusal(error, self.table.name, self.copied_into, self._shape.columns, self.key or ())
+
+    def _misfitting_value(self, row: Sequence[Any]) -> BulkError:
+        for column, value in zip(self._shape.columns, row, strict=True):
+            try:
+                if value is not None:
+                    column.dumper(type(None), self._context).dump(value)
+            except Exception:  # noqa: BLE001  of whichever kind, it is this value that cannot be sent
+                return refusals.broken_rule(self.number, self.table.name, column, type(value).__name__)
+        return RowRefused(f"Row {self.number}: it cannot be sent{refusals.REMEDY}", row=self.number)

@@ -1,0 +1,174 @@
+"""What is sent for a copy and for an upsert, in order; `loading` sends it, with or without asyncio."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from psycopg import sql
+
+from syntegra_db.bulk.errors import BulkError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from sqlalchemy import Dialect, Table
+
+    from syntegra_db.bulk.values import ColumnFormat
+
+# In the schema of the session's own temporary tables, whatever its search_path says.
+STAGE = "syntegra_db_upsert"
+STAGED = sql.Identifier("pg_temp", STAGE)
+# Whether ON CONFLICT can be used: not where a key's NULL is equal to no other. And which columns the rows do not have.
+LOOK = """
+    SELECT EXISTS (
+        SELECT FROM pg_index AS i
+        CROSS JOIN LATERAL (
+            SELECT array_agg(attname::text) AS names, bool_and(attnotnull) AS not_null FROM pg_attribute
+            WHERE attrelid = indrelid AND attnum = ANY ((indkey::int2[])[:indnkeyatts - 1])
+        ) AS key
+        WHERE indrelid = {table}::regclass AND indisunique AND indisvalid AND indimmediate
+          AND indpred IS NULL AND indexprs IS NULL AND (not_null OR indnullsnotdistinct)
+          AND names @> {key}::text[] AND names <@ {key}::text[]
+    ), current_setting('transaction_isolation'), ARRAY(
+        SELECT attname::text FROM pg_attribute
+        WHERE attrelid = {table}::regclass AND attnum > 0 AND NOT attisdropped AND attname <> ALL ({columns})
+    )
+"""
+LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('syntegra_db.bulk upsert ' || {table}::regclass::oid, 0))"
+MAKE_STAGE = """
+    CREATE TEMPORARY TABLE {stage} (LIKE {table} INCLUDING CONSTRAINTS INCLUDING STORAGE) ON COMMIT DROP
+"""
+# In these two, MERGE sees what was committed before it got the lock, or the server finds the conflict.
+ISOLATION_WITHOUT_KEY = "read committed", "serializable"
+
+
+class Statement(NamedTuple):
+    """SQL whose first row, and number of rows written, is wanted."""
+
+    query: sql.Composed
+
+
+class Copy(NamedTuple):
+    """A COPY FROM STDIN of the input."""
+
+    query: sql.Composed
+    into: str
+
+
+class Outcome(NamedTuple):
+    """What a step gave: its first row if it has one, and the number of rows that it wrote."""
+
+    row: Any
+    written: int
+
+
+if TYPE_CHECKING:
+    Steps = Generator[Statement | Copy, Outcome, int]
+
+
+def copying(table: Table, columns: Sequence[ColumnFormat]) -> Steps:
+    """Yield what copies the input into `table`."""
+    copied = yield Copy(_copy(_name(table), columns), table.name)
+    return copied.written
+
+
+def upserting(table: Table, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat], dialect: Dialect) -> Steps:
+    """Yield what upserts the input into `table`, by way of a temporary table."""
+    target = _name(table)
+    literal = sql.Literal(target.as_string(None))
+    names = {"columns": [column.name for column in columns], "key": [column.name for column in keys]}
+    literals = {part: sql.Literal(value) for part, value in names.items()}
+    unique, isolation, left_out = (yield _statement(LOOK, table=literal, **literals)).row
+    if not unique and isolation not in ISOLATION_WITHOUT_KEY:
+        raise BulkError(
+            f"No unique key of {table.name} stands on {', '.join(column.name for column in keys)}, and in a transaction"
+            f" that is {isolation} rows of others stay unseen and would be added twice; use READ COMMITTED."
+        )
+    yield _statement(MAKE_STAGE, stage=STAGED, table=target)
+    if left_out:
+        drops = sql.SQL(", ").join(sql.SQL("DROP COLUMN {}").format(sql.Identifier(name)) for name in left_out)
+        yield _statement("ALTER TABLE {stage} {drops}", stage=STAGED, drops=drops)
+    # The server then says which row has the key of an earlier one.
+    yield _statement("CREATE UNIQUE INDEX ON {stage} ({keys}) NULLS NOT DISTINCT", stage=STAGED, keys=_list(keys))
+    yield Copy(_copy(STAGED, columns), STAGE)
+    if unique:
+        done = yield _insert(target, columns, keys, _changes(table, columns, keys, dialect, "excluded"))
+    else:
+        # Between two that look for the same key at once, each would find none and add a row.
+        yield _statement(LOCK, table=literal)
+        done = yield _merge(table, target, columns, keys, _changes(table, columns, keys, dialect, "given"))
+    yield _statement("DROP TABLE {stage}", stage=STAGED)
+    return done.written
+
+
+def _insert(
+    target: sql.Identifier, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat], changes: list[sql.Composable]
+) -> Statement:
+    # In the order of the key, so that two at once wait for each other rather than lock crosswise.
+    return _statement(
+        "INSERT INTO {target} ({columns}) SELECT {columns} FROM {stage} ORDER BY {keys} ON CONFLICT ({keys}) {action}",
+        target=target,
+        columns=_list(columns),
+        stage=STAGED,
+        keys=_list(keys),
+        action=sql.SQL("DO UPDATE SET ") + sql.SQL(", ").join(changes) if changes else sql.SQL("DO NOTHING"),
+    )
+
+
+def _merge(
+    table: Table,
+    target: sql.Identifier,
+    columns: Sequence[ColumnFormat],
+    keys: Sequence[ColumnFormat],
+    changes: list[sql.Composable],
+) -> Statement:
+    # IS NOT DISTINCT FROM finds NULLs and cannot use an index or a hash.
+    same = [
+        sql.SQL("stored.{0} IS NOT DISTINCT FROM given.{0}" if table.c[key.name].nullable else "stored.{0} = given.{0}")
+        for key in keys
+    ]
+    return _statement(
+        "MERGE INTO {target} AS stored USING {stage} AS given ON {same} WHEN MATCHED THEN {action}"
+        " WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})",
+        target=target,
+        stage=STAGED,
+        same=sql.SQL(" AND ").join(
+            comparison.format(sql.Identifier(key.name)) for comparison, key in zip(same, keys, strict=True)
+        ),
+        action=sql.SQL("UPDATE SET ") + sql.SQL(", ").join(changes) if changes else sql.SQL("DO NOTHING"),
+        columns=_list(columns),
+        values=sql.SQL(", ").join(sql.Identifier("given", column.name) for column in columns),
+    )
+
+
+def _changes(
+    table: Table, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat], dialect: Dialect, source: str
+) -> list[sql.Composable]:
+    """Return what an update sets: the columns given but for the key, and what the models set on every update."""
+    given = {column.name for column in columns}
+    changes: list[sql.Composable] = [
+        sql.SQL("{} = {}").format(sql.Identifier(column.name), sql.Identifier(source, column.name))
+        for column in columns
+        if column not in keys
+    ]
+    for column in table.columns:
+        if column.onupdate is not None and column.name not in given:
+            expression = str(cast("Any", column.onupdate).arg.compile(dialect=dialect))
+            changes.append(sql.SQL("{} = {}").format(sql.Identifier(column.name), sql.SQL(expression)))
+    return changes
+
+
+def _copy(table: sql.Identifier, columns: Sequence[ColumnFormat]) -> sql.Composed:
+    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, _list(columns))
+
+
+def _name(table: Table) -> sql.Identifier:
+    return sql.Identifier(*filter(None, (table.schema, table.name)))
+
+
+def _list(columns: Sequence[ColumnFormat]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
+
+
+def _statement(query: str, **parts: sql.Composable) -> Statement:
+    return Statement(sql.SQL(query).format(**parts))

@@ -1,0 +1,213 @@
+"""How a value of each column becomes what COPY's binary format wants: the exact bytes of the column's own type.
+
+psycopg picks what dumps a value in COPY by the OID of its type. The server is never told that OID, so that a number
+which no type has stands here for a column's own dumper, and nothing need be asked of the server or registered on the
+connection.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from array import array
+from decimal import Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+
+import psycopg
+from pgvector import Vector
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+from sqlalchemy import BigInteger, Double, Enum, Integer, Numeric, String, inspect
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TIMESTAMP
+
+from syntegra_db.bulk.errors import BulkError
+from syntegra_db.models.types import EMBEDDING_DIMENSIONS, Embedding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sqlalchemy.sql.elements import NamedColumn
+
+    from syntegra_db.models import Base
+
+# OIDs have 32 bits.
+FIRST_OWN_OID = 2**32
+# Dimensions and a zero, each in 16 bits: https://github.com/pgvector/pgvector/blob/master/src/vector.c, vector_send.
+VECTOR_HEADER = struct.pack(">HH", EMBEDDING_DIMENSIONS, 0)
+INT4 = struct.Struct(">i")
+JSONB_VERSION = b"\x01"
+# Of float8 that PostgreSQL's cast to numeric keeps: DBL_DIG.
+NUMERIC_DIGITS = 15
+
+_compact_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+def builtin_dumper(name: str) -> type[Dumper]:
+    """Return what psycopg dumps values of PostgreSQL's own type `name` with."""
+    return cast("type[Dumper]", psycopg.adapters.get_dumper_by_oid(psycopg.adapters.types[name].oid, Format.BINARY))
+
+
+class ColumnFormat(NamedTuple):
+    """A column of a model, what it takes in words, and what psycopg dumps its values with."""
+
+    attribute: str
+    name: str
+    rule: str
+    oid: int
+    dumper: type[Dumper]
+
+    @property
+    def is_vector(self) -> bool:
+        """Tell whether the values are vectors, which come as whole arrays."""
+        return issubclass(self.dumper, _Vector)
+
+
+class _Binary(Dumper):
+    format = Format.BINARY
+
+
+class _Int4(_Binary):
+    """psycopg's own in C keeps the lower 32 bits of a larger number and says nothing (3.3.9)."""
+
+    def dump(self, obj: Any) -> bytes:
+        return INT4.pack(obj)
+
+
+class _Numeric(_Binary):
+    def __init__(self, cls: type, context: Any = None) -> None:
+        super().__init__(cls, context)
+        numeric: Any = builtin_dumper("numeric")
+        self._dump = numeric(cls, context).dump
+
+    def dump(self, obj: Any) -> Any:
+        if isinstance(obj, bool):
+            raise TypeError
+        if isinstance(obj, Decimal | int):
+            return self._dump(obj)
+        # A number of NumPy is one or the other.
+        if hasattr(obj, "__index__"):
+            return self._dump(obj.__index__())
+        return self._dump(Decimal(f"{obj.__float__():.{NUMERIC_DIGITS}g}"))
+
+
+class _Json(_Binary):
+    dumps: ClassVar[Any] = staticmethod(_compact_json)
+
+    def dump(self, obj: Any) -> bytes:
+        text: str = self.dumps(obj)
+        return JSONB_VERSION + text.encode()
+
+
+class _Label(_Binary):
+    labels: ClassVar[Mapping[str, bytes]]
+
+    def dump(self, obj: Any) -> bytes:
+        return self.labels[obj]
+
+
+class _Vector(_Binary):
+    """The server looks for NaN and infinities itself."""
+
+    def dump(self, obj: Any) -> bytes:
+        if hasattr(obj, "astype"):
+            return VECTOR_HEADER + self._of_array(obj)
+        if isinstance(obj, Vector):
+            obj = obj.to_list()
+        if not isinstance(obj, list | tuple) or len(obj) != EMBEDDING_DIMENSIONS:
+            raise ValueError
+        numbers = array("f", obj)
+        if sys.byteorder == "little":
+            numbers.byteswap()
+        return VECTOR_HEADER + numbers.tobytes()
+
+    @staticmethod
+    def _of_array(obj: Any) -> bytes:
+        if obj.shape != (EMBEDDING_DIMENSIONS,):
+            raise ValueError
+        if obj.dtype.itemsize > struct.calcsize("f"):
+            # Beyond single precision lies an infinity, which the server refuses; NumPy would warn as well.
+            with sys.modules["numpy"].errstate(over="ignore"):
+                obj = obj.astype(">f4")
+        numbers: bytes = obj.astype(">f4", copy=False).tobytes()
+        return numbers
+
+
+@lru_cache(maxsize=64)
+def formats(model: type[Base], json_serializer: Callable[[Any], str] | None) -> dict[str, ColumnFormat]:
+    """Return how the columns of `model` travel, in their order, by attribute.
+
+    Args:
+        model: one of the models.
+        json_serializer: the engine's own, if it has one.
+
+    Raises:
+        BulkError: a column has a type that none of the seven models has.
+    """
+    return {
+        attribute.key: _format(attribute.key, attribute.columns[0], FIRST_OWN_OID + number, json_serializer)
+        for number, attribute in enumerate(inspect(model).column_attrs)
+    }
+
+
+def _format(
+    attribute: str, column: NamedColumn[Any], oid: int, json_serializer: Callable[[Any], str] | None
+) -> ColumnFormat:
+    kind = _kind(column)
+    if isinstance(kind.dumper, str):
+        builtin = builtin_dumper(kind.dumper)
+        return ColumnFormat(attribute, column.name, kind.rule, builtin.oid, builtin)
+    members = dict(kind.members)
+    if json_serializer is not None and kind.dumper is _Json:
+        members["dumps"] = staticmethod(json_serializer)
+    dumper = type(kind.dumper.__name__, (kind.dumper,), {"oid": oid, **members})
+    return ColumnFormat(attribute, column.name, kind.rule, oid, dumper)
+
+
+class _Kind(NamedTuple):
+    """What columns of a type take, in words, and their dumper: the name of psycopg's, or a class and its members."""
+
+    rule: str
+    dumper: str | type[Dumper]
+    members: Mapping[str, Any] = {}
+
+
+def _string(column_type: Any) -> _Kind:
+    if column_type.length is None:
+        return _Kind("a str without NUL characters", "text")
+    return _Kind(f"a str of at most {column_type.length} characters, none of them NUL", "varchar")
+
+
+def _enum(column_type: Any) -> _Kind:
+    labels = {label: label.encode() for label in column_type.enums}
+    return _Kind(f"one of {', '.join(labels)}", _Label, {"labels": labels})
+
+
+def _moment(column_type: Any) -> _Kind | None:
+    return _Kind("a datetime with a time zone", "timestamptz") if column_type.timezone else None
+
+
+# Those that others derive from come after them.
+KINDS: tuple[tuple[type, Callable[[Any], _Kind | None]], ...] = (
+    (Embedding, lambda _: _Kind(f"{EMBEDDING_DIMENSIONS} finite numbers", _Vector)),
+    (JSONB, lambda _: _Kind("a JSON value without NaN, infinities and NUL characters", _Json)),
+    (Enum, _enum),
+    (String, _string),
+    (BigInteger, lambda _: _Kind(f"an int from {-(2**63)} to {2**63 - 1}", "int8")),
+    (Integer, lambda _: _Kind(f"an int from {-(2**31)} to {2**31 - 1}", _Int4)),
+    (Double, lambda _: _Kind("a float", "float8")),
+    (Numeric, lambda _: _Kind("a finite number: Decimal, int or float", _Numeric)),
+    (TIMESTAMP, _moment),
+)
+
+
+def _kind(column: NamedColumn[Any]) -> _Kind:
+    for column_type, describe in KINDS:
+        if isinstance(column.type, column_type):
+            kind = describe(column.type)
+            if kind is not None:
+                return kind
+            break
+    raise BulkError(f"The column {column.name} has the type {column.type!r}, which is not loaded in bulk.")

@@ -1,0 +1,167 @@
+"""The asyncio twins: the same rows, the same errors."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+import sqlalchemy
+from bulk.examples import FULL, embedding, kpi, session_on, stored
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from syntegra_db.bulk import BulkError, RowRefused, async_copy_rows, async_upsert_rows, copy_rows
+from syntegra_db.database import create_async_engine
+from syntegra_db.models import DataSource, KpiSummary, TextSummary
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from sqlalchemy.orm import Session
+
+    from servers import Database
+
+KEY = ("client_id", "kpi_name")
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Session]:
+    """Of the sync kind, to look at what is there."""
+    with session_on(database) as session:
+        yield session
+
+
+@pytest.fixture
+def run(database: Database) -> Callable[[Callable[[AsyncSession], Awaitable[Any]]], Any]:
+    """What runs a function with an asyncio session and gives what it returns."""
+
+    def run(work: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
+        async def with_session() -> Any:
+            engine = create_async_engine(database.url)
+            try:
+                async with AsyncSession(engine) as session:
+                    return await work(session)
+            finally:
+                await engine.dispose()
+
+        return asyncio.run(with_session())
+
+    return run
+
+
+async def asynchronous(rows: int) -> AsyncIterator[dict[str, Any]]:
+    for n in range(rows):
+        await asyncio.sleep(0)
+        yield kpi(n)
+
+
+def test_rows_of_both_kinds(run: Any, session: Session) -> None:
+    told: list[int] = []
+
+    async def work(session: AsyncSession) -> list[int]:
+        session.add(DataSource(id=1, client_id=3, name="till", type="simple_csv"))
+        counts = [
+            await async_copy_rows(session, TextSummary, [FULL[TextSummary]]),
+            await async_copy_rows(session, KpiSummary, asynchronous(2001), on_progress=told.append),
+            await async_copy_rows(session, KpiSummary, {name: [value] for name, value in kpi(5000).items()}),
+            await async_copy_rows(session, KpiSummary, (kpi(3, source_id=1) for _ in range(3))),
+            await async_copy_rows(session, KpiSummary, asynchronous(0)),
+        ]
+        await session.commit()
+        return counts
+
+    assert run(work) == [1, 2001, 1, 3, 0]
+    assert told == [1000, 2000, 2001]
+    assert stored(session, TextSummary)[0]["embedding"] == embedding(1).tolist()
+    assert len(stored(session, KpiSummary)) == 2005
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1", "CREATE UNIQUE INDEX u ON kpi_summary (client_id, kpi_name)"])
+def test_an_upsert(run: Any, session: Session, statement: str) -> None:
+    async def work(session: AsyncSession) -> int:
+        await session.execute(sqlalchemy.text(statement))
+        await async_copy_rows(session, KpiSummary, asynchronous(3))
+        count = await async_upsert_rows(session, KpiSummary, [kpi(2, 20), kpi(3, 30)], key=KEY)
+        await session.commit()
+        return count
+
+    assert run(work) == 2
+    assert [int(row["kpi_value"]) for row in stored(session, KpiSummary)] == [1, 1, 20, 30]
+
+
+def test_a_refused_row(run: Any, session: Session) -> None:
+    async def work(session: AsyncSession) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
+        for rows in ([kpi(1), kpi(2, "x")], [kpi(1), kpi(2, metadata=1)], [kpi(1), kpi(2, float("nan"))]):
+            with pytest.raises(RowRefused) as info:
+                await async_copy_rows(session, KpiSummary, rows)
+            assert info.value.__cause__ is None
+            found.append((info.value.row, info.value.column, info.value.constraint))
+            await session.rollback()
+        with pytest.raises(RowRefused, match="same key"):
+            await async_upsert_rows(session, KpiSummary, [kpi(1), kpi(1)], key=KEY)
+        await session.rollback()
+        await async_copy_rows(session, KpiSummary, [kpi(7)])
+        await session.commit()
+        return found
+
+    assert run(work) == [(2, "kpi_value", None), (2, None, None), (2, None, "ck_kpi_summary_kpi_value_finite")]
+    assert [row["client_id"] for row in stored(session, KpiSummary)] == [7]
+
+
+def test_an_error_of_the_rows_own_stays_what_it_is(run: Any, session: Session) -> None:
+    async def rows() -> AsyncIterator[dict[str, Any]]:
+        yield kpi(1)
+        await asyncio.sleep(0)
+        raise psycopg.DataError("of the rows")
+
+    async def work(session: AsyncSession) -> None:
+        with pytest.raises(psycopg.DataError, match="of the rows"):
+            await async_copy_rows(session, KpiSummary, rows())
+        await session.rollback()
+
+    run(work)
+    assert stored(session, KpiSummary) == []
+
+
+def test_a_load_that_is_cancelled(run: Any, session: Session) -> None:
+    async def rows() -> AsyncIterator[dict[str, Any]]:
+        yield kpi(1)
+        await asyncio.sleep(60)
+
+    async def work(session: AsyncSession) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(async_copy_rows(session, KpiSummary, rows()), 0.2)
+        await session.rollback()
+        await async_copy_rows(session, KpiSummary, [kpi(2)])
+        await session.commit()
+
+    run(work)
+    assert [row["client_id"] for row in stored(session, KpiSummary)] == [2]
+
+
+def test_a_connection_that_dies_on_the_way(run: Any, session: Session, database: Database) -> None:
+    async def rows() -> AsyncIterator[dict[str, Any]]:
+        for n in range(50_000):
+            if n == 10:
+                database.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            yield kpi(n)
+
+    async def work(session: AsyncSession) -> None:
+        with pytest.raises(BulkError):
+            await async_copy_rows(session, KpiSummary, rows())
+        await session.rollback()
+        await async_copy_rows(session, KpiSummary, [kpi(1)])
+        await session.commit()
+
+    run(work)
+    assert len(stored(session, KpiSummary)) == 1
+
+
+def test_asynchronous_rows_need_the_twin(session: Session) -> None:
+    with pytest.raises(BulkError, match="async_copy_rows"):
+        copy_rows(session, KpiSummary, asynchronous(1))  # type: ignore[arg-type]

@@ -1,0 +1,226 @@
+"""upsert_rows: rows that are new are added, and rows that are there are updated, by any key."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bulk.examples import END, FULL, START, embedding, kpi, session_on, stored
+from sqlalchemy import select, text
+
+from syntegra_db.bulk import BulkError, RowRefused, copy_rows, upsert_rows
+from syntegra_db.models import Base, Cluster, DataSource, KpiSummary, TextSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.orm import Session
+
+    from servers import Database
+
+KEY = ("client_id", "kpi_name", "period_start", "period_end")
+UNIQUE = "CREATE UNIQUE INDEX of_a_service ON kpi_summary (period_end, client_id, period_start, kpi_name)"
+NOT_OF_USE = """
+    CREATE UNIQUE INDEX partial ON kpi_summary (client_id, kpi_name, period_start, period_end) WHERE client_id < 0;
+    CREATE UNIQUE INDEX wider ON kpi_summary (client_id, kpi_name, period_start, period_end, id);
+    CREATE UNIQUE INDEX of_an_expression ON kpi_summary (client_id, lower(kpi_name), period_start, period_end, id)
+"""
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Session]:
+    with session_on(database) as session:
+        yield session
+
+
+def values(session: Session) -> dict[int, int]:
+    return {row["client_id"]: int(row["kpi_value"]) for row in stored(session, KpiSummary)}
+
+
+@pytest.mark.parametrize("statements", ["", UNIQUE, NOT_OF_USE])
+def test_rows_are_added_or_updated(session: Session, statements: str) -> None:
+    session.execute(text(statements or "SELECT 1"))
+    copy_rows(session, KpiSummary, [kpi(n, metadata_={"n": n}, calculated_at=START) for n in (1, 2, 3)])
+    session.commit()
+    told: list[int] = []
+    assert upsert_rows(session, KpiSummary, [kpi(n, n * 10) for n in (2, 3, 4)], key=KEY, on_progress=told.append) == 3
+    session.commit()
+    assert values(session) == {1: 1, 2: 20, 3: 30, 4: 40}
+    by_client = {row["client_id"]: row for row in stored(session, KpiSummary)}
+    assert by_client[2]["metadata_"] == {"n": 2}
+    assert by_client[2]["calculated_at"] == START
+    assert by_client[4]["metadata_"] is None
+    assert by_client[4]["calculated_at"] > START
+    assert told == [3]
+
+
+@pytest.mark.parametrize("model", FULL)
+def test_every_table_and_column_by_id(session: Session, model: type[Base]) -> None:
+    copy_rows(session, model, [{**FULL[model], "id": 1}])
+    (copied,) = stored(session, model)
+    client = "sector" if "sector" in FULL[model] else "client_id"
+    changed = {**FULL[model], client: "another" if client == "sector" else 99}
+    assert upsert_rows(session, model, [{"id": 1, **changed}, {"id": 2, **FULL[model]}], key=["id"]) == 2
+    assert stored(session, model) == [{**copied, client: changed[client]}, copied]
+
+
+@pytest.mark.parametrize("key", [["id"], ["client_id", "name"]])
+def test_updated_at_is_set_as_the_models_set_it(session: Session, key: list[str]) -> None:
+    long_ago = START - timedelta(days=1)
+    copy_rows(session, DataSource, [{**FULL[DataSource], "id": 1, "updated_at": long_ago, "created_at": long_ago}])
+    session.commit()
+    row = {"id": 1, "client_id": 7, "name": FULL[DataSource]["name"], "type": "other"}
+    upsert_rows(session, DataSource, [row], key=key)
+    now = session.scalar(text("SELECT now()"))
+    (found,) = stored(session, DataSource)
+    assert (found["type"], found["updated_at"], found["created_at"]) == ("other", now, long_ago)
+    upsert_rows(session, DataSource, [{**row, "updated_at": END}], key=key)
+    assert stored(session, DataSource)[0]["updated_at"] == END
+
+
+def test_rows_that_have_the_key_alone_touch_nothing_else(session: Session) -> None:
+    copy_rows(session, KpiSummary, [kpi(1, 5)])
+    assert upsert_rows(session, KpiSummary, [kpi(1, 5), kpi(2, 5)], key=[*KEY, "kpi_value"]) == 1
+    assert values(session) == {1: 5, 2: 5}
+    row = {"id": 100, "client_id": 1, "name": "x", "type": "y", "updated_at": START}
+    session.execute(text("CREATE UNIQUE INDEX u ON data_sources (id, client_id, name, type, updated_at)"))
+    assert [upsert_rows(session, DataSource, [row], key=[*row]) for _ in range(2)] == [1, 0]
+
+
+@pytest.mark.parametrize("unique", ["", "NULLS DISTINCT", "NULLS NOT DISTINCT"])
+def test_null_in_a_key_is_equal_to_null(session: Session, unique: str) -> None:
+    if unique:
+        session.execute(text(f"CREATE UNIQUE INDEX u ON text_summary (client_id, sentiment) {unique}"))
+    rows: list[dict[str, Any]] = [
+        {"client_id": 1, "sentiment": None, "text_field": "a"},
+        {"client_id": 1, "sentiment": "b", "text_field": "b"},
+    ]
+    copy_rows(session, TextSummary, rows)
+    rows = [{**row, "text_field": "changed", "embedding": embedding(1)} for row in rows]
+    assert upsert_rows(session, TextSummary, rows, key=["client_id", "sentiment"]) == 2
+    assert [row["text_field"] for row in stored(session, TextSummary)] == ["changed", "changed"]
+
+
+def test_all_rows_that_have_the_key_are_updated(session: Session) -> None:
+    copy_rows(session, KpiSummary, [kpi(1, 1), kpi(1, 2), kpi(2, 3)])
+    assert upsert_rows(session, KpiSummary, [kpi(1, 9)], key=KEY) == 2
+    assert [int(row["kpi_value"]) for row in stored(session, KpiSummary)] == [9, 9, 3]
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1", UNIQUE])
+def test_two_rows_of_the_input_with_one_key(session: Session, statement: str) -> None:
+    session.execute(text(statement))
+    with pytest.raises(RowRefused) as info:
+        upsert_rows(session, KpiSummary, [kpi(1), kpi(2), kpi(1, 5)], key=KEY)
+    assert (info.value.row, info.value.constraint, info.value.sqlstate) == (3, None, "23505")
+    assert "Row 3: an earlier row of the input has the same key (client_id, kpi_name" in str(info.value)
+    session.rollback()
+    assert values(session) == {}
+
+
+def test_another_unique_key_is_told_as_such(session: Session) -> None:
+    session.execute(text("CREATE UNIQUE INDEX names ON data_sources (name)"))
+    row = {"client_id": 1, "name": "x", "type": "y"}
+    copy_rows(session, DataSource, [{"id": 100, **row}])
+    with pytest.raises(RowRefused, match="names of data_sources holds such a row already") as info:
+        upsert_rows(session, DataSource, [{"id": 101, **row}], key=["id"])
+    assert (info.value.row, info.value.constraint) == (None, "names")
+
+
+def test_a_column_that_the_models_do_not_know_is_left_alone(session: Session) -> None:
+    session.execute(text("ALTER TABLE kpi_summary ADD note text NOT NULL DEFAULT 'of a service'"))
+    copy_rows(session, KpiSummary, [kpi(1)])
+    assert upsert_rows(session, KpiSummary, [kpi(1, 5), kpi(2, 5)], key=KEY) == 2
+    assert values(session) == {1: 5, 2: 5}
+
+
+def test_twice_in_one_transaction_and_again_after_a_failure(session: Session) -> None:
+    for _ in range(2):
+        upsert_rows(session, KpiSummary, [kpi(1, 5)], key=KEY)
+        upsert_rows(session, Cluster, [{"client_id": 1, "cluster_id": 1, "features_json": {}}], key=["client_id"])
+        with pytest.raises(RowRefused), session.begin_nested():
+            upsert_rows(session, KpiSummary, [kpi(1, "x")], key=KEY)
+    assert values(session) == {1: 5}
+    assert len(stored(session, Cluster)) == 1
+
+
+def test_the_search_path_and_temporary_tables_of_others_mislead_nobody(session: Session) -> None:
+    session.execute(text("CREATE SCHEMA other; CREATE TABLE other.syntegra_db_upsert (x int)"))
+    session.execute(text("SET LOCAL search_path = public, other, pg_temp"))
+    assert upsert_rows(session, KpiSummary, [kpi(1, 5)], key=KEY) == 1
+    assert session.scalar(text("SELECT count(*) FROM other.syntegra_db_upsert")) == 0
+    assert session.scalar(text("SELECT count(*) FROM public.kpi_summary")) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (["client_id", "metadata"], "The rows for kpi_summary lack metadata_ of the key"),
+        (["client"], "no column client"),
+        ([], "no columns"),
+    ],
+)
+def test_a_key_that_the_rows_do_not_have(session: Session, key: list[str], message: str) -> None:
+    with pytest.raises(BulkError, match=message):
+        upsert_rows(session, KpiSummary, [kpi(1)], key=key)
+
+
+def test_autocommit_is_refused(session: Session) -> None:
+    session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+    with pytest.raises(BulkError, match="AUTOCOMMIT"):
+        upsert_rows(session, KpiSummary, [kpi(1)], key=KEY)
+
+
+def test_an_isolation_that_hides_rows_of_others_needs_a_unique_key(session: Session) -> None:
+    session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+    with pytest.raises(BulkError, match="No unique key of kpi_summary stands on client_id, kpi_name"):
+        upsert_rows(session, KpiSummary, [kpi(1)], key=KEY)
+    assert upsert_rows(session, KpiSummary, [{"id": 1, **kpi(1)}], key=["id"]) == 1
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1", UNIQUE])
+def test_two_at_once_add_a_key_once(database: Database, statement: str) -> None:
+    with session_on(database) as session:
+        session.execute(text(statement))
+        session.commit()
+    failures: list[Exception] = []
+    barrier = threading.Barrier(4)
+
+    def work(number: int) -> None:
+        try:
+            with session_on(database) as session:
+                for turn in range(5):
+                    barrier.wait(timeout=60)
+                    clients = range(50) if number % 2 else reversed(range(50))
+                    rows = [kpi(turn * 50 + client, number) for client in clients]
+                    assert upsert_rows(session, KpiSummary, rows, key=KEY) == 50
+                    session.commit()
+        except Exception as failure:  # noqa: BLE001  told below
+            failures.append(failure)
+            barrier.abort()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert database.query("SELECT count(*), count(DISTINCT client_id) FROM kpi_summary") == [(250, 250)]
+
+
+def test_other_writers_do_not_wait(database: Database) -> None:
+    with session_on(database) as session, session_on(database) as other:
+        upsert_rows(session, KpiSummary, [kpi(1)], key=KEY)
+        other.execute(text("SET lock_timeout = '5s'"))
+        copy_rows(other, KpiSummary, [kpi(2)])
+        other.add(KpiSummary(**kpi(3)))
+        other.commit()
+        upsert_rows(other, Cluster, [{"client_id": 1, "cluster_id": 1, "features_json": {}}], key=["client_id"])
+        other.execute(text("SET lock_timeout = '50ms'"))
+        with pytest.raises(BulkError, match="lock timeout") as info:
+            upsert_rows(other, KpiSummary, [kpi(4)], key=KEY)
+        assert info.value.sqlstate == "55P03"
+        session.commit()
+        assert session.scalars(select(KpiSummary.client_id).order_by(KpiSummary.client_id)).all() == [1, 2, 3]
