@@ -70,8 +70,7 @@ def check_embedding(value: EmbeddingVector | Vector) -> Vector:
         raise InvalidEmbedding(f"{rule}, not {type(value).__name__}: {error}.") from None
     if vector.dimensions() != EMBEDDING_DIMENSIONS:
         raise InvalidEmbedding(f"{rule}; this vector has {vector.dimensions()}.")
-    # One infinity or NaN makes the sum one too, and 384 single-precision numbers cannot overflow a double.
-    if not isfinite(sum(vector.to_list())):
+    if not _is_finite(vector, is_array=not isinstance(value, list | tuple | Vector)):
         place, number = next((i, number) for i, number in enumerate(vector.to_list()) if not isfinite(number))
         raise InvalidEmbedding(f"{rule}; number {place} of this vector is {number}.")
     return vector
@@ -81,6 +80,16 @@ def _vector(value: Any) -> Vector:
     if isinstance(value, Vector):
         return value
     return Vector(list(value) if isinstance(value, tuple) else value)
+
+
+def _is_finite(vector: Vector, *, is_array: bool) -> bool:
+    if is_array:
+        # Who gives an array has loaded NumPy, which looks at it without making a list.
+        import numpy as np
+
+        return bool(np.isfinite(vector.to_numpy()).all())
+    # One infinity or NaN makes the sum one too, and 384 single-precision numbers cannot overflow a double.
+    return isfinite(sum(vector.to_list()))
 
 
 class Embedding(TypeDecorator[EmbeddingVector]):
