@@ -154,3 +154,15 @@ class AdoptionFailed(SyntegraDBError):
     """The adoption did not come to its end, and the server took all of it back."""
 
     exit_status = 25
+
+
+class RebuildFailed(SyntegraDBError):
+    """The vector index was not rebuilt or not measured; the message says which index stands."""
+
+    exit_status = 26
+
+
+class RoomMissing(RebuildFailed):
+    """The server has not the memory or the disk for a new vector index; nothing was changed."""
+
+    exit_status = 27

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from syntegra_db.cli import adopt, backup, client, local, migrate, sql, status, verify
+from syntegra_db.cli import adopt, backup, client, local, migrate, sql, status, vectors, verify
 from syntegra_db.errors import INTERRUPTED, ConnectionFailed, SyntegraDBError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command()(sql.sql)
 app.command(hidden=True)(verify.manifests)
 app.command(context_settings=client.PASS_THROUGH)(client.psql)
 app.add_typer(local.app, name="local")
+app.add_typer(vectors.app, name="vectors")
 
 
 def main() -> None:

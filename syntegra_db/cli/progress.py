@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rich.console import Console
 
 PACKAGE = "syntegra_db"
 STEPS = "alembic.runtime.migration"
@@ -31,16 +32,24 @@ def progress_on_stderr() -> Iterator[None]:
 @contextmanager
 def _at_terminal() -> Iterator[None]:
     from rich.console import Console
-    from rich.logging import RichHandler
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    lines = RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=None)
-    with Progress(*columns, console=console, transient=True) as progress, _listening(PACKAGE, lines):
+    with Progress(*columns, console=console, transient=True) as progress, log_beside(console):
         task = progress.add_task("Looking where the database stands")
         with _listening(STEPS, _StepTitle(lambda title: progress.update(task, description=title))):
             yield
+
+
+@contextmanager
+def log_beside(console: Console) -> Iterator[None]:
+    """Print the package's log on `console`, above what moves there."""
+    from rich.logging import RichHandler
+
+    lines = RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=None)
+    with _listening(PACKAGE, lines):
+        yield
 
 
 class _StepTitle(logging.Handler):

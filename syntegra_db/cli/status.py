@@ -9,6 +9,9 @@ import typer
 if TYPE_CHECKING:
     from syntegra_db.catalog.status import Status
 
+VECTOR_INDEX = "idx_text_summary_embedding"
+REBUILD = "syntegra-db vectors rebuild"
+
 
 def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False) -> None:
     """Say where the database stands: server, revision, tables, indexes."""
@@ -51,10 +54,10 @@ def _print(found: Status) -> None:
     if found.tables:
         console.print(table)
     for index in found.invalid_indexes:
-        typer.echo(f"Invalid index: {index}. Rebuild it: REINDEX INDEX CONCURRENTLY {index};")
+        remedy = REBUILD if index.startswith(VECTOR_INDEX) else f"REINDEX INDEX CONCURRENTLY {index};"
+        typer.echo(f"Invalid index: {index}. Rebuild it: {remedy}")
     texts = next((row.estimated_rows for row in found.tables if row.name == "text_summary"), 0)
-    if found.vector_index_trained is False and texts:
-        typer.echo(
-            "The vector index was built on the empty table and finds little. Rebuild it: "
-            "REINDEX INDEX CONCURRENTLY idx_text_summary_embedding;"
-        )
+    if found.vector_index_rows is not None:
+        typer.echo(f"The vector index was built on {found.vector_index_rows:,} rows.")
+    elif found.vector_index_trained is False and texts:
+        typer.echo(f"The vector index was built on the empty table and finds little. Rebuild it: {REBUILD}")

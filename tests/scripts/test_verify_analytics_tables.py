@@ -91,8 +91,16 @@ def test_an_empty_database(empty_database: Database, verify: Verify) -> None:
     [
         ("DROP INDEX idx_clusters_features", ["MISSING clusters index idx_clusters_features expected: gin"]),
         (
-            f"{ANOTHER_VECTOR_INDEX} USING hnsw (embedding vector_cosine_ops)",
-            ["DIFFERENT text_summary index idx_text_summary_embedding hnsw (embedding vector_cosine_ops)"],
+            f"{ANOTHER_VECTOR_INDEX} USING hnsw (embedding vector_l2_ops)",
+            ["DIFFERENT text_summary index idx_text_summary_embedding hnsw (embedding vector_l2_ops)"],
+        ),
+        (
+            f"{ANOTHER_VECTOR_INDEX} USING hnsw (embedding vector_cosine_ops) WHERE client_id = 1",
+            ["DIFFERENT text_summary index idx_text_summary_embedding hnsw (embedding vector_cosine_ops) WHERE"],
+        ),
+        (
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_text_summary_embedding'::regclass",
+            ["DIFFERENT text_summary index idx_text_summary_embedding ivfflat (embedding vector_cosine_ops) WITH"],
         ),
         (
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_clusters_client_id'::regclass",
@@ -157,6 +165,18 @@ def test_finds_what_differs(statement: LiteralString, rows: list[str], database:
         (
             f"{ANOTHER_VECTOR_INDEX} USING ivfflat (embedding vector_cosine_ops) WITH (lists = 447)",
             "OK text_summary index idx_text_summary_embedding",
+        ),
+        (
+            f"{ANOTHER_VECTOR_INDEX} USING hnsw (embedding vector_cosine_ops) WITH (m = 24, ef_construction = 100)",
+            "OK text_summary index idx_text_summary_embedding hnsw",
+        ),
+        (
+            f"{ANOTHER_VECTOR_INDEX} USING hnsw ((embedding::halfvec(384)) halfvec_cosine_ops)",
+            "OK text_summary index idx_text_summary_embedding hnsw",
+        ),
+        (
+            f"{ANOTHER_VECTOR_INDEX} USING ivfflat ((embedding::halfvec(384)) halfvec_cosine_ops) WITH (lists = 45)",
+            "OK text_summary index idx_text_summary_embedding ivfflat",
         ),
         ("UPDATE alembic_version SET version_num = '004'", "OK revision 004"),
     ],

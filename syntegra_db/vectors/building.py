@@ -1,0 +1,230 @@
+"""Building a vector index beside the one that stands, and putting it in its place."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from psycopg.errors import DiskFull, LockNotAvailable
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from syntegra_db.errors import RebuildFailed
+from syntegra_db.migrations.blockers import BLOCKERS, Blocker
+from syntegra_db.models import EMBEDDING_DIMENSIONS
+from syntegra_db.vectors.index import VECTOR_INDEX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from sqlalchemy import Connection, Engine
+
+    from syntegra_db.vectors.sizing import Kind
+
+logger = logging.getLogger(__name__)
+
+NEW = f"{VECTOR_INDEX}_new"
+OLD = f"{VECTOR_INDEX}_old"
+LOCK_TIMEOUT_SECONDS = 0.5
+SWAP_PATIENCE_SECONDS = 60
+LONGEST_PAUSE_SECONDS = 5.0
+LOOK_SECONDS = 0.25
+# A build may take hours, whatever the role or the database allows a statement; and it must not go on for long in the
+# server once nobody waits for it.
+SESSION = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_session_timeout": "0",
+    "client_connection_check_interval": "1s",
+    "client_min_messages": "warning",
+}
+SET_SESSION = text(
+    "SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name AND setting IS DISTINCT FROM :value"
+)
+INDEXES = text(
+    """
+    SELECT relname, indisvalid
+    FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE indrelid = to_regclass('text_summary') AND relname = ANY (:names)
+    """
+)
+PROGRESS = text(
+    "SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total FROM pg_stat_progress_create_index "
+    "WHERE pid = :pid"
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build is: the server's own name of its phase, the part of it that is done, and who is waited for.
+
+    `done` and `total` are rows or blocks of this phase; `total` is 0 where the server does not count.
+    """
+
+    phase: str
+    done: int = 0
+    total: int = 0
+    waits_for: tuple[Blocker, ...] = ()
+
+
+def prepare_session(connection: Connection) -> int:
+    """Let the session of `connection`, in autocommit, work for hours, and not on without its client; return its pid."""
+    for name, value in SESSION.items():
+        connection.execute(SET_SESSION, {"name": name, "value": value})
+    pid: int = connection.scalars(text("SELECT pg_backend_pid()")).one()
+    return pid
+
+
+def clear_leftovers(connection: Connection) -> None:
+    """Bring about, after whatever a rebuild was interrupted in, that only the index of the real name is left.
+
+    One that works keeps or gets that name: where the index of the name is missing or invalid, the new one that a
+    rebuild had finished, or the old one that it had not dropped yet.
+    """
+    standing = find_indexes(connection)
+    if not standing.get(VECTOR_INDEX):
+        rescued = next((name for name in (NEW, OLD) if standing.get(name)), None)
+        if rescued is not None:
+            if VECTOR_INDEX in standing:
+                drop(connection, VECTOR_INDEX)
+            patiently(connection, f"ALTER INDEX {rescued} RENAME TO {VECTOR_INDEX}")
+            logger.info("%s, from an interrupted rebuild, is %s again", rescued, VECTOR_INDEX)
+            standing = find_indexes(connection)
+    for name in (NEW, OLD):
+        if name in standing:
+            drop(connection, name)
+            logger.info("Dropped %s, which an interrupted rebuild had left", name)
+
+
+def find_indexes(connection: Connection) -> dict[str, bool]:
+    """Return which indexes of a rebuild there are on text_summary, and whether they are valid."""
+    found = connection.execute(INDEXES, {"names": [VECTOR_INDEX, NEW, OLD]})
+    return {name: is_valid for name, is_valid in found}  # noqa: C416  rows are no pairs to mypy
+
+
+def build(connection: Connection, kind: Kind, *, memory: int, workers: int) -> None:
+    """Build the new index beside the standing one, while others read and write.
+
+    Where the parallel workers' shared memory does not fit, as in a container with the usual 64 MB of it, once more
+    without them.
+    """
+    embedding = f"((embedding::halfvec({EMBEDDING_DIMENSIONS})) halfvec_cosine_ops)"
+    column = embedding if kind.is_half else "(embedding vector_cosine_ops)"
+    options = f" WITH (lists = {kind.lists:d})" if kind.method == "ivfflat" else ""
+    statement = f"CREATE INDEX CONCURRENTLY {NEW} ON text_summary USING {kind.method} {column}{options}"
+    connection.exec_driver_sql(f"SET maintenance_work_mem = '{memory // 1024:d}kB'")
+    connection.exec_driver_sql(f"SET max_parallel_maintenance_workers = {workers:d}")
+    try:
+        connection.exec_driver_sql(statement)
+    except OperationalError as error:
+        if not (workers and isinstance(error.orig, DiskFull) and "shared memory" in str(error.orig)):
+            raise
+        logger.warning("There is too little shared memory for parallel workers (%s); building without them", error.orig)
+        drop(connection, NEW)
+        connection.exec_driver_sql("SET max_parallel_maintenance_workers = 0")
+        connection.exec_driver_sql(statement)
+
+
+def swap(connection: Connection) -> None:
+    """Give the new index the real name, and the one that had it the name of the old one, in one transaction.
+
+    Nobody who reads or writes waits for it: renaming an index conflicts with nothing that they hold.
+
+    Raises:
+        RebuildFailed: others kept one of the indexes locked for a minute.
+    """
+    renamings = [f"ALTER INDEX {NEW} RENAME TO {VECTOR_INDEX}"]
+    if VECTOR_INDEX in find_indexes(connection):
+        renamings.insert(0, f"ALTER INDEX {VECTOR_INDEX} RENAME TO {OLD}")
+    patiently(connection, *renamings)
+
+
+def drop(connection: Connection, name: str) -> None:
+    """Drop an index while others read and write, if it is there."""
+    connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+
+
+def patiently(connection: Connection, *statements: str) -> None:
+    """Run statements as one transaction that waits half a second for a lock, steps aside and tries again for a minute.
+
+    Raises:
+        RebuildFailed: it got no lock.
+    """
+    deadline = time.monotonic() + SWAP_PATIENCE_SECONDS
+    pause = LOCK_TIMEOUT_SECONDS
+    limit = f"SET LOCAL lock_timeout = '{1000 * LOCK_TIMEOUT_SECONDS:.0f}ms'"
+    while True:
+        try:
+            # psycopg sends them as one message, which the server runs as one transaction.
+            connection.exec_driver_sql("; ".join((f"BEGIN; {limit}", *statements, "COMMIT")))
+        except OperationalError as error:
+            connection.exec_driver_sql("ROLLBACK")
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            if time.monotonic() + pause > deadline:
+                raise RebuildFailed(
+                    f"Others kept the vector index locked for {SWAP_PATIENCE_SECONDS} s, so that the new one did not "
+                    "get its name; the old one stands. Run this again when they have ended."
+                ) from None
+            time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  spreads attempts, guards nothing
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        else:
+            return
+
+
+class BuildWatch:
+    """Tells `show` how far the session `pid` is with its index, asked on a connection of its own."""
+
+    def __init__(self, engine: Engine, pid: int, show: Callable[[Progress], None] | None) -> None:
+        self._engine = engine
+        self._pid = pid
+        self._show = show
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="syntegra_db build watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._show is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._done.set()
+        if self._show is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        # A build waits for every transaction that is older than it; these end at once.
+        engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        # Without progress, the build goes on.
+        with suppress(SQLAlchemyError), engine.connect() as connection:
+            while not self._done.wait(LOOK_SECONDS):
+                progress = _look(connection, self._pid)
+                if progress is not None and self._show is not None:
+                    self._show(progress)
+
+
+def _look(connection: Connection, pid: int) -> Progress | None:
+    found = connection.execute(PROGRESS, {"pid": pid}).first()
+    if found is None or found[0].startswith("waiting"):
+        blockers = tuple(Blocker(*row) for row in connection.execute(BLOCKERS, {"pid": pid}))
+        # While an index is dropped, the server tells of no phase.
+        phase = found[0] if found else "waiting to drop the old index"
+        return Progress(phase, waits_for=blockers) if found or blockers else None
+    phase, blocks_done, blocks_total, tuples_done, tuples_total = found
+    if tuples_total:
+        return Progress(phase, tuples_done, tuples_total)
+    return Progress(phase, blocks_done, blocks_total)
+
+
+def first_line(error: DBAPIError) -> str:
+    """Return the server's own words, without the statement."""
+    return str(error.orig).partition("\n")[0]

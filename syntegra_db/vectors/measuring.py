@@ -1,0 +1,232 @@
+"""How much of the truth the vector index finds at which setting, and how fast."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import ceil, inf, log, sqrt
+from operator import attrgetter
+from statistics import fmean, median, stdev
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from syntegra_db.errors import RebuildFailed
+from syntegra_db.vectors.index import DEPTHS, VECTOR_INDEX, Measurement, Tuning
+from syntegra_db.vectors.planning import MOST_PROBES_OF_LISTS
+from syntegra_db.vectors.sampling import (
+    draw,
+    exact_milliseconds,
+    find_truth,
+    index_milliseconds,
+    search_index,
+    through_index,
+)
+from syntegra_db.vectors.statements import index_statement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sqlalchemy import Connection, Engine
+
+    from syntegra_db.vectors.index import VectorIndex
+    from syntegra_db.vectors.sampling import Query, Sample
+
+MEASURING_SECONDS = 60
+QUERIES = 500
+FEWEST_QUERIES = 50
+# Of the time: for the truly nearest rows, then for the ladder of settings; the rest is for the one that is asked for.
+SHARE_FOR_TRUTH = 0.4
+SHARE_FOR_LADDER = 0.4
+QUERIES_OF_A_RUNG = 100
+FEWEST_OF_A_RUNG = 25
+# Of the time that is left for the ladder, or for the steps around the asked recall.
+SHARE_FOR_A_RUNG = 0.5
+SHARE_FOR_A_STEP = 0.5
+SEARCHES_TO_TIME = 30
+FEWEST_SEARCHES = 5
+RUNG = 1.4
+LEAST_EF_SEARCH = 10
+MOST_EF_SEARCH = 1000
+RECALL_AT_THE_TOP = 0.995
+SLOW = 2
+# Two settings as close as that need not be told apart.
+CLOSE = 1.04
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a setting gave on a sample: mean recall and its standard error for each of `DEPTHS`, and milliseconds."""
+
+    setting: int
+    recall: tuple[float, ...]
+    error: tuple[float, ...]
+    milliseconds: float
+    queries: int
+
+    def careful(self) -> Measurement:
+        """Return the recall less one standard error, as which it is kept."""
+        recall = tuple(max(mean - error, 0) for mean, error in zip(self.recall, self.error, strict=True))
+        return Measurement(self.setting, tuple(round(one, 4) for one in recall), round(self.milliseconds, 3))
+
+
+@contextmanager
+def one_moment(engine: Engine, seconds: float) -> Iterator[Connection]:
+    """Open a transaction that sees one moment of the table; no statement in it takes longer than `seconds`."""
+    frozen = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    with frozen.connect() as connection:
+        connection.execute(
+            text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": f"{ceil(1000 * seconds)}ms"}
+        )
+        yield connection
+
+
+def tune(connection: Connection, index: VectorIndex, *, rows: int, recall: float, seconds: float) -> Tuning:
+    """Return the settings of `index` with what they give, those for `recall` closest together.
+
+    A ladder of settings, each 1.4 times the one before, up to half of the lists, an `ef_search` of 1000 or a recall of
+    .995, is measured with a part of the sample, and those around the asked recall with all of it. What is kept is the
+    recall less its standard error, so that a setting that reaches a recall by luck does not count.
+
+    Args:
+        connection: one of `one_moment`.
+        index: the one that stands.
+        rows: how many embeddings it was built on.
+        recall: share of the true nearest rows for which the setting is to be found.
+        seconds: about so long it may take; a few searches more where 50 queries do not fit in.
+
+    Raises:
+        RebuildFailed: the server does not search through the index.
+    """
+    began = time.monotonic()
+    queries = draw(connection, QUERIES, rows)
+    require_use(connection, index, queries[0])
+    exact = exact_milliseconds(connection, queries)
+    allowed = seconds * SHARE_FOR_TRUTH
+    truth = find_truth(connection, index, queries, usual_setting(index), fewest=FEWEST_QUERIES, seconds=allowed)
+    tuner = _Tuner(connection, index, truth, exact, {})
+    tuner.climb(recall, began + seconds * (SHARE_FOR_TRUTH + SHARE_FOR_LADDER))
+    if recall < 1:
+        tuner.refine(recall, began + seconds)
+    return Tuning(rows, index.filenode, recall, round(exact, 3), rising(tuner.found.values()))
+
+
+def usual_setting(index: VectorIndex) -> int:
+    """Return a setting that finds about .95 of the truth on real sentences."""
+    return max(1, min(round(4 * sqrt(index.lists)), ceil(index.lists / 2))) if index.method == "ivfflat" else 100
+
+
+def at_setting(connection: Connection, index: VectorIndex, truth: Sample, setting: int, deadline: float = inf) -> Found:
+    """Return what `setting` gives on `truth`, or on the part of it that is searched before `deadline`."""
+    shares: list[tuple[float, ...]] = []
+    times = []
+    with through_index(connection, index, setting):
+        for number, (query, right) in enumerate(zip(truth.queries, truth.nearest, strict=True)):
+            if number >= FEWEST_SEARCHES and time.monotonic() > deadline:
+                break
+            if number < SEARCHES_TO_TIME:
+                times.append(index_milliseconds(connection, index, query))
+            ids = [row for row, _ in search_index(connection, index, query)]
+            shares.append(tuple(_share(ids, right, depth) for depth in DEPTHS))
+    columns = list(zip(*shares, strict=True))
+    return Found(
+        setting=setting,
+        recall=tuple(fmean(column) for column in columns),
+        error=tuple(stdev(column) / sqrt(len(column)) if len(column) > 1 else 0.0 for column in columns),
+        milliseconds=median(times),
+        queries=len(shares),
+    )
+
+
+def require_use(connection: Connection, index: VectorIndex, query: Query) -> None:
+    """Return if the server searches through `index` when it is left no other way.
+
+    Raises:
+        RebuildFailed: another index serves the same search.
+    """
+    explain = text(f"EXPLAIN {index_statement((), is_half=index.is_half)}")
+    with through_index(connection, index, usual_setting(index)):
+        plan = connection.scalars(explain, {"query": query.vector.to_text(), "limit": DEPTHS[0]}).all()
+    if not any(f" {VECTOR_INDEX} " in line for line in plan):
+        used = re.search(r" using (\S+) on ", "\n".join(plan))
+        raise RebuildFailed(
+            f"{VECTOR_INDEX} stands, but was not measured: the server searches through another index on the embeddings "
+            f"of text_summary, {used[1] if used else 'of an unknown name'}. Drop that one and run this again."
+        )
+
+
+@dataclass(frozen=True)
+class _Tuner:
+    connection: Connection
+    index: VectorIndex
+    truth: Sample
+    exact_milliseconds: float
+    found: dict[int, Found]
+
+    def climb(self, recall: float, deadline: float) -> None:
+        """Measure the rungs of the ladder with a part of the sample; late, no further than to the asked recall.
+
+        It ends where the index takes twice as long as comparing all rows: nobody wants it there.
+        """
+        milliseconds = 0.0
+        for setting in _rungs(self.index):
+            allowed = SHARE_FOR_A_RUNG * (deadline - time.monotonic())
+            one = self._measure(setting, QUERIES_OF_A_RUNG, allowed, RUNG * milliseconds)
+            milliseconds = one.milliseconds
+            enough = recall if time.monotonic() > deadline else RECALL_AT_THE_TOP
+            if one.recall[0] >= enough or milliseconds > SLOW * self.exact_milliseconds:
+                return
+
+    def refine(self, recall: float, deadline: float) -> None:
+        """Measure settings around the asked recall with all of the sample, until two that differ in it are close."""
+        rungs = _rungs(self.index)
+        climbed = sorted(self.found)
+        at = next((at for at, rung in enumerate(climbed) if self.found[rung].recall[0] >= recall), len(climbed) - 1)
+        while not self._reaches(rungs[at], recall, deadline):
+            at += 1
+            if at == len(rungs) or self.found[rungs[at - 1]].milliseconds > SLOW * self.exact_milliseconds:
+                return
+        top, bottom = rungs[at], rungs[max(at - 1, 0)]
+        while top - bottom > 1 and top > bottom * CLOSE and time.monotonic() < deadline:
+            middle = round(sqrt(top * bottom))
+            if self._reaches(middle, recall, deadline):
+                top = middle
+            else:
+                bottom = middle
+
+    def _reaches(self, setting: int, recall: float, deadline: float) -> bool:
+        milliseconds = max(one.milliseconds for one in self.found.values() if one.setting <= setting)
+        allowed = SHARE_FOR_A_STEP * (deadline - time.monotonic())
+        return self._measure(setting, QUERIES, allowed, milliseconds).careful().recall[0] >= recall
+
+    def _measure(self, setting: int, most: int, seconds: float, milliseconds: float) -> Found:
+        """Return what `setting` gives on as many queries as `seconds` allow, each of about so many milliseconds."""
+        fitting = int(1000 * seconds / milliseconds) if milliseconds else most
+        part = self.truth.part(min(most, max(fitting, FEWEST_OF_A_RUNG)))
+        self.found[setting] = at_setting(self.connection, self.index, part, setting)
+        return self.found[setting]
+
+
+def rising(found: Iterable[Found]) -> tuple[Measurement, ...]:
+    """Return the measurements by setting; none promises more than one with a greater setting."""
+    kept: list[Measurement] = []
+    for one in sorted(found, key=attrgetter("setting"), reverse=True):
+        careful = one.careful()
+        kept.append(replace(careful, recall=tuple(map(min, careful.recall, kept[-1].recall))) if kept else careful)
+    return tuple(reversed(kept))
+
+
+def _rungs(index: VectorIndex) -> list[int]:
+    if index.method == "hnsw":
+        least, most = LEAST_EF_SEARCH, MOST_EF_SEARCH
+    else:
+        least, most = 1, max(1, int(index.lists * MOST_PROBES_OF_LISTS))
+    steps = ceil(log(most / least, RUNG))
+    return list(dict.fromkeys([*(round(least * RUNG**step) for step in range(steps)), most]))
+
+
+def _share(found: list[int], right: list[int], depth: int) -> float:
+    right = right[:depth]
+    return len(set(found[:depth]).intersection(right)) / len(right) if right else 1.0

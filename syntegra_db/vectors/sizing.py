@@ -1,0 +1,201 @@
+"""How large an index of embeddings becomes, and whether the server has the room to build it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from math import isqrt
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import text
+
+from syntegra_db.errors import RoomMissing
+from syntegra_db.models import EMBEDDING_DIMENSIONS
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from syntegra_db.vectors.index import Method
+
+KIBIBYTE = 1024
+MEBIBYTE = KIBIBYTE**2
+# PostgreSQL grants a parallel worker to an index build only where each process has so much of maintenance_work_mem.
+MEMORY_OF_A_WORKER = 32 * MEBIBYTE
+# What a build may take of the memory that is free by the kernel's own estimate.
+SHARE_OF_FREE_MEMORY = 0.8
+# pgvector's own limits.
+MOST_LISTS = 32_768
+SAMPLES_OF_A_LIST = 50
+FEWEST_SAMPLES = 10_000
+ROWS_OF_A_LIST = 1_000
+
+# Measured at 200,000 rows with pgvector 0.8.5, m = 16 and 384 dimensions, by method and half precision.
+# An hnsw graph in memory: so many rows went into 64 MB.
+GRAPH_BYTES_OF_A_ROW = {False: 2_350, True: 1_550}
+# An index on disk, and the rows that an ivfflat build sorts by list in temporary files.
+INDEX_BYTES_OF_A_ROW = {
+    ("ivfflat", False): 1_650,
+    ("ivfflat", True): 830,
+    ("hnsw", False): 2_050,
+    ("hnsw", True): 1_370,
+}
+SORTED_BYTES_OF_A_ROW = {False: 1_600, True: 830}
+
+# Asked first: the server refuses a statement that only names a function that the role may not call.
+MAY_READ_FILES = text(
+    """
+    SELECT has_function_privilege('pg_read_file(text, bigint, bigint, boolean)', 'EXECUTE')
+       AND pg_has_role('pg_read_server_files', 'USAGE')
+    """
+)
+FREE_KIBIBYTES = text(
+    "SELECT substring(pg_read_file('/proc/meminfo', 0, 4096, true) FROM 'MemAvailable: +([0-9]+) kB')::bigint"
+)
+DATA_DIRECTORY = text(
+    """
+    SELECT setting FROM pg_settings
+    WHERE name = 'data_directory' AND pg_has_role('pg_read_all_settings', 'USAGE')
+      AND current_setting('default_tablespace') = ''
+      AND (SELECT dattablespace = (SELECT oid FROM pg_tablespace WHERE spcname = 'pg_default')
+           FROM pg_database WHERE datname = current_database())
+    """
+)
+
+
+class Kind(NamedTuple):
+    """What is to be built; `lists` is 0 for hnsw."""
+
+    method: Method
+    lists: int
+    is_half: bool
+
+    def __str__(self) -> str:
+        lists = f" with {self.lists:,} lists" if self.lists else ""
+        return f"{self.method} index in half precision{lists}" if self.is_half else f"{self.method} index{lists}"
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a build takes, and what the server has, in bytes; None where this role, or this machine, cannot see it.
+
+    `memory` is what it asks the server for (`maintenance_work_mem`), `needed` what k-means cannot do without, or what
+    an hnsw graph takes to stay in memory. `disk` is the new index beside the old one, and the files that its build
+    sorts.
+    """
+
+    memory: int
+    needed: int
+    disk: int
+    free_memory: int | None
+    free_disk: int | None
+
+
+def lists_to_try(rows: int) -> list[int]:
+    """Return √rows, near the best from 60,000 to 1,000,000 rows, and rows / 1000, for want of memory for that."""
+    return [min(max(lists, 1), MOST_LISTS) for lists in (isqrt(rows), rows // ROWS_OF_A_LIST)]
+
+
+def kmeans_memory(lists: int, rows: int, *, is_half: bool) -> int:
+    """Return the bytes of `maintenance_work_mem` without which pgvector refuses to build an ivfflat index.
+
+    The sum is that of its ivfbuild.c and ivfkmeans.c: there is space for 50 rows a list, and at least 10,000, and each
+    that goes into the k-means has a number for each list. 447 lists take 74 MB, 1,000 lists 273 MB, in half precision
+    57 and 235.
+    """
+    vector = 8 + EMBEDDING_DIMENSIONS * (2 if is_half else 4)
+    space = max(lists * SAMPLES_OF_A_LIST, FEWEST_SAMPLES)
+    samples = min(space, rows)
+    vectors = (2 * lists + space) * vector
+    distances = 4 * (samples * lists + lists * lists + 2 * samples)
+    centres = 4 * lists * (EMBEDDING_DIMENSIONS + 3)
+    return vectors + distances + centres + MEBIBYTE
+
+
+def graph_memory(rows: int, *, is_half: bool) -> int:
+    """Return the bytes that an hnsw graph takes while it is built: 2.3 kB a row, and 1.5 kB in half precision.
+
+    What does not fit into `maintenance_work_mem` is built on disk, many times slower.
+    """
+    return rows * GRAPH_BYTES_OF_A_ROW[is_half] + 4 * MEBIBYTE
+
+
+def disk_space(kind: Kind, rows: int) -> int:
+    """Return the bytes that a build takes on disk, besides the old index that stays until the new one works.
+
+    A row takes 1.65 kB in an ivfflat index and 2.05 kB in an hnsw index; in half precision .83 and 1.37 kB.
+    An ivfflat build sorts as much again in temporary files.
+    """
+    index = rows * INDEX_BYTES_OF_A_ROW[kind.method, kind.is_half]
+    return index + (rows * SORTED_BYTES_OF_A_ROW[kind.is_half] if kind.method == "ivfflat" else 0)
+
+
+def plan_room(connection: Connection, kind: Kind, rows: int, *, memory: int | None, workers: int) -> Room:
+    """Return what building `kind` on `rows` embeddings takes here; `memory` caps it, in bytes.
+
+    Free memory is `MemAvailable` of the server's machine, for a role that may read files of the server. Free disk is
+    that of the server's data folder, when the server is on this machine and the role may ask where it is.
+    """
+    if kind.method == "hnsw":
+        needed = graph_memory(rows, is_half=kind.is_half)
+    else:
+        needed = kmeans_memory(kind.lists, rows, is_half=kind.is_half)
+    wanted = max(needed, MEMORY_OF_A_WORKER * (workers + 1))
+    return Room(
+        memory=wanted if memory is None else min(wanted, memory),
+        needed=needed,
+        disk=disk_space(kind, rows),
+        free_memory=_free_memory(connection),
+        free_disk=_free_disk(connection),
+    )
+
+
+def has_memory(kind: Kind, room: Room) -> bool:
+    """Tell whether the memory that a build takes is there, as far as can be seen, and enough."""
+    is_enough = kind.method == "hnsw" or room.memory >= room.needed
+    return is_enough and (room.free_memory is None or room.memory <= room.free_memory * SHARE_OF_FREE_MEMORY)
+
+
+def require_room(kind: Kind, room: Room) -> None:
+    """Return if there is room as far as can be seen.
+
+    Raises:
+        RoomMissing: not enough memory or disk; the message says how much there is, and what would do with less.
+    """
+    if kind.method == "ivfflat" and room.memory < room.needed:
+        raise RoomMissing(
+            f"An {kind} takes {size(room.needed)} of memory, more than the {size(room.memory)} that --memory allows, "
+            "and nothing was changed. Allow more, or ask for fewer lists with --lists."
+        )
+    if room.free_memory is not None and room.memory > room.free_memory * SHARE_OF_FREE_MEMORY:
+        less = "--half or fewer --lists" if kind.method == "ivfflat" else "--half, or --method ivfflat, or --memory"
+        raise RoomMissing(
+            f"Building an {kind} takes {size(room.memory)} of memory, the server has {size(room.free_memory)} "
+            f"available, and nothing was changed. Take less with {less}, or free some."
+        )
+    if room.free_disk is not None and room.disk > room.free_disk:
+        raise RoomMissing(
+            f"Building an {kind} takes {size(room.disk)} of disk beside the old index, the server has "
+            f"{size(room.free_disk)} free, and nothing was changed. Make room, or take less with --half."
+        )
+
+
+def _free_memory(connection: Connection) -> int | None:
+    kibibytes = connection.scalar(FREE_KIBIBYTES) if connection.scalar(MAY_READ_FILES) else None
+    return None if kibibytes is None else int(kibibytes) * KIBIBYTE
+
+
+def _free_disk(connection: Connection) -> int | None:
+    url = connection.engine.url
+    host = url.host or url.query.get("host") or "/"
+    if not (isinstance(host, str) and host.startswith("/")):
+        return None
+    folder = connection.scalar(DATA_DIRECTORY)
+    try:
+        return None if folder is None else shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def size(count: int) -> str:
+    """Return bytes in MB, as PostgreSQL's settings count them."""
+    return f"{max(1, round(count / MEBIBYTE)):,} MB"

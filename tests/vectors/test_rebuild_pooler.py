@@ -1,0 +1,48 @@
+"""Rebuilding through a real PgBouncer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from migrations.test_pooler import ADVISORY_LOCKS, pgbouncer
+from vectors.texts import fill
+
+from syntegra_db.connecting import conninfo
+from syntegra_db.errors import RebuildFailed
+from syntegra_db.vectors.building import find_indexes
+from syntegra_db.vectors.index import VECTOR_INDEX
+from syntegra_db.vectors.rebuilding import rebuild
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from servers import Database
+
+pytestmark = pytest.mark.pooler
+
+
+def test_transaction_mode_is_refused_and_leaves_no_lock_behind(database: Database, tmp_path: Path) -> None:
+    with pgbouncer(database, "transaction", tmp_path) as url:
+        with pytest.raises(RebuildFailed, match="A pooler in transaction mode stands between"):
+            rebuild(url)
+        assert database.query(ADVISORY_LOCKS) == [(0,)]
+
+
+def test_session_mode_rebuilds_and_leaks_no_setting_to_the_next_client(database: Database, tmp_path: Path) -> None:
+    fill(database, 500, {})
+    names = (
+        "name IN ('maintenance_work_mem', 'statement_timeout', 'client_connection_check_interval', 'ivfflat.probes')"
+    )
+    settings = f"SELECT name, setting FROM pg_settings WHERE {names} ORDER BY 1"
+    with database.connect() as fresh:
+        fresh.execute("SELECT '[1]'::vector")
+        defaults = fresh.execute(settings).fetchall()
+    with pgbouncer(database, "session", tmp_path) as url:
+        rebuild(url, measuring_seconds=0.5)
+        with psycopg.connect(conninfo(url)) as client:
+            client.execute("SELECT '[1]'::vector")
+            assert client.execute(settings).fetchall() == defaults
+    with database.engine.connect() as connection:
+        assert find_indexes(connection) == {VECTOR_INDEX: True}
