@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 NEAREST = 10
 FULL = "embedding <=> %(query)s"
 HALF = "embedding::halfvec(384) <=> %(query)s::halfvec(384)"
+# Settings within so much of each other are as good as one.
+CLOSE = 0.02
 SETTINGS = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.ef_search"}
 
 
@@ -53,6 +55,10 @@ class Exam:
             candidates = np.argpartition(-similarity, NEAREST)[:NEAREST]
             positions[number] = candidates[np.argsort(-similarity[candidates])]
         return cls(queries, positions + 1 if ids is None else ids[positions])
+
+    def part(self, count: int) -> Exam:
+        """Return the first `count` queries."""
+        return Exam(self.queries[:count], self.truth[:count])
 
     def take(self, find: Callable[[Any], Found], setting: int = 0) -> Point:
         """Ask `find` for each query and mark what it found; the first five are asked once before the clock starts."""
@@ -98,13 +104,17 @@ class BareSearch:
         return points
 
     def least(self, exam: Exam, recall: float, points: Sequence[Point]) -> Point | None:
-        """Return the least setting that reaches `recall`, looked for between two of `points`."""
-        above = next((point for point in points if point.recall >= recall), None)
-        below = max((point.setting for point in points if point.recall < recall), default=0)
-        while above is not None and above.setting - below > 1:
-            middle = self.at(exam, (above.setting + below) // 2)
+        """Return the least setting that reaches `recall` on all of `exam`, looked for around where `points` reach it."""
+        settings = [0, *(point.setting for point in points)]
+        reached = next((number for number, point in enumerate(points, 1) if point.recall >= recall), None)
+        if reached is None:
+            return None
+        low, high = settings[max(reached - 2, 0)], settings[min(reached + 1, len(points))]
+        best = self.at(exam, high)
+        while high - low > max(1, low * CLOSE):
+            middle = self.at(exam, (high + low) // 2)
             if middle.recall >= recall:
-                above = middle
+                best, high = middle, middle.setting
             else:
-                below = middle.setting
-        return above
+                low = middle.setting
+        return best if best.recall >= recall else None

@@ -58,7 +58,7 @@ LADDERS = {
     "ivfflat": (1, 2, 4, 7, 12, 20, 32, 45, 64, 90, 134, 200, 300),
     "hnsw": (10, 14, 20, 28, 40, 57, 80, 113, 160, 226, 320, 452, 640, 1000),
 }
-SWEPT_QUERIES = 200
+SWEPT_QUERIES = 100
 ROUND_QUERIES = 20
 # Postmaster settings of the server that everything is measured on.
 SERVER_SETTINGS = ("shared_buffers = '1GB'", "max_wal_size = '4GB'")
@@ -74,7 +74,7 @@ class Bench:
         rest, queries = held_out(corpus)
         fill(url, rest, rows, index_first=True)
         vectors = spread(rest.embeddings, rows)
-        self.exam = Exam.among(vectors, queries.embeddings[:SWEPT_QUERIES])
+        self.exam = Exam.among(vectors, queries.embeddings)
         owners = clients(rows)
         self.of_client = {
             client: Exam.among(vectors[owners == client], queries.embeddings[:50], np.flatnonzero(owners == client) + 1)
@@ -86,8 +86,8 @@ class Bench:
         """Measure the index that stands."""
         method, half, size = self._index_that_stands()
         bare = BareSearch(self.url, method, half=half)
-        points = bare.sweep(self.exam, LADDERS[method])
-        best = bare.least(self.exam, RECALL, points)
+        points = bare.sweep(self.exam.part(SWEPT_QUERIES), LADDERS[method])
+        best = bare.least(self.exam, RECALL, points) if name != FRESH else None
         exact, searched, setting = self._rounds(method)
         found = bare.at(self.exam, setting) if setting else None
         added = self._added(bare, setting, half=half) if setting else None
@@ -121,7 +121,7 @@ class Bench:
             ids(session, self.exam.queries[0])
             setting = session.scalar(text(f"SHOW {SETTINGS[method]}"))
             used = session.scalar(text("SHOW plan_cache_mode")) == "force_custom_plan"
-            whole = self.exam.take(partial(ids, session))
+            whole = self.exam.part(len(self.exam.queries) if used else SWEPT_QUERIES).take(partial(ids, session))
         speed = statistics.median(point.per_second for point in searched)
         return statistics.median(exact), Point(0, whole.recall, speed), int(str(setting)) if used else 0
 
@@ -132,7 +132,7 @@ class Bench:
         ours: list[float] = []
         theirs: list[float] = []
         with session_factory(self.engine)() as session:
-            for query in self.exam.queries:
+            for query in self.exam.queries[:SWEPT_QUERIES]:
                 began = time.perf_counter()
                 ids(session, query)
                 between = time.perf_counter()

@@ -71,8 +71,7 @@ class Status:
 
     `extension_version` is pgvector's. `vector_index_trained` is False when the vector index came with its empty table
     and was not built anew since, and None when there is none or when the catalog cannot tell (after TRUNCATE, which
-    rewrites both). True says that it was built anew; `vector_index_rows` on how many rows with an embedding, where
-    `syntegra-db vectors rebuild` was the last to do that: no server keeps that number.
+    rewrites both). True says that it was built anew, not on how many rows: no server keeps that number.
     """
 
     server_version: str
@@ -85,7 +84,6 @@ class Status:
     tables: list[TableStatus]
     invalid_indexes: list[str]
     vector_index_trained: bool | None
-    vector_index_rows: int | None
 
 
 def read_status(connection: Connection) -> Status:
@@ -114,7 +112,6 @@ def read_status(connection: Connection) -> Status:
         tables=_tables(connection, tables),
         invalid_indexes=list(connection.scalars(INVALID_INDEXES, tables)),
         vector_index_trained=vector_index_trained(connection),
-        vector_index_rows=_vector_index_rows(connection),
     )
 
 
@@ -139,10 +136,3 @@ def vector_index_trained(connection: Connection) -> bool | None:
     if table_rewritten and not made_later:
         return None
     return bool(made_later or index_rewritten)
-
-
-def _vector_index_rows(connection: Connection) -> int | None:
-    from syntegra_db.vectors.index import read_index
-
-    index = read_index(connection)
-    return index.tuning.rows if index is not None and index.tuning is not None and index.is_as_measured else None

@@ -18,23 +18,27 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     from syntegra_db.catalog.status import read_status
     from syntegra_db.connecting import connect, unpooled_engine
     from syntegra_db.settings import database_url
+    from syntegra_db.vectors.index import read_index
 
     with connect(unpooled_engine(database_url())) as connection:
         found = read_status(connection)
+        index = read_index(connection)
+    built_on = index.tuning.rows if index is not None and index.tuning is not None and index.is_as_measured else None
     if json_output:
-        _print_json(found)
+        _print_json(found, built_on)
     else:
-        _print(found)
+        _print(found, built_on)
 
 
-def _print_json(found: Status) -> None:
+def _print_json(found: Status, built_on: int | None) -> None:
     import json
     from dataclasses import asdict
 
-    typer.echo(json.dumps(asdict(found), ensure_ascii=False, indent=2, default=str))
+    told = {**asdict(found), "vector_index_rows": built_on}
+    typer.echo(json.dumps(told, ensure_ascii=False, indent=2, default=str))
 
 
-def _print(found: Status) -> None:
+def _print(found: Status, built_on: int | None) -> None:
     from rich.console import Console
     from rich.filesize import decimal
     from rich.table import Table
@@ -57,7 +61,7 @@ def _print(found: Status) -> None:
         remedy = REBUILD if index.startswith(VECTOR_INDEX) else f"REINDEX INDEX CONCURRENTLY {index};"
         typer.echo(f"Invalid index: {index}. Rebuild it: {remedy}")
     texts = next((row.estimated_rows for row in found.tables if row.name == "text_summary"), 0)
-    if found.vector_index_rows is not None:
-        typer.echo(f"The vector index was built on {found.vector_index_rows:,} rows.")
+    if built_on is not None:
+        typer.echo(f"The vector index was built on {built_on:,} rows.")
     elif found.vector_index_trained is False and texts:
         typer.echo(f"The vector index was built on the empty table and finds little. Rebuild it: {REBUILD}")

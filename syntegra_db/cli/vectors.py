@@ -97,7 +97,7 @@ def _measured(condition: Condition, seconds: float) -> Iterator[str]:
 @app.command()
 def rebuild(  # noqa: PLR0913  an option each
     lists: Annotated[
-        int | None, typer.Option(min=1, max=32_768, help="Lists of an ivfflat index.  [default: √rows]")
+        int | None, typer.Option(min=1, max=32_768, help="Lists of an ivfflat index.  [default: 2√rows]")
     ] = None,
     method: Annotated[Method | None, typer.Option(help="[default: as it stands, else ivfflat]")] = None,
     recall: Annotated[float, typer.Option(min=0.01, max=1, help="Recall to find the setting for.")] = 0.95,

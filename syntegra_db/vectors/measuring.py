@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from syntegra_db.vectors.index import VectorIndex
     from syntegra_db.vectors.sampling import Query, Sample
 
-MEASURING_SECONDS = 60
+MEASURING_SECONDS = 120
 QUERIES = 500
 FEWEST_QUERIES = 50
 # Of the time: for the truly nearest rows, then for the ladder of settings; the rest is for the one that is asked for.
-SHARE_FOR_TRUTH = 0.4
-SHARE_FOR_LADDER = 0.4
+SHARE_FOR_TRUTH = 0.3
+SHARE_FOR_LADDER = 0.25
 QUERIES_OF_A_RUNG = 100
 FEWEST_OF_A_RUNG = 25
 # Of the time that is left for the ladder, or for the steps around the asked recall.
@@ -50,7 +50,7 @@ FEWEST_SEARCHES = 5
 RUNG = 1.4
 LEAST_EF_SEARCH = 10
 MOST_EF_SEARCH = 1000
-RECALL_AT_THE_TOP = 0.995
+RECALL_AT_THE_TOP = 0.99
 SLOW = 2
 # Two settings as close as that need not be told apart.
 CLOSE = 1.04
@@ -87,7 +87,7 @@ def tune(connection: Connection, index: VectorIndex, *, rows: int, recall: float
     """Return the settings of `index` with what they give, those for `recall` closest together.
 
     A ladder of settings, each 1.4 times the one before, up to half of the lists, an `ef_search` of 1000 or a recall of
-    .995, is measured with a part of the sample, and those around the asked recall with all of it. What is kept is the
+    .99, is measured with a part of the sample, and those around the asked recall with all of it. What is kept is the
     recall less its standard error, so that a setting that reaches a recall by luck does not count.
 
     Args:

@@ -36,7 +36,7 @@ def setting_for(index: VectorIndex, *, recall: float, limit: int, rows: int, all
     if rows <= ALWAYS_EXACT_ROWS or recall >= 1:
         return None
     depth = limit * max(all_rows / rows, 1)
-    if index.tuning is None:
+    if index.tuning is None or not index.is_as_measured:
         return _unmeasured(index, recall, depth)
     chosen = cheapest(index.tuning.measured, recall, depth)
     if chosen is None or chosen.milliseconds >= _exact_milliseconds(index.tuning, rows, all_rows):

@@ -60,6 +60,8 @@ def test_hnsw_collects_at_least_as_many_as_asked() -> None:
 def test_an_index_that_nobody_measured() -> None:
     assert choose(replace(INDEX, tuning=None)) == 85
     assert choose(replace(INDEX, tuning=None, lists=100)) == 40
+    # By REINDEX, perhaps on other rows.
+    assert choose(replace(INDEX, filenode=INDEX.filenode + 1)) == 85
     assert choose(replace(INDEX, tuning=None), recall=0.999) is None
     # Beyond half of the lists, comparing all rows is as fast.
     assert choose(replace(INDEX, tuning=None, lists=9)) is None
