@@ -12,9 +12,9 @@ TWO_AT_ONCE = --numprocesses 2 --dist loadfile
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 backup backups restore \
-  local-stop up down psql \
-  logs test test-all lint format sql manifests docs build clean
+.PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 vectors-status \
+  vectors-rebuild backup backups restore local-stop up down psql logs test test-all lint format sql manifests docs \
+  build clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -51,6 +51,14 @@ verify-analytics-tables: $(ENVIRONMENT) ## Compare the analytics tables with wha
 
 rollback-003: $(ENVIRONMENT) ## Take revision 003 back after a backup, and say how to restore its rows
 	@$(SYNTEGRA_DB) rollback 002
+
+##@ The index that searches by meaning use
+
+vectors-status: $(ENVIRONMENT) ## Measure what it finds and how fast, and say whether to rebuild it
+	@$(SYNTEGRA_DB) vectors status
+
+vectors-rebuild: $(ENVIRONMENT) ## Build it on the rows that are there, while services go on
+	@$(SYNTEGRA_DB) vectors rebuild
 
 ##@ Backups, in backups/
 

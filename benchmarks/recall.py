@@ -104,7 +104,7 @@ class BareSearch:
         return points
 
     def least(self, exam: Exam, recall: float, points: Sequence[Point]) -> Point | None:
-        """Return the least setting that reaches `recall` on all of `exam`, looked for around where `points` reach it."""
+        """Return the least setting that reaches `recall` on `exam`, looked for around where `points` reach it."""
         settings = [0, *(point.setting for point in points)]
         reached = next((number for number, point in enumerate(points, 1) if point.recall >= recall), None)
         if reached is None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def test_help_names_every_command() -> None:
     text = succeed("syntegra-db", "--help")
-    for command in ("upgrade", "downgrade", "status", "verify", "sql", "psql", "local"):
+    tables = ("upgrade", "downgrade", "adopt", "status", "verify", "sql", "psql")
+    for command in (*tables, "backup", "backups", "restore", "rollback", "vectors", "local"):
         assert f" {command} " in text
 
 
