@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from backup.filling import content, fill
 
 from syntegra_db import migrations
@@ -23,6 +24,7 @@ INDEX = "idx_text_summary_embedding"
 NEAREST = "SELECT id FROM text_summary ORDER BY embedding <=> %s LIMIT %s"
 
 
+@pytest.mark.slow
 def test_rollback_and_restore_bring_back_the_same_rows_sequences_and_recall(database: Database) -> None:
     fill(database, ROWS)
     before = content(database)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from servers import Database, Server
 
+pytestmark = pytest.mark.slow
+
 ROWS = 4_000
 LISTS = 40
 REBUILD: LiteralString = f"""SET maintenance_work_mem = '64MB'; DROP INDEX {VECTOR_INDEX};

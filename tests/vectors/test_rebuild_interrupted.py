@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from servers import Database, Server
 
+pytestmark = pytest.mark.slow
+
 FILLED = "syntegra_test_interrupted_filled"
 BACKENDS = (
     "SELECT pid FROM pg_stat_activity WHERE application_name = 'syntegra_db rebuild' AND datname = current_database()"
