@@ -49,9 +49,9 @@ SYNTEGRA_DB = str(Path(sys.executable).with_name("syntegra-db"))
 RECALL = 0.95
 FRESH = "as the migration made it"
 REBUILDS = {
-    "ivfflat": ("--method", "ivfflat"),
+    "ivfflat": ("--method", "ivfflat", "--full"),
     "ivfflat, half": ("--method", "ivfflat", "--half"),
-    "hnsw": ("--method", "hnsw"),
+    "hnsw": ("--method", "hnsw", "--full"),
     "hnsw, half": ("--method", "hnsw", "--half"),
 }
 LADDERS = {
