@@ -132,14 +132,26 @@ class Bench:
         ours: list[float] = []
         theirs: list[float] = []
         with session_factory(self.engine)() as session:
-            for query in self.exam.queries[:SWEPT_QUERIES]:
+
+            def search_once(query: Any) -> float:
                 began = time.perf_counter()
                 ids(session, query)
-                between = time.perf_counter()
+                return time.perf_counter() - began
+
+            def bare_once(query: Any) -> float:
+                began = time.perf_counter()
                 cursor = bare.connection.cursor(binary=True)
                 cursor.execute(statement, {"query": query, "limit": NEAREST}).fetchall()
-                theirs.append(time.perf_counter() - between)
-                ours.append(between - began)
+                return time.perf_counter() - began
+
+            for number, query in enumerate(self.exam.queries[:SWEPT_QUERIES]):
+                # Whoever comes second finds the pages of this query in the processor's cache.
+                if number % 2:
+                    theirs.append(bare_once(query))
+                    ours.append(search_once(query))
+                else:
+                    ours.append(search_once(query))
+                    theirs.append(bare_once(query))
                 # As a service does: what is in the session already would be made for nothing.
                 session.expunge_all()
         return 1000 * (statistics.median(ours) - statistics.median(theirs))

@@ -15,7 +15,6 @@ from sqlalchemy import text
 
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.vectors.index import DEPTHS, VECTOR_INDEX, Measurement, Tuning
-from syntegra_db.vectors.planning import MOST_PROBES_OF_LISTS
 from syntegra_db.vectors.sampling import (
     draw,
     exact_milliseconds,
@@ -48,6 +47,8 @@ SHARE_FOR_A_STEP = 0.5
 SEARCHES_TO_TIME = 30
 FEWEST_SEARCHES = 5
 RUNG = 1.4
+# Beyond, comparing all rows is as fast.
+MOST_PROBES_OF_LISTS = 0.5
 LEAST_EF_SEARCH = 10
 MOST_EF_SEARCH = 1000
 RECALL_AT_THE_TOP = 0.99

@@ -59,12 +59,11 @@ def test_hnsw_collects_at_least_as_many_as_asked() -> None:
 
 def test_an_index_that_nobody_measured() -> None:
     assert choose(replace(INDEX, tuning=None)) == 85
-    assert choose(replace(INDEX, tuning=None, lists=100)) == 40
+    # Beyond that share of the lists, comparing all rows is as fast; so it is with the index of the migration.
+    assert choose(replace(INDEX, tuning=None, lists=100)) is None
     # By REINDEX, perhaps on other rows.
     assert choose(replace(INDEX, filenode=INDEX.filenode + 1)) == 85
     assert choose(replace(INDEX, tuning=None), recall=0.999) is None
-    # Beyond half of the lists, comparing all rows is as fast.
-    assert choose(replace(INDEX, tuning=None, lists=9)) is None
     hnsw = replace(INDEX, method="hnsw", lists=0, tuning=None)
     assert choose(hnsw) == 100
     assert choose(hnsw, rows=50_000) == 400
