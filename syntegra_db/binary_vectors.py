@@ -13,7 +13,8 @@ from pgvector.psycopg.vector import VectorDumper, register_vector_info
 from pgvector.sqlalchemy import VECTOR
 from psycopg.pq import Format
 from psycopg.types import TypeInfo
-from sqlalchemy import JSON, Boolean, DateTime, Enum, Float, Integer, Numeric, String, event
+from sqlalchemy import JSON, REAL, Boolean, DateTime, Enum, Float, Integer, Numeric, String, event
+from sqlalchemy.dialects.postgresql import CITEXT
 
 from syntegra_db.models.types import Embedding
 
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
     from sqlalchemy.types import TypeEngine
 
-# What psycopg loads from binary as it does from text. It hands out an ENUM, as any type it does not know, as bytes.
+# What psycopg loads from binary as it does from text. It hands out a type that it does not know as bytes, and a `real`
+# with more digits.
 ALIKE_IN_BINARY = (Embedding, VECTOR, Integer, Numeric, Float, String, Boolean, DateTime, JSON)
+NOT_ALIKE_IN_BINARY = (Enum, CITEXT, REAL)
 REGISTERED = "syntegra_db.binary_vectors"
 
 
@@ -86,14 +89,18 @@ def _receive_binary(
     _executemany: bool,  # noqa: FBT001  the event's
 ) -> None:
     """Ask for the rows in binary when vectors are among them, and nothing that psycopg would load differently."""
-    columns = context.result_column_struct
-    if not columns or not connection.connection.info.get(REGISTERED):
+    described = context.result_column_struct
+    if not described or not connection.connection.info.get(REGISTERED):
         return
-    types = [column.type for column in columns[0]]
+    columns, _, _, *matched_by_name = described
+    if any(matched_by_name):
+        # Textual SQL, of whose columns perhaps not all are described.
+        return
+    types = [column.type for column in columns]
     if any(isinstance(kind, Embedding | VECTOR) for kind in types) and all(map(_is_alike_in_binary, types)):
         # Under asyncio, SQLAlchemy puts a cursor of its own around psycopg's.
         getattr(cursor, "_cursor", cursor).format = Format.BINARY
 
 
 def _is_alike_in_binary(kind: TypeEngine[Any]) -> bool:
-    return isinstance(kind, ALIKE_IN_BINARY) and not isinstance(kind, Enum)
+    return isinstance(kind, ALIKE_IN_BINARY) and not isinstance(kind, NOT_ALIKE_IN_BINARY)

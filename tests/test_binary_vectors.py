@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from syntegra_db.database import async_session_factory, create_async_engine, create_engine
 from syntegra_db.migrations import upgrade
 from syntegra_db.models import AnomalyLog, TextSummary
+from syntegra_db.models.types import Embedding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +65,13 @@ def test_a_row_with_anything_that_binary_would_change_comes_as_text(engine: Engi
         severity = literal_column("'high'::anomaly_severity", AnomalyLog.severity.type)
         assert tuple(session.execute(select(TextSummary.embedding, severity)).one()) == (VECTOR, "high")
     assert seen == [Format.TEXT]
+
+
+def test_textual_sql_of_which_not_all_columns_are_described_comes_as_text(engine: Engine) -> None:
+    with Session(engine) as session:
+        statement = text("SELECT embedding, 'high'::anomaly_severity AS severity FROM text_summary")
+        row = session.execute(statement.columns(embedding=Embedding())).one()
+        assert tuple(row) == (VECTOR, "high")
 
 
 def test_parameters_go_in_binary(engine: Engine) -> None:

@@ -16,8 +16,8 @@ move its sequence on. A row that lacks what the first has, or has more, is refus
 becomes NULL unseen.
 
 Values are not converted, but for these: NUMERIC takes floats with 15 significant digits, as PostgreSQL's own cast does;
-NumPy's datetime64 counts as UTC. A datetime without a time zone is refused: the server would put it into whichever zone
-the session has. In a JSON column a string becomes a JSON string, None becomes NULL, and NaN is refused.
+a column of NumPy's datetime64 counts as UTC. A datetime without a time zone is refused: the server would put it into
+whichever zone the session has. In a JSON column a string becomes a JSON string, None becomes NULL, and NaN is refused.
 
 Rows are read one at a time, or a batch, and nothing is kept. The transaction is the session's: rows that wait in the
 session are flushed first, and a rollback takes the copied rows away. After an error the transaction has to be rolled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ ROWS_AT_A_TIME = 512
 
 def is_structured_array(value: Any) -> bool:
     """Tell whether `value` is a NumPy array whose rows have named fields."""
-    return getattr(getattr(value, "dtype", None), "names", None) is not None and hasattr(value, "ndim")
+    return getattr(getattr(value, "dtype", None), "names", None) is not None and getattr(value, "ndim", 0) == 1
 
 
 def is_arrow(value: Any) -> bool:
@@ -90,7 +90,8 @@ def _values_of_array(column: Any, is_vector: bool) -> Iterable[Any]:  # noqa: FB
     if column.dtype.kind == "M":
         # Finer units than datetime has would give integers.
         moments = column.astype("datetime64[us]").tolist()
-        return [moment and moment.replace(tzinfo=UTC) for moment in moments]
+        # One beyond the year 9999 is an integer, which its column then refuses.
+        return [moment.replace(tzinfo=UTC) if isinstance(moment, datetime) else moment for moment in moments]
     return list(column.tolist())
 
 

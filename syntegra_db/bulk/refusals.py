@@ -28,6 +28,8 @@ CONSTRAINTS = {
 }
 # Data exceptions and integrity constraint violations: https://www.postgresql.org/docs/current/errcodes-appendix.html.
 ABOUT_ROWS = ("22", "23")
+# By RAISE in PL/pgSQL, whose message may quote the row.
+RAISED = "P0"
 REMEDY = "; roll back, mend the input and load it again."
 
 
@@ -47,6 +49,11 @@ def refusal(
     if state is None:
         what = "the connection was lost" if isinstance(error, psycopg.OperationalError) else type(error).__name__
         return BulkError(f"The rows could not be loaded into {table}: {what}.")
+    if state.startswith(RAISED):
+        reason = f"a trigger or function of {table} refused it (SQLSTATE {state})"
+        row, _ = place(error.diag.context or "", copied_into, ())
+        where = "A row of the input" if row is None else f"Row {row}"
+        return RowRefused(f"{where}: {reason}{REMEDY}", row=row, sqlstate=state)
     if not state.startswith(ABOUT_ROWS):
         return BulkError(f"The rows could not be loaded into {table}: {error.diag.message_primary}.", sqlstate=state)
     row, column = place(error.diag.context or "", copied_into, [column.name for column in columns])

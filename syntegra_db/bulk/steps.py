@@ -38,8 +38,8 @@ LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('syntegra_db.bulk upsert '
 MAKE_STAGE = """
     CREATE TEMPORARY TABLE {stage} (LIKE {table} INCLUDING CONSTRAINTS INCLUDING STORAGE) ON COMMIT DROP
 """
-# In these two, MERGE sees what was committed before it got the lock, or the server finds the conflict.
-ISOLATION_WITHOUT_KEY = "read committed", "serializable"
+# In these, which are one to PostgreSQL, MERGE sees what was committed before it got the lock.
+ISOLATION_WITHOUT_KEY = "read committed", "read uncommitted"
 
 
 class Statement(NamedTuple):

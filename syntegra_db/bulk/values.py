@@ -125,7 +125,8 @@ class _Vector(_Binary):
 
     @staticmethod
     def _of_array(obj: Any) -> bytes:
-        if obj.shape != (EMBEDDING_DIMENSIONS,):
+        # The numbers under a mask are no numbers of the vector.
+        if obj.shape != (EMBEDDING_DIMENSIONS,) or getattr(obj, "mask", False) is not False:
             raise ValueError
         if obj.dtype.itemsize > struct.calcsize("f"):
             # Beyond single precision lies an infinity, which the server refuses; NumPy would warn as well.

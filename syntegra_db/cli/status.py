@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from syntegra_db.catalog.status import Status
 
-VECTOR_INDEX = "idx_text_summary_embedding"
+VECTOR_INDEXES = ("idx_text_summary_embedding", "idx_text_summary_embedding_new", "idx_text_summary_embedding_old")
 REBUILD = "syntegra-db vectors rebuild"
 
 
@@ -58,7 +58,7 @@ def _print(found: Status, built_on: int | None) -> None:
     if found.tables:
         console.print(table)
     for index in found.invalid_indexes:
-        remedy = REBUILD if index.startswith(VECTOR_INDEX) else f"REINDEX INDEX CONCURRENTLY {index};"
+        remedy = REBUILD if index in VECTOR_INDEXES else f"REINDEX INDEX CONCURRENTLY {index};"
         typer.echo(f"Invalid index: {index}. Rebuild it: {remedy}")
     texts = next((row.estimated_rows for row in found.tables if row.name == "text_summary"), 0)
     if built_on is not None:

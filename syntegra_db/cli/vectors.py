@@ -107,7 +107,10 @@ def rebuild(  # noqa: PLR0913  an option each
     workers: Annotated[int, typer.Option(min=0, max=1024, help="Parallel workers beside the session that builds.")] = 2,
     *,
     half: Annotated[
-        bool | None, typer.Option("--half/--full", help="Half precision: half the size.  [default: as it stands]")
+        bool | None,
+        typer.Option(
+            "--half/--full", help="Half precision: half the size, two thirds with hnsw.  [default: as it stands]"
+        ),
     ] = None,
 ) -> None:
     """Build the index anew beside the old one, while services read and write, and find the setting that it needs."""
@@ -145,7 +148,7 @@ def _print_rebuilt(done: Rebuilt) -> None:
         return
     name = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.ef_search"}[done.kind.method]
     typer.echo(
-        f"Recall {done.chosen.recall[0]:.3f} with {name} = {done.chosen.setting}, which `search` sets: "
+        f"Recall {done.chosen.recall[0]:.3f} with {name} = {done.chosen.setting}: "
         f"{done.chosen.milliseconds:.1f} ms, {exact / done.chosen.milliseconds:.1f} times as fast as comparing all rows"
     )
 

@@ -66,8 +66,9 @@ def check_embedding(value: EmbeddingVector | Vector) -> Vector:
     rule = f"text_summary.embedding takes {EMBEDDING_DIMENSIONS} finite numbers"
     try:
         vector = _vector(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidEmbedding(f"{rule}, not {type(value).__name__}: {error}.") from None
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        shape = f" of shape {value.shape}" if hasattr(value, "shape") else ""
+        raise InvalidEmbedding(f"{rule}, not {type(value).__name__}{shape}.") from None
     if vector.dimensions() != EMBEDDING_DIMENSIONS:
         raise InvalidEmbedding(f"{rule}; this vector has {vector.dimensions()}.")
     if not _is_finite(vector, is_array=not isinstance(value, list | tuple | Vector)):

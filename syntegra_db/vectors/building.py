@@ -45,6 +45,8 @@ SESSION = {
     "client_connection_check_interval": "1s",
     "client_min_messages": "warning",
 }
+# In whatever language the server says that it is full.
+SHARED_MEMORY_FILE = "/PostgreSQL."
 SET_SESSION = text(
     "SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name AND setting IS DISTINCT FROM :value"
 )
@@ -124,7 +126,7 @@ def build(connection: Connection, kind: Kind, *, memory: int, workers: int) -> N
     try:
         connection.exec_driver_sql(statement)
     except OperationalError as error:
-        if not (workers and isinstance(error.orig, DiskFull) and "shared memory" in str(error.orig)):
+        if not (workers and isinstance(error.orig, DiskFull) and SHARED_MEMORY_FILE in str(error.orig)):
             raise
         logger.warning("There is too little shared memory for parallel workers (%s); building without them", error.orig)
         drop(connection, NEW)
@@ -171,7 +173,7 @@ def patiently(connection: Connection, *statements: str) -> None:
             if time.monotonic() + pause > deadline:
                 raise RebuildFailed(
                     f"Others kept the vector index locked for {SWAP_PATIENCE_SECONDS} s, so that the new one did not "
-                    "get its name; the old one stands. Run this again when they have ended."
+                    "get its name or its settings. The one of that name stands; run this again when they have ended."
                 ) from None
             time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  spreads attempts, guards nothing
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

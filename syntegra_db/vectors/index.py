@@ -17,8 +17,9 @@ VECTOR_INDEX = "idx_text_summary_embedding"
 DEPTHS = (10, 100)
 COSINE_OPERATOR_CLASSES = {"vector_cosine_ops": False, "halfvec_cosine_ops": True}
 ITERATIVE_SCANS_SINCE = (0, 8)
-# pgvector's own, where an index names none.
+# pgvector's own, where an index names none, and its bounds of hnsw.ef_search.
 DEFAULT_LISTS = 100
+MOST_EF_SEARCH = 1000
 INDEX = text("""
     SELECT pg_class.oid::bigint AS oid, relfilenode::bigint AS filenode, amname AS method, opcname AS operator_class,
            (SELECT option_value::int FROM pg_options_to_table(reloptions) WHERE option_name = 'lists') AS lists,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from syntegra_db.errors import RebuildFailed
-from syntegra_db.vectors.index import DEPTHS, VECTOR_INDEX, Measurement, Tuning
+from syntegra_db.vectors.index import DEPTHS, MOST_EF_SEARCH, VECTOR_INDEX, Measurement, Tuning
 from syntegra_db.vectors.sampling import (
     draw,
     exact_milliseconds,
@@ -50,11 +50,17 @@ RUNG = 1.4
 # Beyond, comparing all rows is as fast.
 MOST_PROBES_OF_LISTS = 0.5
 LEAST_EF_SEARCH = 10
-MOST_EF_SEARCH = 1000
 RECALL_AT_THE_TOP = 0.99
 SLOW = 2
 # Two settings as close as that need not be told apart.
 CLOSE = 1.04
+# The first of them is not in servers before 17.
+NO_OTHER_LIMITS = text(
+    """
+    SELECT set_config(name, '0', true) FROM pg_settings
+    WHERE name IN ('transaction_timeout', 'idle_in_transaction_session_timeout')
+    """
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ def one_moment(engine: Engine, seconds: float) -> Iterator[Connection]:
     """Open a transaction that sees one moment of the table; no statement in it takes longer than `seconds`."""
     frozen = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with frozen.connect() as connection:
+        connection.execute(NO_OTHER_LIMITS)
         connection.execute(
             text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": f"{ceil(1000 * seconds)}ms"}
         )

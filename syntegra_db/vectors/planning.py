@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil, log10, sqrt
 from typing import TYPE_CHECKING
 
-from syntegra_db.vectors.index import DEPTHS
+from syntegra_db.vectors.index import DEPTHS, MOST_EF_SEARCH
 
 if TYPE_CHECKING:
     from syntegra_db.vectors.index import Measurement, Tuning, VectorIndex
@@ -34,7 +34,7 @@ def setting_for(index: VectorIndex, *, recall: float, limit: int, rows: int, all
         rows: how many rows the search is about, by the server's estimate.
         all_rows: how many rows have an embedding, by the same.
     """
-    if rows <= ALWAYS_EXACT_ROWS or recall >= 1:
+    if rows <= ALWAYS_EXACT_ROWS or recall >= 1 or (index.method == "hnsw" and limit > MOST_EF_SEARCH):
         return None
     depth = limit * max(all_rows / rows, 1)
     if index.tuning is None or not index.is_as_measured:
@@ -65,7 +65,8 @@ def _unmeasured(index: VectorIndex, recall: float, depth: float) -> int | None:
     if factor is None:
         return None
     if index.method == "hnsw":
-        return ceil(factor * max(1, depth / DEPTHS[0]))
+        ef_search = ceil(factor * max(1, depth / DEPTHS[0]))
+        return ef_search if ef_search <= MOST_EF_SEARCH else None
     probes = ceil(factor * sqrt(index.lists))
     return probes if probes <= index.lists * MOST_PROBES_UNMEASURED else None
 

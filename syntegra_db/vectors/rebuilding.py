@@ -49,7 +49,8 @@ RIGHTS = text(
     FROM pg_class WHERE oid = to_regclass('text_summary')
     """
 )
-EMBEDDINGS = text("SELECT count(embedding) FROM text_summary")
+# No index by cosine distance holds a vector of zeros.
+EMBEDDINGS = text("SELECT count(*) FROM text_summary WHERE vector_norm(embedding) > 0")
 INDEX_BYTES = text("SELECT coalesce(pg_relation_size(to_regclass(:index)), 0)")
 
 
@@ -109,7 +110,7 @@ def rebuild(
         on_progress: called about four times a second, mostly from another thread, with how far the rebuild is.
 
     Raises:
-        RoomMissing: the server has not the memory or disk for it; nothing was changed.
+        RoomMissing: the server has not the memory or disk for it; nothing was built.
         RebuildFailed: it could not be built, or not be measured; the message says which index stands.
         DatabaseBehind, DatabaseAhead, RevisionError: see `require_head`.
         ConnectionFailed: there is no connection, or it was lost; one of its subclasses says why.
@@ -197,7 +198,7 @@ def _build(connection: Connection, wish: Wish, on_progress: Callable[[Progress],
     rows: int = connection.scalars(EMBEDDINGS).one()
     if not rows:
         raise RebuildFailed(
-            "No row of text_summary has an embedding to build an index on, and nothing was changed. Load them first."
+            "No row of text_summary has an embedding to build an index on, and nothing was built. Load them first."
         )
     kind, room = _plan(connection, wish, rows)
     _require_version(version, kind)
@@ -216,7 +217,7 @@ def _build(connection: Connection, wish: Wish, on_progress: Callable[[Progress],
 
 
 def _plan(connection: Connection, wish: Wish, rows: int) -> tuple[Kind, Room]:
-    """Return what is to be built and what it takes: with fewer lists than √rows where memory does not suffice."""
+    """Return what is to be built and what it takes: with fewer lists where memory does not suffice."""
     standing = read_index(connection)
     method = wish.method or (standing.method if standing else "ivfflat")
     half = wish.half if wish.half is not None else standing is not None and standing.is_half
@@ -246,7 +247,7 @@ def _require_rights(connection: Connection) -> tuple[int, ...]:
         )
     if not rights["may_create"]:
         raise RebuildFailed(
-            f"{role} may not create an index in schema {rights['schema']}, and nothing was changed. Let its owner run: "
+            f"{role} may not create an index in schema {rights['schema']}, and nothing was built. Let its owner run: "
             f"GRANT CREATE ON SCHEMA {rights['schema']} TO {role};"
         )
     return tuple(map(int, rights["extension_version"].split(".")[:2]))
@@ -262,7 +263,7 @@ def _require_version(version: tuple[int, ...], kind: Kind) -> None:
     if version < needed:
         raise RebuildFailed(
             f"An {kind} needs pgvector {'.'.join(map(str, needed))} or newer, the database has "
-            f"{'.'.join(map(str, version))}, and nothing was changed. Let an administrator install a newer one and run "
+            f"{'.'.join(map(str, version))}, and nothing was built. Let an administrator install a newer one and run "
             "ALTER EXTENSION vector UPDATE; or build another kind."
         )
 

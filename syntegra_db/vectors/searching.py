@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from syntegra_db.models import TextSummary
 from syntegra_db.vectors.planning import setting_for
-from syntegra_db.vectors.standing import look, remembered, rows_about, set_for_scan
+from syntegra_db.vectors.standing import look, remembered, require_transaction, rows_about, set_for_scan
 from syntegra_db.vectors.statements import (
     Filters,
     InvalidSearch,
@@ -54,8 +54,9 @@ def search(  # noqa: PLR0913  what a search can be narrowed by, each by name
 
     There are `limit` of them whenever so many match. Where the filters leave few rows, or there is no index, or it
     could not be faster, all rows that match are compared, and the answer is exact. Otherwise the vector index is asked
-    with the setting that was measured for `recall` when `syntegra-db vectors rebuild` built it. The setting ends with
-    the transaction of `session`.
+    with the setting that was measured for `recall` when `syntegra-db vectors rebuild` built it. The setting,
+    and `iterative_scan = relaxed_order` with it, last until the transaction of `session` ends, for its other statements
+    too.
 
     Args:
         session: one in a transaction, or about to begin one; not in autocommit.
@@ -119,6 +120,7 @@ class Asked:
     def answer(self, session: Session) -> list[Match]:
         """Return at most `limit` matches in order of distance, by the way that costs least."""
         connection = session.connection(bind_arguments={"mapper": TextSummary})
+        require_transaction(connection)
         standing = remembered(connection)
         prepared = self._prepare(connection, standing)
         if prepared is None:

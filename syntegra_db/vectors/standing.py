@@ -87,10 +87,8 @@ def estimated_rows(connection: Connection, filters: Filters) -> int:
     return rows
 
 
-def set_for_scan(connection: Connection, index: VectorIndex, setting: int) -> bool:
-    """Set what a scan of `index` needs, until the transaction ends, and tell whether it is still the one that stands.
-
-    One round trip.
+def require_transaction(connection: Connection) -> None:
+    """Refuse autocommit, also where a search needs no setting yet: with more rows it will.
 
     Raises:
         InvalidSearch: the connection is in autocommit.
@@ -99,6 +97,13 @@ def set_for_scan(connection: Connection, index: VectorIndex, setting: int) -> bo
         raise InvalidSearch(
             "This session is in autocommit, where a setting ends before the search that needs it; give one that is not."
         )
+
+
+def set_for_scan(connection: Connection, index: VectorIndex, setting: int) -> bool:
+    """Set what a scan of `index` needs, until the transaction ends, and tell whether it is still the one that stands.
+
+    One round trip.
+    """
     settings = {SETTING_NAMES[index.method]: f"{setting:d}", **PLAN_FOR_THIS_CLIENT}
     if index.has_iterative_scans:
         settings[f"{index.method}.iterative_scan"] = "relaxed_order"

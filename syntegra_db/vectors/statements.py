@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import hypot
+from operator import index as whole_number
 from typing import TYPE_CHECKING, Any
 
+from pgvector import Vector
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import ColumnElement, Double, Integer, Select, bindparam, cast, literal, literal_column, select, text
 
@@ -17,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from pgvector import Vector
     from sqlalchemy import TextClause
 
     from syntegra_db.models import EmbeddingVector
 
 FARTHEST = 2
+BIGINT = 2**63
 CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "client_id": lambda value: TextSummary.client_id == value,
     "sentiment": lambda value: TextSummary.sentiment == value,
@@ -45,6 +48,8 @@ class Filters:
     since: datetime | None = None
 
     def __post_init__(self) -> None:
+        if self.client_id is not None:
+            check_bigint("client_id", self.client_id)
         if self.since is not None and self.since.tzinfo is None:
             raise InvalidSearch(f"since={self.since.isoformat()} names no time zone; give it a tzinfo.")
 
@@ -126,12 +131,27 @@ def estimate_statement(filters: tuple[str, ...]) -> TextClause:
     return text(f"EXPLAIN (FORMAT JSON) {rows}")
 
 
+def check_bigint(name: str, value: int) -> None:
+    """Refuse what is no `bigint`.
+
+    Raises:
+        InvalidSearch: not a whole number, or beyond 64 bits.
+    """
+    try:
+        fits = not isinstance(value, bool) and -BIGINT <= whole_number(value) < BIGINT
+    except TypeError:
+        fits = False
+    if not fits:
+        raise InvalidSearch(f"{name} is no whole number of 64 bits; give one.")
+
+
 def check_bounds(limit: int, max_distance: float | None) -> None:
     """Refuse what no search can mean.
 
     Raises:
-        InvalidSearch: a limit below 1, or a `max_distance` that is not between 0 and 2.
+        InvalidSearch: a limit that is no number of rows, or a `max_distance` that is not between 0 and 2.
     """
+    check_bigint("limit", limit)
     if limit < 1:
         raise InvalidSearch(f"limit={limit} asks for no row; give 1 or more.")
     if max_distance is not None and not 0 <= max_distance <= FARTHEST:
@@ -139,15 +159,18 @@ def check_bounds(limit: int, max_distance: float | None) -> None:
 
 
 def direction(embedding: EmbeddingVector) -> Vector:
-    """Return `embedding` as a vector that a cosine distance can be taken from.
+    """Return the vector of length 1 that points where `embedding` does.
 
     Raises:
         InvalidEmbedding: another length, NaN, an infinity, or only zeros.
     """
-    vector = check_embedding(embedding)
-    if not any(vector.to_list()):
+    check_embedding(embedding)
+    numbers = embedding.tolist() if hasattr(embedding, "tolist") else embedding
+    # In double precision: the server's sums of squares would overflow, or vanish, for a very long or short vector.
+    length = hypot(*numbers)
+    if not length:
         raise InvalidEmbedding("A vector of zeros has no direction, so that nothing is near to it; embed a text.")
-    return vector
+    return Vector([number / length for number in numbers])
 
 
 def cosine_distance(query: ColumnElement[Any]) -> ColumnElement[float]:

@@ -143,6 +143,26 @@ def test_a_null_where_none_may_be(session: Session, options: Any) -> None:
     assert "Row 2: data_sources.name takes no NULL" in str(error)
 
 
+def test_what_a_trigger_says_of_a_row_is_not_repeated(session: Session) -> None:
+    session.execute(
+        text("""
+            CREATE FUNCTION quote_row() RETURNS trigger LANGUAGE plpgsql
+                AS $$ BEGIN RAISE EXCEPTION 'bad %', NEW.config_json; END $$;
+            CREATE TRIGGER quote_row BEFORE INSERT ON data_sources FOR EACH ROW EXECUTE FUNCTION quote_row()
+        """)
+    )
+    session.commit()
+    error = refused(session, DataSource, [{**GOOD[DataSource], "config_json": {"token": SECRET}}])
+    assert error.row == 1
+    assert "a trigger or function of data_sources refused it (SQLSTATE P0001)" in str(error)
+
+
+def test_a_masked_embedding_has_no_numbers(session: Session) -> None:
+    vector = np.ma.masked_equal(np.arange(384, dtype=np.float32), 3)
+    error = refused(session, TextSummary, [{**GOOD[TextSummary], "embedding": vector}])
+    assert (error.row, error.column) == (1, "embedding")
+
+
 def test_a_column_without_default_that_all_rows_lack(session: Session) -> None:
     error = refused(session, DataSource, [{"client_id": 1, "name": "x", "config_json": {"token": SECRET}}])
     assert (error.row, error.column) == (1, "type")

@@ -173,8 +173,9 @@ def test_autocommit_is_refused(session: Session) -> None:
         upsert_rows(session, KpiSummary, [kpi(1)], key=KEY)
 
 
-def test_an_isolation_that_hides_rows_of_others_needs_a_unique_key(session: Session) -> None:
-    session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_an_isolation_that_hides_rows_of_others_needs_a_unique_key(session: Session, level: str) -> None:
+    session.connection(execution_options={"isolation_level": level})
     with pytest.raises(BulkError, match="No unique key of kpi_summary stands on client_id, kpi_name"):
         upsert_rows(session, KpiSummary, [kpi(1)], key=KEY)
     assert upsert_rows(session, KpiSummary, [{"id": 1, **kpi(1)}], key=["id"]) == 1

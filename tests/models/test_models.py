@@ -185,7 +185,7 @@ def test_embeddings_go_in_as_list_tuple_or_array(session: Session, kind: Any) ->
         ([0.5] * 383, "has 383"),
         ([], "has 0"),
         (np.zeros(385), "has 385"),
-        (np.zeros((1, 384)), "ndim"),
+        (np.zeros((1, 384)), "not ndarray of shape (1, 384)"),
         ([float("nan"), *VECTOR[1:]], "number 0 of this vector is nan"),
         ([*VECTOR[1:], float("-inf")], "number 383 of this vector is -inf"),
         ([1e39, *VECTOR[1:]], "number 0 of this vector is inf"),

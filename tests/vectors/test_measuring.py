@@ -270,4 +270,9 @@ def test_memory_and_disk_are_about_what_a_build_takes(filled: tuple[Database, Te
 
 
 def test_lists_follow_the_rows() -> None:
-    assert [lists_to_try(rows) for rows in (1, 200_000, 10**10)] == [[1, 1, 1], [894, 447, 200], [32_768] * 3]
+    assert [lists_to_try(rows) for rows in (1, 200_000, 4_000_000, 10**10)] == [
+        [1, 1, 1],
+        [894, 447, 200],
+        [4_000, 2_000, 1_000],
+        [32_768] * 3,
+    ]

@@ -69,6 +69,15 @@ def test_an_index_that_nobody_measured() -> None:
     assert choose(hnsw, rows=50_000) == 400
 
 
+def test_no_ef_search_beyond_what_the_server_takes() -> None:
+    hnsw = replace(INDEX, method="hnsw", lists=0)
+    assert choose(hnsw, limit=1_000, recall=0.1) == 1_000
+    assert choose(hnsw, limit=1_001, recall=0.1) is None
+    unmeasured = replace(hnsw, tuning=None)
+    assert choose(unmeasured, limit=100) == 1_000
+    assert choose(unmeasured, limit=101) is None
+
+
 def test_a_tuning_survives_its_comment() -> None:
     assert Tuning.from_comment(TUNING.to_comment()) == TUNING
 

@@ -160,6 +160,18 @@ def test_recall_1_compares_all_rows(session: Session, texts: Texts) -> None:
         assert ids(search(session, query, recall=1)) == texts.nearest(query)
 
 
+@pytest.mark.parametrize("length", [1e-30, 1e-9, 1e6, 1e25])
+def test_the_length_of_a_query_means_nothing(session: Session, texts: Texts, length: float) -> None:
+    replace_index(session, HALF)
+    query = texts.queries[0].astype(np.float64) * length
+    for client in (20, 30_000):
+        assert ids(search(session, query, client_id=client)) == ids(search(session, texts.queries[0], client_id=client))
+    assert ids(search(session, query.tolist(), client_id=np.int64(20), limit=np.int64(5))) == texts.nearest(
+        texts.queries[0], texts.clients == 20, 5
+    )
+    session.rollback()
+
+
 def test_filters_narrow_and_still_give_as_many_as_asked(session: Session, texts: Texts) -> None:
     mask = (texts.clients == 30_000) & (texts.sentiments == "negative")
     for query in texts.queries[:10]:
@@ -275,6 +287,11 @@ def test_a_vector_that_cannot_be_searched_for_is_refused(session: Session, embed
     ("arguments", "complaint"),
     [
         ({"limit": 0}, "limit=0 asks for no row"),
+        ({"limit": True}, "limit is no whole number"),
+        ({"limit": 2.0}, "limit is no whole number"),
+        ({"limit": 2**63}, "limit is no whole number"),
+        ({"client_id": 2**63}, "client_id is no whole number"),
+        ({"client_id": True}, "client_id is no whole number"),
         ({"max_distance": 2.5}, "max_distance=2.5 is no cosine distance"),
         ({"max_distance": float("nan")}, "max_distance=nan is no cosine distance"),
         ({"recall": 0}, "recall=0 is no share"),
@@ -292,6 +309,7 @@ def test_an_argument_that_means_nothing_is_refused(
 def test_a_session_in_autocommit_is_refused(filled: tuple[Database, Texts]) -> None:
     database, texts = filled
     engine = create_engine(database.url, isolation_level="AUTOCOMMIT")
-    with session_factory(engine)() as session, pytest.raises(InvalidSearch, match="in autocommit"):
-        search(session, texts.queries[0])
+    for client in (20, None):
+        with session_factory(engine)() as session, pytest.raises(InvalidSearch, match="in autocommit"):
+            search(session, texts.queries[0], client_id=client)
     engine.dispose()
