@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "docker: needs a Docker engine; skipped by name where there is none")
-    config.addinivalue_line("markers", "slow: takes minutes; `make test-all` leaves it out on one of the servers")
+    config.addinivalue_line("markers", "slow: takes minutes; `make test-all` runs it on one of the servers")
     config.addinivalue_line("markers", "pooler: needs PgBouncer; skipped by name where there is none")
 
 

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from servers import Database, Server
 
-pytestmark = pytest.mark.slow
-
 ROWS = 3_000
 FILLED = "syntegra_test_rebuild_filled"
 QUICKLY = 0.5
