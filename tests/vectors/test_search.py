@@ -166,10 +166,13 @@ def test_the_length_of_a_query_means_nothing(session: Session, texts: Texts, len
     query = texts.queries[0].astype(np.float64) * length
     for client in (20, 30_000):
         assert ids(search(session, query, client_id=client)) == ids(search(session, texts.queries[0], client_id=client))
-    assert ids(search(session, query.tolist(), client_id=np.int64(20), limit=np.int64(5))) == texts.nearest(
-        texts.queries[0], texts.clients == 20, 5
-    )
     session.rollback()
+
+
+def test_numbers_of_numpy_are_numbers(session: Session, texts: Texts) -> None:
+    numbers: dict[str, Any] = {"client_id": np.int64(20), "limit": np.int64(5), "max_distance": np.float32(2)}
+    found = search(session, texts.queries[0].tolist(), **numbers)
+    assert ids(found) == texts.nearest(texts.queries[0], texts.clients == 20, 5)
 
 
 def test_filters_narrow_and_still_give_as_many_as_asked(session: Session, texts: Texts) -> None:
