@@ -22,6 +22,7 @@ from syntegra_db.vectors.building import Progress
 from syntegra_db.vectors.index import VECTOR_INDEX, read_index
 from syntegra_db.vectors.measuring import MEASURING_SECONDS, one_moment, tune
 from syntegra_db.vectors.planning import cheapest
+from syntegra_db.vectors.requirements import require_rights, require_version
 from syntegra_db.vectors.sizing import Kind, Room, size
 
 if TYPE_CHECKING:
@@ -39,16 +40,6 @@ APPLICATION_NAME = "syntegra_db rebuild"
 TURN_PATIENCE_SECONDS = 10
 TIDYING = "SET statement_timeout = '5s'"
 DEFAULT_WORKERS = 2
-HALF_SINCE = (0, 7)
-HNSW_SINCE = (0, 5)
-RIGHTS = text(
-    """
-    SELECT pg_has_role(relowner, 'USAGE') AS owns, pg_get_userbyid(relowner) AS owner,
-           relnamespace::regnamespace::text AS schema, has_schema_privilege(relnamespace, 'CREATE') AS may_create,
-           (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS extension_version
-    FROM pg_class WHERE oid = to_regclass('text_summary')
-    """
-)
 # No index by cosine distance holds a vector of zeros.
 EMBEDDINGS = text("SELECT count(*) FROM text_summary WHERE vector_norm(embedding) > 0")
 INDEX_BYTES = text("SELECT coalesce(pg_relation_size(to_regclass(:index)), 0)")
@@ -193,7 +184,7 @@ def _build(connection: Connection, wish: Wish, on_progress: Callable[[Progress],
     """Return what now stands, unmeasured, in place of the old index."""
     pid = building.prepare_session(connection)
     require_head(connection)
-    version = _require_rights(connection)
+    version = require_rights(connection)
     building.clear_leftovers(connection)
     rows: int = connection.scalars(EMBEDDINGS).one()
     if not rows:
@@ -201,7 +192,7 @@ def _build(connection: Connection, wish: Wish, on_progress: Callable[[Progress],
             "No row of text_summary has an embedding to build an index on, and nothing was built. Load them first."
         )
     kind, room = _plan(connection, wish, rows)
-    _require_version(version, kind)
+    require_version(version, kind)
     sizing.require_room(kind, room)
     _announce(kind, room, rows)
     bytes_before = connection.scalars(INDEX_BYTES, {"index": VECTOR_INDEX}).one()
@@ -230,42 +221,6 @@ def _plan(connection: Connection, wish: Wish, rows: int) -> tuple[Kind, Room]:
         if sizing.has_memory(kind, room):
             break
     return kind, room
-
-
-def _require_rights(connection: Connection) -> tuple[int, ...]:
-    """Return the version of pgvector if the role may rebuild an index of text_summary.
-
-    Raises:
-        RebuildFailed: it does not own the table, or may make nothing in its schema.
-    """
-    rights = connection.execute(RIGHTS).mappings().one()
-    role = connection.scalars(text("SELECT current_user")).one()
-    if not rights["owns"]:
-        raise RebuildFailed(
-            f"Only the owner of text_summary, {rights['owner']}, may rebuild its index, and this is {role}; nothing "
-            "was changed. Connect as the owner."
-        )
-    if not rights["may_create"]:
-        raise RebuildFailed(
-            f"{role} may not create an index in schema {rights['schema']}, and nothing was built. Let its owner run: "
-            f"GRANT CREATE ON SCHEMA {rights['schema']} TO {role};"
-        )
-    return tuple(map(int, rights["extension_version"].split(".")[:2]))
-
-
-def _require_version(version: tuple[int, ...], kind: Kind) -> None:
-    """Return if this pgvector can build `kind`.
-
-    Raises:
-        RebuildFailed: it is too old.
-    """
-    needed = max(HALF_SINCE if kind.is_half else (0, 0), HNSW_SINCE if kind.method == "hnsw" else (0, 0))
-    if version < needed:
-        raise RebuildFailed(
-            f"An {kind} needs pgvector {'.'.join(map(str, needed))} or newer, the database has "
-            f"{'.'.join(map(str, version))}, and nothing was built. Let an administrator install a newer one and run "
-            "ALTER EXTENSION vector UPDATE; or build another kind."
-        )
 
 
 def _announce(kind: Kind, room: Room, rows: int) -> None:
