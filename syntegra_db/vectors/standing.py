@@ -12,7 +12,7 @@ from syntegra_db.vectors.index import SETTING_NAMES, VECTOR_INDEX, read_index
 from syntegra_db.vectors.statements import Filters, InvalidSearch, estimate_statement
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, Pool
 
     from syntegra_db.vectors.index import VectorIndex
 
@@ -38,29 +38,30 @@ class Standing:
     estimates: dict[tuple[tuple[str, Any], ...], int] = field(default_factory=dict)
 
 
-_remembered: WeakKeyDictionary[Engine, Standing] = WeakKeyDictionary()
-_said_missing: WeakSet[Engine] = WeakSet()
+# By pool, which an engine shares with those of its execution_options().
+_remembered: WeakKeyDictionary[Pool, Standing] = WeakKeyDictionary()
+_said_missing: WeakSet[Pool] = WeakSet()
 
 
 def remembered(connection: Connection) -> Standing:
     """Return what was last seen behind the engine of `connection`, or look when that was 30 s ago."""
-    standing = _remembered.get(connection.engine)
+    standing = _remembered.get(connection.engine.pool)
     return standing if standing is not None and time.monotonic() < standing.expires else look(connection)
 
 
 def look(connection: Connection) -> Standing:
     """Look at the catalog and remember what stands there; that the index is missing is said once an engine."""
-    engine = connection.engine
+    pool = connection.engine.pool
     index = read_index(connection)
-    if index is None and engine not in _said_missing:
-        _said_missing.add(engine)
+    if index is None and pool not in _said_missing:
+        _said_missing.add(pool)
         logger.warning(
             "There is no valid index %s, so that each search compares all rows that match; build it with "
             "`syntegra-db vectors rebuild`",
             VECTOR_INDEX,
         )
     expires = time.monotonic() + REMEMBERED_FOR_SECONDS
-    _remembered[engine] = standing = Standing(index, estimated_rows(connection, Filters()), expires)
+    _remembered[pool] = standing = Standing(index, estimated_rows(connection, Filters()), expires)
     return standing
 
 

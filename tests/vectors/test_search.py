@@ -243,6 +243,13 @@ def test_a_missing_index_costs_time_only_and_is_said_once(
     session.rollback()
 
 
+def test_an_engine_of_one_request_remembers_with_the_others(engine: Engine) -> None:
+    with engine.connect() as connection:
+        known = standing.remembered(connection)
+    with engine.execution_options(request=1).connect() as connection:
+        assert standing.remembered(connection) is known
+
+
 def test_the_asyncio_twin_finds_the_same(filled: tuple[Database, Texts], session: Session) -> None:
     database, texts = filled
 
