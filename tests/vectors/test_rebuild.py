@@ -115,7 +115,7 @@ def found_share(database: Database, index: VectorIndex, texts: Texts, setting: i
 def test_without_a_wish_it_keeps_the_kind_and_follows_the_rows(filled: Database) -> None:
     rebuild(filled.url, Wish("ivfflat", 7, half=True), measuring_seconds=QUICKLY)
     done = rebuild(filled.url, measuring_seconds=QUICKLY)
-    assert done.kind == Kind("ivfflat", 54, is_half=True)
+    assert done.kind == Kind("ivfflat", 108, is_half=True)
     assert done.bytes_before > 0
     assert done.bytes_after > 0
 
@@ -269,8 +269,8 @@ def test_too_little_memory_is_said_before_it_starts(filled: Database) -> None:
 
 def test_less_memory_than_lists_want_takes_fewer_of_them(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = sizing.kmeans_memory(40, ROWS, is_half=False)
-    monkeypatch.setattr(sizing, "ROWS_OF_A_LIST", 100)
-    assert rebuild(filled.url, Wish("ivfflat", memory=memory), measuring_seconds=QUICKLY).kind.lists == 30
+    monkeypatch.setattr(sizing, "ROWS_OF_A_LIST", 150)
+    assert rebuild(filled.url, Wish("ivfflat", memory=memory), measuring_seconds=QUICKLY).kind.lists == 20
 
 
 def test_what_is_free_is_seen_and_refused(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
