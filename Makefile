@@ -119,7 +119,7 @@ test: $(ENVIRONMENT) ## Run the tests on an embedded PostgreSQL 18
 test-all: $(ENVIRONMENT) ## Run them on embedded PostgreSQL 16, embedded 18, and Docker
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 -m 'not docker and not slow'
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 -m 'not docker'
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --database docker -m 'not slow'
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --database docker -m 'not slow and not embedded'
 
 lint: $(ENVIRONMENT) ## Run ruff and mypy
 	@$(VENV)/bin/ruff check

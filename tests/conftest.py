@@ -51,6 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "docker: needs a Docker engine; skipped by name where there is none")
+    config.addinivalue_line("markers", "embedded: looks into the files of the server; skipped by name on another")
     config.addinivalue_line("markers", "slow: takes minutes; `make test-all` runs it on one of the servers")
     config.addinivalue_line("markers", "pooler: needs PgBouncer; skipped by name where there is none")
 
@@ -62,8 +63,9 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"database: {server}{version}{missing}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for marker, reason in missing_programs():
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    elsewhere = [("embedded", "the server's files are not on this machine")]
+    for marker, reason in [*missing_programs(), *(elsewhere if config.getoption("--database") != "embedded" else [])]:
         for item in items:
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))

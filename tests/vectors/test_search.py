@@ -69,7 +69,8 @@ def session(engine: Engine) -> Iterator[Session]:
 
 def replace_index(session: Session, definition: LiteralString, tuning: Tuning | None = None) -> None:
     """Put another index in the place of the one that stands, until the session's transaction ends."""
-    session.execute(text("SET LOCAL maintenance_work_mem = '256MB'"))
+    # Alone: parallel workers share that memory, and a container has 64 MB to share.
+    session.execute(text("SET LOCAL maintenance_work_mem = '256MB'; SET LOCAL max_parallel_maintenance_workers = 0"))
     session.execute(text("DROP INDEX IF EXISTS idx_text_summary_embedding"))
     session.execute(text(definition))
     if tuning is not None:
