@@ -23,7 +23,7 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     with connect(unpooled_engine(database_url())) as connection:
         found = read_status(connection)
         index = read_index(connection)
-    built_on = index.tuning.rows if index is not None and index.tuning is not None and index.is_as_measured else None
+    built_on = index.built_on if index is not None else None
     if json_output:
         _print_json(found, built_on)
     else:

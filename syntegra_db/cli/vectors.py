@@ -138,6 +138,8 @@ def _bytes(memory: str | None) -> int | None:
 def _print_rebuilt(done: Rebuilt) -> None:
     from rich.filesize import decimal
 
+    from syntegra_db.vectors.index import SETTING_NAMES
+
     before = f", {decimal(done.bytes_before)} before" if done.bytes_before else ""
     size = f"{decimal(done.bytes_after)}{before}"
     typer.echo(f"Rebuilt: an {done.kind} on {done.rows:,} rows, {size}, in {done.seconds:.0f} s")
@@ -146,7 +148,7 @@ def _print_rebuilt(done: Rebuilt) -> None:
         recall = f"a recall of {done.tuning.recall:g}"
         typer.echo(f"It does not reach {recall}: for that, `search` compares all rows, {exact:.1f} ms")
         return
-    name = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.ef_search"}[done.kind.method]
+    name = SETTING_NAMES[done.kind.method]
     typer.echo(
         f"Recall {done.chosen.recall[0]:.3f} with {name} = {done.chosen.setting}: "
         f"{done.chosen.milliseconds:.1f} ms, {exact / done.chosen.milliseconds:.1f} times as fast as comparing all rows"

@@ -194,6 +194,6 @@ def _shape(connection: Connection) -> Shape | None:
 def _built_on(connection: Connection, index: VectorIndex | None) -> int | None:
     if index is None:
         return None
-    if index.tuning is not None and index.is_as_measured:
-        return index.tuning.rows
+    if index.built_on is not None:
+        return index.built_on
     return 0 if index.tuning is None and vector_index_trained(connection) is False else None

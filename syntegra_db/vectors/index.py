@@ -109,6 +109,11 @@ class VectorIndex:
         """Whether the index is still the one that was measured, rather than made anew by REINDEX."""
         return self.tuning is not None and self.tuning.filenode == self.filenode
 
+    @property
+    def built_on(self) -> int | None:
+        """How many embeddings the index was built on, or None where a rebuild was not the last to build it."""
+        return self.tuning.rows if self.tuning is not None and self.is_as_measured else None
+
 
 def read_index(connection: Connection) -> VectorIndex | None:
     """Return the index that finds embeddings by cosine distance, or None when there is no valid one of its name."""
