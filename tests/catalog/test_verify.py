@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -205,14 +204,6 @@ def test_it_reads_no_table_but_the_version(database: Database) -> None:
         connection.execute(text("SELECT pg_stat_force_next_flush()"))
         connection.rollback()
         assert connection.execute(SCANS).all() == before
-
-
-def test_it_takes_a_moment(database: Database) -> None:
-    with database.engine.connect() as connection:
-        examine(connection)
-        began = time.perf_counter()
-        examine(connection)
-        assert time.perf_counter() - began < 0.3
 
 
 def test_role_that_may_use_nothing_is_a_note(database: Database, reader: str) -> None:
