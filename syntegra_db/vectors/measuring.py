@@ -52,6 +52,8 @@ MOST_PROBES_OF_LISTS = 0.5
 LEAST_EF_SEARCH = 10
 RECALL_AT_THE_TOP = 0.99
 SLOW = 2
+# On so few rows, what surrounds a scan takes longer than the scan.
+NEVER_SLOW_MILLISECONDS = 20
 # Two settings as close as that need not be told apart.
 CLOSE = 1.04
 # The first of them is not in servers before 17.
@@ -184,7 +186,7 @@ class _Tuner:
             one = self._measure(setting, QUERIES_OF_A_RUNG, allowed, RUNG * milliseconds)
             milliseconds = one.milliseconds
             enough = recall if time.monotonic() > deadline else RECALL_AT_THE_TOP
-            if one.recall[0] >= enough or milliseconds > SLOW * self.exact_milliseconds:
+            if one.recall[0] >= enough or self._is_slow(milliseconds):
                 return
 
     def refine(self, recall: float, deadline: float) -> None:
@@ -194,7 +196,7 @@ class _Tuner:
         at = next((at for at, rung in enumerate(climbed) if self.found[rung].recall[0] >= recall), len(climbed) - 1)
         while not self._reaches(rungs[at], recall, deadline):
             at += 1
-            if at == len(rungs) or self.found[rungs[at - 1]].milliseconds > SLOW * self.exact_milliseconds:
+            if at == len(rungs) or self._is_slow(self.found[rungs[at - 1]].milliseconds):
                 return
         top, bottom = rungs[at], rungs[max(at - 1, 0)]
         while top - bottom > 1 and top > bottom * CLOSE and time.monotonic() < deadline:
@@ -203,6 +205,9 @@ class _Tuner:
                 top = middle
             else:
                 bottom = middle
+
+    def _is_slow(self, milliseconds: float) -> bool:
+        return milliseconds > max(SLOW * self.exact_milliseconds, NEVER_SLOW_MILLISECONDS)
 
     def _reaches(self, setting: int, recall: float, deadline: float) -> bool:
         milliseconds = max(one.milliseconds for one in self.found.values() if one.setting <= setting)

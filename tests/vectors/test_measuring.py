@@ -125,6 +125,14 @@ def test_little_time_still_reaches_the_asked_recall(moment: Connection) -> None:
     assert time.monotonic() - began < 10
 
 
+def test_noise_on_few_rows_does_not_end_it_before_the_asked_recall(
+    moment: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syntegra_db.vectors.measuring.exact_milliseconds", lambda *_: 0.001)
+    tuning = tune(moment, standing(moment), rows=ROWS, recall=0.95, seconds=5)
+    assert any(one.recall[0] >= 0.95 for one in tuning.measured)
+
+
 def test_no_setting_promises_more_than_a_greater_one() -> None:
     found = [
         Found(setting, (recall, 0.5), (0.01, 0.0), 1.0, 100) for setting, recall in ((3, 0.9), (1, 0.8), (2, 0.95))
