@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "docker: needs a Docker engine; skipped by name where there is none")
     config.addinivalue_line("markers", "embedded: looks into the files of the server; skipped by name on another")
-    config.addinivalue_line("markers", "slow: takes minutes; `make test-all` runs it on one of the servers")
+    config.addinivalue_line("markers", "slow: takes long; `make test-all` runs it on one of the servers")
     config.addinivalue_line("markers", "pooler: needs PgBouncer; skipped by name where there is none")
 
 

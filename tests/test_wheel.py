@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from servers import Database
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -92,6 +92,7 @@ def test_a_folder_that_is_not_there(filled: Database) -> None:
         create_backup(filled.url, Path("nowhere/x.dump"))
 
 
+@pytest.mark.slow
 def test_killed_during_a_backup_no_half_file_has_a_name_and_the_next_one_cleans_up(filled: Database) -> None:
     moments = random.Random(1)
     left = 0
@@ -130,6 +131,7 @@ def test_a_file_that_another_backup_is_writing_is_left_alone(filled: Database) -
     assert Path("backups/slow.dump").exists()
 
 
+@pytest.mark.slow
 def test_killed_during_a_restore_the_rows_are_the_old_ones_or_the_new(filled: Database, saved: Path) -> None:
     new = content(filled)
     filled.execute("DELETE FROM clusters WHERE id > 5; UPDATE kpi_summary SET kpi_value = 1")
