@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from syntegra_db.vectors.sampling import Query, Sample
 
 MEASURING_SECONDS = 120
-QUERIES = 500
+QUERIES = 1000
 FEWEST_QUERIES = 50
 # Of the time: for the truly nearest rows, then for the ladder of settings; the rest is for the one that is asked for.
 SHARE_FOR_TRUTH = 0.3

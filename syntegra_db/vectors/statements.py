@@ -9,7 +9,7 @@ from operator import index as whole_number
 from typing import TYPE_CHECKING, Any
 
 from pgvector import Vector
-from pgvector.sqlalchemy import HALFVEC
+from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy import ColumnElement, Double, Integer, Select, bindparam, cast, literal, literal_column, select, text
 
 from syntegra_db.errors import SyntegraDBError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from sqlalchemy import TextClause
+    from sqlalchemy import BindParameter, TextClause
 
     from syntegra_db.models import EmbeddingVector
 
@@ -104,7 +104,7 @@ def index_statement(filters: tuple[str, ...], *, is_half: bool) -> Select[TextSu
     Its parameters are `query`, `limit` and those that `filters` names. It is made once, and SQLAlchemy then finds its
     SQL without looking through it again.
     """
-    query = bindparam("query", type_=Embedding())
+    query = query_parameter()
     order = half_cosine_distance(query) if is_half else cosine_distance(query)
     statement = select(TextSummary, cosine_distance(query)).where(*_parametrised(filters))
     return statement.order_by(order).limit(bindparam("limit"))
@@ -118,7 +118,7 @@ def exact_statement(filters: tuple[str, ...]) -> Select[TextSummary, float]:
     20,000 rows, and an index on (client_id) INCLUDE (id, embedding), where there is one, answers all but the end.
     """
     # The planner does not look through an addition for a vector index.
-    distance = (cosine_distance(bindparam("query", type_=Embedding())) + 0).label("distance")
+    distance = (cosine_distance(query_parameter()) + 0).label("distance")
     compared = select(TextSummary.id, distance).where(*_parametrised(filters))
     found = compared.order_by(distance).limit(bindparam("limit")).subquery()
     return select(TextSummary, found.c.distance).join(found, TextSummary.id == found.c.id)
@@ -171,6 +171,11 @@ def direction(embedding: EmbeddingVector) -> Vector:
     if not length:
         raise InvalidEmbedding("A vector of zeros has no direction, so that nothing is near to it; embed a text.")
     return Vector([number / length for number in numbers])
+
+
+def query_parameter() -> BindParameter[Vector]:
+    """Return the parameter `query`, for what `direction` gives: checked already."""
+    return bindparam("query", type_=VECTOR(EMBEDDING_DIMENSIONS))
 
 
 def cosine_distance(query: ColumnElement[Any]) -> ColumnElement[float]:
