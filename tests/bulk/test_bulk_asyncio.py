@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import sqlalchemy
-from bulk.examples import FULL, embedding, kpi, session_on, stored
+from bulk.examples import FULL, embedding, kpi, stored
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from syntegra_db.bulk import BulkError, RowRefused, async_copy_rows, async_upsert_rows, copy_rows
@@ -16,20 +16,13 @@ from syntegra_db.database import create_async_engine
 from syntegra_db.models import DataSource, KpiSummary, TextSummary
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from sqlalchemy.orm import Session
 
     from servers import Database
 
 KEY = ("client_id", "kpi_name")
-
-
-@pytest.fixture
-def session(database: Database) -> Iterator[Session]:
-    """Of the sync kind, to look at what is there."""
-    with session_on(database) as session:
-        yield session
 
 
 @pytest.fixture

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
 from datetime import date, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psycopg
 import pyarrow as pa
 import pytest
-from bulk.examples import FULL, PERIOD, SECRET, START, embedding, kpi, session_on, stored
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from bulk.examples import SECRET, START, embedding, kpi
+from bulk.refusing import GOOD, refused
 
-from syntegra_db.bulk import BulkError, RowRefused, copy_rows, upsert_rows
-from syntegra_db.bulk.refusals import place
 from syntegra_db.models import (
     EMBEDDING_DIMENSIONS,
     AnomalyLog,
@@ -30,13 +23,9 @@ from syntegra_db.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy.orm import Session
 
-    from servers import Database
 
-GOOD: dict[type[Base], dict[str, Any]] = {model: {**row, "id": 1} for model, row in FULL.items()}
 # What a column is, and a value that it does not take. The third says whether psycopg's side finds it.
 BAD_VALUES: list[tuple[type[Base], str, Any, str, bool]] = [
     (KpiSummary, "client_id", "7", "an int from -9223372036854775808 to 9223372036854775807", True),
@@ -77,27 +66,6 @@ BAD_VALUES: list[tuple[type[Base], str, Any, str, bool]] = [
 ]
 
 
-@pytest.fixture
-def session(database: Database) -> Iterator[Session]:
-    with session_on(database) as session:
-        yield session
-
-
-def refused(session: Session, model: type[Base], rows: Any, **options: Any) -> RowRefused:
-    """The error of a load, after a look at everything that it shows and at what it leaves."""
-    load = upsert_rows if "key" in options else copy_rows
-    with pytest.raises(RowRefused) as info:
-        load(session, model, rows, **options)
-    error = info.value
-    assert error.__cause__ is None
-    shown = "".join(traceback.format_exception(error)) + repr(error) + repr(error.args) + repr(vars(error))
-    shown += repr(error.__context__)
-    assert SECRET not in shown
-    session.rollback()
-    assert stored(session, model) == []
-    return error
-
-
 @pytest.mark.parametrize(("model", "column", "value", "rule", "found_here"), BAD_VALUES)
 def test_a_value_that_its_column_does_not_take(  # noqa: PLR0913, PLR0917  a case
     session: Session,
@@ -114,74 +82,10 @@ def test_a_value_that_its_column_does_not_take(  # noqa: PLR0913, PLR0917  a cas
     assert (error.sqlstate is None) is found_here
 
 
-@pytest.mark.parametrize(
-    ("model", "column", "value", "constraint"),
-    [
-        (KpiSummary, "kpi_value", Decimal("NaN"), "ck_kpi_summary_kpi_value_finite"),
-        (KpiSummary, "kpi_value", float("inf"), "ck_kpi_summary_kpi_value_finite"),
-        (AnomalyLog, "expected_value", float("-inf"), "ck_anomaly_log_expected_value_finite"),
-        (KpiSummary, "period_end", START.replace(year=2025), "ck_kpi_summary_period_order"),
-        (TrendSignal, "frequency", -1, "ck_trend_signals_frequency_not_negative"),
-        (Cluster, "silhouette_score", float("nan"), "ck_clusters_silhouette_range"),
-    ],
-)
-@pytest.mark.parametrize("options", [{}, {"key": ["id"]}])
-def test_a_check_that_refuses_a_row(  # noqa: PLR0913, PLR0917  a case
-    session: Session, model: type[Base], column: str, value: Any, constraint: str, options: Any
-) -> None:
-    rows = [GOOD[model], {**GOOD[model], "id": 2, column: value}]
-    error = refused(session, model, rows, **options)
-    assert (error.row, error.constraint, error.sqlstate) == (2, constraint, "23514")
-    assert f"Row 2: the CHECK {constraint}" in str(error)
-
-
-@pytest.mark.parametrize("options", [{}, {"key": ["id"]}])
-def test_a_null_where_none_may_be(session: Session, options: Any) -> None:
-    secret = {**GOOD[DataSource], "id": 2, "name": None}
-    error = refused(session, DataSource, [GOOD[DataSource], secret], **options)
-    assert (error.row, error.column) == (2, "name")
-    assert "Row 2: data_sources.name takes no NULL" in str(error)
-
-
-def test_what_a_trigger_says_of_a_row_is_not_repeated(session: Session) -> None:
-    session.execute(
-        text("""
-            CREATE FUNCTION quote_row() RETURNS trigger LANGUAGE plpgsql
-                AS $$ BEGIN RAISE EXCEPTION 'bad %', NEW.config_json; END $$;
-            CREATE TRIGGER quote_row BEFORE INSERT ON data_sources FOR EACH ROW EXECUTE FUNCTION quote_row()
-        """)
-    )
-    session.commit()
-    error = refused(session, DataSource, [{**GOOD[DataSource], "config_json": {"token": SECRET}}])
-    assert error.row == 1
-    assert "a trigger or function of data_sources refused it (SQLSTATE P0001)" in str(error)
-
-
 def test_a_masked_embedding_has_no_numbers(session: Session) -> None:
     vector = np.ma.masked_equal(np.arange(384, dtype=np.float32), 3)
     error = refused(session, TextSummary, [{**GOOD[TextSummary], "embedding": vector}])
     assert (error.row, error.column) == (1, "embedding")
-
-
-def test_a_column_without_default_that_all_rows_lack(session: Session) -> None:
-    error = refused(session, DataSource, [{"client_id": 1, "name": "x", "config_json": {"token": SECRET}}])
-    assert (error.row, error.column) == (1, "type")
-    rows = [{"client_id": 1, "kpi_value": 1, **PERIOD}]
-    error = refused(session, KpiSummary, rows, key=["client_id"])
-    assert (error.row, error.column) == (None, "kpi_name")
-    assert "A row of the input: kpi_summary.kpi_name takes no NULL" in str(error)
-
-
-def test_a_key_that_is_there(session: Session) -> None:
-    error = refused(session, DataSource, [{**GOOD[DataSource], "id": n} for n in (1, 2, 2, 3)])
-    assert (error.row, error.constraint, error.sqlstate) == (3, "pk_data_sources", "23505")
-
-
-@pytest.mark.parametrize("options", [{}, {"key": ["client_id"]}])
-def test_a_data_source_that_is_not_there(session: Session, options: Any) -> None:
-    error = refused(session, KpiSummary, [kpi(1, source_id=None), kpi(2, source_id=99)], **options)
-    assert (error.row, error.column, error.constraint) == (None, None, "fk_kpi_summary_source")
-    assert str(error).startswith("A row of the input: what it refers to is not there (fk_kpi_summary_source")
 
 
 @pytest.mark.parametrize(
@@ -240,129 +144,3 @@ def test_a_value_deep_in_a_batch(session: Session) -> None:
     assert (error.row, error.column) == (2, "period_end")
     naive = pa.table({**{k: [v] for k, v in kpi(1).items()}, "period_end": pa.array([0], pa.timestamp("us"))})
     assert refused(session, KpiSummary, naive).column == "period_end"
-
-
-def test_the_first_error_wins_and_no_log_shows_a_row(session: Session, caplog: pytest.LogCaptureFixture) -> None:
-    """By the time that row 5000 cannot be sent, the server has refused row 1."""
-    row = {**FULL[DataSource], "last_run_at": None}
-    rows = [{**row, "name": None}, *[row] * 4998, {**row, "client_id": SECRET}]
-    with caplog.at_level(logging.DEBUG):
-        error = refused(session, DataSource, rows)
-    assert (error.row, error.column) == (1, "name")
-    assert SECRET not in caplog.text
-
-
-@pytest.mark.parametrize("failure", [LookupError(SECRET), psycopg.errors.UniqueViolation(SECRET)])
-def test_an_error_of_the_rows_own_stays_what_it_is(session: Session, failure: Exception) -> None:
-
-    def rows() -> Iterator[dict[str, Any]]:
-        yield kpi(1)
-        raise failure
-
-    with pytest.raises(type(failure)) as info:
-        copy_rows(session, KpiSummary, rows())
-    assert info.value is failure
-    assert info.value.__context__ is None
-    session.rollback()
-    assert stored(session, KpiSummary) == []
-
-
-@pytest.mark.embedded
-def test_the_servers_log_shows_nothing_of_an_error_on_this_side(session: Session, database: Database) -> None:
-    """psycopg ends a COPY with the words of the exception, which the server logs."""
-    unique = "a password that no other test logs"
-
-    def rows() -> Iterator[dict[str, Any]]:
-        yield kpi(1)
-        raise LookupError(unique)
-
-    with pytest.raises(LookupError):
-        copy_rows(session, KpiSummary, rows())
-    ((log,),) = database.query("SELECT pg_read_file('log', true)")
-    assert "_Abandoned" in log
-    assert unique not in log
-
-
-def test_an_error_of_the_report_stays_what_it_is(session: Session) -> None:
-    def report(rows: int) -> None:
-        raise LookupError(rows)
-
-    with pytest.raises(LookupError, match="1000"):
-        copy_rows(session, KpiSummary, (kpi(n) for n in range(1001)), on_progress=report)
-    session.rollback()
-    assert stored(session, KpiSummary) == []
-
-
-def test_the_transaction_has_to_be_rolled_back(session: Session) -> None:
-    copy_rows(session, KpiSummary, [kpi(1)])
-    with pytest.raises(RowRefused):
-        copy_rows(session, KpiSummary, [kpi(2), kpi(None)])  # type: ignore[arg-type]
-    with pytest.raises(DBAPIError, match="aborted"):
-        session.execute(text("SELECT 1"))
-    session.rollback()
-    assert stored(session, KpiSummary) == []
-
-
-def test_a_savepoint_keeps_what_was_before(session: Session) -> None:
-    copy_rows(session, KpiSummary, [kpi(1)])
-    with pytest.raises(RowRefused), session.begin_nested():
-        copy_rows(session, KpiSummary, [kpi(2), kpi(3, "x")])
-    with session.begin_nested():
-        copy_rows(session, KpiSummary, [kpi(4)])
-    session.commit()
-    assert [row["client_id"] for row in stored(session, KpiSummary)] == [1, 4]
-
-
-def test_a_connection_that_dies_on_the_way(session: Session, database: Database) -> None:
-    def rows() -> Iterator[dict[str, Any]]:
-        for n in range(50_000):
-            if n == 10:
-                database.execute(
-                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
-            yield kpi(n)
-
-    with pytest.raises(BulkError) as info:
-        copy_rows(session, KpiSummary, rows())
-    assert not isinstance(info.value, RowRefused)
-    session.rollback()
-    copy_rows(session, KpiSummary, [kpi(1)])
-    assert len(stored(session, KpiSummary)) == 1
-
-
-def test_what_the_server_does_not_allow_is_told_in_its_words(session: Session) -> None:
-    session.execute(text("SET TRANSACTION READ ONLY"))
-    with pytest.raises(BulkError, match="cannot execute COPY FROM in a read-only transaction") as info:
-        copy_rows(session, KpiSummary, [kpi(1)])
-    assert info.value.sqlstate == "25006"
-
-
-@pytest.mark.parametrize(
-    "context",
-    [
-        "COPY text_summary, line 12, column language",
-        "COPY text_summary, línea 12, columna language",
-        "COPY text_summary, Zeile 12, Spalte language",
-        "COPY text_summary, ligne 12, colonne language",
-        "COPY text_summary, строка 12, столбец language",
-        "COPY text_summary, 第 12 行, 列 language",
-        "text_summaryのCOPY、行 12、列 language",
-        "text_summary 복사, 12번째 줄, language 열",
-        "JSON data, line 1: COPY text_summary, line 3, column sentiment\nCOPY text_summary, line 12, column language",
-    ],
-)
-def test_the_place_is_found_in_every_language(context: str) -> None:
-    assert place(context, "text_summary", ["client_id", "sentiment", "language"]) == (12, "language")
-
-
-@pytest.mark.parametrize(
-    "context",
-    [
-        "",
-        "COPY text_summary_of_others, line 12, column language",
-        'PL/pgSQL function check_text() line 5 at RAISE\nSQL statement "COPY text_summary, line 3"',
-    ],
-)
-def test_no_place_is_made_up(context: str) -> None:
-    assert place(context, "text_summary", ["language"]) == (None, None)

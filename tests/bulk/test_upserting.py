@@ -14,8 +14,6 @@ from syntegra_db.bulk import BulkError, RowRefused, copy_rows, upsert_rows
 from syntegra_db.models import Base, Cluster, DataSource, KpiSummary, TextSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy.orm import Session
 
     from servers import Database
@@ -27,12 +25,6 @@ NOT_OF_USE = """
     CREATE UNIQUE INDEX wider ON kpi_summary (client_id, kpi_name, period_start, period_end, id);
     CREATE UNIQUE INDEX of_an_expression ON kpi_summary (client_id, lower(kpi_name), period_start, period_end, id)
 """
-
-
-@pytest.fixture
-def session(database: Database) -> Iterator[Session]:
-    with session_on(database) as session:
-        yield session
 
 
 def values(session: Session) -> dict[int, int]:

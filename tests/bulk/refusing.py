@@ -1,0 +1,34 @@
+"""A load that is refused, and a look at what its error shows."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bulk.examples import FULL, SECRET, stored
+
+from syntegra_db.bulk import RowRefused, copy_rows, upsert_rows
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from syntegra_db.models import Base
+
+
+GOOD: dict[type[Base], dict[str, Any]] = {model: {**row, "id": 1} for model, row in FULL.items()}
+
+
+def refused(session: Session, model: type[Base], rows: Any, **options: Any) -> RowRefused:
+    """The error of a load, after a look at everything that it shows and at what it leaves."""
+    load = upsert_rows if "key" in options else copy_rows
+    with pytest.raises(RowRefused) as info:
+        load(session, model, rows, **options)
+    error = info.value
+    assert error.__cause__ is None
+    shown = "".join(traceback.format_exception(error)) + repr(error) + repr(error.args) + repr(vars(error))
+    shown += repr(error.__context__)
+    assert SECRET not in shown
+    session.rollback()
+    assert stored(session, model) == []
+    return error

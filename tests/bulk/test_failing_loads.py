@@ -1,0 +1,119 @@
+"""A load that fails on its way: whose error is raised, and what it leaves."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from bulk.examples import FULL, SECRET, kpi, stored
+from bulk.refusing import refused
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from syntegra_db.bulk import BulkError, RowRefused, copy_rows
+from syntegra_db.models import DataSource, KpiSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.orm import Session
+
+    from servers import Database
+
+
+def test_the_first_error_wins_and_no_log_shows_a_row(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    """By the time that row 5000 cannot be sent, the server has refused row 1."""
+    row = {**FULL[DataSource], "last_run_at": None}
+    rows = [{**row, "name": None}, *[row] * 4998, {**row, "client_id": SECRET}]
+    with caplog.at_level(logging.DEBUG):
+        error = refused(session, DataSource, rows)
+    assert (error.row, error.column) == (1, "name")
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("failure", [LookupError(SECRET), psycopg.errors.UniqueViolation(SECRET)])
+def test_an_error_of_the_rows_own_stays_what_it_is(session: Session, failure: Exception) -> None:
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield kpi(1)
+        raise failure
+
+    with pytest.raises(type(failure)) as info:
+        copy_rows(session, KpiSummary, rows())
+    assert info.value is failure
+    assert info.value.__context__ is None
+    session.rollback()
+    assert stored(session, KpiSummary) == []
+
+
+@pytest.mark.embedded
+def test_the_servers_log_shows_nothing_of_an_error_on_this_side(session: Session, database: Database) -> None:
+    """psycopg ends a COPY with the words of the exception, which the server logs."""
+    unique = "a password that no other test logs"
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield kpi(1)
+        raise LookupError(unique)
+
+    with pytest.raises(LookupError):
+        copy_rows(session, KpiSummary, rows())
+    ((log,),) = database.query("SELECT pg_read_file('log', true)")
+    assert "_Abandoned" in log
+    assert unique not in log
+
+
+def test_an_error_of_the_report_stays_what_it_is(session: Session) -> None:
+    def report(rows: int) -> None:
+        raise LookupError(rows)
+
+    with pytest.raises(LookupError, match="1000"):
+        copy_rows(session, KpiSummary, (kpi(n) for n in range(1001)), on_progress=report)
+    session.rollback()
+    assert stored(session, KpiSummary) == []
+
+
+def test_the_transaction_has_to_be_rolled_back(session: Session) -> None:
+    copy_rows(session, KpiSummary, [kpi(1)])
+    with pytest.raises(RowRefused):
+        copy_rows(session, KpiSummary, [kpi(2), kpi(None)])  # type: ignore[arg-type]
+    with pytest.raises(DBAPIError, match="aborted"):
+        session.execute(text("SELECT 1"))
+    session.rollback()
+    assert stored(session, KpiSummary) == []
+
+
+def test_a_savepoint_keeps_what_was_before(session: Session) -> None:
+    copy_rows(session, KpiSummary, [kpi(1)])
+    with pytest.raises(RowRefused), session.begin_nested():
+        copy_rows(session, KpiSummary, [kpi(2), kpi(3, "x")])
+    with session.begin_nested():
+        copy_rows(session, KpiSummary, [kpi(4)])
+    session.commit()
+    assert [row["client_id"] for row in stored(session, KpiSummary)] == [1, 4]
+
+
+def test_a_connection_that_dies_on_the_way(session: Session, database: Database) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        for n in range(50_000):
+            if n == 10:
+                database.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            yield kpi(n)
+
+    with pytest.raises(BulkError) as info:
+        copy_rows(session, KpiSummary, rows())
+    assert not isinstance(info.value, RowRefused)
+    session.rollback()
+    copy_rows(session, KpiSummary, [kpi(1)])
+    assert len(stored(session, KpiSummary)) == 1
+
+
+def test_what_the_server_does_not_allow_is_told_in_its_words(session: Session) -> None:
+    session.execute(text("SET TRANSACTION READ ONLY"))
+    with pytest.raises(BulkError, match="cannot execute COPY FROM in a read-only transaction") as info:
+        copy_rows(session, KpiSummary, [kpi(1)])
+    assert info.value.sqlstate == "25006"

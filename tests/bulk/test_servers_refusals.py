@@ -1,0 +1,111 @@
+"""What the server refuses is told with names and numbers, and without values."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bulk.examples import PERIOD, SECRET, START, kpi
+from bulk.refusing import GOOD, refused
+from sqlalchemy import text
+
+from syntegra_db.bulk.refusals import place
+from syntegra_db.models import AnomalyLog, Base, Cluster, DataSource, KpiSummary, TrendSignal
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+@pytest.mark.parametrize(
+    ("model", "column", "value", "constraint"),
+    [
+        (KpiSummary, "kpi_value", Decimal("NaN"), "ck_kpi_summary_kpi_value_finite"),
+        (KpiSummary, "kpi_value", float("inf"), "ck_kpi_summary_kpi_value_finite"),
+        (AnomalyLog, "expected_value", float("-inf"), "ck_anomaly_log_expected_value_finite"),
+        (KpiSummary, "period_end", START.replace(year=2025), "ck_kpi_summary_period_order"),
+        (TrendSignal, "frequency", -1, "ck_trend_signals_frequency_not_negative"),
+        (Cluster, "silhouette_score", float("nan"), "ck_clusters_silhouette_range"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"key": ["id"]}])
+def test_a_check_that_refuses_a_row(  # noqa: PLR0913, PLR0917  a case
+    session: Session, model: type[Base], column: str, value: Any, constraint: str, options: Any
+) -> None:
+    rows = [GOOD[model], {**GOOD[model], "id": 2, column: value}]
+    error = refused(session, model, rows, **options)
+    assert (error.row, error.constraint, error.sqlstate) == (2, constraint, "23514")
+    assert f"Row 2: the CHECK {constraint}" in str(error)
+
+
+@pytest.mark.parametrize("options", [{}, {"key": ["id"]}])
+def test_a_null_where_none_may_be(session: Session, options: Any) -> None:
+    secret = {**GOOD[DataSource], "id": 2, "name": None}
+    error = refused(session, DataSource, [GOOD[DataSource], secret], **options)
+    assert (error.row, error.column) == (2, "name")
+    assert "Row 2: data_sources.name takes no NULL" in str(error)
+
+
+def test_what_a_trigger_says_of_a_row_is_not_repeated(session: Session) -> None:
+    session.execute(
+        text("""
+            CREATE FUNCTION quote_row() RETURNS trigger LANGUAGE plpgsql
+                AS $$ BEGIN RAISE EXCEPTION 'bad %', NEW.config_json; END $$;
+            CREATE TRIGGER quote_row BEFORE INSERT ON data_sources FOR EACH ROW EXECUTE FUNCTION quote_row()
+        """)
+    )
+    session.commit()
+    error = refused(session, DataSource, [{**GOOD[DataSource], "config_json": {"token": SECRET}}])
+    assert error.row == 1
+    assert "a trigger or function of data_sources refused it (SQLSTATE P0001)" in str(error)
+
+
+def test_a_column_without_default_that_all_rows_lack(session: Session) -> None:
+    error = refused(session, DataSource, [{"client_id": 1, "name": "x", "config_json": {"token": SECRET}}])
+    assert (error.row, error.column) == (1, "type")
+    rows = [{"client_id": 1, "kpi_value": 1, **PERIOD}]
+    error = refused(session, KpiSummary, rows, key=["client_id"])
+    assert (error.row, error.column) == (None, "kpi_name")
+    assert "A row of the input: kpi_summary.kpi_name takes no NULL" in str(error)
+
+
+def test_a_key_that_is_there(session: Session) -> None:
+    error = refused(session, DataSource, [{**GOOD[DataSource], "id": n} for n in (1, 2, 2, 3)])
+    assert (error.row, error.constraint, error.sqlstate) == (3, "pk_data_sources", "23505")
+
+
+@pytest.mark.parametrize("options", [{}, {"key": ["client_id"]}])
+def test_a_data_source_that_is_not_there(session: Session, options: Any) -> None:
+    error = refused(session, KpiSummary, [kpi(1, source_id=None), kpi(2, source_id=99)], **options)
+    assert (error.row, error.column, error.constraint) == (None, None, "fk_kpi_summary_source")
+    assert str(error).startswith("A row of the input: what it refers to is not there (fk_kpi_summary_source")
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        "COPY text_summary, line 12, column language",
+        "COPY text_summary, línea 12, columna language",
+        "COPY text_summary, Zeile 12, Spalte language",
+        "COPY text_summary, ligne 12, colonne language",
+        "COPY text_summary, строка 12, столбец language",
+        "COPY text_summary, 第 12 行, 列 language",
+        "text_summaryのCOPY、行 12、列 language",
+        "text_summary 복사, 12번째 줄, language 열",
+        "JSON data, line 1: COPY text_summary, line 3, column sentiment\nCOPY text_summary, line 12, column language",
+    ],
+)
+def test_the_place_is_found_in_every_language(context: str) -> None:
+    assert place(context, "text_summary", ["client_id", "sentiment", "language"]) == (12, "language")
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        "",
+        "COPY text_summary_of_others, line 12, column language",
+        'PL/pgSQL function check_text() line 5 at RAISE\nSQL statement "COPY text_summary, line 3"',
+    ],
+)
+def test_no_place_is_made_up(context: str) -> None:
+    assert place(context, "text_summary", ["language"]) == (None, None)
