@@ -19,9 +19,12 @@ Values are not converted, but for these: NUMERIC takes floats with 15 significan
 a column of NumPy's datetime64 counts as UTC. A datetime without a time zone is refused: the server would put it into
 whichever zone the session has. In a JSON column a string becomes a JSON string, None becomes NULL, and NaN is refused.
 
-Rows are read one at a time, or a batch, and nothing is kept. The transaction is the session's: rows that wait in the
-session are flushed first, and a rollback takes the copied rows away. After an error the transaction has to be rolled
-back, as after any statement that failed; `with session.begin_nested():` around the call keeps what was before it.
+Rows are read one at a time, or a batch, and nothing is kept. What yields them, and `on_progress`, cannot use the
+session meanwhile: a query whose rows are streamed, or a lookup on the way, needs a session of its own.
+
+The transaction is the session's: rows that wait in the session are flushed first, and a rollback takes the copied rows
+away. After an error the transaction has to be rolled back, as after any statement that failed; `with
+session.begin_nested():` around the call keeps what was before it.
 """
 
 from syntegra_db.bulk.errors import BulkError, RowRefused

@@ -29,9 +29,11 @@ def copy_rows(
     Args:
         session: one whose connections are psycopg's. What waits in it is flushed first.
         model: the model of the table.
-        rows: in any form that `syntegra_db.bulk` lists, of any length: they are read one at a time, or a batch.
+        rows: in any form that `syntegra_db.bulk` lists, of any length: they are read one at a time, or a batch. What
+            yields them cannot use `session` meanwhile.
         columns: the columns that the rows have; needed where they cannot say it and do not have all columns but `id`.
         on_progress: called with the number of rows sent so far, each thousand rows and after the last.
+            It cannot use `session` before that.
 
     Raises:
         RowRefused: a row cannot be stored as it is. It says which row and column, where the server tells.
@@ -78,11 +80,11 @@ def upsert_rows(  # noqa: PLR0913  as copy_rows, and by what
     Args:
         session: one whose connections are psycopg's; not in AUTOCOMMIT. What waits in it is flushed first.
         model: the model of the table.
-        rows: in any form that `syntegra_db.bulk` lists, no two with the same key.
+        rows: as in `copy_rows`, no two with the same key.
         key: the columns that tell rows apart, such as `("client_id", "kpi_name", "period_start", "period_end")`. The
             rows have all of them, and their values fit an index, as a text of more than 2 kB does not.
         columns: as in `copy_rows`.
-        on_progress: called with the number of rows sent so far, each thousand rows and after the last.
+        on_progress: as in `copy_rows`.
 
     Raises:
         RowRefused: a row cannot be stored as it is, or has the key of an earlier one of the input.

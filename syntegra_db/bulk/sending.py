@@ -12,6 +12,7 @@ from psycopg.rows import tuple_row
 from syntegra_db.bulk import rows
 from syntegra_db.bulk.errors import BulkError
 from syntegra_db.bulk.steps import Copy, Outcome
+from syntegra_db.bulk.taken import taken
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
@@ -76,7 +77,7 @@ def send(session: Session, load: Load, given: Iterable[Any]) -> int:
             return load.done(_run(cursor, writer, load, steps, chain([first], remaining)))
         except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
             failure = load.explain(error, writer.refused)
-    if driver.closed:
+    if driver.closed and not connection.closed:
         connection.invalidate()
     raise failure
 
@@ -92,7 +93,7 @@ def _run(cursor: psycopg.Cursor[Any], writer: _Writer, load: Load, steps: Steps,
             return count
         if isinstance(step, Copy):
             load.copied_into = step.into
-            with cursor.copy(step.query, writer=writer) as copy:
+            with cursor.copy(step.query, writer=writer) as copy, taken(cursor.connection):
                 copy.set_types(load.types())
                 write = copy.write_row
                 for row in load.tuples(items):
@@ -125,7 +126,7 @@ async def send_async(session: AsyncSession, load: Load, given: Iterable[Any] | A
             return load.done(await _run_async(cursor, writer, load, steps, _tuples(load, first, remaining)))
         except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
             failure = load.explain(error, writer.refused)
-    if driver.closed:
+    if driver.closed and not connection.closed:
         await connection.invalidate()
     raise failure
 
@@ -149,12 +150,13 @@ async def _run_async(
             load.copied_into = step.into
             async with cursor.copy(step.query, writer=writer) as copy:
                 copy.set_types(load.types())
-                async for row in tuples:
-                    try:
-                        await copy.write_row(row)
-                    except Exception:
-                        load.stuck = row
-                        raise
+                with taken(cursor.connection):
+                    async for row in tuples:
+                        try:
+                            await copy.write_row(row)
+                        except Exception:
+                            load.stuck = row
+                            raise
         else:
             await cursor.execute(step.query, prepare=False)
         outcome = Outcome(await cursor.fetchone() if cursor.description else None, cursor.rowcount)

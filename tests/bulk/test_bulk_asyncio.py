@@ -9,38 +9,19 @@ import psycopg
 import pytest
 import sqlalchemy
 from bulk.examples import FULL, embedding, kpi, stored
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from syntegra_db.bulk import BulkError, RowRefused, async_copy_rows, async_upsert_rows, copy_rows
-from syntegra_db.database import create_async_engine
 from syntegra_db.models import DataSource, KpiSummary, TextSummary
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
+    from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
     from servers import Database
 
 KEY = ("client_id", "kpi_name")
-
-
-@pytest.fixture
-def run(database: Database) -> Callable[[Callable[[AsyncSession], Awaitable[Any]]], Any]:
-    """What runs a function with an asyncio session and gives what it returns."""
-
-    def run(work: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
-        async def with_session() -> Any:
-            engine = create_async_engine(database.url)
-            try:
-                async with AsyncSession(engine) as session:
-                    return await work(session)
-            finally:
-                await engine.dispose()
-
-        return asyncio.run(with_session())
-
-    return run
 
 
 async def asynchronous(rows: int) -> AsyncIterator[dict[str, Any]]:
