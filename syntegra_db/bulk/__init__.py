@@ -4,7 +4,8 @@
 
 - an iterable of mappings from attribute to value. All have the keys of the first;
 - an iterable of tuples or lists, in the order of `columns`: by default all columns of the model but `id`. Those with
-  names of their own, such as a named tuple or SQLAlchemy's `Row`, go by these unless `columns` is given;
+  names of their own, such as a named tuple or SQLAlchemy's `Row`, go by the names of the first, which all have in the
+  same order, unless `columns` is given;
 - an iterable of instances of the model. They are read, not added to the session, and stay without the server's values;
 - one mapping from attribute to a NumPy array or list, all of one length; embeddings have the shape (rows, 384);
 - one NumPy structured array, or an iterable of them;

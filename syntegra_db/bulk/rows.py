@@ -62,15 +62,15 @@ def shape(first: Any, table: str, formats: dict[str, ColumnFormat], columns: Seq
     if _is_batch(first):
         return _of_batches(first, table, formats, named)
     if isinstance(first, Base):
-        return _of_mappings(list(_values(first)), table, formats, named, _values)
+        return _of_instances(first, table, formats, named)
     if isinstance(first, Mapping):
-        return _of_mappings(list(first), table, formats, named, None)
+        return _of_mappings(list(first), table, formats, named)
     if not isinstance(first, Sequence) or isinstance(first, str | bytes):
         raise BulkError(f"A row or batch is {FORMS}, not {type(first).__name__}.")
-    if named is None:
-        fields = getattr(first, "_fields", None) or [name for name in formats if name != "id"]
-        named = resolve(fields, table, formats)
-    return _of_sequences(type(first), named)
+    if named is not None:
+        return _of_sequences(first, named, by_position=True)
+    names = _fields(first) or [name for name in formats if name != "id"]
+    return _of_sequences(first, resolve(names, table, formats), by_position=False)
 
 
 def resolve(names: Iterable[str], table: str, formats: dict[str, ColumnFormat]) -> tuple[ColumnFormat, ...]:
@@ -93,12 +93,22 @@ def resolve(names: Iterable[str], table: str, formats: dict[str, ColumnFormat]) 
     return tuple(found.values())
 
 
+def _of_instances(
+    first: Base, table: str, formats: dict[str, ColumnFormat], named: tuple[ColumnFormat, ...] | None
+) -> Shape:
+    kind = type(first)
+    columns, rows_of = _of_mappings(list(_values(first)), table, formats, named)
+
+    def rows_of_instance(row: Any) -> Iterable[Sequence[Any]]:
+        if not isinstance(row, kind):
+            raise _other_type(row, kind)
+        return rows_of(_values(row))
+
+    return Shape(columns, rows_of_instance)
+
+
 def _of_mappings(
-    keys: list[str],
-    table: str,
-    formats: dict[str, ColumnFormat],
-    named: tuple[ColumnFormat, ...] | None,
-    values: Callable[[Any], Mapping[str, Any]] | None,
+    keys: list[str], table: str, formats: dict[str, ColumnFormat], named: tuple[ColumnFormat, ...] | None
 ) -> Shape:
     keys, columns = _match(keys, table, formats, named)
     pick = itemgetter(*keys)
@@ -106,9 +116,8 @@ def _of_mappings(
 
     def rows_of(row: Any) -> Iterable[Sequence[Any]]:
         try:
-            if values is not None:
-                row = values(row)
-            if len(row) == width:
+            # Of a dict, what it lacks raises; a defaultdict and its like make it up.
+            if len(row) == width and (type(row) is dict or all(key in row for key in keys)):
                 return (pick(row) if width > 1 else (pick(row),),)
         except (KeyError, TypeError, IndexError):
             pass
@@ -140,14 +149,21 @@ def _difference(row: Any, keys: Sequence[str], formats: dict[str, ColumnFormat])
     return f"has other columns than the first: it {' and '.join(said)}"
 
 
-def _of_sequences(kind: type[Sequence[Any]], columns: tuple[ColumnFormat, ...]) -> Shape:
+def _of_sequences(first: Sequence[Any], columns: tuple[ColumnFormat, ...], *, by_position: bool) -> Shape:
+    kind = type(first)
     width = len(columns)
     plain = issubclass(kind, tuple | list)
     accepted = (tuple, list) if plain else kind
+    fields = _fields(first)
+    # The names of a named tuple are those of its type; each Row of SQLAlchemy has its own.
+    type_says_all = by_position or getattr(kind, "_fields", None) == fields
 
     def rows_of(row: Any) -> Iterable[Sequence[Any]]:
-        if not isinstance(row, accepted):
-            raise Misfit(f"is of type {type(row).__name__}, and the first is of type {kind.__name__}")
+        if type(row) is not kind or not type_says_all:
+            if not isinstance(row, accepted):
+                raise _other_type(row, kind)
+            if not by_position and _fields(row) != fields:
+                raise Misfit("has values of other names than the first, or in another order")
         if len(row) != width:
             names = ", ".join(column.attribute for column in columns)
             raise Misfit(f"has {len(row)} values for {width} columns ({names})")
@@ -171,6 +187,15 @@ def _of_batches(
         return batches.rows_of(batch, by_name)
 
     return Shape(columns, rows_of)
+
+
+def _other_type(row: Any, kind: type) -> Misfit:
+    return Misfit(f"is of type {type(row).__name__}, and the first is of type {kind.__name__}")
+
+
+def _fields(row: Any) -> tuple[str, ...] | None:
+    """Return the names that the values of a row have of their own."""
+    return getattr(row, "_fields", None)
 
 
 def _is_batch(item: Any) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, namedtuple
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from bulk.examples import SECRET, START, embedding, kpi
 from bulk.refusing import GOOD, refused
+from sqlalchemy import select
 
+from syntegra_db.bulk import copy_rows
 from syntegra_db.models import (
     EMBEDDING_DIMENSIONS,
     AnomalyLog,
@@ -120,6 +124,51 @@ def test_a_tuple_that_is_not_like_the_first(session: Session, row: Any, words: s
     error = refused(session, KpiSummary, [tuple(kpi(1).values()), row], columns=list(kpi(1)))
     assert error.row == 2
     assert words in str(error)
+
+
+class Swapped(NamedTuple):
+    client_id: int
+    kpi_name: str
+    kpi_value: int
+    period_end: datetime
+    period_start: datetime
+
+
+def named(**values: Any) -> Any:
+    return namedtuple("named", values)(**values)  # noqa: PYI024  of any names
+
+
+@pytest.mark.parametrize("first", [tuple(kpi(1).values()), named(**kpi(1))])
+@pytest.mark.parametrize("row", [Swapped(**kpi(2)), named(**dict(reversed(kpi(2).items())))])
+def test_a_tuple_of_other_names_than_the_first(session: Session, first: Any, row: Any) -> None:
+    rows = [first, row] if hasattr(first, "_fields") else [row, first]
+    error = refused(session, KpiSummary, rows)
+    assert str(error).startswith("Row 2 has values of other names than the first")
+    by_position = [first, type(row)(*kpi(2).values())]
+    assert copy_rows(session, KpiSummary, by_position, columns=list(kpi(1))) == 2
+
+
+def test_a_result_of_other_names_than_the_first(session: Session) -> None:
+    columns = [KpiSummary.__table__.c[name] for name in kpi(1)]
+    copy_rows(session, KpiSummary, [kpi(1)])
+    one = session.execute(select(*columns)).all()
+    other = session.execute(select(*columns[:3], *reversed(columns[3:]))).all()
+    session.rollback()
+    assert "Row 2 has values of other names" in str(refused(session, KpiSummary, [*one, *other]))
+    assert copy_rows(session, KpiSummary, [*one, *one]) == 2
+
+
+def test_what_a_mapping_makes_up_for_a_key_is_not_taken(session: Session) -> None:
+    row = defaultdict(lambda: SECRET, {**kpi(2), "calculated_at": START})
+    error = refused(session, KpiSummary, [kpi(1, metadata_=None), row])
+    assert "Row 2 has other columns than the first: it lacks metadata_ and adds calculated_at" in str(error)
+    assert "metadata_" not in row
+
+
+@pytest.mark.parametrize("row", [SimpleNamespace(**kpi(2)), AnomalyLog(client_id=2), kpi(2), 5])
+def test_what_is_no_instance_of_the_firsts_model(session: Session, row: Any) -> None:
+    error = refused(session, KpiSummary, [KpiSummary(**kpi(1)), row])
+    assert str(error).startswith(f"Row 2 is of type {type(row).__name__}, and the first is of type KpiSummary")
 
 
 def test_a_batch_that_is_not_like_the_first(session: Session) -> None:
