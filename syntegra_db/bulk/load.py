@@ -10,12 +10,12 @@ from psycopg.adapt import Transformer
 
 from syntegra_db.bulk import refusals, rows, values
 from syntegra_db.bulk.errors import BulkError, RowRefused
-from syntegra_db.bulk.steps import copying, upserting
+from syntegra_db.bulk.steps import copying, target_on, upserting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from sqlalchemy import Dialect, Table
+    from sqlalchemy import Connection, Table
 
     from syntegra_db.bulk.steps import Steps
     from syntegra_db.models import Base
@@ -54,19 +54,20 @@ class Load:
         if self.key is not None and driver.autocommit:
             raise BulkError("An upsert is several statements in one transaction, and this connection is in AUTOCOMMIT.")
 
-    def begin(self, first: Any, dialect: Dialect) -> Steps:
+    def begin(self, first: Any, connection: Connection) -> Steps:
         """Learn from the first item what the columns are, and return the steps."""
         # What an engine's argument of that name sets.
-        json_serializer = getattr(dialect, "_json_serializer", None)
+        json_serializer = getattr(connection.dialect, "_json_serializer", None)
         formats = values.formats(self.model, json_serializer)
         self._shape = rows.shape(first, self.table.name, formats, self._named)
+        target = target_on(connection, self.table)
         if self.key is None:
-            return copying(self.table, self._shape.columns)
+            return copying(target, self._shape.columns)
         keys = rows.resolve(self.key, self.table.name, formats)
         lacking = [column.attribute for column in keys if column not in self._shape.columns]
         if lacking:
             raise BulkError(f"The rows for {self.table.name} lack {', '.join(lacking)} of the key.")
-        return upserting(self.table, self._shape.columns, keys, dialect)
+        return upserting(target, self._shape.columns, keys)
 
     def register(self, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
         """Let `cursor`, and nothing else of its connection, dump the values as their columns want them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg.copy import AsyncLibpqWriter, LibpqWriter
@@ -17,6 +17,7 @@ from syntegra_db.bulk.taken import taken
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
@@ -70,7 +71,7 @@ def send(session: Session, load: Load, given: Iterable[Any]) -> int:
     first = next(remaining, NOTHING)
     if first is NOTHING:
         return load.done(0)
-    steps = load.begin(first, connection.dialect)
+    steps = load.begin(first, connection)
     with driver.cursor(row_factory=tuple_row) as cursor:
         writer = _Writer(cursor)
         try:
@@ -119,7 +120,7 @@ async def send_async(session: AsyncSession, load: Load, given: Iterable[Any] | A
     first = await anext(remaining, NOTHING)
     if first is NOTHING:
         return load.done(0)
-    steps = load.begin(first, connection.dialect)
+    steps = load.begin(first, cast("Connection", connection.sync_connection))
     async with driver.cursor(row_factory=tuple_row) as cursor:
         writer = _AsyncWriter(cursor)
         try:

@@ -11,7 +11,7 @@ from syntegra_db.bulk.errors import BulkError
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from sqlalchemy import Dialect, Table
+    from sqlalchemy import Connection, Dialect, Table
 
     from syntegra_db.bulk.values import ColumnFormat
 
@@ -42,6 +42,20 @@ MAKE_STAGE = """
 ISOLATION_WITHOUT_KEY = "read committed", "read uncommitted"
 
 
+class Target(NamedTuple):
+    """The table that the rows are for, with its name on a connection."""
+
+    table: Table
+    name: sql.Identifier
+    dialect: Dialect
+
+
+def target_on(connection: Connection, table: Table) -> Target:
+    """Return `table` as the target on `connection`, which may translate the names of schemas."""
+    schema = connection.schema_for_object(table)
+    return Target(table, sql.Identifier(*filter(None, (schema, table.name))), connection.dialect)
+
+
 class Statement(NamedTuple):
     """SQL whose first row, and number of rows written, is wanted."""
 
@@ -66,25 +80,24 @@ if TYPE_CHECKING:
     Steps = Generator[Statement | Copy, Outcome, int]
 
 
-def copying(table: Table, columns: Sequence[ColumnFormat]) -> Steps:
-    """Yield what copies the input into `table`."""
-    copied = yield Copy(_copy(_name(table), columns), table.name)
+def copying(target: Target, columns: Sequence[ColumnFormat]) -> Steps:
+    """Yield what copies the input into `target`."""
+    copied = yield Copy(_copy(target.name, columns), target.table.name)
     return copied.written
 
 
-def upserting(table: Table, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat], dialect: Dialect) -> Steps:
-    """Yield what upserts the input into `table`, by way of a temporary table."""
-    target = _name(table)
-    literal = sql.Literal(target.as_string(None))
+def upserting(target: Target, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat]) -> Steps:
+    """Yield what upserts the input into `target`, by way of a temporary table."""
+    literal = sql.Literal(target.name.as_string(None))
     names = {"columns": [column.name for column in columns], "key": [column.name for column in keys]}
     literals = {part: sql.Literal(value) for part, value in names.items()}
     unique, isolation, left_out = (yield _statement(LOOK, table=literal, **literals)).row
     if not unique and isolation not in ISOLATION_WITHOUT_KEY:
         raise BulkError(
-            f"No unique key of {table.name} stands on {', '.join(column.name for column in keys)}, and in a transaction"
-            f" that is {isolation} rows of others stay unseen and would be added twice; use READ COMMITTED."
+            f"No unique key of {target.table.name} stands on {', '.join(column.name for column in keys)}, and in a"
+            f" transaction that is {isolation} rows of others stay unseen and would be added twice; use READ COMMITTED."
         )
-    yield _statement(MAKE_STAGE, stage=STAGED, table=target)
+    yield _statement(MAKE_STAGE, stage=STAGED, table=target.name)
     if left_out:
         drops = sql.SQL(", ").join(sql.SQL("DROP COLUMN {}").format(sql.Identifier(name)) for name in left_out)
         yield _statement("ALTER TABLE {stage} {drops}", stage=STAGED, drops=drops)
@@ -92,22 +105,21 @@ def upserting(table: Table, columns: Sequence[ColumnFormat], keys: Sequence[Colu
     yield _statement("CREATE UNIQUE INDEX ON {stage} ({keys}) NULLS NOT DISTINCT", stage=STAGED, keys=_list(keys))
     yield Copy(_copy(STAGED, columns), STAGE)
     if unique:
-        done = yield _insert(target, columns, keys, _changes(table, columns, keys, dialect, "excluded"))
+        done = yield _insert(target, columns, keys)
     else:
         # Between two that look for the same key at once, each would find none and add a row.
         yield _statement(LOCK, table=literal)
-        done = yield _merge(table, target, columns, keys, _changes(table, columns, keys, dialect, "given"))
+        done = yield _merge(target, columns, keys)
     yield _statement("DROP TABLE {stage}", stage=STAGED)
     return done.written
 
 
-def _insert(
-    target: sql.Identifier, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat], changes: list[sql.Composable]
-) -> Statement:
+def _insert(target: Target, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat]) -> Statement:
+    changes = _changes(target, columns, keys, "excluded")
     # In the order of the key, so that two at once wait for each other rather than lock crosswise.
     return _statement(
         "INSERT INTO {target} ({columns}) SELECT {columns} FROM {stage} ORDER BY {keys} ON CONFLICT ({keys}) {action}",
-        target=target,
+        target=target.name,
         columns=_list(columns),
         stage=STAGED,
         keys=_list(keys),
@@ -115,22 +127,21 @@ def _insert(
     )
 
 
-def _merge(
-    table: Table,
-    target: sql.Identifier,
-    columns: Sequence[ColumnFormat],
-    keys: Sequence[ColumnFormat],
-    changes: list[sql.Composable],
-) -> Statement:
+def _merge(target: Target, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat]) -> Statement:
+    changes = _changes(target, columns, keys, "given")
     # IS NOT DISTINCT FROM finds NULLs and cannot use an index or a hash.
     same = [
-        sql.SQL("stored.{0} IS NOT DISTINCT FROM given.{0}" if table.c[key.name].nullable else "stored.{0} = given.{0}")
+        sql.SQL(
+            "stored.{0} IS NOT DISTINCT FROM given.{0}"
+            if target.table.c[key.name].nullable
+            else "stored.{0} = given.{0}"
+        )
         for key in keys
     ]
     return _statement(
         "MERGE INTO {target} AS stored USING {stage} AS given ON {same} WHEN MATCHED THEN {action}"
         " WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})",
-        target=target,
+        target=target.name,
         stage=STAGED,
         same=sql.SQL(" AND ").join(
             comparison.format(sql.Identifier(key.name)) for comparison, key in zip(same, keys, strict=True)
@@ -142,7 +153,7 @@ def _merge(
 
 
 def _changes(
-    table: Table, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat], dialect: Dialect, source: str
+    target: Target, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat], source: str
 ) -> list[sql.Composable]:
     """Return what an update sets: the columns given but for the key, and what the models set on every update."""
     given = {column.name for column in columns}
@@ -151,19 +162,15 @@ def _changes(
         for column in columns
         if column not in keys
     ]
-    for column in table.columns:
+    for column in target.table.columns:
         if column.onupdate is not None and column.name not in given:
-            expression = str(cast("Any", column.onupdate).arg.compile(dialect=dialect))
+            expression = str(cast("Any", column.onupdate).arg.compile(dialect=target.dialect))
             changes.append(sql.SQL("{} = {}").format(sql.Identifier(column.name), sql.SQL(expression)))
     return changes
 
 
 def _copy(table: sql.Identifier, columns: Sequence[ColumnFormat]) -> sql.Composed:
     return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, _list(columns))
-
-
-def _name(table: Table) -> sql.Identifier:
-    return sql.Identifier(*filter(None, (table.schema, table.name)))
 
 
 def _list(columns: Sequence[ColumnFormat]) -> sql.Composed:

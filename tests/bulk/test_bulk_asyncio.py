@@ -64,6 +64,18 @@ def test_an_upsert(run: Any, session: Session, statement: str) -> None:
     assert [int(row["kpi_value"]) for row in stored(session, KpiSummary)] == [1, 1, 20, 30]
 
 
+def test_a_translated_schema_takes_the_rows(run: Any, session: Session, database: Database) -> None:
+    database.execute("CREATE SCHEMA tenant; CREATE TABLE tenant.kpi_summary (LIKE kpi_summary INCLUDING ALL)")
+
+    async def work(session: AsyncSession) -> None:
+        await session.connection(execution_options={"schema_translate_map": {None: "tenant"}})
+        await async_copy_rows(session, KpiSummary, asynchronous(2))
+        await session.commit()
+
+    run(work)
+    assert session.scalar(sqlalchemy.text("SELECT count(*) FROM tenant.kpi_summary")) == 2
+
+
 def test_a_refused_row(run: Any, session: Session) -> None:
     async def work(session: AsyncSession) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = []

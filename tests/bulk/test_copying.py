@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy
 from bulk.examples import FULL, PERIOD, embedding, kpi, stored
 from pgvector import Vector
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from syntegra_db.bulk import BulkError, copy_rows
+from syntegra_db.bulk import BulkError, copy_rows, upsert_rows
 from syntegra_db.database import create_engine
 from syntegra_db.models import (
     AnomalyLog,
@@ -120,6 +120,17 @@ def test_a_session_with_several_engines_takes_the_models(database: Database) -> 
         copy_rows(session, KpiSummary, [kpi(1)])
         assert len(stored(session, KpiSummary)) == 1
     engine.dispose()
+
+
+@pytest.mark.parametrize("options", [{}, {"key": ["client_id"]}, {"key": ["id"]}])
+def test_a_translated_schema_takes_the_rows(session: Session, options: Any) -> None:
+    session.execute(text("CREATE SCHEMA tenant; CREATE TABLE tenant.kpi_summary (LIKE kpi_summary INCLUDING ALL)"))
+    session.commit()
+    session.connection(execution_options={"schema_translate_map": {None: "tenant"}})
+    load = upsert_rows if options else copy_rows
+    assert load(session, KpiSummary, [{"id": 1, **kpi(2)}], **options) == 1
+    assert [row["client_id"] for row in stored(session, KpiSummary)] == [2]
+    assert session.scalar(text("SELECT count(*) FROM public.kpi_summary")) == 0
 
 
 def test_progress_is_told_now_and_then(session: Session) -> None:
