@@ -18,7 +18,8 @@ becomes NULL unseen.
 
 Values are not converted, but for these: NUMERIC takes floats with 15 significant digits, as PostgreSQL's own cast does;
 a column of NumPy's datetime64 counts as UTC. A datetime without a time zone is refused: the server would put it into
-whichever zone the session has. In a JSON column a string becomes a JSON string, None becomes NULL, and NaN is refused.
+whichever zone the session has. In a JSON column a string becomes a JSON string, None becomes NULL, SQLAlchemy's
+`JSON.NULL` a JSON null, and NaN is refused.
 
 Rows are read one at a time, or a batch, and nothing is kept. What yields them, and `on_progress`, cannot use the
 session meanwhile: a query whose rows are streamed, or a lookup on the way, needs a session of its own.

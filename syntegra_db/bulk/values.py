@@ -19,7 +19,7 @@ import psycopg
 from pgvector import Vector
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
-from sqlalchemy import BigInteger, Double, Enum, Integer, Numeric, String, inspect
+from sqlalchemy import JSON, BigInteger, Double, Enum, Integer, Numeric, String, inspect
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TIMESTAMP
 
@@ -97,8 +97,9 @@ class _Json(_Binary):
     dumps: ClassVar[Any] = staticmethod(_compact_json)
 
     def dump(self, obj: Any) -> bytes:
-        text: str = self.dumps(obj)
-        return JSONB_VERSION + text.encode()
+        # The symbol is an int, which JSON would take.
+        text: str | bytes = self.dumps(None if obj is JSON.NULL else obj)
+        return JSONB_VERSION + (text if isinstance(text, bytes) else text.encode())
 
 
 class _Label(_Binary):
@@ -137,7 +138,7 @@ class _Vector(_Binary):
 
 
 @lru_cache(maxsize=64)
-def formats(model: type[Base], json_serializer: Callable[[Any], str] | None) -> dict[str, ColumnFormat]:
+def formats(model: type[Base], json_serializer: Callable[[Any], str | bytes] | None) -> dict[str, ColumnFormat]:
     """Return how the columns of `model` travel, in their order, by attribute.
 
     Args:
@@ -154,7 +155,7 @@ def formats(model: type[Base], json_serializer: Callable[[Any], str] | None) -> 
 
 
 def _format(
-    attribute: str, column: NamedColumn[Any], oid: int, json_serializer: Callable[[Any], str] | None
+    attribute: str, column: NamedColumn[Any], oid: int, json_serializer: Callable[[Any], str | bytes] | None
 ) -> ColumnFormat:
     kind = _kind(column)
     if isinstance(kind.dumper, str):

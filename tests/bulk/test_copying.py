@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy
 from bulk.examples import FULL, PERIOD, embedding, kpi, stored
 from pgvector import Vector
-from sqlalchemy import func, select, text
+from sqlalchemy import JSON, func, select, text
 from sqlalchemy.orm import Session
 
 from syntegra_db.bulk import BulkError, copy_rows, upsert_rows
@@ -91,12 +91,23 @@ def test_an_engine_that_nobody_prepared(database: Database) -> None:
     engine.dispose()
 
 
-def test_the_json_serializer_of_the_engine_is_used(database: Database) -> None:
-    engine = create_engine(database.url, json_serializer=lambda _: '{"by": "the engine"}')
+@pytest.mark.parametrize("made", ['{"by": "the engine"}', b'{"by": "the engine"}'])
+def test_the_json_serializer_of_the_engine_is_used(database: Database, made: str | bytes) -> None:
+    engine = create_engine(database.url, json_serializer=lambda _: made)
     with Session(engine) as session:
         copy_rows(session, KpiSummary, [kpi(1, metadata_=Decimal(1))])
         assert stored(session, KpiSummary)[0]["metadata_"] == {"by": "the engine"}
     engine.dispose()
+
+
+def test_a_json_null_is_no_null(session: Session) -> None:
+    instance = KpiSummary(**kpi(2, metadata_=JSON.NULL))
+    copy_rows(session, KpiSummary, [kpi(1, metadata_=JSON.NULL), kpi(3, metadata_=None)])
+    copy_rows(session, KpiSummary, [instance])
+    session.add(instance)
+    session.flush()
+    texts = session.execute(text("SELECT metadata::text, count(*) FROM kpi_summary GROUP BY 1 ORDER BY 1")).all()
+    assert [tuple(row) for row in texts] == [("null", 3), (None, 1)]
 
 
 def test_what_waits_in_the_session_goes_first(session: Session) -> None:
