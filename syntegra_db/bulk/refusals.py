@@ -16,6 +16,8 @@ from syntegra_db.bulk.errors import BulkError, RowRefused
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from psycopg.errors import Diagnostic
+
     from syntegra_db.bulk.values import ColumnFormat
 
 UNIQUE = "23505"
@@ -26,10 +28,15 @@ CONSTRAINTS = {
     "23514": "the CHECK {constraint} of {table} refuses it",
     "23P01": "{constraint} of {table} excludes it",
 }
-# Data exceptions and integrity constraint violations: https://www.postgresql.org/docs/current/errcodes-appendix.html.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html: data exceptions and integrity constraint violations.
 ABOUT_ROWS = ("22", "23")
-# By RAISE in PL/pgSQL, whose message may quote the row.
-RAISED = "P0"
+# Connection, feature, transaction, permission or name, resources, limits, state, operator and system: of no row, as
+# long as the server itself says it.
+OF_NO_ROW = ("08", "0A", "25", "40", "42", "53", "54", "55", "57", "58")
+# What PL/pgSQL's RAISE comes from: all of it, and the code too, is the function's own choice.
+RAISE = "exec_stmt_raise"
+# In CONTEXT in every language, as in PL/pgSQL: a function ran a statement, and may have put values into its text.
+OF_A_LANGUAGE = "PL/"
 REMEDY = "; roll back, mend the input and load it again."
 
 
@@ -45,30 +52,51 @@ def refusal(
         columns: the columns that the rows have.
         key: the columns by which rows are upserted, if they are.
     """
-    state = error.diag.sqlstate
-    if state is None:
+    diag = error.diag
+    if diag.sqlstate is None:
         what = "the connection was lost" if isinstance(error, psycopg.OperationalError) else type(error).__name__
         return BulkError(f"The rows could not be loaded into {table}: {what}.")
-    if state.startswith(RAISED):
-        reason = f"a trigger or function of {table} refused it (SQLSTATE {state})"
-        row, _ = place(error.diag.context or "", copied_into, ())
-        where = "A row of the input" if row is None else f"Row {row}"
-        return RowRefused(f"{where}: {reason}{REMEDY}", row=row, sqlstate=state)
-    if not state.startswith(ABOUT_ROWS):
-        return BulkError(f"The rows could not be loaded into {table}: {error.diag.message_primary}.", sqlstate=state)
-    row, column = place(error.diag.context or "", copied_into, [column.name for column in columns])
-    column = column or error.diag.column_name
-    constraint = error.diag.constraint_name
-    rules = {column.name: column.rule for column in columns}
-    in_input = error.diag.table_name == copied_into != table
-    reason = _reason(state, table, column, constraint, rules, key if in_input else ())
+    if diag.source_function == RAISE:
+        return _of_function(diag, table, copied_into)
+    if diag.sqlstate.startswith(ABOUT_ROWS):
+        return _of_row(diag, table, copied_into, columns, key)
+    if OF_A_LANGUAGE in (diag.context or ""):
+        return _of_function(diag, table, copied_into)
+    told = diag.message_primary if diag.sqlstate.startswith(OF_NO_ROW) else f"SQLSTATE {diag.sqlstate}"
+    return BulkError(f"The rows could not be loaded into {table}: {told}.", sqlstate=diag.sqlstate)
+
+
+def _of_function(diag: Diagnostic, table: str, copied_into: str) -> RowRefused:
+    row, _ = place(diag.context or "", copied_into, ())
+    reason = f"a trigger or function of {table} refused it (SQLSTATE {diag.sqlstate})"
+    return RowRefused(f"{_which(row)}: {reason}{REMEDY}", row=row, sqlstate=diag.sqlstate)
+
+
+def _of_row(
+    diag: Diagnostic, table: str, copied_into: str, columns: Sequence[ColumnFormat], key: Sequence[str]
+) -> RowRefused:
+    row, column = place(diag.context or "", copied_into, [column.name for column in columns])
+    column = column or diag.column_name
+    in_stage = diag.table_name == copied_into != table
+    # A trigger may write other tables.
+    written = table if in_stage else diag.table_name or table
+    earlier = in_stage and diag.sqlstate == UNIQUE
+    if earlier:
+        reason = f"an earlier row of the input has the same key ({', '.join(key)})"
+    else:
+        rules = {column.name: column.rule for column in columns} if written == table else {}
+        reason = _reason(diag, written, column, rules)
     return RowRefused(
-        f"{'A row of the input' if row is None else f'Row {row}'}: {reason}{REMEDY}",
+        f"{_which(row)}: {reason}{REMEDY}",
         row=row,
         column=column,
-        constraint=None if in_input and state == UNIQUE else constraint,
-        sqlstate=state,
+        constraint=None if earlier else diag.constraint_name,
+        sqlstate=diag.sqlstate,
     )
+
+
+def _which(row: int | None) -> str:
+    return "A row of the input" if row is None else f"Row {row}"
 
 
 def broken_rule(row: int, table: str, column: ColumnFormat, kind: str) -> RowRefused:
@@ -95,18 +123,10 @@ def place(context: str, table: str, columns: Sequence[str]) -> tuple[int | None,
     return int(found[1]), next((name for name in names if name in columns), None)
 
 
-def _reason(  # noqa: PLR0913, PLR0917  parts of one sentence
-    state: str,
-    table: str,
-    column: str | None,
-    constraint: str | None,
-    rules: dict[str, str],
-    key: Sequence[str],
-) -> str:
-    if state == UNIQUE and key:
-        return f"an earlier row of the input has the same key ({', '.join(key)})"
+def _reason(diag: Diagnostic, table: str, column: str | None, rules: dict[str, str]) -> str:
+    state = diag.sqlstate or ""
     if state in CONSTRAINTS:
-        return CONSTRAINTS[state].format(table=table, column=column, constraint=constraint)
+        return CONSTRAINTS[state].format(table=table, column=column, constraint=diag.constraint_name)
     if column in rules:
         return f"{table}.{column} takes {rules[column]}"
     return f"{table} takes no such value (SQLSTATE {state})"

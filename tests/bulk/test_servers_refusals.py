@@ -46,18 +46,47 @@ def test_a_null_where_none_may_be(session: Session, options: Any) -> None:
     assert "Row 2: data_sources.name takes no NULL" in str(error)
 
 
-def test_what_a_trigger_says_of_a_row_is_not_repeated(session: Session) -> None:
+RAISED = [
+    "RAISE EXCEPTION 'bad %', NEW.config_json",
+    *(
+        f"RAISE EXCEPTION 'bad %', NEW.config_json USING ERRCODE = '{state}'"
+        for state in ("45000", "42501", "55P03", "22000", "XX000")
+    ),
+    "RAISE unique_violation USING CONSTRAINT = NEW.config_json, TABLE = NEW.config_json, COLUMN = NEW.config_json",
+]
+
+
+def add_trigger(session: Session, statement: str) -> None:
     session.execute(
-        text("""
-            CREATE FUNCTION quote_row() RETURNS trigger LANGUAGE plpgsql
-                AS $$ BEGIN RAISE EXCEPTION 'bad %', NEW.config_json; END $$;
-            CREATE TRIGGER quote_row BEFORE INSERT ON data_sources FOR EACH ROW EXECUTE FUNCTION quote_row()
-        """)
+        text(
+            f"CREATE FUNCTION run() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {statement}; RETURN NEW; END $$;"
+            " CREATE TRIGGER run BEFORE INSERT ON data_sources FOR EACH ROW EXECUTE FUNCTION run()"
+        )
     )
     session.commit()
-    error = refused(session, DataSource, [{**GOOD[DataSource], "config_json": {"token": SECRET}}])
-    assert error.row == 1
-    assert "a trigger or function of data_sources refused it (SQLSTATE P0001)" in str(error)
+
+
+@pytest.mark.parametrize("statement", [*RAISED, "EXECUTE 'SELECT ' || quote_ident(NEW.config_json ->> 'token')"])
+@pytest.mark.parametrize("options", [{}, {"key": ["id"]}])
+def test_what_a_trigger_says_of_a_row_is_not_repeated(session: Session, statement: str, options: Any) -> None:
+    add_trigger(session, statement)
+    error = refused(session, DataSource, [{**GOOD[DataSource], "config_json": {"token": SECRET}}], **options)
+    assert error.row == (None if options else 1)
+    assert f"a trigger or function of data_sources refused it (SQLSTATE {error.sqlstate})" in str(error)
+    assert (error.column, error.constraint) == (None, None)
+
+
+@pytest.mark.parametrize("options", [{}, {"key": ["id"]}])
+def test_another_table_that_a_trigger_writes_is_named(session: Session, options: Any) -> None:
+    session.execute(text("CREATE TABLE audit (source text PRIMARY KEY, note text NOT NULL DEFAULT '')"))
+    add_trigger(session, "INSERT INTO audit VALUES (NEW.config_json ->> 'token')")
+    rows = [{**GOOD[DataSource], "config_json": {"token": SECRET}, "id": n} for n in (1, 2)]
+    error = refused(session, DataSource, rows, **options)
+    assert "audit_pkey of audit holds such a row already" in str(error)
+    assert error.constraint == "audit_pkey"
+    session.execute(text("ALTER TABLE audit ALTER note DROP DEFAULT"))
+    session.commit()
+    assert "audit.note takes no NULL" in str(refused(session, DataSource, rows, **options))
 
 
 def test_a_column_without_default_that_all_rows_lack(session: Session) -> None:
