@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TIMESTAMP
 
 from syntegra_db.bulk.errors import BulkError
-from syntegra_db.models.types import EMBEDDING_DIMENSIONS, Embedding
+from syntegra_db.models.types import EMBEDDING_DIMENSIONS, NUMBER_KINDS, Embedding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 FIRST_OWN_OID = 2**32
 # Dimensions and a zero, each in 16 bits: https://github.com/pgvector/pgvector/blob/master/src/vector.c, vector_send.
 VECTOR_HEADER = struct.pack(">HH", EMBEDDING_DIMENSIONS, 0)
-INT4 = struct.Struct(">i")
+INT4, INT8, DOUBLE = struct.Struct(">i"), struct.Struct(">q"), struct.Struct(">d")
 JSONB_VERSION = b"\x01"
 # Of float8 that PostgreSQL's cast to numeric keeps: DBL_DIG.
 NUMERIC_DIGITS = 15
@@ -65,15 +65,32 @@ class ColumnFormat(NamedTuple):
         return issubclass(self.dumper, _Vector)
 
 
+def _is_bool(value: Any) -> bool:
+    """Tell whether a number is wanted of a bool, of Python or NumPy."""
+    return isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", None) == "b"
+
+
 class _Binary(Dumper):
     format = Format.BINARY
 
 
-class _Int4(_Binary):
-    """psycopg's own in C keeps the lower 32 bits of a larger number and says nothing (3.3.9)."""
+class _Integer(_Binary):
+    """psycopg's own in C take a bool, and of a number beyond int4 the lower 32 bits (3.3.9)."""
+
+    pack: ClassVar[Any]
 
     def dump(self, obj: Any) -> bytes:
-        return INT4.pack(obj)
+        # Of all that pack takes, only this is no number to the server.
+        if type(obj) is bool:
+            raise TypeError
+        return self.pack(obj)
+
+
+class _Double(_Binary):
+    def dump(self, obj: Any) -> bytes:
+        if type(obj) is not float and _is_bool(obj):
+            raise TypeError
+        return DOUBLE.pack(obj)
 
 
 class _Numeric(_Binary):
@@ -83,7 +100,7 @@ class _Numeric(_Binary):
         self._dump = numeric(cls, context).dump
 
     def dump(self, obj: Any) -> Any:
-        if isinstance(obj, bool):
+        if _is_bool(obj):
             raise TypeError
         if isinstance(obj, Decimal | int):
             return self._dump(obj)
@@ -127,7 +144,12 @@ class _Vector(_Binary):
     @staticmethod
     def _of_array(obj: Any) -> bytes:
         # The numbers under a mask are no numbers of the vector.
-        if obj.shape != (EMBEDDING_DIMENSIONS,) or getattr(obj, "mask", False) is not False:
+        masked = getattr(obj, "mask", None)
+        if (
+            obj.shape != (EMBEDDING_DIMENSIONS,)
+            or obj.dtype.kind not in NUMBER_KINDS
+            or (masked is not None and masked.any())
+        ):
             raise ValueError
         if obj.dtype.itemsize > struct.calcsize("f"):
             # Beyond single precision lies an infinity, which the server refuses; NumPy would warn as well.
@@ -197,9 +219,9 @@ KINDS: tuple[tuple[type, Callable[[Any], _Kind | None]], ...] = (
     (JSONB, lambda _: _Kind("a JSON value without NaN, infinities and NUL characters", _Json)),
     (Enum, _enum),
     (String, _string),
-    (BigInteger, lambda _: _Kind(f"an int from {-(2**63)} to {2**63 - 1}", "int8")),
-    (Integer, lambda _: _Kind(f"an int from {-(2**31)} to {2**31 - 1}", _Int4)),
-    (Double, lambda _: _Kind("a float", "float8")),
+    (BigInteger, lambda _: _Kind(f"an int from {-(2**63)} to {2**63 - 1}", _Integer, {"pack": INT8.pack})),
+    (Integer, lambda _: _Kind(f"an int from {-(2**31)} to {2**31 - 1}", _Integer, {"pack": INT4.pack})),
+    (Double, lambda _: _Kind("a float", _Double)),
     (Numeric, lambda _: _Kind("a finite number: Decimal, int or float", _Numeric)),
     (TIMESTAMP, _moment),
 )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EMBEDDING_DIMENSIONS = 384
+# Of NumPy's kinds of dtype: float, signed and unsigned int. It would make numbers of the others too, even of text.
+NUMBER_KINDS = "fiu"
 
 # None is SQL NULL: a JSON null would pass for a value in IS NOT NULL and in NOT NULL columns.
 JSON_TYPE = JSONB(none_as_null=True)
@@ -67,8 +69,10 @@ def check_embedding(value: EmbeddingVector | Vector) -> Vector:
     try:
         vector = _vector(value)
     except (TypeError, ValueError, OverflowError, AttributeError):
-        shape = f" of shape {value.shape}" if hasattr(value, "shape") else ""
-        raise InvalidEmbedding(f"{rule}, not {type(value).__name__}{shape}.") from None
+        array = (
+            f" of {value.dtype} and shape {value.shape}" if hasattr(value, "dtype") and hasattr(value, "shape") else ""
+        )
+        raise InvalidEmbedding(f"{rule}, not {type(value).__name__}{array}.") from None
     if vector.dimensions() != EMBEDDING_DIMENSIONS:
         raise InvalidEmbedding(f"{rule}; this vector has {vector.dimensions()}.")
     if not _is_finite(vector, is_array=not isinstance(value, list | tuple | Vector)):
@@ -80,6 +84,8 @@ def check_embedding(value: EmbeddingVector | Vector) -> Vector:
 def _vector(value: Any) -> Vector:
     if isinstance(value, Vector):
         return value
+    if hasattr(value, "dtype") and value.dtype.kind not in NUMBER_KINDS:
+        raise TypeError
     return Vector(list(value) if isinstance(value, tuple) else value)
 
 

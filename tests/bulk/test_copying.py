@@ -67,7 +67,9 @@ def test_columns_that_the_rows_lack_get_the_servers_defaults(session: Session) -
     assert (text.language, text.embedding) == ("es", None)
 
 
-@pytest.mark.parametrize("make", [list, tuple, Vector, np.array, np.float32, np.int8])
+@pytest.mark.parametrize(
+    "make", [list, tuple, Vector, np.array, np.float16, np.float32, np.int8, np.uint64, np.ma.array]
+)
 def test_an_embedding_of_every_kind(session: Session, make: Any) -> None:
     numbers = [float(n % 100) for n in range(384)]
     copy_rows(session, TextSummary, [{"client_id": 1, "text_field": "x", "embedding": make(numbers)}])

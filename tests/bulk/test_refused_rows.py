@@ -38,10 +38,17 @@ BAD_VALUES: list[tuple[type[Base], str, Any, str, bool]] = [
     (Cluster, "cluster_id", 2**31, "an int from -2147483648 to 2147483647", True),
     (Cluster, "cluster_id", -(2**31) - 1, "an int", True),
     (TrendSignal, "frequency", 2**40, "an int", True),
+    (KpiSummary, "client_id", True, "an int", True),
+    (KpiSummary, "client_id", np.True_, "an int", True),
+    (Cluster, "cluster_id", False, "an int", True),
     (KpiSummary, "kpi_value", "12.5", "a finite number", True),
     (KpiSummary, "kpi_value", True, "a finite number", True),
+    (KpiSummary, "kpi_value", np.True_, "a finite number", True),
     (KpiSummary, "kpi_value", 1j, "a finite number", True),
     (TextSummary, "sentiment_score", "0.5", "a float", True),
+    (TextSummary, "sentiment_score", True, "a float", True),
+    (TextSummary, "sentiment_score", np.False_, "a float", True),
+    (TextSummary, "sentiment_score", 10**400, "a float", True),
     (TextSummary, "text_field", 5, "a str", True),
     (TextSummary, "text_field", b"x", "a str", True),
     (TextSummary, "text_field", "\ud800", "a str", True),
@@ -64,6 +71,10 @@ BAD_VALUES: list[tuple[type[Base], str, Any, str, bool]] = [
     (TextSummary, "embedding", "[1]", "384 finite numbers", True),
     (TextSummary, "embedding", np.ones(383, np.float32), "384 finite numbers", True),
     (TextSummary, "embedding", np.ones((1, 384)), "384 finite numbers", True),
+    *(
+        (TextSummary, "embedding", np.ones(384).astype(kind), "384 finite numbers", True)
+        for kind in (complex, bool, object, "U3", "S3", "M8[s]", "m8[s]")
+    ),
     (TextSummary, "embedding", np.full(384, np.nan), "384 finite numbers", False),
     (TextSummary, "embedding", np.full(384, np.inf, np.float32), "384 finite numbers", False),
     (TextSummary, "embedding", np.full(384, 1e39), "384 finite numbers", False),
