@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # 512 embeddings take 800 kB on their way.
 ROWS_AT_A_TIME = 512
+# What pyarrow raises of, say, a moment beyond the year 9999 or in a time zone that nobody knows.
+NOT_IN_PYTHON = (ArithmeticError, LookupError, ValueError)
 
 
 def is_structured_array(value: Any) -> bool:
@@ -82,27 +84,56 @@ def _values_of_array(column: Any, is_vector: bool) -> Iterable[Any]:  # noqa: FB
     if not hasattr(column, "dtype"):
         return list(column)
     if is_vector and column.ndim > 1:
-        masked = sys.modules["numpy"].ma
-        if not isinstance(column, masked.MaskedArray):
-            return list(column)
-        missing = masked.getmaskarray(column).any(axis=1)
-        return [None if gone else vector for gone, vector in zip(missing, column.data, strict=True)]
+        return _vectors(column)
     if column.dtype.kind == "M":
-        # Finer units than datetime has would give integers.
-        moments = column.astype("datetime64[us]").tolist()
-        # One beyond the year 9999 is an integer, which its column then refuses.
-        return [moment.replace(tzinfo=UTC) if isinstance(moment, datetime) else moment for moment in moments]
+        return _moments(column)
     return list(column.tolist())
+
+
+def _vectors(column: Any) -> Iterable[Any]:
+    masked = sys.modules["numpy"].ma
+    if not isinstance(column, masked.MaskedArray):
+        return list(column)
+    mask = masked.getmaskarray(column).reshape(len(column), -1)
+    # Of one that is masked in part, its column refuses what is masked.
+    return [
+        None if missing else given if partly else vector
+        for missing, partly, given, vector in zip(mask.all(axis=1), mask.any(axis=1), column, column.data, strict=True)
+    ]
+
+
+def _moments(column: Any) -> Iterable[Any]:
+    # Finer units than datetime has would give integers.
+    moments = column.astype("datetime64[us]").tolist()
+    # Of coarser ones, what lies far beyond the year 9999 wraps around. Its year is an integer, which a column refuses.
+    years = column.astype("datetime64[Y]").tolist()
+    return [
+        moment.replace(tzinfo=UTC) if isinstance(year, date) else year
+        for year, moment in zip(years, moments, strict=True)
+    ]
 
 
 def _values_of_arrow(column: Any, is_vector: bool) -> Iterable[Any]:  # noqa: FBT001  likewise
     arrow = sys.modules["pyarrow"]
+    if is_vector and isinstance(column.type, arrow.BaseExtensionType):
+        column = column.storage
     kind = column.type
     if is_vector and hasattr(kind, "value_type") and arrow.types.is_floating(kind.value_type):
         return _views(column)
     if arrow.types.is_timestamp(kind) and kind.unit == "ns":
         column = column.cast(arrow.timestamp("us", kind.tz), safe=False)
-    return list(column.to_pylist())
+    try:
+        return list(column.to_pylist())
+    except NOT_IN_PYTHON:
+        return [_in_python(scalar) for scalar in column]
+
+
+def _in_python(scalar: Any) -> Any:
+    """Return the value of an Arrow scalar, or where Python has none the scalar, which its column refuses."""
+    try:
+        return scalar.as_py()
+    except NOT_IN_PYTHON:
+        return scalar
 
 
 def _views(column: Any) -> Iterator[Any]:

@@ -79,7 +79,7 @@ class _Integer(_Binary):
 
     pack: ClassVar[Any]
 
-    def dump(self, obj: Any) -> bytes:
+    def dump(self, obj: Any) -> Any:
         # Of all that pack takes, only this is no number to the server.
         if type(obj) is bool:
             raise TypeError

@@ -120,6 +120,23 @@ def test_missing_embeddings_of_an_arrow_batch_are_null(session: Session, lists: 
     assert embeddings == [embedding(1).tolist(), None, None, embedding(2).tolist()]
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_tensors_of_arrow_are_embeddings(session: Session, kind: Any) -> None:
+    vectors = np.arange(2 * 384, dtype=kind).reshape(2, 384)
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(vectors)
+    copy_rows(session, TextSummary, pa.table({"client_id": [1, 2], "text_field": ["x"] * 2, "embedding": tensors}))
+    assert [row["embedding"] for row in stored(session, TextSummary)] == vectors.tolist()
+
+
+def test_nanoseconds_become_whole_microseconds(session: Session) -> None:
+    moments = np.array([1_999, 2**62], "M8[ns]")
+    batch = {"client_id": [1, 2], "text_field": ["x"] * 2, "created_at": moments}
+    copy_rows(session, TextSummary, batch)
+    copy_rows(session, TextSummary, pa.table({**batch, "created_at": pa.array(moments, pa.timestamp("ns", "UTC"))}))
+    found = [row["created_at"].replace(tzinfo=None) for row in stored(session, TextSummary)]
+    assert found == moments.astype("M8[us]").tolist() * 2
+
+
 def test_vectors_in_a_json_column_are_json(session: Session) -> None:
     centroids = np.arange(6.0).reshape(2, 3)
     batch = {"client_id": [1, 2], "cluster_id": [1, 2], "features_json": [{}, {}], "centroid": centroids}

@@ -190,6 +190,44 @@ def test_a_batch_that_is_not_like_the_first(session: Session) -> None:
     assert "Row 3 is of type dict, and the first came in a batch" in str(error)
 
 
+def batch_of(column: str, values: Any) -> dict[str, Any]:
+    """A batch of two rows."""
+    rows = {**{name: [value] * 2 for name, value in kpi(1).items()}, column: values}
+    return {name: pa.array(rows[name]) if isinstance(values, pa.Array) else rows[name] for name in rows}
+
+
+def test_an_embedding_that_is_masked_in_part_has_no_numbers(session: Session) -> None:
+    embeddings = np.ma.masked_array(np.ones((3, EMBEDDING_DIMENSIONS)), mask=False)
+    embeddings[1] = np.ma.masked
+    embeddings[2, 7] = np.ma.masked
+    batch = {"client_id": [1, 2, 3], "text_field": ["x"] * 3, "embedding": embeddings}
+    error = refused(session, TextSummary, batch)
+    assert (error.row, error.column) == (3, "embedding")
+
+
+@pytest.mark.parametrize("unit", ["Y", "M", "D", "h", "s", "ms", "us"])
+def test_a_moment_of_numpy_beyond_the_calendar(session: Session, unit: str) -> None:
+    for far in (2**62, -(2**62)):
+        moments = np.array([56, far], "i8").astype(f"M8[{unit}]")
+        error = refused(session, KpiSummary, batch_of("calculated_at", moments))
+        assert (error.row, error.column) == (2, "calculated_at")
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_a_moment_of_arrow_beyond_the_calendar(session: Session, unit: str) -> None:
+    for far in (2**62, -(2**62), 253402300800 * {"s": 1, "ms": 10**3, "us": 10**6}[unit]):
+        moments = pa.array([56, far], pa.timestamp(unit, "UTC"))
+        error = refused(session, KpiSummary, pa.table(batch_of("calculated_at", moments)))
+        assert (error.row, error.column) == (2, "calculated_at")
+        assert str(error).startswith("Row 2: kpi_summary.calculated_at takes a datetime with a time zone")
+
+
+def test_a_moment_of_arrow_in_no_time_zone_that_is_known(session: Session) -> None:
+    moments = pa.array([5, 5], pa.timestamp("us", "Mars/Olympus"))
+    error = refused(session, KpiSummary, pa.table(batch_of("calculated_at", moments)))
+    assert (error.row, error.column) == (1, "calculated_at")
+
+
 def test_a_value_deep_in_a_batch(session: Session) -> None:
     embeddings = np.ones((3000, EMBEDDING_DIMENSIONS), np.float32)
     embeddings[2999, 7] = np.nan
