@@ -66,14 +66,16 @@ def upsert_rows(  # noqa: PLR0913  as copy_rows, and by what
     """Add `rows` to the table of `model`, or update the rows that have their `key`, and return how many were written.
 
     The rows are copied into a temporary table and go from there into the table in one statement: INSERT … ON CONFLICT
-    where a unique key stands on exactly the columns of `key`, else MERGE. An updated row keeps what `rows` do not have,
-    but for `updated_at`, which becomes the transaction's time as in every update of the models. NULL in a key is equal
-    to NULL. Where no unique key stands, all rows that have the key of a given one are updated and counted.
+    where a unique key stands on exactly the columns of `key` and `rows` have every column that needs a value, else
+    MERGE. An updated row keeps what `rows` do not have, but for `updated_at`, which becomes the transaction's time as
+    in every update of the models. NULL in a key is equal to NULL. Where no unique key stands, all rows that have the
+    key of a given one are updated and counted.
 
-    A unique key excludes that two sessions add a row of the same key at once. Without one, calls of this function on
-    the same table exclude each other, by an advisory lock that is held until the end of the transaction; other writers
-    and readers do not wait for it, and it does not keep them from adding such rows. An index that begins with the
-    columns of the key makes the search fast.
+    A unique key excludes that two sessions add a row of the same key at once. Calls that use MERGE on the same table
+    exclude each other, by an advisory lock that is held until the end of the transaction; other writers and readers do
+    not wait for it, and without a unique key it does not keep them from adding such rows. An index that begins with the
+    columns of the key makes the search fast; a column of the key with a NULL among `rows` is searched without it, and
+    slowly where the others leave many rows.
 
     Objects of the session that were loaded before do not see the update until they are refreshed.
 

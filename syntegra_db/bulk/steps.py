@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # In the schema of the session's own temporary tables, whatever its search_path says.
 STAGE = "syntegra_db_upsert"
 STAGED = sql.Identifier("pg_temp", STAGE)
-# Whether ON CONFLICT can be used: not where a key's NULL is equal to no other. And which columns the rows do not have.
+# Whether a unique key stands on the columns, not one whose NULL is equal to no other; which columns the rows do not
+# have; and whether one of these needs a value, without which ON CONFLICT refuses a row before it looks for its key.
 LOOK = """
     SELECT EXISTS (
         SELECT FROM pg_index AS i
@@ -32,6 +33,10 @@ LOOK = """
     ), current_setting('transaction_isolation'), ARRAY(
         SELECT attname::text FROM pg_attribute
         WHERE attrelid = {table}::regclass AND attnum > 0 AND NOT attisdropped AND attname <> ALL ({columns})
+    ), EXISTS (
+        SELECT FROM pg_attribute
+        WHERE attrelid = {table}::regclass AND attnum > 0 AND NOT attisdropped AND attname <> ALL ({columns})
+          AND attnotnull AND NOT atthasdef AND attidentity = ''
     )
 """
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('syntegra_db.bulk upsert ' || {table}::regclass::oid, 0))"
@@ -91,7 +96,7 @@ def upserting(target: Target, columns: Sequence[ColumnFormat], keys: Sequence[Co
     literal = sql.Literal(target.name.as_string(None))
     names = {"columns": [column.name for column in columns], "key": [column.name for column in keys]}
     literals = {part: sql.Literal(value) for part, value in names.items()}
-    unique, isolation, left_out = (yield _statement(LOOK, table=literal, **literals)).row
+    unique, isolation, left_out, lacking = (yield _statement(LOOK, table=literal, **literals)).row
     if not unique and isolation not in ISOLATION_WITHOUT_KEY:
         raise BulkError(
             f"No unique key of {target.table.name} stands on {', '.join(column.name for column in keys)}, and in a"
@@ -104,12 +109,13 @@ def upserting(target: Target, columns: Sequence[ColumnFormat], keys: Sequence[Co
     # The server then says which row has the key of an earlier one.
     yield _statement("CREATE UNIQUE INDEX ON {stage} ({keys}) NULLS NOT DISTINCT", stage=STAGED, keys=_list(keys))
     yield Copy(_copy(STAGED, columns), STAGE)
-    if unique:
+    if unique and not lacking:
         done = yield _insert(target, columns, keys)
     else:
         # Between two that look for the same key at once, each would find none and add a row.
         yield _statement(LOCK, table=literal)
-        done = yield _merge(target, columns, keys)
+        nulls = (yield _statement("SELECT {nulls} FROM {stage}", nulls=_nulls(keys), stage=STAGED)).row
+        done = yield _merge(target, columns, keys, nulls)
     yield _statement("DROP TABLE {stage}", stage=STAGED)
     return done.written
 
@@ -127,25 +133,28 @@ def _insert(target: Target, columns: Sequence[ColumnFormat], keys: Sequence[Colu
     )
 
 
-def _merge(target: Target, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat]) -> Statement:
+def _nulls(keys: Sequence[ColumnFormat]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL("bool_or({} IS NULL)").format(sql.Identifier(key.name)) for key in keys)
+
+
+def _merge(
+    target: Target, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat], nulls: Sequence[bool | None]
+) -> Statement:
+    """Return the MERGE; `nulls` tells which columns of the key have a NULL among the given rows."""
     changes = _changes(target, columns, keys, "given")
     # IS NOT DISTINCT FROM finds NULLs and cannot use an index or a hash.
     same = [
-        sql.SQL(
-            "stored.{0} IS NOT DISTINCT FROM given.{0}"
-            if target.table.c[key.name].nullable
-            else "stored.{0} = given.{0}"
+        sql.SQL("stored.{0} IS NOT DISTINCT FROM given.{0}" if has_nulls else "stored.{0} = given.{0}").format(
+            sql.Identifier(key.name)
         )
-        for key in keys
+        for key, has_nulls in zip(keys, nulls, strict=True)
     ]
     return _statement(
         "MERGE INTO {target} AS stored USING {stage} AS given ON {same} WHEN MATCHED THEN {action}"
         " WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})",
         target=target.name,
         stage=STAGED,
-        same=sql.SQL(" AND ").join(
-            comparison.format(sql.Identifier(key.name)) for comparison, key in zip(same, keys, strict=True)
-        ),
+        same=sql.SQL(" AND ").join(same),
         action=sql.SQL("UPDATE SET ") + sql.SQL(", ").join(changes) if changes else sql.SQL("DO NOTHING"),
         columns=_list(columns),
         values=sql.SQL(", ").join(sql.Identifier("given", column.name) for column in columns),

@@ -14,6 +14,8 @@ from syntegra_db.bulk import BulkError, RowRefused, copy_rows, upsert_rows
 from syntegra_db.models import Base, Cluster, DataSource, KpiSummary, TextSummary
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy.orm import Session
 
     from servers import Database
@@ -46,6 +48,44 @@ def test_rows_are_added_or_updated(session: Session, statements: str) -> None:
     assert by_client[4]["metadata_"] is None
     assert by_client[4]["calculated_at"] > START
     assert told == [3]
+
+
+@pytest.mark.parametrize("key", ["id", "client_id"])
+def test_some_columns_of_rows_that_are_there(session: Session, key: str) -> None:
+    session.execute(text("CREATE UNIQUE INDEX of_a_client ON kpi_summary (client_id)"))
+    copy_rows(session, KpiSummary, [{"id": n, **kpi(n, metadata_={"n": n})} for n in (1, 2)])
+    session.commit()
+    rows = [{key: 2, "kpi_name": "new"}, {key: 1, "kpi_name": "newer"}]
+    assert upsert_rows(session, KpiSummary, rows, key=[key]) == 2
+    assert [row["kpi_name"] for row in stored(session, KpiSummary)] == ["newer", "new"]
+    assert [row["metadata_"] for row in stored(session, KpiSummary)] == [{"n": 1}, {"n": 2}]
+    with pytest.raises(RowRefused, match=r"kpi_summary\.\w+ takes no NULL"):
+        upsert_rows(session, KpiSummary, [{key: 3, "kpi_name": "new"}], key=[key])
+
+
+def test_two_at_once_update_some_columns_in_any_order(database: Database) -> None:
+    with session_on(database) as session, session_on(database) as other:
+        copy_rows(session, KpiSummary, [{"id": n, **kpi(n)} for n in (1, 2)])
+        session.commit()
+        upsert_rows(session, KpiSummary, [{"id": 1, "kpi_value": 5}], key=["id"])
+        other.execute(text("SET lock_timeout = '50ms'"))
+        with pytest.raises(BulkError, match="lock timeout"):
+            upsert_rows(other, KpiSummary, [{"id": 2, "kpi_value": 6}], key=["id"])
+
+
+@pytest.mark.parametrize("key", [["client_id", "sentiment"], ["client_id", "text_field"]])
+def test_a_key_without_null_is_searched_by_a_hash(session: Session, key: list[str]) -> None:
+    def rows(number: int, language: str) -> Iterator[dict[str, Any]]:
+        return (
+            {"client_id": 1, "text_field": f"s{n}", "sentiment": f"s{n}", "language": language} for n in range(number)
+        )
+
+    copy_rows(session, TextSummary, rows(20_000, "es"))
+    session.execute(text("ANALYZE text_summary"))
+    session.execute(text("SET LOCAL statement_timeout = '5s'"))
+    assert upsert_rows(session, TextSummary, rows(5000, "pt"), key=key) == 5000
+    found = session.execute(text("SELECT language, count(*) FROM text_summary GROUP BY 1 ORDER BY 1")).all()
+    assert [tuple(row) for row in found] == [("es", 15_000), ("pt", 5000)]
 
 
 @pytest.mark.parametrize("model", FULL)
