@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing, nullcontext
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +17,7 @@ from syntegra_db.bulk.steps import Copy, Outcome
 from syntegra_db.bulk.taken import taken
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -75,12 +77,19 @@ def send(session: Session, load: Load, given: Iterable[Any]) -> int:
     with driver.cursor(row_factory=tuple_row) as cursor:
         writer = _Writer(cursor)
         try:
-            return load.done(_run(cursor, writer, load, steps, chain([first], remaining)))
+            count = _run(cursor, writer, load, steps, chain([first], remaining))
         except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
             failure = load.explain(error, writer.refused)
+            writer.refused = load.of_caller = None
+        else:
+            return load.done(count)
     if driver.closed and not connection.closed:
         connection.invalidate()
-    raise failure
+    try:
+        raise failure
+    finally:
+        # It holds this frame, and the frame the rows, which stay open as long as one holds the other.
+        del failure
 
 
 def _run(cursor: psycopg.Cursor[Any], writer: _Writer, load: Load, steps: Steps, items: Iterable[Any]) -> int:
@@ -112,24 +121,31 @@ async def send_async(session: AsyncSession, load: Load, given: Iterable[Any] | A
     """Do the same as `send` under asyncio."""
     await session.flush()
     connection = await session.connection(bind_arguments={"mapper": load.model})
+    synchronous = cast("Connection", connection.sync_connection)
     driver = (await connection.get_raw_connection()).driver_connection
     if not isinstance(driver, psycopg.AsyncConnection):
         raise _other_driver(driver)
     load.check_transaction(driver)
-    remaining = _asynchronous(given)
-    first = await anext(remaining, NOTHING)
-    if first is NOTHING:
-        return load.done(0)
-    steps = load.begin(first, cast("Connection", connection.sync_connection))
-    async with driver.cursor(row_factory=tuple_row) as cursor:
-        writer = _AsyncWriter(cursor)
-        try:
-            return load.done(await _run_async(cursor, writer, load, steps, _tuples(load, first, remaining)))
-        except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
-            failure = load.explain(error, writer.refused)
+    async with aclosing(_asynchronous(given)) as remaining:
+        first = await anext(remaining, NOTHING)
+        if first is NOTHING:
+            return load.done(0)
+        steps = load.begin(first, synchronous)
+        async with driver.cursor(row_factory=tuple_row) as cursor, aclosing(_tuples(load, first, remaining)) as tuples:
+            writer = _AsyncWriter(cursor)
+            try:
+                count = await _run_async(cursor, writer, load, steps, tuples)
+            except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
+                failure = load.explain(error, writer.refused)
+                writer.refused = load.of_caller = None
+            else:
+                return load.done(count)
     if driver.closed and not connection.closed:
         await connection.invalidate()
-    raise failure
+    try:
+        raise failure
+    finally:
+        del failure
 
 
 async def _run_async(
@@ -163,16 +179,18 @@ async def _run_async(
         outcome = Outcome(await cursor.fetchone() if cursor.description else None, cursor.rowcount)
 
 
-async def _asynchronous(given: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
-    if hasattr(given, "__aiter__"):
-        async for item in given:
-            yield item
-    else:
+async def _asynchronous(given: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:
+    if not isinstance(given, AsyncIterable):
         for item in rows.items(given):
             yield item
+        return
+    # An asynchronous generator, unlike another, is not closed when nobody holds it any more.
+    async with aclosing(given) if isinstance(given, AsyncGenerator) else nullcontext():
+        async for item in given:
+            yield item
 
 
-async def _tuples(load: Load, first: Any, remaining: AsyncIterator[Any]) -> AsyncIterator[Sequence[Any]]:
+async def _tuples(load: Load, first: Any, remaining: AsyncIterator[Any]) -> AsyncGenerator[Sequence[Any]]:
     try:
         for row in load.tuples((first,)):
             yield row

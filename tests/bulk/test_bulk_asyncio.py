@@ -148,6 +148,27 @@ def test_a_connection_that_dies_on_the_way(run: Any, session: Session, database:
     assert len(stored(session, KpiSummary)) == 1
 
 
+@pytest.mark.parametrize("bad", [kpi(1, "x"), kpi(1, float("nan")), (1, 2)])
+def test_rows_are_closed_before_their_error_is_raised(run: Any, bad: Any) -> None:
+    async def work(session: AsyncSession) -> None:
+        closed = []
+
+        async def rows() -> AsyncIterator[Any]:
+            try:
+                yield kpi(1)
+                yield bad
+                yield kpi(1)
+            finally:
+                await asyncio.sleep(0)
+                closed.append(True)
+
+        with pytest.raises(RowRefused):
+            await async_copy_rows(session, KpiSummary, rows())
+        assert closed == [True]
+
+    run(work)
+
+
 def test_asynchronous_rows_need_the_twin(session: Session) -> None:
     with pytest.raises(BulkError, match="async_copy_rows"):
         copy_rows(session, KpiSummary, asynchronous(1))  # type: ignore[arg-type]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -72,6 +74,53 @@ def test_an_error_of_the_report_stays_what_it_is(session: Session) -> None:
         copy_rows(session, KpiSummary, (kpi(n) for n in range(1001)), on_progress=report)
     session.rollback()
     assert stored(session, KpiSummary) == []
+
+
+def test_an_error_of_the_last_report_stays_what_it_is(session: Session) -> None:
+    failure = psycopg.errors.UniqueViolation("of the report")
+
+    def report(_: int) -> None:
+        raise failure
+
+    with pytest.raises(psycopg.errors.UniqueViolation) as info:
+        copy_rows(session, KpiSummary, [kpi(1)], on_progress=report)
+    assert info.value is failure
+
+
+def stop(_: int) -> None:
+    raise LookupError
+
+
+@pytest.mark.parametrize(
+    ("bad", "report"),
+    [
+        (kpi(1, "x"), None),
+        (kpi(1, float("nan")), None),
+        ((1, 2), None),
+        (kpi(None), None),  # type: ignore[arg-type]
+        (kpi(1), stop),
+    ],
+)
+def test_rows_are_closed_once_their_error_is_handled(session: Session, bad: Any, report: Any) -> None:
+    closed = []
+
+    def rows() -> Iterator[Any]:
+        try:
+            yield bad if isinstance(bad, dict) else kpi(1)
+            yield from (kpi(n) for n in range(5000))
+            yield bad if isinstance(bad, tuple) else kpi(1, "x")
+            yield kpi(1)
+        finally:
+            closed.append(True)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(RowRefused, LookupError):
+            copy_rows(session, KpiSummary, rows(), on_progress=report)
+        assert closed == [True]
+    finally:
+        gc.enable()
 
 
 def test_the_transaction_has_to_be_rolled_back(session: Session) -> None:
