@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg.adapt import Transformer
+from sqlalchemy import TwoPhaseTransaction
 
 from syntegra_db.bulk import refusals, rows, values
 from syntegra_db.bulk.errors import BulkError, RowRefused
@@ -45,14 +46,22 @@ class Load:
         self._on_progress = on_progress
         self._shape: rows.Shape
 
-    def check_transaction(self, driver: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
-        """Refuse what would take the temporary table away after each statement.
+    def check_transaction(
+        self, connection: Connection, driver: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+    ) -> None:
+        """Refuse what does not go with the temporary table.
 
         Raises:
-            BulkError: an upsert, in autocommit.
+            BulkError: an upsert, in autocommit or in a transaction that is prepared before it is committed.
         """
-        if self.key is not None and driver.autocommit:
+        if self.key is None:
+            return
+        if driver.autocommit:
             raise BulkError("An upsert is several statements in one transaction, and this connection is in AUTOCOMMIT.")
+        if isinstance(connection.get_transaction(), TwoPhaseTransaction):
+            raise BulkError(
+                "An upsert uses a temporary table, and PostgreSQL prepares no two-phase transaction that did."
+            )
 
     def begin(self, first: Any, connection: Connection) -> Steps:
         """Learn from the first item what the columns are, and return the steps."""

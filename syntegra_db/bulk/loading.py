@@ -80,7 +80,7 @@ def upsert_rows(  # noqa: PLR0913  as copy_rows, and by what
     Objects of the session that were loaded before do not see the update until they are refreshed.
 
     Args:
-        session: one whose connections are psycopg's; not in AUTOCOMMIT. What waits in it is flushed first.
+        session: as in `copy_rows`; neither in AUTOCOMMIT nor two-phase.
         model: the model of the table.
         rows: as in `copy_rows`, no two with the same key.
         key: the columns that tell rows apart, such as `("client_id", "kpi_name", "period_start", "period_end")`. The

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing, nullcontext
+from inspect import iscoroutinefunction
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
@@ -61,12 +62,14 @@ class _AsyncWriter(AsyncLibpqWriter):
 
 def send(session: Session, load: Load, given: Iterable[Any]) -> int:
     """Send the rows that are `given`, and return how many the server wrote."""
+    if iscoroutinefunction(session.flush):
+        raise BulkError("An asyncio session loads rows with async_copy_rows or async_upsert_rows.")
     session.flush()
     connection = session.connection(bind_arguments={"mapper": load.model})
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
         raise _other_driver(driver)
-    load.check_transaction(driver)
+    load.check_transaction(connection, driver)
     if hasattr(given, "__aiter__"):
         raise BulkError("Rows that come asynchronously go in with async_copy_rows or async_upsert_rows.")
     remaining = iter(rows.items(given))
@@ -119,13 +122,15 @@ def _run(cursor: psycopg.Cursor[Any], writer: _Writer, load: Load, steps: Steps,
 
 async def send_async(session: AsyncSession, load: Load, given: Iterable[Any] | AsyncIterable[Any]) -> int:
     """Do the same as `send` under asyncio."""
+    if not iscoroutinefunction(session.flush):
+        raise BulkError("A session without asyncio loads rows with copy_rows or upsert_rows.")
     await session.flush()
     connection = await session.connection(bind_arguments={"mapper": load.model})
     synchronous = cast("Connection", connection.sync_connection)
     driver = (await connection.get_raw_connection()).driver_connection
     if not isinstance(driver, psycopg.AsyncConnection):
         raise _other_driver(driver)
-    load.check_transaction(driver)
+    load.check_transaction(synchronous, driver)
     async with aclosing(_asynchronous(given)) as remaining:
         first = await anext(remaining, NOTHING)
         if first is NOTHING:

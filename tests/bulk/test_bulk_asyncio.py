@@ -169,6 +169,16 @@ def test_rows_are_closed_before_their_error_is_raised(run: Any, bad: Any) -> Non
     run(work)
 
 
+def test_each_kind_of_session_needs_its_twin(run: Any, session: Session) -> None:
+    async def work(asynchronous: AsyncSession) -> None:
+        with pytest.raises(BulkError, match="An asyncio session loads rows with async_copy_rows or async_upsert_rows"):
+            copy_rows(asynchronous, KpiSummary, [kpi(1)])  # type: ignore[arg-type]
+        with pytest.raises(BulkError, match="A session without asyncio loads rows with copy_rows or upsert_rows"):
+            await async_copy_rows(session, KpiSummary, [kpi(1)])  # type: ignore[arg-type]
+
+    run(work)
+
+
 def test_asynchronous_rows_need_the_twin(session: Session) -> None:
     with pytest.raises(BulkError, match="async_copy_rows"):
         copy_rows(session, KpiSummary, asynchronous(1))  # type: ignore[arg-type]

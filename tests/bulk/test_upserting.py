@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from bulk.examples import END, FULL, START, embedding, kpi, session_on, stored
 from sqlalchemy import select, text
+from sqlalchemy.orm import Session
 
 from syntegra_db.bulk import BulkError, RowRefused, copy_rows, upsert_rows
 from syntegra_db.models import Base, Cluster, DataSource, KpiSummary, TextSummary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from sqlalchemy.orm import Session
 
     from servers import Database
 
@@ -203,6 +202,14 @@ def test_autocommit_is_refused(session: Session) -> None:
     session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
     with pytest.raises(BulkError, match="AUTOCOMMIT"):
         upsert_rows(session, KpiSummary, [kpi(1)], key=KEY)
+
+
+def test_a_two_phase_transaction_is_refused(session: Session) -> None:
+    with Session(session.get_bind(), twophase=True) as two_phase:
+        assert copy_rows(two_phase, KpiSummary, [kpi(1)]) == 1
+        with pytest.raises(BulkError, match="temporary table, and PostgreSQL prepares no two-phase"):
+            upsert_rows(two_phase, KpiSummary, [kpi(1)], key=KEY)
+        two_phase.rollback()
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
