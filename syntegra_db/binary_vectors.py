@@ -7,14 +7,29 @@ Of a second, a vector of 384 dimensions takes 260 millionths to send as text and
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from pgvector import Vector
 from pgvector.psycopg.vector import VectorDumper, register_vector_info
 from pgvector.sqlalchemy import VECTOR
 from psycopg.pq import Format
 from psycopg.types import TypeInfo
-from sqlalchemy import JSON, REAL, Boolean, DateTime, Enum, Float, Integer, Numeric, String, event
+from sqlalchemy import (
+    JSON,
+    REAL,
+    BinaryExpression,
+    Boolean,
+    Column,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    Numeric,
+    String,
+    event,
+)
 from sqlalchemy.dialects.postgresql import CITEXT
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from syntegra_db.models.types import Embedding
 
@@ -26,13 +41,15 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.default import DefaultExecutionContext
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
-    from sqlalchemy.types import TypeEngine
+    from sqlalchemy.sql.compiler import ResultColumnsEntry
 
 # What psycopg loads from binary as it does from text. It hands out a type that it does not know as bytes, and a `real`
 # with more digits.
 ALIKE_IN_BINARY = (Embedding, VECTOR, Integer, Numeric, Float, String, Boolean, DateTime, JSON)
 NOT_ALIKE_IN_BINARY = (Enum, CITEXT, REAL)
 REGISTERED = "syntegra_db.binary_vectors"
+
+_found: WeakKeyDictionary[SQLCompiler, bool] = WeakKeyDictionary()
 
 
 class BinaryVECTOR(VECTOR):
@@ -89,18 +106,40 @@ def _receive_binary(
     _executemany: bool,  # noqa: FBT001  the event's
 ) -> None:
     """Ask for the rows in binary when vectors are among them, and nothing that psycopg would load differently."""
-    described = context.result_column_struct
-    if not described or not connection.connection.info.get(REGISTERED):
+    if not connection.connection.info.get(REGISTERED):
         return
-    columns, _, _, *matched_by_name = described
-    if any(matched_by_name):
-        # Textual SQL, of whose columns perhaps not all are described.
-        return
-    types = [column.type for column in columns]
-    if any(isinstance(kind, Embedding | VECTOR) for kind in types) and all(map(_is_alike_in_binary, types)):
+    compiled = context.compiled
+    if isinstance(compiled, SQLCompiler) and _wants_binary(compiled, context):
         # Under asyncio, SQLAlchemy puts a cursor of its own around psycopg's.
         getattr(cursor, "_cursor", cursor).format = Format.BINARY
 
 
-def _is_alike_in_binary(kind: TypeEngine[Any]) -> bool:
-    return isinstance(kind, ALIKE_IN_BINARY) and not isinstance(kind, NOT_ALIKE_IN_BINARY)
+def _wants_binary(compiled: SQLCompiler, context: DefaultExecutionContext) -> bool:
+    """Tell what was found of a statement that is executed again and again, or look at it."""
+    wanted = _found.get(compiled)
+    if wanted is None:
+        wanted = _found[compiled] = _is_wanted_binary(context.result_column_struct)
+    return wanted
+
+
+def _is_wanted_binary(described: Any) -> bool:
+    if not described:
+        return False
+    columns, _, _, *matched_by_name = described
+    if any(matched_by_name):
+        # Textual SQL, of whose columns perhaps not all are described.
+        return False
+    has_vectors = any(isinstance(column.type, Embedding | VECTOR) for column in columns)
+    return has_vectors and all(map(_is_alike_in_binary, columns))
+
+
+def _is_alike_in_binary(column: ResultColumnsEntry) -> bool:
+    if not isinstance(column.type, ALIKE_IN_BINARY) or isinstance(column.type, NOT_ALIKE_IN_BINARY):
+        return False
+    sources = [source for element in column.objects for source in getattr(element, "base_columns", ())]
+    return bool(sources) and all(map(_is_of_its_type, sources))
+
+
+def _is_of_its_type(source: Any) -> bool:
+    """Tell a table's column, and a distance, from an expression that may only be said to be of its type."""
+    return isinstance(source, Column) or (isinstance(source, BinaryExpression) and isinstance(source.type, Float))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy
 from psycopg.pq import Format
-from sqlalchemy import event, insert, literal_column, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy import String, event, func, insert, literal_column, select, text, true, type_coerce
+from sqlalchemy.orm import Session, aliased
 
+from syntegra_db import binary_vectors
 from syntegra_db.database import async_session_factory, create_async_engine, create_engine
 from syntegra_db.migrations import upgrade
 from syntegra_db.models import AnomalyLog, TextSummary
@@ -65,6 +66,70 @@ def test_a_row_with_anything_that_binary_would_change_comes_as_text(engine: Engi
         severity = literal_column("'high'::anomaly_severity", AnomalyLog.severity.type)
         assert tuple(session.execute(select(TextSummary.embedding, severity)).one()) == (VECTOR, "high")
     assert seen == [Format.TEXT]
+
+
+REGCLASS = "'text_summary'::regclass"
+INNER = select(literal_column(REGCLASS, String).label("inner")).subquery()
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        literal_column(REGCLASS, String),
+        literal_column(REGCLASS, String).label("named"),
+        type_coerce(literal_column(REGCLASS), String),
+        INNER.c.inner,
+        select(type_coerce(literal_column(REGCLASS), String).label("inner")).scalar_subquery(),
+        func.to_regclass("text_summary", type_=String),
+    ],
+)
+def test_what_is_only_said_to_be_a_string_comes_as_text(engine: Engine, expression: Any) -> None:
+    seen = formats(engine)
+    statement = select(TextSummary.embedding, expression)
+    if expression is INNER.c.inner:
+        statement = statement.join(INNER, true())
+    with Session(engine) as session:
+        assert tuple(session.execute(statement).one()) == (VECTOR, "text_summary")
+    assert seen == [Format.TEXT]
+
+
+DISTANCE = TextSummary.embedding.cosine_distance(VECTOR)
+NEAREST = select(TextSummary.id, DISTANCE.label("distance")).subquery()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        select(TextSummary.embedding, DISTANCE),
+        select(TextSummary, (1 - DISTANCE).label("similarity")),
+        select(TextSummary, NEAREST.c.distance).join(NEAREST, NEAREST.c.id == TextSummary.id),
+        select(aliased(TextSummary)),
+        select(select(TextSummary.embedding).cte("found").c.embedding),
+        insert(TextSummary).values(ROW).returning(TextSummary),
+    ],
+)
+def test_columns_of_tables_and_distances_come_in_binary(engine: Engine, statement: Any) -> None:
+    seen = formats(engine)
+    with Session(engine) as session:
+        session.execute(statement).all()
+    assert seen == [Format.BINARY]
+
+
+def test_a_statement_is_looked_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+    look = binary_vectors._is_alike_in_binary  # noqa: SLF001  counted
+
+    def counted(column: Any) -> bool:
+        looked.append(column)
+        return look(column)
+
+    monkeypatch.setattr(binary_vectors, "_is_alike_in_binary", counted)
+    seen = formats(engine)
+    with Session(engine) as session:
+        for client in (1, 2, 3):
+            session.execute(select(TextSummary.embedding).where(TextSummary.client_id == client)).all()
+    assert seen == [Format.BINARY] * 3
+    assert len(looked) == 1
 
 
 def test_textual_sql_of_which_not_all_columns_are_described_comes_as_text(engine: Engine) -> None:
