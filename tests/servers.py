@@ -122,12 +122,12 @@ def embedded_server(version: int) -> Iterator[Server]:
 
 
 @contextmanager
-def docker_server() -> Iterator[Server]:
-    """A container of the image that docker-compose.yml names."""
+def docker_server(**options: Any) -> Iterator[Server]:
+    """A container of the image that docker-compose.yml names, with more `options` of Docker's own."""
     from testcontainers.community.postgres import PostgresContainer
     from testcontainers.core.config import testcontainers_config
 
     # The container is removed here; a reaper would be one more image to fetch.
     testcontainers_config.ryuk_disabled = True
-    with PostgresContainer(POSTGRES_IMAGE, driver=None) as container:
+    with PostgresContainer(POSTGRES_IMAGE, driver=None).with_kwargs(**options) as container:
         yield Server(parse_url(container.get_connection_url()))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from math import isqrt
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import text
-
 from syntegra_db.errors import RoomMissing
 from syntegra_db.models import EMBEDDING_DIMENSIONS
+from syntegra_db.vectors.free_room import free_disk, free_memory
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -40,26 +38,6 @@ INDEX_BYTES_OF_A_ROW = {
     ("hnsw", True): 1_370,
 }
 SORTED_BYTES_OF_A_ROW = {False: 1_600, True: 830}
-
-# Asked first: the server refuses a statement that only names a function that the role may not call.
-MAY_READ_FILES = text(
-    """
-    SELECT has_function_privilege('pg_read_file(text, bigint, bigint, boolean)', 'EXECUTE')
-       AND pg_has_role('pg_read_server_files', 'USAGE')
-    """
-)
-FREE_KIBIBYTES = text(
-    "SELECT substring(pg_read_file('/proc/meminfo', 0, 4096, true) FROM 'MemAvailable: +([0-9]+) kB')::bigint"
-)
-DATA_DIRECTORY = text(
-    """
-    SELECT setting FROM pg_settings
-    WHERE name = 'data_directory' AND pg_has_role('pg_read_all_settings', 'USAGE')
-      AND current_setting('default_tablespace') = ''
-      AND (SELECT dattablespace = (SELECT oid FROM pg_tablespace WHERE spcname = 'pg_default')
-           FROM pg_database WHERE datname = current_database())
-    """
-)
 
 
 class Kind(NamedTuple):
@@ -135,11 +113,12 @@ def disk_space(kind: Kind, rows: int) -> int:
     return index + (rows * SORTED_BYTES_OF_A_ROW[kind.is_half] if kind.method == "ivfflat" else 0)
 
 
-def plan_room(connection: Connection, kind: Kind, rows: int, *, memory: int | None, workers: int) -> Room:
-    """Return what building `kind` on `rows` embeddings takes here; `memory` caps it, in bytes.
+def plan_room(  # noqa: PLR0913  what is built, and on what terms
+    connection: Connection, kind: Kind, rows: int, *, memory: int | None, workers: int, tablespace: str | None = None
+) -> Room:
+    """Return what building `kind` on `rows` embeddings takes here, in `tablespace` where it is not the database's.
 
-    Free memory is `MemAvailable` of the server's machine, for a role that may read files of the server. Free disk is
-    that of the server's data folder, when the server is on this machine and the role may ask where it is.
+    `memory` caps it, in bytes.
     """
     if kind.method == "hnsw":
         needed = graph_memory(rows, is_half=kind.is_half)
@@ -150,8 +129,8 @@ def plan_room(connection: Connection, kind: Kind, rows: int, *, memory: int | No
         memory=wanted if memory is None else min(wanted, memory),
         needed=needed,
         disk=disk_space(kind, rows),
-        free_memory=_free_memory(connection),
-        free_disk=_free_disk(connection),
+        free_memory=free_memory(connection),
+        free_disk=free_disk(connection) if tablespace is None else None,
     )
 
 
@@ -183,23 +162,6 @@ def require_room(kind: Kind, room: Room) -> None:
             f"Building an {kind} takes {size(room.disk)} of disk beside the old index, the server has "
             f"{size(room.free_disk)} free, and nothing was built. Make room, or take less with --half."
         )
-
-
-def _free_memory(connection: Connection) -> int | None:
-    kibibytes = connection.scalar(FREE_KIBIBYTES) if connection.scalar(MAY_READ_FILES) else None
-    return None if kibibytes is None else int(kibibytes) * KIBIBYTE
-
-
-def _free_disk(connection: Connection) -> int | None:
-    url = connection.engine.url
-    host = url.host or url.query.get("host") or "/"
-    if not (isinstance(host, str) and host.startswith("/")):
-        return None
-    folder = connection.scalar(DATA_DIRECTORY)
-    try:
-        return None if folder is None else shutil.disk_usage(folder).free
-    except OSError:
-        return None
 
 
 def size(count: int) -> str:
