@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,19 +14,19 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from syntegra_db.binary_vectors import use_binary_vectors
 from syntegra_db.catalog.statements import literal
 from syntegra_db.connecting import connect, unpooled_engine
-from syntegra_db.errors import LockNotObtained, MigrationFailed, RebuildFailed, SyntegraDBError
-from syntegra_db.migrations import lock
+from syntegra_db.errors import RebuildFailed, SyntegraDBError
 from syntegra_db.migrations.revision import require_head
 from syntegra_db.vectors import building, sizing
 from syntegra_db.vectors.building import Progress
-from syntegra_db.vectors.index import VECTOR_INDEX, read_index
+from syntegra_db.vectors.index import NEW, OLD, VECTOR_INDEX, read_index
 from syntegra_db.vectors.measuring import MEASURING_SECONDS, one_moment, tune
 from syntegra_db.vectors.planning import cheapest
 from syntegra_db.vectors.requirements import require_rights, require_version
 from syntegra_db.vectors.sizing import Kind, Room, size
+from syntegra_db.vectors.turn import take_turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
@@ -36,17 +36,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 APPLICATION_NAME = "syntegra_db rebuild"
-# The server notices within a second or so that the client of an interrupted rebuild is gone.
-TURN_PATIENCE_SECONDS = 10
 TIDYING = "SET statement_timeout = '5s'"
 DEFAULT_WORKERS = 2
 # No index by cosine distance holds a vector of zeros.
 EMBEDDINGS = text("SELECT count(*) FROM text_summary WHERE vector_norm(embedding) > 0")
+TABLESPACE = text(
+    "SELECT spcname FROM pg_class JOIN pg_tablespace ON pg_tablespace.oid = reltablespace "
+    "WHERE pg_class.oid = to_regclass(:index)"
+)
 INDEX_BYTES = text("SELECT coalesce(pg_relation_size(to_regclass(:index)), 0)")
 
 
 class Wish(NamedTuple):
-    """What to build; None is as the standing index has it, or the default. `memory` is in bytes."""
+    """What to build; None is as the standing index has it, or the default. `memory` is in bytes.
+
+    Lists without a method mean ivfflat.
+    """
 
     method: Method | None = None
     lists: int | None = None
@@ -109,25 +114,13 @@ def rebuild(
     engine = unpooled_engine(url, APPLICATION_NAME)
     use_binary_vectors(engine)
     began = time.monotonic()
-    with connect(engine) as connection:
-        try:
-            _take_turn(connection)
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-            built = _build(connection, wish or Wish(), on_progress)
-            if on_progress is not None:
-                on_progress(Progress("measuring what it finds"))
-            tuning = _measure(engine, connection, built, recall, measuring_seconds)
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            _tidy(engine)
-            raise RebuildFailed(
-                f"{building.first_line(error)}. {_what_stands(engine)} Mend it and run this again."
-            ) from error
-        except KeyboardInterrupt:
-            _tidy(engine)
-            logger.warning("Interrupted. %s", _what_stands(engine))
-            raise
+    with connect(engine) as connection, _tidied(engine):
+        take_turn(connection)
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        built = _build(connection, wish or Wish(), on_progress)
+        if on_progress is not None:
+            on_progress(Progress("measuring what it finds"))
+        tuning = _measure(engine, connection, built, recall, measuring_seconds)
         bytes_after = connection.scalars(INDEX_BYTES, {"index": VECTOR_INDEX}).one()
     return Rebuilt(
         kind=built.kind,
@@ -150,36 +143,6 @@ class _Built(NamedTuple):
     seconds: float
 
 
-def _take_turn(connection: Connection) -> None:
-    """Take the lock that one rebuild of a database holds, as long as its session lasts.
-
-    Raises:
-        RebuildFailed: another one is running, or a pooler in transaction mode stands in between.
-    """
-    key = lock.lock_key(VECTOR_INDEX, connection.scalars(text("SELECT current_schema()")).one() or "")
-    connection.rollback()
-    deadline = time.monotonic() + TURN_PATIENCE_SECONDS
-    while True:
-        try:
-            lock.acquire(connection, key, 0)
-        except LockNotObtained:
-            if time.monotonic() < deadline:
-                time.sleep(lock.POLL_SECONDS)
-                continue
-            holder = connection.execute(lock.HOLDER, {"key": key}).first()
-            who = f" (pid {holder[0]}, connected since {holder[2]})" if holder else ""
-            raise RebuildFailed(
-                f"Another rebuild of the vector index is running{who}, and nothing was changed. Wait for it, or end it "
-                "with SELECT pg_terminate_backend(pid), and run this again."
-            ) from None
-        except MigrationFailed:
-            raise RebuildFailed(
-                "A pooler in transaction mode stands between this rebuild and the server, and a build of hours does "
-                "not pass through it. Connect to the server itself, or to a pool in session mode."
-            ) from None
-        return
-
-
 def _build(connection: Connection, wish: Wish, on_progress: Callable[[Progress], None] | None) -> _Built:
     """Return what now stands, unmeasured, in place of the old index."""
     pid = building.prepare_session(connection)
@@ -191,33 +154,34 @@ def _build(connection: Connection, wish: Wish, on_progress: Callable[[Progress],
         raise RebuildFailed(
             "No row of text_summary has an embedding to build an index on, and nothing was built. Load them first."
         )
-    kind, room = _plan(connection, wish, rows)
+    tablespace = connection.scalar(TABLESPACE, {"index": VECTOR_INDEX})
+    kind, room = _plan(connection, wish, rows, tablespace)
     require_version(version, kind)
     sizing.require_room(kind, room)
     _announce(kind, room, rows)
     bytes_before = connection.scalars(INDEX_BYTES, {"index": VECTOR_INDEX}).one()
     began = time.monotonic()
     with building.BuildWatch(connection.engine, pid, on_progress):
-        building.build(connection, kind, memory=room.memory, workers=wish.workers)
+        building.build(connection, kind, memory=room.memory, workers=wish.workers, tablespace=tablespace)
     took = time.monotonic() - began
     building.swap(connection)
     logger.info("Built in %.0f s; the new index is in place", took)
     with building.BuildWatch(connection.engine, pid, on_progress):
-        building.drop(connection, building.OLD)
+        building.drop(connection, OLD)
     return _Built(kind, rows, room, bytes_before, took)
 
 
-def _plan(connection: Connection, wish: Wish, rows: int) -> tuple[Kind, Room]:
+def _plan(connection: Connection, wish: Wish, rows: int, tablespace: str | None) -> tuple[Kind, Room]:
     """Return what is to be built and what it takes: with fewer lists where memory does not suffice."""
     standing = read_index(connection)
-    method = wish.method or (standing.method if standing else "ivfflat")
+    method = wish.method or ("ivfflat" if wish.lists or standing is None else standing.method)
     half = wish.half if wish.half is not None else standing is not None and standing.is_half
     if method == "hnsw":
-        kind = Kind(method, 0, half)
-        return kind, sizing.plan_room(connection, kind, rows, memory=wish.memory, workers=wish.workers)
-    kinds = [Kind(method, lists, half) for lists in ([wish.lists] if wish.lists else sizing.lists_to_try(rows))]
+        kinds = [Kind(method, 0, half)]
+    else:
+        kinds = [Kind(method, lists, half) for lists in ([wish.lists] if wish.lists else sizing.lists_to_try(rows))]
     for kind in kinds:
-        room = sizing.plan_room(connection, kind, rows, memory=wish.memory, workers=wish.workers)
+        room = sizing.plan_room(connection, kind, rows, memory=wish.memory, workers=wish.workers, tablespace=tablespace)
         if sizing.has_memory(kind, room):
             break
     return kind, room
@@ -252,7 +216,7 @@ def _measure(engine: Engine, connection: Connection, built: _Built, recall: floa
     """
     # The planner's estimates decide how `search` goes about it, and rows were loaded, most likely, before this.
     connection.exec_driver_sql("ANALYZE (SKIP_LOCKED) text_summary")
-    with one_moment(engine, seconds) as moment:
+    with one_moment(engine) as moment:
         index = read_index(moment)
         if index is None:
             raise RebuildFailed(f"Somebody else dropped {VECTOR_INDEX} before it was measured. Run this again.")
@@ -261,13 +225,31 @@ def _measure(engine: Engine, connection: Connection, built: _Built, recall: floa
     return tuning
 
 
+@contextmanager
+def _tidied(engine: Engine) -> Iterator[None]:
+    """Clear up after a failure or an interruption, and say what stands."""
+    try:
+        yield
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        _tidy(engine)
+        raise RebuildFailed(
+            f"{building.first_line(error)}. {_what_stands(engine)} Mend it and run this again."
+        ) from error
+    except KeyboardInterrupt:
+        _tidy(engine)
+        logger.warning("Interrupted. %s", _what_stands(engine))
+        raise
+
+
 def _tidy(engine: Engine) -> None:
     """Drop the half-built index, if that goes quickly; else the next run does."""
     with suppress(SQLAlchemyError, SyntegraDBError), connect(engine) as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
         connection.exec_driver_sql(TIDYING)
-        if building.find_indexes(connection).get(building.NEW) is False:
-            building.drop(connection, building.NEW)
+        if building.find_indexes(connection).get(NEW) is False:
+            building.drop(connection, NEW)
 
 
 def _what_stands(engine: Engine) -> str:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.errors import DiskFull
 from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 from vectors.texts import fill
 
+from servers import Database, docker_server
 from syntegra_db import migrations
 from syntegra_db.binary_vectors import use_binary_vectors
 from syntegra_db.catalog import examine, verify
@@ -23,8 +28,9 @@ from syntegra_db.connecting import conninfo, unpooled_engine
 from syntegra_db.database import create_engine, session_factory
 from syntegra_db.errors import DatabaseBehind, RebuildFailed, RoomMissing
 from syntegra_db.vectors import building, search, sizing
-from syntegra_db.vectors.building import NEW, OLD, Progress, find_indexes
-from syntegra_db.vectors.index import VECTOR_INDEX, VectorIndex, read_index
+from syntegra_db.vectors.building import Progress, find_indexes
+from syntegra_db.vectors.free_room import free_memory
+from syntegra_db.vectors.index import NEW, OLD, VECTOR_INDEX, VectorIndex, read_index
 from syntegra_db.vectors.rebuilding import Wish, rebuild
 from syntegra_db.vectors.sampling import through_index
 from syntegra_db.vectors.sizing import Kind
@@ -35,7 +41,7 @@ if TYPE_CHECKING:
 
     from vectors.texts import Texts
 
-    from servers import Database, Server
+    from servers import Server
 
 ROWS = 3_000
 FILLED = "syntegra_test_rebuild_filled"
@@ -49,8 +55,11 @@ KINDS = [
         Kind("ivfflat", 30, is_half=True),
         "ivfflat (((embedding)::halfvec(384)) halfvec_cosine_ops) WITH (lists='30')",
     ),
-    (Kind("hnsw", 0, is_half=False), "hnsw (embedding vector_cosine_ops)"),
-    (Kind("hnsw", 0, is_half=True), "hnsw (((embedding)::halfvec(384)) halfvec_cosine_ops)"),
+    (Kind("hnsw", 0, is_half=False), "hnsw (embedding vector_cosine_ops) WITH (ef_construction='128')"),
+    (
+        Kind("hnsw", 0, is_half=True),
+        "hnsw (((embedding)::halfvec(384)) halfvec_cosine_ops) WITH (ef_construction='128')",
+    ),
 ]
 
 
@@ -120,6 +129,27 @@ def test_without_a_wish_it_keeps_the_kind_and_follows_the_rows(filled: Database)
     assert done.kind == Kind("ivfflat", 108, is_half=True)
     assert done.bytes_before > 0
     assert done.bytes_after > 0
+
+
+def test_lists_mean_ivfflat_whatever_stands(filled: Database) -> None:
+    rebuild(filled.url, Wish("hnsw"), measuring_seconds=QUICKLY)
+    assert rebuild(filled.url, Wish(lists=25), measuring_seconds=QUICKLY).kind == Kind("ivfflat", 25, is_half=False)
+
+
+@pytest.mark.embedded
+def test_an_index_stays_in_its_tablespace(server: Server, filled: Database) -> None:
+    place = tempfile.mkdtemp(prefix="sdb-")
+    shutil.chown(place, Path(filled.query("SHOW data_directory")[0][0]).owner())
+    server.execute(sql.SQL("CREATE TABLESPACE syntegra_test_fast LOCATION {}").format(place))
+    try:
+        filled.execute(f"ALTER INDEX {VECTOR_INDEX} SET TABLESPACE syntegra_test_fast")
+        assert rebuild(filled.url, measuring_seconds=QUICKLY).room.free_disk is None
+        found = filled.query(f"SELECT tablespace FROM pg_indexes WHERE indexname = '{VECTOR_INDEX}'")
+        assert found == [("syntegra_test_fast",)]
+        filled.execute(f"DROP INDEX {VECTOR_INDEX}")
+    finally:
+        server.execute("DROP TABLESPACE syntegra_test_fast")
+        shutil.rmtree(place)
 
 
 def test_what_is_measured_rises_and_reaches_the_asked_recall_closely(filled: Database) -> None:
@@ -208,7 +238,7 @@ def test_a_reader_of_the_old_index_delays_its_end_and_nothing_else(filled: Datab
 
 
 def test_two_at_once_take_turns(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("syntegra_db.vectors.rebuilding.TURN_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("syntegra_db.vectors.turn.TURN_PATIENCE_SECONDS", 0.2)
     with psycopg.connect(conninfo(filled.url)) as writer:
         writer.execute(INSERT)
         first = threading.Thread(target=rebuild, args=(filled.url,), kwargs={"measuring_seconds": QUICKLY})
@@ -283,6 +313,14 @@ def test_the_memory_that_is_free_is_seen_and_refused(filled: Database, monkeypat
     monkeypatch.setattr(sizing, "SHARE_OF_FREE_MEMORY", 0.0001)
     with pytest.raises(RoomMissing, match=r"takes \d+ MB of memory, the server has [\d,]+ MB available, and nothing"):
         rebuild(filled.url, wish(KINDS[2][0]))
+
+
+@pytest.mark.docker
+def test_in_a_container_the_memory_that_is_free_is_what_its_limit_leaves() -> None:
+    with docker_server(mem_limit="300m") as server, Database(server.url).engine.connect() as connection:
+        free = free_memory(connection)
+    assert free is not None
+    assert 50 * sizing.MEBIBYTE < free < 300 * sizing.MEBIBYTE
 
 
 @pytest.mark.embedded
