@@ -32,7 +32,7 @@ BYTES = {"kB": 1024, "MB": 1024**2, "GB": 1024**3}
 
 @app.command()
 def status(
-    seconds: Annotated[float, typer.Option(min=1, help="About so long it may take.")] = 10,
+    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="About so long it may take.")] = 10,
     *,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
@@ -79,12 +79,16 @@ def _print_condition(condition: Condition, seconds: float) -> None:
 def _measured(condition: Condition, seconds: float) -> Iterator[str]:
     measured = condition.measured
     if measured is None:
-        yield f"Not measured: there is nothing to search, or {seconds:g} s were too short; allow more with --seconds."
+        reason = f"{seconds:g} s were too short" if condition.rows else "there is nothing to search"
+        yield f"Not measured: {'another index serves searches as well' if condition.leftovers else reason}"
         return
     exact = measured.exact_milliseconds
     yield f"A search that compares all rows: {exact:.1f} ms"
-    if measured.setting is None or measured.recall is None or measured.milliseconds is None:
+    if measured.setting is None:
         yield "A search through the index: none; at a recall of 0.95, `search` compares all rows"
+        return
+    if measured.recall is None or measured.milliseconds is None:
+        yield f"A search through the index: not measured, {seconds:g} s were too short"
         return
     ratio = exact / measured.milliseconds
     yield f"A search through the index: {measured.milliseconds:.1f} ms, {ratio:.1f} times as fast"
@@ -97,7 +101,7 @@ def _measured(condition: Condition, seconds: float) -> Iterator[str]:
 @app.command()
 def rebuild(  # noqa: PLR0913  an option each
     lists: Annotated[
-        int | None, typer.Option(min=1, max=32_768, help="Lists of an ivfflat index.  [default: 2√rows]")
+        int | None, typer.Option(min=1, max=32_768, help="Lists, and so an ivfflat index.  [default: 2√rows]")
     ] = None,
     method: Annotated[Method | None, typer.Option(help="[default: as it stands, else ivfflat]")] = None,
     recall: Annotated[float, typer.Option(min=0.01, max=1, help="Recall to find the setting for.")] = 0.95,
@@ -177,7 +181,9 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
 
 def _show(bar: Bar, task: TaskID, progress: Progress) -> None:
     waits = "".join(f"; waits for {blocker}" for blocker in progress.waits_for)
-    bar.update(task, description=progress.phase + waits, completed=progress.done, total=progress.total or None)
+    # An update takes no total away.
+    bar.tasks[0].total = progress.total or None
+    bar.update(task, description=progress.phase + waits, completed=progress.done)
 
 
 class _Lines:

@@ -1,4 +1,4 @@
-"""What the vector index is worth now, and whether to rebuild it."""
+"""What the vector index is worth now."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from syntegra_db.binary_vectors import use_binary_vectors
 from syntegra_db.catalog.status import vector_index_trained
 from syntegra_db.connecting import connect, unpooled_engine
 from syntegra_db.migrations.revision import require_head
-from syntegra_db.vectors.building import NEW, OLD, find_indexes
-from syntegra_db.vectors.index import VECTOR_INDEX, read_index
-from syntegra_db.vectors.measuring import at_setting, one_moment
-from syntegra_db.vectors.planning import ALWAYS_EXACT_ROWS, setting_for
+from syntegra_db.vectors.advice import RECALL, Evidence, advise
+from syntegra_db.vectors.building import find_indexes
+from syntegra_db.vectors.index import NEW, OLD, VECTOR_INDEX, read_index
+from syntegra_db.vectors.measuring import at_setting, one_moment, require_use
+from syntegra_db.vectors.planning import setting_for
 from syntegra_db.vectors.sampling import draw, exact_milliseconds, find_truth
 from syntegra_db.vectors.standing import estimated_rows
 from syntegra_db.vectors.statements import Filters
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
 
     from syntegra_db.vectors.index import VectorIndex
 
 SECONDS = 10
-RECALL = 0.95
 QUERIES = 200
 FEWEST_QUERIES = 5
 SHARE_FOR_EXACT = 0.2
 SHARE_FOR_TRUTH = 0.6
 # Of a normal distribution, 95 % lie within so many standard errors.
 STANDARD_ERRORS = 1.96
-# An ivfflat index that has grown tenfold since it was built has .9 of its speed, a hundredfold .57.
-GROWTH_TO_REBUILD = 10
 COMMAND = "syntegra-db vectors rebuild"
 SHAPE = text("""
     SELECT amname, indisvalid, pg_relation_size(pg_class.oid),
@@ -63,9 +63,9 @@ class Shape:
 class Measured:
     """What searches for ten rows took and found now.
 
-    `setting` is the `ivfflat.probes` or `hnsw.ef_search` that `search` uses for a recall of .95, and `recall` what it
-    finds, give or take `margin`, within which it is in 95 of 100 cases. They and `milliseconds` are None where `search`
-    compares all rows. `queries` is how many were tried.
+    `setting` is the `ivfflat.probes` or `hnsw.ef_search` that `search` uses for a recall of .95, None where it compares
+    all rows. `recall` is what it finds, give or take `margin`, within which it is in 95 of 100 cases. They and
+    `milliseconds` are None too where the time was too short. `queries` is how many were tried.
     """
 
     exact_milliseconds: float
@@ -81,8 +81,9 @@ class Condition:
     """The vector index as it stands.
 
     `rows` is about how many rows have an embedding now, `built_on` how many had when the index was built: 0 when it
-    came with the empty table, None when nobody knows. `measured` is None where the time was too short for it. `advice`
-    is one sentence, `command` what to run, None when there is nothing to do.
+    came with the empty table, None when nobody knows. `leftovers` are the indexes of a rebuild that was interrupted, or
+    is running. `measured` is None where there is nothing to search, the time was too short, or one of the leftovers
+    serves searches as well. `advice` is one sentence, `command` what to run, None when there is nothing to do.
     """
 
     shape: Shape | None
@@ -113,18 +114,15 @@ def examine(url: URL, seconds: float = SECONDS) -> Condition:
         standing = find_indexes(connection)
         rows = estimated_rows(connection, Filters())
         built_on = _built_on(connection, index)
+    leftovers = sorted(standing.keys() & {NEW, OLD})
     measured = None
-    if rows:
-        try:
-            with one_moment(engine, seconds) as moment:
-                measured = _measure(moment, index, rows, time.monotonic() + seconds, seconds)
-        except OperationalError as error:
-            if not isinstance(error.orig, QueryCanceled):
-                raise
-    advice, is_due = advise(index, shape, rows, built_on, measured)
+    if rows and not any(standing[name] for name in leftovers):
+        with one_moment(engine, seconds) as moment:
+            measured = _in_time(lambda: _measure(moment, index, rows, time.monotonic() + seconds, seconds), None)
+    advice, is_due = advise(Evidence(index, shape, leftovers, rows, built_on, measured))
     return Condition(
         shape=shape,
-        leftovers=sorted(standing.keys() & {NEW, OLD}),
+        leftovers=leftovers,
         rows=rows,
         built_on=built_on,
         measured=measured,
@@ -133,35 +131,14 @@ def examine(url: URL, seconds: float = SECONDS) -> Condition:
     )
 
 
-def advise(
-    index: VectorIndex | None, shape: Shape | None, rows: int, built_on: int | None, measured: Measured | None
-) -> tuple[str, bool]:
-    """Return what to do, and why, in one sentence, and whether that is a rebuild."""
-    if rows <= ALWAYS_EXACT_ROWS:
-        return f"Nothing to do: up to {ALWAYS_EXACT_ROWS:,} rows, a search compares all of them, as fast.", False
-    if index is None:
-        lack = "is invalid" if shape else "is missing"
-        return f"Rebuild it: the index {lack}, so that each search compares all rows.", True
-    reason = _flaw(index, rows, built_on, measured)
-    if reason is not None:
-        return f"Rebuild it: {reason}.", True
-    if measured is not None and measured.setting is None:
-        return "Nothing to do, unless searches are too slow: then try an index of another --method.", False
-    return "Nothing to do: it finds what it should.", False
-
-
-def _flaw(index: VectorIndex, rows: int, built_on: int | None, measured: Measured | None) -> str | None:
-    if built_on == 0:
-        return "it came with the empty table, and an index that was built on no row finds little or is slow"
-    if index.tuning is None:
-        return "nobody has measured which setting it needs, so that searches guess it"
-    if not index.is_as_measured:
-        return "it was built anew by other means since it was measured, so that searches guess which setting it needs"
-    if measured is not None and measured.recall is not None and measured.recall + (measured.margin or 0) < RECALL:
-        return f"at the setting that searches use, it finds less than the {RECALL:g} that it should"
-    if index.method == "ivfflat" and rows >= GROWTH_TO_REBUILD * index.tuning.rows:
-        return f"there are {rows / index.tuning.rows:.0f} times the rows that it was built on, which costs speed"
-    return None
+def _in_time(measure: Callable[[], Measured | None], otherwise: Measured | None) -> Measured | None:
+    """Return what `measure` does, or `otherwise` where the server ended a statement of it that took too long."""
+    try:
+        return measure()
+    except OperationalError as error:
+        if not isinstance(error.orig, QueryCanceled):
+            raise
+        return otherwise
 
 
 def _measure(
@@ -176,11 +153,16 @@ def _measure(
     setting = setting_for(index, recall=RECALL, limit=10, rows=rows, all_rows=rows)
     if setting is None:
         return Measured(exact)
-    allowed = SHARE_FOR_TRUTH * (deadline - time.monotonic())
-    truth = find_truth(connection, index, queries, setting, fewest=FEWEST_QUERIES, seconds=allowed)
-    found = at_setting(connection, index, truth, setting, deadline)
-    margin = STANDARD_ERRORS * found.error[0]
-    return Measured(exact, setting, found.recall[0], margin, found.milliseconds, found.queries)
+    require_use(connection, index, queries[0])
+
+    def search() -> Measured:
+        allowed = SHARE_FOR_TRUTH * (deadline - time.monotonic())
+        truth = find_truth(connection, index, queries, setting, fewest=FEWEST_QUERIES, seconds=allowed)
+        found = at_setting(connection, index, truth, setting, deadline)
+        margin = STANDARD_ERRORS * found.error[0]
+        return Measured(exact, setting, found.recall[0], margin, found.milliseconds, found.queries)
+
+    return _in_time(search, Measured(exact, setting))
 
 
 def _shape(connection: Connection) -> Shape | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import text
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 VECTOR_INDEX = "idx_text_summary_embedding"
+# While a rebuild builds beside the index, and until the one that was is dropped.
+NEW = f"{VECTOR_INDEX}_new"
+OLD = f"{VECTOR_INDEX}_old"
 # The recall of a search is measured among so many nearest rows. The deeper one stands for a filter that leaves a
 # tenth of the rows: the ten nearest of those are about a tenth of the hundred nearest of all.
 DEPTHS = (10, 100)
@@ -20,16 +23,21 @@ ITERATIVE_SCANS_SINCE = (0, 8)
 # pgvector's own, where an index names none, and its bounds of hnsw.ef_search.
 DEFAULT_LISTS = 100
 MOST_EF_SEARCH = 1000
-INDEX = text("""
-    SELECT pg_class.oid::bigint AS oid, relfilenode::bigint AS filenode, amname AS method, opcname AS operator_class,
-           (SELECT option_value::int FROM pg_options_to_table(reloptions) WHERE option_name = 'lists') AS lists,
+INDEXES = text("""
+    SELECT pg_class.oid::bigint AS oid, pg_class.relname AS name, amname AS method, opcname AS operator_class,
+           pg_class.relfilenode::bigint AS filenode, tables.relfilenode::bigint AS table_filenode,
+           (SELECT option_value::int FROM pg_options_to_table(pg_class.reloptions)
+            WHERE option_name = 'lists') AS lists,
            obj_description(pg_class.oid, 'pg_class') AS comment,
            (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS extension_version
     FROM pg_index
     JOIN pg_class ON pg_class.oid = indexrelid
-    JOIN pg_am ON pg_am.oid = relam
+    JOIN pg_class AS tables ON tables.oid = indrelid
+    JOIN pg_am ON pg_am.oid = pg_class.relam
     JOIN pg_opclass ON pg_opclass.oid = indclass[0]
-    WHERE indrelid = to_regclass('text_summary') AND relname = :index AND indisvalid
+    WHERE indrelid = to_regclass('text_summary') AND indisvalid AND amname = ANY (:methods)
+      AND opcname = ANY (:operator_classes)
+    ORDER BY pg_class.relname <> :index, pg_class.relname
 """)
 
 Method = Literal["ivfflat", "hnsw"]
@@ -54,12 +62,13 @@ class Tuning:
     """What a rebuild has measured of the index that it built.
 
     `rows` is how many embeddings the index was built on, `recall` what was asked for, `filenode` the file of the
-    index, another one after a REINDEX. `exact_milliseconds` is the median of a search that reads every row.
-    `measured` is in ascending order of the setting.
+    index, another one after a REINDEX, and `table_filenode` that of its table. `exact_milliseconds` is the median of a
+    search that reads every row. `measured` is in ascending order of the setting.
     """
 
     rows: int
     filenode: int
+    table_filenode: int
     recall: float
     exact_milliseconds: float
     measured: tuple[Measurement, ...]
@@ -76,12 +85,10 @@ class Tuning:
             return cls(
                 rows=int(told["rows"]),
                 filenode=int(told["filenode"]),
+                table_filenode=int(told["table_filenode"]),
                 recall=float(told["recall"]),
                 exact_milliseconds=float(told["exact_milliseconds"]),
-                measured=tuple(
-                    Measurement(int(one["setting"]), tuple(map(float, one["recall"])), float(one["milliseconds"]))
-                    for one in told["measured"]
-                ),
+                measured=tuple(map(_measurement, told["measured"])),
             )
         except (ValueError, KeyError, TypeError):
             return None
@@ -89,7 +96,7 @@ class Tuning:
 
 @dataclass(frozen=True)
 class VectorIndex:
-    """`idx_text_summary_embedding` as it stands.
+    """A valid index on the embeddings by cosine distance.
 
     `lists` is 0 for hnsw. `is_half` says that it holds the numbers in half precision, `has_iterative_scans` that this
     pgvector goes on scanning where a filter has left too few rows. `tuning` is None when no rebuild has left its
@@ -97,7 +104,9 @@ class VectorIndex:
     """
 
     oid: int
+    name: str
     filenode: int
+    table_filenode: int
     method: Method
     lists: int
     is_half: bool
@@ -110,22 +119,49 @@ class VectorIndex:
         return self.tuning is not None and self.tuning.filenode == self.filenode
 
     @property
+    def is_remade_with_table(self) -> bool:
+        """Whether TRUNCATE or VACUUM FULL has written index and table anew since the index was measured.
+
+        After TRUNCATE it is one that was built on no row. An index that was made by CREATE INDEX since, as a restore
+        does, has its own oid for a filenode.
+        """
+        if self.tuning is None or self.is_as_measured or self.filenode == self.oid:
+            return False
+        return self.tuning.table_filenode != self.table_filenode
+
+    @property
     def built_on(self) -> int | None:
         """How many embeddings the index was built on, or None where a rebuild was not the last to build it."""
         return self.tuning.rows if self.tuning is not None and self.is_as_measured else None
 
 
-def read_index(connection: Connection) -> VectorIndex | None:
-    """Return the index that finds embeddings by cosine distance, or None when there is no valid one of its name."""
-    row = connection.execute(INDEX, {"index": VECTOR_INDEX}).mappings().first()
-    if row is None or row["operator_class"] not in COSINE_OPERATOR_CLASSES:
-        return None
-    return VectorIndex(
-        oid=row["oid"],
-        filenode=row["filenode"],
-        method=row["method"],
-        lists=(row["lists"] or DEFAULT_LISTS) if row["method"] == "ivfflat" else 0,
-        is_half=COSINE_OPERATOR_CLASSES[row["operator_class"]],
-        has_iterative_scans=tuple(map(int, row["extension_version"].split(".")[:2])) >= ITERATIVE_SCANS_SINCE,
-        tuning=Tuning.from_comment(row["comment"]),
+def read_indexes(connection: Connection) -> tuple[VectorIndex, ...]:
+    """Return the valid indexes that find embeddings by cosine distance, the one of the real name first."""
+    rows = connection.execute(
+        INDEXES,
+        {"index": VECTOR_INDEX, "methods": [*SETTING_NAMES], "operator_classes": [*COSINE_OPERATOR_CLASSES]},
     )
+    return tuple(
+        VectorIndex(
+            oid=row["oid"],
+            name=row["name"],
+            filenode=row["filenode"],
+            table_filenode=row["table_filenode"],
+            method=row["method"],
+            lists=(row["lists"] or DEFAULT_LISTS) if row["method"] == "ivfflat" else 0,
+            is_half=COSINE_OPERATOR_CLASSES[row["operator_class"]],
+            has_iterative_scans=tuple(map(int, row["extension_version"].split(".")[:2])) >= ITERATIVE_SCANS_SINCE,
+            tuning=Tuning.from_comment(row["comment"]),
+        )
+        for row in rows.mappings()
+    )
+
+
+def read_index(connection: Connection) -> VectorIndex | None:
+    """Return the one of them that has the real name, or None when there is none."""
+    return next((index for index in read_indexes(connection) if index.name == VECTOR_INDEX), None)
+
+
+def _measurement(told: dict[str, Any]) -> Measurement:
+    near, deep = told["recall"]
+    return Measurement(int(told["setting"]), (float(near), float(deep)), float(told["milliseconds"]))

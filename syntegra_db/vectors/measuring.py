@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 MEASURING_SECONDS = 120
 QUERIES = 1000
 FEWEST_QUERIES = 50
-# Of the time: for the truly nearest rows, then for the ladder of settings; the rest is for the one that is asked for.
+# Of the time: for exact searches, for the truly nearest rows, then for the ladder of settings; the rest is for the one
+# that is asked for.
+SHARE_FOR_EXACT = 0.05
 SHARE_FOR_TRUTH = 0.3
 SHARE_FOR_LADDER = 0.25
 QUERIES_OF_A_RUNG = 100
@@ -82,8 +84,11 @@ class Found:
 
 
 @contextmanager
-def one_moment(engine: Engine, seconds: float) -> Iterator[Connection]:
-    """Open a transaction that sees one moment of the table; no statement in it takes longer than `seconds`."""
+def one_moment(engine: Engine, seconds: float = 0) -> Iterator[Connection]:
+    """Open a transaction that sees one moment of the table.
+
+    No statement in it takes longer than `seconds`; with 0, each takes as long as it does.
+    """
     frozen = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with frozen.connect() as connection:
         connection.execute(NO_OTHER_LIMITS)
@@ -113,19 +118,29 @@ def tune(connection: Connection, index: VectorIndex, *, rows: int, recall: float
     began = time.monotonic()
     queries = draw(connection, QUERIES, rows)
     require_use(connection, index, queries[0])
-    exact = exact_milliseconds(connection, queries)
+    exact = exact_milliseconds(connection, queries, began + SHARE_FOR_EXACT * seconds)
     allowed = seconds * SHARE_FOR_TRUTH
     truth = find_truth(connection, index, queries, usual_setting(index), fewest=FEWEST_QUERIES, seconds=allowed)
     tuner = _Tuner(connection, index, truth, exact, {})
     tuner.climb(recall, began + seconds * (SHARE_FOR_TRUTH + SHARE_FOR_LADDER))
     if recall < 1:
         tuner.refine(recall, began + seconds)
-    return Tuning(rows, index.filenode, recall, round(exact, 3), rising(tuner.found.values()))
+    return Tuning(
+        rows=rows,
+        filenode=index.filenode,
+        table_filenode=index.table_filenode,
+        recall=recall,
+        exact_milliseconds=round(exact, 3),
+        measured=rising(tuner.found.values()),
+    )
 
 
 def usual_setting(index: VectorIndex) -> int:
-    """Return a setting that finds about .95 of the truth on real sentences."""
-    return max(1, min(round(4 * sqrt(index.lists)), ceil(index.lists / 2))) if index.method == "ivfflat" else 100
+    """Return a setting that finds .95 of the truth or more on real sentences.
+
+    Before pgvector 0.8, an hnsw index finds no more rows than its `ef_search`, and 100 are wanted.
+    """
+    return max(1, min(round(4 * sqrt(index.lists)), ceil(index.lists / 2))) if index.method == "ivfflat" else 200
 
 
 def at_setting(connection: Connection, index: VectorIndex, truth: Sample, setting: int, deadline: float = inf) -> Found:
@@ -133,13 +148,13 @@ def at_setting(connection: Connection, index: VectorIndex, truth: Sample, settin
     shares: list[tuple[float, ...]] = []
     times = []
     with through_index(connection, index, setting):
-        for number, (query, right) in enumerate(zip(truth.queries, truth.nearest, strict=True)):
+        for number, (query, true) in enumerate(zip(truth.queries, truth.distances, strict=True)):
             if number >= FEWEST_SEARCHES and time.monotonic() > deadline:
                 break
             if number < SEARCHES_TO_TIME:
                 times.append(index_milliseconds(connection, index, query))
-            ids = [row for row, _ in search_index(connection, index, query)]
-            shares.append(tuple(_share(ids, right, depth) for depth in DEPTHS))
+            found = search_index(connection, index, query)
+            shares.append(tuple(_share(found, true, depth) for depth in DEPTHS))
     columns = list(zip(*shares, strict=True))
     return Found(
         setting=setting,
@@ -223,12 +238,12 @@ class _Tuner:
 
 
 def rising(found: Iterable[Found]) -> tuple[Measurement, ...]:
-    """Return the measurements by setting; none promises more than one with a greater setting."""
+    """Return the measurements by setting; a greater one finds at least what a smaller one was seen to find."""
     kept: list[Measurement] = []
-    for one in sorted(found, key=attrgetter("setting"), reverse=True):
+    for one in sorted(found, key=attrgetter("setting")):
         careful = one.careful()
-        kept.append(replace(careful, recall=tuple(map(min, careful.recall, kept[-1].recall))) if kept else careful)
-    return tuple(reversed(kept))
+        kept.append(replace(careful, recall=tuple(map(max, careful.recall, kept[-1].recall))) if kept else careful)
+    return tuple(kept)
 
 
 def _rungs(index: VectorIndex) -> list[int]:
@@ -240,6 +255,6 @@ def _rungs(index: VectorIndex) -> list[int]:
     return list(dict.fromkeys([*(round(least * RUNG**step) for step in range(steps)), most]))
 
 
-def _share(found: list[int], right: list[int], depth: int) -> float:
-    right = right[:depth]
-    return len(set(found[:depth]).intersection(right)) / len(right) if right else 1.0
+def _share(found: list[float], true: list[float], depth: int) -> float:
+    nearest = true[:depth]
+    return sum(far <= nearest[-1] for far in found[:depth]) / len(nearest) if nearest else 1.0

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from syntegra_db.vectors.index import DEPTHS, MOST_EF_SEARCH
 
 if TYPE_CHECKING:
-    from syntegra_db.vectors.index import Measurement, Tuning, VectorIndex
+    from collections.abc import Sequence
+
+    from syntegra_db.vectors.index import Measurement, Method, Tuning, VectorIndex
 
 # Up to here an exact scan takes no longer than an IVFFlat index at a recall of .95, whatever was measured later.
 ALWAYS_EXACT_ROWS = 25_000
@@ -24,17 +26,38 @@ UNMEASURED = {
 }
 
 
+def settings_for(
+    indexes: Sequence[VectorIndex], *, recall: float, limit: int, rows: int, all_rows: int
+) -> dict[Method, int] | None:
+    """Return the setting of each method for a search, or None when reading every row is the better way.
+
+    The search is meant for the first of `indexes`. Through which one it goes is the planner's choice: while a rebuild
+    puts one in the place of the other, two of them serve it.
+    """
+    settings: dict[Method, int] = {}
+    for index in indexes:
+        if index.is_half is not indexes[0].is_half:
+            continue
+        setting = setting_for(index, recall=recall, limit=limit, rows=rows, all_rows=all_rows)
+        if setting is None:
+            return None
+        settings[index.method] = max(setting, settings.get(index.method, 0))
+    return settings or None
+
+
 def setting_for(index: VectorIndex, *, recall: float, limit: int, rows: int, all_rows: int) -> int | None:
     """Return the `ivfflat.probes` or `hnsw.ef_search` for a search, or None when reading every row is the better way.
 
     Args:
-        index: the index that stands.
+        index: one that stands.
         recall: share of the true nearest rows to be found, 0 to 1.
         limit: rows to be returned.
         rows: how many rows the search is about, by the server's estimate.
         all_rows: how many rows have an embedding, by the same.
     """
     if rows <= ALWAYS_EXACT_ROWS or recall >= 1 or (index.method == "hnsw" and limit > MOST_EF_SEARCH):
+        return None
+    if index.is_remade_with_table:
         return None
     depth = limit * max(all_rows / rows, 1)
     if index.tuning is None or not index.is_as_measured:

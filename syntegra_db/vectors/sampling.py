@@ -42,14 +42,18 @@ EXACT_SEARCHES = 5
 QUERIES_OF_A_SCAN = 25
 LEAST_QUERIES_OF_A_SCAN = 5
 # The queries are no CTE, which would keep parallel workers out.
-TRULY_NEAREST = text("""
-    SELECT number, array_agg(id ORDER BY rank)
+LEAST_DISTANCES = text("""
+    SELECT number, array_agg(distance ORDER BY distance)
     FROM (
-      SELECT number, id, row_number() OVER (PARTITION BY number ORDER BY embedding <=> vector) AS rank
-      FROM text_summary
-      JOIN unnest(CAST(:own AS bigint[]), CAST(:vectors AS vector[]), CAST(:bounds AS float8[]))
-        WITH ORDINALITY AS queries (own, vector, bound, number) ON embedding <=> vector <= bound AND id <> own
-    ) AS compared
+      SELECT number, distance, row_number() OVER (PARTITION BY number ORDER BY distance) AS rank
+      FROM (
+        SELECT number, bound, embedding <=> vector AS distance
+        FROM text_summary
+        JOIN unnest(CAST(:own AS bigint[]), CAST(:vectors AS vector[]), CAST(:bounds AS float8[]))
+          WITH ORDINALITY AS queries (own, vector, bound, number) ON id <> own
+      ) AS compared
+      WHERE distance <= bound
+    ) AS ranked
     WHERE rank <= :depth
     GROUP BY number
 """)
@@ -67,14 +71,17 @@ class Query:
 
 @dataclass(frozen=True)
 class Sample:
-    """Queries, and for each the ids of the 100 nearest rows, nearest first."""
+    """Queries, and for each the distances of the 100 nearest rows, in ascending order.
+
+    Not their ids: of rows with the same text one is as near as another.
+    """
 
     queries: Sequence[Query]
-    nearest: Sequence[list[int]]
+    distances: Sequence[list[float]]
 
     def part(self, count: int) -> Sample:
         """Return the first `count` queries."""
-        return Sample(self.queries[:count], self.nearest[:count])
+        return Sample(self.queries[:count], self.distances[:count])
 
 
 def draw(connection: Connection, count: int, rows: int) -> list[Query]:
@@ -117,21 +124,21 @@ def draw(connection: Connection, count: int, rows: int) -> list[Query]:
 def find_truth(  # noqa: PLR0913  what it searches, with what, and for how long
     connection: Connection, index: VectorIndex, queries: list[Query], setting: int, *, fewest: int, seconds: float
 ) -> Sample:
-    """Return as many of `queries` with their truly nearest rows as the time allows, and at least `fewest`.
+    """Return as many of `queries` as the time allows, and at least `fewest`, with how far their nearest rows are.
 
     `index`, at `setting`, finds 100 rows for each, which bound how far the truly nearest ones are.
     """
     began = time.monotonic()
-    nearest: list[list[int]] = []
+    distances: list[list[float]] = []
     scan = LEAST_QUERIES_OF_A_SCAN
-    while len(nearest) < len(queries):
-        nearest += _truly_nearest(connection, index, queries[len(nearest) : len(nearest) + scan], setting)
+    while len(distances) < len(queries):
+        distances += _least_distances(connection, index, queries[len(distances) : len(distances) + scan], setting)
         took = time.monotonic() - began
-        fitting = int((seconds - took) * len(nearest) / took)
-        if fitting < LEAST_QUERIES_OF_A_SCAN and len(nearest) >= fewest:
+        fitting = int((seconds - took) * len(distances) / took)
+        if fitting < LEAST_QUERIES_OF_A_SCAN and len(distances) >= fewest:
             break
         scan = min(max(fitting, LEAST_QUERIES_OF_A_SCAN), QUERIES_OF_A_SCAN)
-    return Sample(queries[: len(nearest)], nearest)
+    return Sample(queries[: len(distances)], distances)
 
 
 def exact_milliseconds(connection: Connection, queries: list[Query], deadline: float = inf) -> float:
@@ -154,12 +161,12 @@ def index_milliseconds(connection: Connection, index: VectorIndex, query: Query)
     return 1000 * (time.perf_counter() - began)
 
 
-def search_index(connection: Connection, index: VectorIndex, query: Query) -> list[tuple[int, float]]:
-    """Return ids and distances of the 100 rows that the index finds, in its order; within `through_index`."""
+def search_index(connection: Connection, index: VectorIndex, query: Query) -> list[float]:
+    """Return the distances of the 100 rows that the index finds, in its order; within `through_index`."""
     distance = cosine_distance(query_parameter())
     statement = index_statement((), is_half=index.is_half).with_only_columns(TextSummary.id, distance)
     found = connection.execute(statement, {"query": query.vector, "limit": DEEP + 1})
-    return [(row, far) for row, far in found if row != query.own][:DEEP]
+    return [far for row, far in found if row != query.own][:DEEP]
 
 
 @contextmanager
@@ -169,7 +176,7 @@ def through_index(connection: Connection, index: VectorIndex, setting: int) -> I
     Raises:
         RebuildFailed: it is not the index that stands there any more.
     """
-    if not set_for_scan(connection, index, setting):
+    if not set_for_scan(connection, [index], {index.method: setting}):
         raise RebuildFailed(
             f"Somebody else built or dropped {VECTOR_INDEX} while it was measured, so that what was measured means "
             "nothing. Run this again."
@@ -181,21 +188,22 @@ def through_index(connection: Connection, index: VectorIndex, setting: int) -> I
         connection.execute(text(f"SET LOCAL {name} TO DEFAULT"))
 
 
-def _truly_nearest(connection: Connection, index: VectorIndex, queries: list[Query], setting: int) -> list[list[int]]:
+def _least_distances(
+    connection: Connection, index: VectorIndex, queries: list[Query], setting: int
+) -> list[list[float]]:
     with through_index(connection, index, setting):
         found = [search_index(connection, index, query) for query in queries]
-    # Where it finds fewer, they bound nothing.
-    bounds = [max(far for _, far in rows) if len(rows) == DEEP else FARTHEST for rows in found]
-    nearest = connection.execute(
-        TRULY_NEAREST,
+    least = connection.execute(
+        LEAST_DISTANCES,
         {
             "own": [query.own for query in queries],
             "vectors": [query.vector.to_text() for query in queries],
-            "bounds": bounds,
+            # Where it finds fewer, they bound nothing.
+            "bounds": [max(distances) if len(distances) == DEEP else FARTHEST for distances in found],
             "depth": DEEP,
         },
     )
-    by_number = {number: ids for number, ids in nearest}  # noqa: C416  rows are no pairs to mypy
+    by_number = {number: distances for number, distances in least}  # noqa: C416  rows are no pairs to mypy
     return [by_number.get(number, []) for number in range(1, len(queries) + 1)]
 
 

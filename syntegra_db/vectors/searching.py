@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from syntegra_db.models import TextSummary
-from syntegra_db.vectors.planning import setting_for
+from syntegra_db.vectors.planning import settings_for
 from syntegra_db.vectors.standing import look, remembered, require_transaction, rows_about, set_for_scan
 from syntegra_db.vectors.statements import (
     Filters,
@@ -128,10 +128,10 @@ class Asked:
             standing = look(connection)
             prepared = self._prepare(connection, standing)
         if prepared and standing.index is not None:
-            found = self._run(session, index_statement(self._filters, is_half=standing.index.is_half))
+            found = self._run(session, connection, index_statement(self._filters, is_half=standing.index.is_half))
             if len(found) == self.limit:
                 return found
-        return self._run(session, exact_statement(self._filters))
+        return self._run(session, connection, exact_statement(self._filters))
 
     @property
     def _filters(self) -> tuple[str, ...]:
@@ -139,18 +139,19 @@ class Asked:
 
     def _prepare(self, connection: Connection, standing: Standing) -> bool | None:
         """Return whether the index is to be asked, once it is set; None when it is not the one that stands."""
-        index = standing.index
-        if index is None:
+        if standing.index is None:
             return False
         rows = rows_about(connection, standing, self.filters)
-        setting = setting_for(index, recall=self.recall, limit=self.limit, rows=rows, all_rows=standing.embeddings)
-        if setting is None:
+        settings = settings_for(
+            standing.indexes, recall=self.recall, limit=self.limit, rows=rows, all_rows=standing.embeddings
+        )
+        if settings is None:
             return False
-        return set_for_scan(connection, index, setting) or None
+        return set_for_scan(connection, standing.indexes, settings) or None
 
-    def _run(self, session: Session, statement: Select[TextSummary, float]) -> list[Match]:
+    def _run(self, session: Session, connection: Connection, statement: Select[TextSummary, float]) -> list[Match]:
         parameters = {"query": self.query, "limit": self.limit, **self.filters.given()}
         # A stored vector of zeros is at distance NaN, and not near to anything.
-        rows = session.execute(statement, parameters)
+        rows = session.execute(statement, parameters, bind_arguments={"mapper": TextSummary, "bind": connection})
         matches = [Match(row, distance) for row, distance in rows if not isnan(distance)]
         return sorted(matches, key=attrgetter("distance"))

@@ -4,38 +4,55 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from syntegra_db.vectors.index import SETTING_NAMES, VECTOR_INDEX, read_index
+from sqlalchemy import text
+
+from syntegra_db.vectors.index import NEW, OLD, SETTING_NAMES, VECTOR_INDEX, read_indexes
 from syntegra_db.vectors.statements import Filters, InvalidSearch, estimate_statement
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from sqlalchemy import Connection, Pool
 
-    from syntegra_db.vectors.index import VectorIndex
+    from syntegra_db.vectors.index import Method, VectorIndex
 
 logger = logging.getLogger(__name__)
 
 REMEMBERED_FOR_SECONDS = 30
 MOST_ESTIMATES = 10_000
-STANDING_INDEX = f"SELECT to_regclass('{VECTOR_INDEX}')::oid::bigint"
+NAMES = (VECTOR_INDEX, NEW, OLD)
+VALID_OIDS = f"""SELECT ARRAY (
+    SELECT indexrelid::bigint FROM pg_index
+    WHERE indisvalid AND indexrelid IN ({", ".join(f"to_regclass('{name}')" for name in NAMES)})
+)"""  # noqa: S608  of the names above
+TABLE = text(
+    "SELECT relrowsecurity, greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass('text_summary')"
+)
 # After five runs of a prepared statement, the server plans for a client of average size.
 PLAN_FOR_THIS_CLIENT = {"plan_cache_mode": "force_custom_plan"}
 
 
 @dataclass(frozen=True)
 class Standing:
-    """The vector index, if there is a valid one, and about how many rows have an embedding, of all and by filter.
+    """The indexes that a search may go through, and about how many rows have an embedding, of all and by filter.
 
-    `expires` is on the clock of `time.monotonic`, in seconds.
+    With row-level security, in which each transaction has rows of its own, `embeddings` counts all rows of the table,
+    and `estimates` are None. `expires` is on the clock of `time.monotonic`, in seconds.
     """
 
-    index: VectorIndex | None
+    indexes: tuple[VectorIndex, ...]
     embeddings: int
     expires: float
-    estimates: dict[tuple[tuple[str, Any], ...], int] = field(default_factory=dict)
+    estimates: dict[tuple[tuple[str, Any], ...], int] | None
+
+    @property
+    def index(self) -> VectorIndex | None:
+        """The index of the real name, for which a search is meant."""
+        return self.indexes[0] if self.indexes and self.indexes[0].name == VECTOR_INDEX else None
 
 
 # By pool, which an engine shares with those of its execution_options().
@@ -52,21 +69,29 @@ def remembered(connection: Connection) -> Standing:
 def look(connection: Connection) -> Standing:
     """Look at the catalog and remember what stands there; that the index is missing is said once an engine."""
     pool = connection.engine.pool
-    index = read_index(connection)
-    if index is None and pool not in _said_missing:
+    indexes = read_indexes(connection)
+    has_row_security, rows = connection.execute(TABLE).one()
+    standing = Standing(
+        indexes,
+        embeddings=rows if has_row_security else estimated_rows(connection, Filters()),
+        expires=time.monotonic() + REMEMBERED_FOR_SECONDS,
+        estimates=None if has_row_security else {},
+    )
+    if standing.index is None and pool not in _said_missing:
         _said_missing.add(pool)
         logger.warning(
             "There is no valid index %s, so that each search compares all rows that match; build it with "
             "`syntegra-db vectors rebuild`",
             VECTOR_INDEX,
         )
-    expires = time.monotonic() + REMEMBERED_FOR_SECONDS
-    _remembered[pool] = standing = Standing(index, estimated_rows(connection, Filters()), expires)
+    _remembered[pool] = standing
     return standing
 
 
 def rows_about(connection: Connection, standing: Standing, filters: Filters) -> int:
     """Return about how many rows with an embedding pass `filters`, remembered as long as `standing` is."""
+    if standing.estimates is None:
+        return estimated_rows(connection, filters)
     given = filters.given()
     if not given:
         return standing.embeddings
@@ -100,14 +125,14 @@ def require_transaction(connection: Connection) -> None:
         )
 
 
-def set_for_scan(connection: Connection, index: VectorIndex, setting: int) -> bool:
-    """Set what a scan of `index` needs, until the transaction ends, and tell whether it is still the one that stands.
+def set_for_scan(connection: Connection, indexes: Sequence[VectorIndex], settings: Mapping[Method, int]) -> bool:
+    """Set what a scan needs, until the transaction ends, and tell whether `indexes` are still those that stand.
 
     One round trip.
     """
-    settings = {SETTING_NAMES[index.method]: f"{setting:d}", **PLAN_FOR_THIS_CLIENT}
-    if index.has_iterative_scans:
-        settings[f"{index.method}.iterative_scan"] = "relaxed_order"
-    calls = "".join(f", set_config('{name}', '{value}', true)" for name, value in settings.items())
-    oid, *_ = connection.exec_driver_sql(STANDING_INDEX + calls).one()
-    return bool(oid == index.oid)
+    values = {SETTING_NAMES[method]: f"{setting:d}" for method, setting in settings.items()} | PLAN_FOR_THIS_CLIENT
+    if indexes[0].has_iterative_scans:
+        values |= {f"{method}.iterative_scan": "relaxed_order" for method in settings}
+    calls = "".join(f", set_config('{name}', '{value}', true)" for name, value in values.items())
+    valid, *_ = connection.exec_driver_sql(VALID_OIDS + calls).one()
+    return {*valid} == {index.oid for index in indexes if index.name in NAMES}

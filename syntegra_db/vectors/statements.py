@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from math import hypot
 from operator import index as whole_number
@@ -18,13 +19,12 @@ from syntegra_db.models.types import Embedding, check_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from sqlalchemy import BindParameter, TextClause
 
     from syntegra_db.models import EmbeddingVector
 
-FARTHEST = 2
+FARTHEST = 2.0
 BIGINT = 2**63
 CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "client_id": lambda value: TextSummary.client_id == value,
@@ -50,6 +50,11 @@ class Filters:
     def __post_init__(self) -> None:
         if self.client_id is not None:
             check_bigint("client_id", self.client_id)
+        for name in ("sentiment", "language"):
+            if not isinstance(getattr(self, name), str | None):
+                raise InvalidSearch(f"{name} is of type {type(getattr(self, name)).__name__}; give a str.")
+        if not isinstance(self.since, datetime | None):
+            raise InvalidSearch(f"since is of type {type(self.since).__name__}; give a datetime with a time zone.")
         if self.since is not None and self.since.tzinfo is None:
             raise InvalidSearch(f"since={self.since.isoformat()} names no time zone; give it a tzinfo.")
 
@@ -155,17 +160,19 @@ def check_bounds(limit: int, max_distance: float | None) -> None:
     if limit < 1:
         raise InvalidSearch(f"limit={limit} asks for no row; give 1 or more.")
     if max_distance is not None and not 0 <= max_distance <= FARTHEST:
-        raise InvalidSearch(f"max_distance={max_distance} is no cosine distance; give 0 to {FARTHEST}.")
+        raise InvalidSearch(f"max_distance={max_distance} is no cosine distance; give 0 to {FARTHEST:g}.")
 
 
-def direction(embedding: EmbeddingVector) -> Vector:
+def direction(embedding: EmbeddingVector | Vector) -> Vector:
     """Return the vector of length 1 that points where `embedding` does.
 
     Raises:
         InvalidEmbedding: another length, NaN, an infinity, or only zeros.
     """
     check_embedding(embedding)
-    numbers = embedding.tolist() if hasattr(embedding, "tolist") else embedding
+    numbers: Any = embedding.to_list() if isinstance(embedding, Vector) else embedding
+    if hasattr(numbers, "tolist"):
+        numbers = numbers.tolist()
     # In double precision: the server's sums of squares would overflow, or vanish, for a very long or short vector.
     length = hypot(*numbers)
     if not length:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from syntegra_db.vectors.index import Measurement, Tuning, VectorIndex
-from syntegra_db.vectors.planning import setting_for
+from syntegra_db.vectors.index import Measurement, Method, Tuning, VectorIndex
+from syntegra_db.vectors.planning import setting_for, settings_for
 
 MEASURED = (
     Measurement(5, (0.80, 0.60), 4.0),
@@ -15,9 +15,17 @@ MEASURED = (
     Measurement(60, (0.99, 0.96), 40.0),
     Measurement(150, (1.0, 0.99), 110.0),
 )
-TUNING = Tuning(rows=200_000, filenode=9, recall=0.95, exact_milliseconds=100.0, measured=MEASURED)
+TUNING = Tuning(rows=200_000, filenode=9, table_filenode=5, recall=0.95, exact_milliseconds=100.0, measured=MEASURED)
 INDEX = VectorIndex(
-    oid=1, filenode=9, method="ivfflat", lists=447, is_half=False, has_iterative_scans=True, tuning=TUNING
+    oid=1,
+    name="idx_text_summary_embedding",
+    filenode=9,
+    table_filenode=5,
+    method="ivfflat",
+    lists=447,
+    is_half=False,
+    has_iterative_scans=True,
+    tuning=TUNING,
 )
 
 
@@ -67,6 +75,28 @@ def test_an_index_that_nobody_measured() -> None:
     hnsw = replace(INDEX, method="hnsw", lists=0, tuning=None)
     assert choose(hnsw) == 100
     assert choose(hnsw, rows=50_000) == 400
+
+
+def test_an_index_that_was_made_anew_with_its_table_is_not_asked() -> None:
+    assert choose(replace(INDEX, filenode=12, table_filenode=11)) is None
+    # By CREATE INDEX, on the rows that were there.
+    assert choose(replace(INDEX, oid=12, filenode=12, table_filenode=11)) == 85
+
+
+def test_where_two_indexes_serve_a_search_both_are_set() -> None:
+    hnsw = replace(INDEX, oid=2, method="hnsw", lists=0, tuning=None)
+    more_lists = replace(INDEX, oid=3, lists=894, tuning=None)
+    unmeasured, half = replace(INDEX, lists=100, tuning=None), replace(INDEX, is_half=True, lists=100, tuning=None)
+
+    def together(*indexes: VectorIndex) -> dict[Method, int] | None:
+        return settings_for(indexes, recall=0.95, limit=10, rows=200_000, all_rows=200_000)
+
+    assert together(INDEX) == {"ivfflat": 20}
+    assert together(INDEX, hnsw) == {"ivfflat": 20, "hnsw": 100}
+    assert together(INDEX, more_lists) == {"ivfflat": 120}
+    # One of them would find too little at any setting.
+    assert together(INDEX, unmeasured) is None
+    assert together(INDEX, half) == {"ivfflat": 20}
 
 
 def test_no_ef_search_beyond_what_the_server_takes() -> None:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import numpy as np
 import pytest
+from pgvector import Vector
 from sqlalchemy import insert, text
+from sqlalchemy.orm import Session
 from vectors.texts import Texts, clustered, fill
 
 from syntegra_db.database import async_session_factory, create_async_engine, create_engine, session_factory
 from syntegra_db.models import InvalidEmbedding, TextSummary
 from syntegra_db.vectors import InvalidSearch, async_search, search, standing
-from syntegra_db.vectors.index import Measurement, Tuning, read_index
+from syntegra_db.vectors.index import Measurement, Tuning, read_index, read_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Engine
-    from sqlalchemy.orm import Session
 
     from servers import Database, Server
     from syntegra_db.vectors.index import VectorIndex
@@ -36,6 +38,17 @@ IVFFLAT = f"{BUILT_ON_EMPTY_TABLE} WITH (lists = 180)"
 HNSW = "CREATE INDEX idx_text_summary_embedding ON text_summary USING hnsw (embedding vector_cosine_ops) WITH (m = 6)"
 HALF = """CREATE INDEX idx_text_summary_embedding ON text_summary
     USING ivfflat ((embedding::halfvec(384)) halfvec_cosine_ops) WITH (lists = 180)"""
+
+ROW_LEVEL_SECURITY: LiteralString = """
+    GRANT SELECT ON text_summary TO syntegra_test_tenant;
+    ALTER TABLE text_summary ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY own ON text_summary USING (client_id = current_setting('app.client_id')::bigint)
+"""
+NO_ROW_LEVEL_SECURITY: LiteralString = """
+    DROP POLICY own ON text_summary;
+    ALTER TABLE text_summary DISABLE ROW LEVEL SECURITY;
+    REVOKE ALL ON text_summary FROM syntegra_test_tenant
+"""
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +97,14 @@ def keep(session: Session, tuning: Tuning) -> None:
 def measured(session: Session, *measurements: Measurement) -> Tuning:
     index = read_index(session.connection())
     assert index is not None
-    return Tuning(rows=ROWS, filenode=index.filenode, recall=0.95, exact_milliseconds=50.0, measured=measurements)
+    return Tuning(
+        rows=ROWS,
+        filenode=index.filenode,
+        table_filenode=index.table_filenode,
+        recall=0.95,
+        exact_milliseconds=50.0,
+        measured=measurements,
+    )
 
 
 def ids(matches: list[Any]) -> list[int]:
@@ -170,6 +190,11 @@ def test_the_length_of_a_query_means_nothing(session: Session, texts: Texts, len
     session.rollback()
 
 
+def test_a_vector_of_pgvector_is_one_too(session: Session, texts: Texts) -> None:
+    vector: Any = Vector(texts.queries[0])
+    assert ids(search(session, vector, client_id=20)) == texts.nearest(texts.queries[0], texts.clients == 20)
+
+
 def test_numbers_of_numpy_are_numbers(session: Session, texts: Texts) -> None:
     numbers: dict[str, Any] = {"client_id": np.int64(20), "limit": np.int64(5), "max_distance": np.float32(2)}
     found = search(session, texts.queries[0].tolist(), **numbers)
@@ -200,11 +225,10 @@ def test_an_index_that_finds_too_few_is_not_the_last_word(
 ) -> None:
     """Before 0.8, pgvector stops where a filter has left too few rows, and nobody estimated how few."""
 
-    def old_index(connection: Any) -> VectorIndex | None:
-        index = read_index(connection)
-        return index and replace(index, has_iterative_scans=False)
+    def old_indexes(connection: Any) -> tuple[VectorIndex, ...]:
+        return tuple(replace(index, has_iterative_scans=False) for index in read_indexes(connection))
 
-    monkeypatch.setattr(standing, "read_index", old_index)
+    monkeypatch.setattr(standing, "read_indexes", old_indexes)
     monkeypatch.setattr("syntegra_db.vectors.searching.rows_about", lambda *_: ROWS)
     assert ids(search(session, texts.queries[0], client_id=20)) == texts.nearest(texts.queries[0], texts.clients == 20)
     assert setting(session, "ivfflat.probes") == "54"
@@ -219,6 +243,68 @@ def test_another_index_is_noticed_by_the_next_search(session: Session, texts: Te
     assert setting(session, "hnsw.ef_search") == "77"
     assert setting(session, "hnsw.iterative_scan") == "relaxed_order"
     session.rollback()
+
+
+@pytest.mark.parametrize("other", ["idx_text_summary_embedding_old", "idx_text_summary_embedding_new"])
+def test_while_two_indexes_stand_either_finds_enough(session: Session, texts: Texts, other: str) -> None:
+    """As between the moment when a rebuild has built its index and the one when it has dropped the old one."""
+    replace_index(session, HNSW)
+    keep(session, measured(session, Measurement(77, (0.96, 0.9), 1.0)))
+    session.execute(text(IVFFLAT.replace("idx_text_summary_embedding", other)))
+    assert recall(session, texts) >= 0.95
+    assert setting(session, "hnsw.ef_search") == "77"
+    assert setting(session, "ivfflat.probes") == "54"
+    assert setting(session, "ivfflat.iterative_scan") == "relaxed_order"
+    session.rollback()
+
+
+def test_an_index_that_truncate_emptied_is_not_asked(session: Session, texts: Texts) -> None:
+    session.execute(text("CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM text_summary"))
+    keep(session, measured(session, Measurement(11, (0.97, 0.9), 2.0)))
+    session.execute(text("TRUNCATE text_summary"))
+    session.execute(text("INSERT INTO text_summary SELECT * FROM kept"))
+    session.execute(text("ANALYZE text_summary"))
+    for query in texts.queries[:5]:
+        assert ids(search(session, query)) == texts.nearest(query)
+    session.rollback()
+
+
+def test_with_row_level_security_a_small_client_is_answered_exactly(
+    server: Server, filled: tuple[Database, Texts]
+) -> None:
+    database, texts = filled
+    with server.role("syntegra_test_tenant") as role:
+        database.execute(ROW_LEVEL_SECURITY)
+        engine = create_engine(database.url_as(role), pool_size=1, max_overflow=0)
+        try:
+            for client in (30_000, 200, 30_000):
+                with session_factory(engine)() as session:
+                    session.execute(text(f"SET LOCAL app.client_id = {client}"))
+                    found = ids(search(session, texts.queries[0]))
+                    expected = texts.nearest(texts.queries[0], texts.clients == client)
+                    assert len({*found} & {*expected}) >= (10 if client == 200 else 7)
+                    assert setting(session, "ivfflat.probes") == ("1" if client == 200 else "54")
+        finally:
+            engine.dispose()
+            database.execute(NO_ROW_LEVEL_SECURITY)
+
+
+def test_settings_and_search_go_over_the_same_connection(filled: tuple[Database, Texts], engine: Engine) -> None:
+    """Also where a session takes another server for each statement."""
+    database, texts = filled
+    second = create_engine(database.url)
+    turns = cycle([engine, second])
+
+    class Routing(Session):
+        def get_bind(self, *_: Any, bind: Any = None, **__: Any) -> Any:
+            return bind or next(turns)
+
+    with Routing() as session:
+        search(session, texts.queries[0])
+        # The turn of the second, which the search has left alone; it does not even know the setting.
+        assert session.scalar(text("SELECT current_setting('ivfflat.probes', true)")) is None
+        assert setting(session, "ivfflat.probes") == "54"
+    second.dispose()
 
 
 def test_an_index_in_half_precision_gives_distances_in_full(session: Session, texts: Texts) -> None:
@@ -287,6 +373,7 @@ def test_what_has_no_direction_is_not_found(database: Database) -> None:
         ([0.0] * 384, "A vector of zeros has no direction"),
         ([1.0] * 383, "this vector has 383"),
         ([float("nan")] * 384, "number 0 of this vector is nan"),
+        (Vector([0.0] * 384), "A vector of zeros has no direction"),
     ],
 )
 def test_a_vector_that_cannot_be_searched_for_is_refused(session: Session, embedding: Any, complaint: str) -> None:
@@ -305,6 +392,9 @@ def test_a_vector_that_cannot_be_searched_for_is_refused(session: Session, embed
         ({"client_id": True}, "client_id is no whole number"),
         ({"max_distance": 2.5}, "max_distance=2.5 is no cosine distance"),
         ({"max_distance": float("nan")}, "max_distance=nan is no cosine distance"),
+        ({"sentiment": 5}, "sentiment is of type int; give a str"),
+        ({"language": ["es"]}, "language is of type list; give a str"),
+        ({"since": date(2026, 1, 1)}, "since is of type date; give a datetime"),
         ({"recall": 0}, "recall=0 is no share"),
         ({"recall": 1.5}, "recall=1.5 is no share"),
         ({"since": datetime(2026, 1, 1)}, "names no time zone"),  # noqa: DTZ001  that is the mistake
