@@ -41,6 +41,7 @@ INT4, INT8, DOUBLE = struct.Struct(">i"), struct.Struct(">q"), struct.Struct(">d
 JSONB_VERSION = b"\x01"
 # Of float8 that PostgreSQL's cast to numeric keeps: DBL_DIG.
 NUMERIC_DIGITS = 15
+EXACT_NUMBERS = frozenset({Decimal, int})
 
 _compact_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
@@ -100,13 +101,17 @@ class _Numeric(_Binary):
         self._dump = numeric(cls, context).dump
 
     def dump(self, obj: Any) -> Any:
-        if _is_bool(obj):
-            raise TypeError
-        if isinstance(obj, Decimal | int):
+        # Most are of one of three types, and the others take longer to tell apart.
+        if type(obj) in EXACT_NUMBERS:
             return self._dump(obj)
-        # A number of NumPy is one or the other.
-        if hasattr(obj, "__index__"):
-            return self._dump(obj.__index__())
+        if type(obj) is not float:
+            if _is_bool(obj):
+                raise TypeError
+            if isinstance(obj, Decimal):
+                return self._dump(obj)
+            # A number of NumPy is an int or a float.
+            if hasattr(obj, "__index__"):
+                return self._dump(obj.__index__())
         return self._dump(Decimal(f"{obj.__float__():.{NUMERIC_DIGITS}g}"))
 
 
