@@ -16,10 +16,11 @@ The asyncio twins take asynchronous iterables as well. A column goes by the name
 move its sequence on. A row that lacks what the first has, or has more, is refused, so that nothing is dropped or
 becomes NULL unseen.
 
-Values are not converted, but for these: NUMERIC takes floats with 15 significant digits, as PostgreSQL's own cast does;
-a column of NumPy's datetime64 counts as UTC, and of nanoseconds in a batch whole microseconds are kept. A datetime
-without a time zone is refused: the server would put it into whichever zone the session has. In a JSON column a string
-becomes a JSON string, None becomes NULL, SQLAlchemy's `JSON.NULL` a JSON null, and NaN is refused.
+Values are not converted, but for these: embeddings become single precision; NUMERIC takes floats with 15 significant
+digits, as PostgreSQL's own cast does; a column of NumPy's datetime64 counts as UTC, and of nanoseconds in a batch whole
+microseconds are kept. A datetime without a time zone is refused: the server would put it into whichever zone the
+session has. In a JSON column a string becomes a JSON string, None becomes NULL, SQLAlchemy's `JSON.NULL` a JSON null,
+and NaN is refused.
 
 Rows are read one at a time, or a batch, and nothing is kept. What yields them, and `on_progress`, cannot use the
 session meanwhile: a query whose rows are streamed, or a lookup on the way, needs a session of its own.

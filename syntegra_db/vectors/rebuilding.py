@@ -65,8 +65,8 @@ class Rebuilt:
     """The index that stands now.
 
     `rows` is how many embeddings it was built on, `build_seconds` what the server took to build it, `seconds` all of
-    the rebuild. `chosen` is the least setting that reaches the asked recall, None where none does, and `search` then
-    compares all rows. Sizes are in bytes; `bytes_before` is 0 where no index stood.
+    the rebuild. `chosen` is the least setting that reaches the asked recall, None where none does; a `search` for
+    that recall then compares all rows. Sizes are in bytes; `bytes_before` is 0 where no index stood.
     """
 
     kind: Kind

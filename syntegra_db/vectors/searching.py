@@ -54,9 +54,9 @@ def search(  # noqa: PLR0913  what a search can be narrowed by, each by name
 
     There are `limit` of them whenever so many match. Where the filters leave few rows, or there is no index, or it
     could not be faster, all rows that match are compared, and the answer is exact. Otherwise the vector index is asked
-    with the setting that was measured for `recall` when `syntegra-db vectors rebuild` built it. The setting,
-    and `iterative_scan = relaxed_order` with it, last until the transaction of `session` ends, for its other statements
-    too.
+    with the setting that was measured for `recall` when `syntegra-db vectors rebuild` built it, or with a careful one
+    where it was built by other means. The setting, `iterative_scan = relaxed_order` and `plan_cache_mode =
+    force_custom_plan` last until the transaction of `session` ends, for its other statements too.
 
     Args:
         session: one in a transaction, or about to begin one; not in autocommit.
