@@ -101,7 +101,7 @@ def test_all_lists_find_all_and_few_find_less(moment: Connection) -> None:
     assert all_lists.recall == (1.0, 1.0)
     assert one_list.recall[1] < 0.9
     assert one_list.error[1] > 0
-    assert one_list.careful().recall[1] == pytest.approx(one_list.recall[1] - one_list.error[1], abs=1e-4)
+    assert one_list.careful().recall[1] == pytest.approx(one_list.recall[1] - one_list.error[1] / 2, abs=1e-4)
     assert one_list.milliseconds > 0
 
 
@@ -139,9 +139,9 @@ def test_a_greater_setting_finds_at_least_what_a_smaller_one_was_seen_to_find() 
         Found(setting, (recall, 0.5), (0.01, 0.0), 1.0, 100) for setting, recall in ((3, 0.9), (1, 0.8), (2, 0.95))
     ]
     assert [(one.setting, one.recall) for one in rising(found)] == [
-        (1, (0.79, 0.5)),
-        (2, (0.94, 0.5)),
-        (3, (0.94, 0.5)),
+        (1, (0.795, 0.5)),
+        (2, (0.945, 0.5)),
+        (3, (0.945, 0.5)),
     ]
 
 
