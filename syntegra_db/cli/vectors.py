@@ -79,8 +79,7 @@ def _print_condition(condition: Condition, seconds: float) -> None:
 def _measured(condition: Condition, seconds: float) -> Iterator[str]:
     measured = condition.measured
     if measured is None:
-        reason = f"{seconds:g} s were too short" if condition.rows else "there is nothing to search"
-        yield f"Not measured: {'another index serves searches as well' if condition.leftovers else reason}"
+        yield f"Not measured: {condition.unmeasured_because}"
         return
     exact = measured.exact_milliseconds
     yield f"A search that compares all rows: {exact:.1f} ms"

@@ -20,8 +20,12 @@ GROWTH_TO_REBUILD = 10
 
 @dataclass(frozen=True)
 class Evidence:
-    """What an advice follows from, each as in `Condition`; `index` is None where none of the name serves searches."""
+    """What an advice follows from, each as in `Condition`.
 
+    `is_rebuilding` says that a rebuild is going on; `index` is None where none of the name serves searches.
+    """
+
+    is_rebuilding: bool
     index: VectorIndex | None
     shape: Shape | None
     leftovers: list[str]
@@ -32,9 +36,11 @@ class Evidence:
 
 def advise(seen: Evidence) -> tuple[str, bool]:
     """Return what to do, and why, in one sentence, and whether that is a rebuild."""
+    if seen.is_rebuilding:
+        return "Wait: a rebuild is running.", False
     if seen.leftovers:
         left = ", ".join(seen.leftovers)
-        return f"Rebuild it: a rebuild that was interrupted, or is running, left {left}; the next one drops it.", True
+        return f"Rebuild it: a rebuild was interrupted and left {left}, which the next one drops.", True
     if seen.rows <= ALWAYS_EXACT_ROWS:
         return f"Nothing to do: up to {ALWAYS_EXACT_ROWS:,} rows, a search compares all of them, as fast.", False
     if seen.index is None:
@@ -64,7 +70,7 @@ def _flaw(index: VectorIndex, rows: int, built_on: int | None, measured: Measure
 
 
 def _ignorance(index: VectorIndex) -> str:
-    if index.is_remade_with_table:
+    if index.method == "ivfflat" and index.is_remade_with_table:
         return "it was made anew with its table, as TRUNCATE does, perhaps on no row, so that each search compares all"
     how = "was built anew by other means since it was measured" if index.tuning else "was never measured"
     return f"it {how}, so that searches guess which setting it needs"
@@ -73,6 +79,8 @@ def _ignorance(index: VectorIndex) -> str:
 def _praise(measured: Measured | None) -> str:
     if measured is not None and measured.setting is None:
         return "Nothing to do, unless searches are too slow: then try an index of another --method."
-    if measured is None or measured.margin is None or measured.margin > WIDEST_MARGIN:
+    if measured is None:
+        return "Not known: it was not measured."
+    if measured.margin is None or measured.margin > WIDEST_MARGIN:
         return "Not known: the time was too short to measure it well; allow more with --seconds."
     return "Nothing to do: it finds what it should."

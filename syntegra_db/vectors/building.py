@@ -18,7 +18,7 @@ from syntegra_db.catalog.statements import quote
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations.blockers import BLOCKERS, Blocker
 from syntegra_db.models import EMBEDDING_DIMENSIONS
-from syntegra_db.vectors.index import NEW, OLD, VECTOR_INDEX
+from syntegra_db.vectors.index import INDEX_NAMES, NEW, OLD, VECTOR_INDEX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ SHARED_MEMORY_FILE = "/PostgreSQL."
 SET_SESSION = text(
     "SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name AND setting IS DISTINCT FROM :value"
 )
-INDEXES = text(
+VALIDITY = text(
     """
     SELECT relname, indisvalid
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
@@ -108,7 +108,7 @@ def clear_leftovers(connection: Connection) -> None:
 
 def find_indexes(connection: Connection) -> dict[str, bool]:
     """Return which indexes of a rebuild there are on text_summary, and whether they are valid."""
-    found = connection.execute(INDEXES, {"names": [VECTOR_INDEX, NEW, OLD]})
+    found = connection.execute(VALIDITY, {"names": [*INDEX_NAMES]})
     return {name: is_valid for name, is_valid in found}  # noqa: C416  rows are no pairs to mypy
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from syntegra_db.binary_vectors import use_binary_vectors
 from syntegra_db.catalog.status import vector_index_trained
 from syntegra_db.connecting import connect, unpooled_engine
+from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations.revision import require_head
 from syntegra_db.vectors.advice import RECALL, Evidence, advise
 from syntegra_db.vectors.building import find_indexes
@@ -22,11 +23,10 @@ from syntegra_db.vectors.planning import setting_for
 from syntegra_db.vectors.sampling import draw, exact_milliseconds, find_truth
 from syntegra_db.vectors.standing import estimated_rows
 from syntegra_db.vectors.statements import Filters
+from syntegra_db.vectors.turn import is_rebuilding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
 
     from syntegra_db.vectors.index import VectorIndex
@@ -82,8 +82,8 @@ class Condition:
 
     `rows` is about how many rows have an embedding now, `built_on` how many had when the index was built: 0 when it
     came with the empty table, None when nobody knows. `leftovers` are the indexes of a rebuild that was interrupted, or
-    is running. `measured` is None where there is nothing to search, the time was too short, or one of the leftovers
-    serves searches as well. `advice` is one sentence, `command` what to run, None when there is nothing to do.
+    is running. `measured` is None where it could not be measured, and `unmeasured_because` then says why. `advice` is
+    one sentence, `command` what to run, None when there is nothing to do.
     """
 
     shape: Shape | None
@@ -91,6 +91,7 @@ class Condition:
     rows: int
     built_on: int | None
     measured: Measured | None
+    unmeasured_because: str | None
     advice: str
     command: str | None
 
@@ -102,7 +103,6 @@ def examine(url: URL, seconds: float = SECONDS) -> Condition:
 
     Raises:
         DatabaseBehind, DatabaseAhead, RevisionError: see `require_head`.
-        RebuildFailed: another index stands in the way of measuring this one.
         ConnectionFailed: there is no connection; one of its subclasses says why.
     """
     engine = unpooled_engine(url)
@@ -114,36 +114,44 @@ def examine(url: URL, seconds: float = SECONDS) -> Condition:
         standing = find_indexes(connection)
         rows = estimated_rows(connection, Filters())
         built_on = _built_on(connection, index)
+        rebuilding = is_rebuilding(connection)
     leftovers = sorted(standing.keys() & {NEW, OLD})
-    measured = None
-    if rows and not any(standing[name] for name in leftovers):
-        with one_moment(engine, seconds) as moment:
-            measured = _in_time(lambda: _measure(moment, index, rows, time.monotonic() + seconds, seconds), None)
-    advice, is_due = advise(Evidence(index, shape, leftovers, rows, built_on, measured))
+    rivals = [name for name in leftovers if standing[name]]
+    measured: Measured | None = None
+    because: str | None = f"{', '.join(rivals)} serves searches as well"
+    if not rivals:
+        measured, because = _try_to_measure(engine, index, rows, seconds)
+    advice, is_due = advise(Evidence(rebuilding, index, shape, leftovers, rows, built_on, measured))
     return Condition(
         shape=shape,
         leftovers=leftovers,
         rows=rows,
         built_on=built_on,
         measured=measured,
+        unmeasured_because=because,
         advice=advice,
         command=COMMAND if is_due else None,
     )
 
 
-def _in_time(measure: Callable[[], Measured | None], otherwise: Measured | None) -> Measured | None:
-    """Return what `measure` does, or `otherwise` where the server ended a statement of it that took too long."""
+def _try_to_measure(
+    engine: Engine, index: VectorIndex | None, rows: int, seconds: float
+) -> tuple[Measured | None, str | None]:
+    """Return what was measured, or None and why nothing was."""
     try:
-        return measure()
+        with one_moment(engine, seconds) as moment:
+            measured = _measure(moment, index, rows, seconds) if rows else None
+    except RebuildFailed as error:
+        return None, str(error)
     except OperationalError as error:
         if not isinstance(error.orig, QueryCanceled):
             raise
-        return otherwise
+        return None, f"{seconds:g} s were too short; allow more with --seconds"
+    return measured, None if measured else "there is nothing to search"
 
 
-def _measure(
-    connection: Connection, index: VectorIndex | None, rows: int, deadline: float, seconds: float
-) -> Measured | None:
+def _measure(connection: Connection, index: VectorIndex | None, rows: int, seconds: float) -> Measured | None:
+    deadline = time.monotonic() + seconds
     queries = draw(connection, QUERIES, rows)
     if not queries:
         return None
@@ -153,16 +161,17 @@ def _measure(
     setting = setting_for(index, recall=RECALL, limit=10, rows=rows, all_rows=rows)
     if setting is None:
         return Measured(exact)
-    require_use(connection, index, queries[0])
-
-    def search() -> Measured:
+    require_use(connection, index, queries[0], setting)
+    try:
         allowed = SHARE_FOR_TRUTH * (deadline - time.monotonic())
         truth = find_truth(connection, index, queries, setting, fewest=FEWEST_QUERIES, seconds=allowed)
         found = at_setting(connection, index, truth, setting, deadline)
-        margin = STANDARD_ERRORS * found.error[0]
-        return Measured(exact, setting, found.recall[0], margin, found.milliseconds, found.queries)
-
-    return _in_time(search, Measured(exact, setting))
+    except OperationalError as error:
+        if not isinstance(error.orig, QueryCanceled):
+            raise
+        return Measured(exact, setting)
+    margin = STANDARD_ERRORS * found.error[0]
+    return Measured(exact, setting, found.recall[0], margin, found.milliseconds, found.queries)
 
 
 def _shape(connection: Connection) -> Shape | None:

@@ -15,6 +15,7 @@ VECTOR_INDEX = "idx_text_summary_embedding"
 # While a rebuild builds beside the index, and until the one that was is dropped.
 NEW = f"{VECTOR_INDEX}_new"
 OLD = f"{VECTOR_INDEX}_old"
+INDEX_NAMES = (VECTOR_INDEX, NEW, OLD)
 # The recall of a search is measured among so many nearest rows. The deeper one stands for a filter that leaves a
 # tenth of the rows: the ten nearest of those are about a tenth of the hundred nearest of all.
 DEPTHS = (10, 100)
@@ -36,7 +37,7 @@ INDEXES = text("""
     JOIN pg_am ON pg_am.oid = pg_class.relam
     JOIN pg_opclass ON pg_opclass.oid = indclass[0]
     WHERE indrelid = to_regclass('text_summary') AND indisvalid AND amname = ANY (:methods)
-      AND opcname = ANY (:operator_classes)
+      AND opcname = ANY (:operator_classes) AND pg_class.relname = ANY (:names)
     ORDER BY pg_class.relname <> :index, pg_class.relname
 """)
 
@@ -96,7 +97,7 @@ class Tuning:
 
 @dataclass(frozen=True)
 class VectorIndex:
-    """A valid index on the embeddings by cosine distance.
+    """A valid index on the embeddings by cosine distance, of the real name or of one that a rebuild gives.
 
     `lists` is 0 for hnsw. `is_half` says that it holds the numbers in half precision, `has_iterative_scans` that this
     pgvector goes on scanning where a filter has left too few rows. `tuning` is None when no rebuild has left its
@@ -120,10 +121,10 @@ class VectorIndex:
 
     @property
     def is_remade_with_table(self) -> bool:
-        """Whether TRUNCATE or VACUUM FULL has written index and table anew since the index was measured.
+        """Whether both index and table were written anew since the index was measured, perhaps when there was no row.
 
-        After TRUNCATE it is one that was built on no row. An index that was made by CREATE INDEX since, as a restore
-        does, has its own oid for a filenode.
+        TRUNCATE does that, VACUUM FULL and CLUSTER too, and nothing tells them apart. An index that was made by CREATE
+        INDEX since, as a restore does, has its own oid for a filenode.
         """
         if self.tuning is None or self.is_as_measured or self.filenode == self.oid:
             return False
@@ -136,10 +137,18 @@ class VectorIndex:
 
 
 def read_indexes(connection: Connection) -> tuple[VectorIndex, ...]:
-    """Return the valid indexes that find embeddings by cosine distance, the one of the real name first."""
+    """Return the indexes that find embeddings by cosine distance: that of the real name first, then those of a rebuild.
+
+    Valid ones alone, which the planner may take.
+    """
     rows = connection.execute(
         INDEXES,
-        {"index": VECTOR_INDEX, "methods": [*SETTING_NAMES], "operator_classes": [*COSINE_OPERATOR_CLASSES]},
+        {
+            "index": VECTOR_INDEX,
+            "names": [*INDEX_NAMES],
+            "methods": [*SETTING_NAMES],
+            "operator_classes": [*COSINE_OPERATOR_CLASSES],
+        },
     )
     return tuple(
         VectorIndex(

@@ -119,7 +119,7 @@ def tune(connection: Connection, index: VectorIndex, *, rows: int, recall: float
     """
     began = time.monotonic()
     queries = draw(connection, QUERIES, rows)
-    require_use(connection, index, queries[0])
+    require_use(connection, index, queries[0], usual_setting(index))
     exact = exact_milliseconds(connection, queries, began + SHARE_FOR_EXACT * seconds)
     allowed = seconds * SHARE_FOR_TRUTH
     truth = find_truth(connection, index, queries, usual_setting(index), fewest=FEWEST_QUERIES, seconds=allowed)
@@ -167,14 +167,14 @@ def at_setting(connection: Connection, index: VectorIndex, truth: Sample, settin
     )
 
 
-def require_use(connection: Connection, index: VectorIndex, query: Query) -> None:
-    """Return if the server searches through `index` when it is left no other way.
+def require_use(connection: Connection, index: VectorIndex, query: Query, setting: int) -> None:
+    """Return if the server searches through `index`, at `setting`, when it is left no other way.
 
     Raises:
         RebuildFailed: another index serves the same search.
     """
     explain = text(f"EXPLAIN {index_statement((), is_half=index.is_half)}")
-    with through_index(connection, index, usual_setting(index)):
+    with through_index(connection, index, setting):
         plan = connection.scalars(explain, {"query": query.vector.to_text(), "limit": DEPTHS[0]}).all()
     if not any(f" {VECTOR_INDEX} " in line for line in plan):
         used = re.search(r" using (\S+) on ", "\n".join(plan))

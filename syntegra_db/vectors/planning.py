@@ -57,7 +57,8 @@ def setting_for(index: VectorIndex, *, recall: float, limit: int, rows: int, all
     """
     if rows <= ALWAYS_EXACT_ROWS or recall >= 1 or (index.method == "hnsw" and limit > MOST_EF_SEARCH):
         return None
-    if index.is_remade_with_table:
+    # A graph grows with its rows; lists stay those of the rows that an index was built on.
+    if index.method == "ivfflat" and index.is_remade_with_table:
         return None
     depth = limit * max(all_rows / rows, 1)
     if index.tuning is None or not index.is_as_measured:

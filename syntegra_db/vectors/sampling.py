@@ -176,7 +176,7 @@ def through_index(connection: Connection, index: VectorIndex, setting: int) -> I
     Raises:
         RebuildFailed: it is not the index that stands there any more.
     """
-    if not set_for_scan(connection, [index], {index.method: setting}):
+    if set_for_scan(connection, [index], {index.method: setting}) != {index.filenode}:
         raise RebuildFailed(
             f"Somebody else built or dropped {VECTOR_INDEX} while it was measured, so that what was measured means "
             "nothing. Run this again."

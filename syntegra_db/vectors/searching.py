@@ -59,7 +59,8 @@ def search(  # noqa: PLR0913  what a search can be narrowed by, each by name
     force_custom_plan` last until the transaction of `session` ends, for its other statements too.
 
     Args:
-        session: one in a transaction, or about to begin one; not in autocommit.
+        session: one in a transaction, or about to begin one; not in autocommit, and not one that takes another server
+            for each statement.
         embedding: 384 finite numbers, not all of them 0.
         client_id: only texts of this client.
         sentiment: only texts with this sentiment, such as `negative`.
@@ -71,8 +72,8 @@ def search(  # noqa: PLR0913  what a search can be narrowed by, each by name
 
     Raises:
         InvalidEmbedding: another length, NaN, an infinity, or only zeros.
-        InvalidSearch: a limit below 1, a `max_distance` or a `recall` beyond its scale, a time without a zone, a
-            session in autocommit.
+        InvalidSearch: a limit below 1, a `max_distance` or a `recall` beyond its scale, a time without a zone, another
+            argument of the wrong type, a session in autocommit.
     """
     check_bounds(limit, max_distance)
     if not 0 < recall <= 1:
@@ -124,14 +125,14 @@ class Asked:
         standing = remembered(connection)
         prepared = self._prepare(connection, standing)
         if prepared is None:
-            # Another index has taken the place of the remembered one.
+            # Something else stands than what is remembered.
             standing = look(connection)
             prepared = self._prepare(connection, standing)
         if prepared and standing.index is not None:
-            found = self._run(session, connection, index_statement(self._filters, is_half=standing.index.is_half))
+            found = self._run(session, index_statement(self._filters, is_half=standing.index.is_half))
             if len(found) == self.limit:
                 return found
-        return self._run(session, connection, exact_statement(self._filters))
+        return self._run(session, exact_statement(self._filters))
 
     @property
     def _filters(self) -> tuple[str, ...]:
@@ -147,11 +148,11 @@ class Asked:
         )
         if settings is None:
             return False
-        return set_for_scan(connection, standing.indexes, settings) or None
+        return set_for_scan(connection, standing.indexes, settings) == standing.files or None
 
-    def _run(self, session: Session, connection: Connection, statement: Select[TextSummary, float]) -> list[Match]:
+    def _run(self, session: Session, statement: Select[TextSummary, float]) -> list[Match]:
         parameters = {"query": self.query, "limit": self.limit, **self.filters.given()}
         # A stored vector of zeros is at distance NaN, and not near to anything.
-        rows = session.execute(statement, parameters, bind_arguments={"mapper": TextSummary, "bind": connection})
+        rows = session.execute(statement, parameters)
         matches = [Match(row, distance) for row, distance in rows if not isnan(distance)]
         return sorted(matches, key=attrgetter("distance"))

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from syntegra_db.errors import RoomMissing
 from syntegra_db.models import EMBEDDING_DIMENSIONS
-from syntegra_db.vectors.free_room import free_disk, free_memory
+from syntegra_db.vectors.free_room import KIBIBYTE, free_disk, free_memory
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syntegra_db.vectors.index import Method
 
-KIBIBYTE = 1024
 MEBIBYTE = KIBIBYTE**2
 # PostgreSQL grants a parallel worker to an index build only where each process has so much of maintenance_work_mem.
 MEMORY_OF_A_WORKER = 32 * MEBIBYTE

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import text
 
-from syntegra_db.vectors.index import NEW, OLD, SETTING_NAMES, VECTOR_INDEX, read_indexes
+from syntegra_db.vectors.index import INDEX_NAMES, SETTING_NAMES, VECTOR_INDEX, read_indexes
 from syntegra_db.vectors.statements import Filters, InvalidSearch, estimate_statement
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 REMEMBERED_FOR_SECONDS = 30
 MOST_ESTIMATES = 10_000
-NAMES = (VECTOR_INDEX, NEW, OLD)
-VALID_OIDS = f"""SELECT ARRAY (
-    SELECT indexrelid::bigint FROM pg_index
-    WHERE indisvalid AND indexrelid IN ({", ".join(f"to_regclass('{name}')" for name in NAMES)})
-)"""  # noqa: S608  of the names above
-TABLE = text(
-    "SELECT relrowsecurity, greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass('text_summary')"
-)
+# Of the valid indexes, what is another after REINDEX and TRUNCATE.
+VALID_FILES = f"""SELECT ARRAY (
+    SELECT pg_relation_filenode(indexrelid)::bigint FROM pg_index
+    WHERE indisvalid AND indexrelid IN ({", ".join(f"to_regclass('{name}')" for name in INDEX_NAMES)})
+)"""  # noqa: S608  of constants
+ROW_SECURITY = text("""
+    SELECT relrowsecurity, greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass('text_summary')
+""")
 # After five runs of a prepared statement, the server plans for a client of average size.
 PLAN_FOR_THIS_CLIENT = {"plan_cache_mode": "force_custom_plan"}
 
@@ -40,11 +40,13 @@ PLAN_FOR_THIS_CLIENT = {"plan_cache_mode": "force_custom_plan"}
 class Standing:
     """The indexes that a search may go through, and about how many rows have an embedding, of all and by filter.
 
-    With row-level security, in which each transaction has rows of its own, `embeddings` counts all rows of the table,
-    and `estimates` are None. `expires` is on the clock of `time.monotonic`, in seconds.
+    `files` are the filenodes of the valid indexes of the names, also of those that serve no search. With row-level
+    security, in which each transaction has rows of its own, `embeddings` counts all rows of the table, and `estimates`
+    are None. `expires` is on the clock of `time.monotonic`, in seconds.
     """
 
     indexes: tuple[VectorIndex, ...]
+    files: frozenset[int]
     embeddings: int
     expires: float
     estimates: dict[tuple[tuple[str, Any], ...], int] | None
@@ -70,9 +72,10 @@ def look(connection: Connection) -> Standing:
     """Look at the catalog and remember what stands there; that the index is missing is said once an engine."""
     pool = connection.engine.pool
     indexes = read_indexes(connection)
-    has_row_security, rows = connection.execute(TABLE).one()
+    has_row_security, rows = connection.execute(ROW_SECURITY).one_or_none() or (False, 0)
     standing = Standing(
         indexes,
+        files=frozenset(connection.exec_driver_sql(VALID_FILES).scalar_one()),
         embeddings=rows if has_row_security else estimated_rows(connection, Filters()),
         expires=time.monotonic() + REMEMBERED_FOR_SECONDS,
         estimates=None if has_row_security else {},
@@ -125,8 +128,10 @@ def require_transaction(connection: Connection) -> None:
         )
 
 
-def set_for_scan(connection: Connection, indexes: Sequence[VectorIndex], settings: Mapping[Method, int]) -> bool:
-    """Set what a scan needs, until the transaction ends, and tell whether `indexes` are still those that stand.
+def set_for_scan(
+    connection: Connection, indexes: Sequence[VectorIndex], settings: Mapping[Method, int]
+) -> frozenset[int]:
+    """Set what a scan of `indexes` needs, until the transaction ends, and return the files of those that stand now.
 
     One round trip.
     """
@@ -134,5 +139,5 @@ def set_for_scan(connection: Connection, indexes: Sequence[VectorIndex], setting
     if indexes[0].has_iterative_scans:
         values |= {f"{method}.iterative_scan": "relaxed_order" for method in settings}
     calls = "".join(f", set_config('{name}', '{value}', true)" for name, value in values.items())
-    valid, *_ = connection.exec_driver_sql(VALID_OIDS + calls).one()
-    return {*valid} == {index.oid for index in indexes if index.name in NAMES}
+    files, *_ = connection.exec_driver_sql(VALID_FILES + calls).one()
+    return frozenset(files)

@@ -91,7 +91,8 @@ def nearest(  # noqa: PLR0913  what a search can be narrowed by, each by name
 
     Raises:
         InvalidEmbedding: another length, NaN, an infinity, or only zeros.
-        InvalidSearch: a limit below 1, a `max_distance` beyond its scale, a time without a zone.
+        InvalidSearch: a limit below 1, a `max_distance` beyond its scale, a time without a zone, another argument of
+            the wrong type.
     """
     check_bounds(limit, max_distance)
     distance = cosine_distance(literal(direction(embedding), Embedding()))

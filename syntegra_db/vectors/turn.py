@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 TURN_PATIENCE_SECONDS = 10
 
 
+def is_rebuilding(connection: Connection) -> bool:
+    """Tell whether a rebuild of the vector index is going on."""
+    return connection.execute(lock.HOLDER, {"key": _key(connection)}).first() is not None
+
+
 def take_turn(connection: Connection) -> None:
     """Take the lock that one rebuild of a database holds, as long as its session lasts.
 
     Raises:
         RebuildFailed: another one is running, or a pooler in transaction mode stands in between.
     """
-    key = lock.lock_key(VECTOR_INDEX, connection.scalars(text("SELECT current_schema()")).one() or "")
+    key = _key(connection)
     connection.rollback()
     deadline = time.monotonic() + TURN_PATIENCE_SECONDS
     while True:
@@ -46,3 +51,7 @@ def take_turn(connection: Connection) -> None:
                 "not pass through it. Connect to the server itself, or to a pool in session mode."
             ) from None
         return
+
+
+def _key(connection: Connection) -> int:
+    return lock.lock_key(VECTOR_INDEX, connection.scalars(text("SELECT current_schema()")).one() or "")

@@ -79,6 +79,7 @@ def test_an_index_that_nobody_measured() -> None:
 
 def test_an_index_that_was_made_anew_with_its_table_is_not_asked() -> None:
     assert choose(replace(INDEX, filenode=12, table_filenode=11)) is None
+    assert choose(replace(INDEX, filenode=12, table_filenode=11, method="hnsw", lists=0)) == 100
     # By CREATE INDEX, on the rows that were there.
     assert choose(replace(INDEX, oid=12, filenode=12, table_filenode=11)) == 85
 

@@ -1,8 +1,7 @@
-"""Rebuilding the vector index: what stands afterwards, for whom it makes room, and what it refuses."""
+"""Rebuilding the vector index: what stands afterwards, and who is disturbed meanwhile."""
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 import threading
@@ -10,26 +9,22 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.errors import DiskFull
-from sqlalchemy import event, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import text
+from vectors.rebuilt import INSERT, KINDS, QUICKLY, ROWS, standing, wish
 from vectors.texts import fill
 
-from servers import Database, docker_server
-from syntegra_db import migrations
 from syntegra_db.binary_vectors import use_binary_vectors
 from syntegra_db.catalog import examine, verify
 from syntegra_db.connecting import conninfo, unpooled_engine
 from syntegra_db.database import create_engine, session_factory
-from syntegra_db.errors import DatabaseBehind, RebuildFailed, RoomMissing
-from syntegra_db.vectors import building, search, sizing
+from syntegra_db.errors import RebuildFailed, RoomMissing
+from syntegra_db.vectors import search
 from syntegra_db.vectors.building import Progress, find_indexes
-from syntegra_db.vectors.free_room import free_memory
 from syntegra_db.vectors.index import NEW, OLD, VECTOR_INDEX, VectorIndex, read_index
 from syntegra_db.vectors.rebuilding import Wish, rebuild
 from syntegra_db.vectors.sampling import through_index
@@ -41,52 +36,10 @@ if TYPE_CHECKING:
 
     from vectors.texts import Texts
 
-    from servers import Server
+    from servers import Database, Server
 
-ROWS = 3_000
-FILLED = "syntegra_test_rebuild_filled"
-QUICKLY = 0.5
+
 LOCK_TIMEOUT = "-c lock_timeout=200ms"
-INSERT: LiteralString = """INSERT INTO text_summary (client_id, text_field, embedding)
-    SELECT 1, 'a', embedding FROM text_summary WHERE id = 1"""
-KINDS = [
-    (Kind("ivfflat", 30, is_half=False), "ivfflat (embedding vector_cosine_ops) WITH (lists='30')"),
-    (
-        Kind("ivfflat", 30, is_half=True),
-        "ivfflat (((embedding)::halfvec(384)) halfvec_cosine_ops) WITH (lists='30')",
-    ),
-    (Kind("hnsw", 0, is_half=False), "hnsw (embedding vector_cosine_ops) WITH (ef_construction='128')"),
-    (
-        Kind("hnsw", 0, is_half=True),
-        "hnsw (((embedding)::halfvec(384)) halfvec_cosine_ops) WITH (ef_construction='128')",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def filled_template(server: Server, migrated_template: str) -> Iterator[tuple[str, Texts]]:
-    """The name of a database with texts, whose index came with the empty table."""
-    with server.database(migrated_template, name=FILLED) as database:
-        yield FILLED, fill(database, ROWS, {})
-
-
-@pytest.fixture
-def filled(server: Server, filled_template: tuple[str, Texts]) -> Iterator[Database]:
-    with server.database(filled_template[0]) as database:
-        yield database
-
-
-def wish(kind: Kind, **others: Any) -> Wish:
-    return Wish(kind.method, kind.lists or None, kind.is_half, **others)
-
-
-def standing(database: Database) -> VectorIndex:
-    """The index that stands, which must be the only one."""
-    with database.engine.connect() as connection:
-        assert find_indexes(connection) == {VECTOR_INDEX: True}
-        index = read_index(connection)
-    assert index is not None
-    return index
 
 
 @pytest.mark.parametrize(("kind", "definition"), KINDS)
@@ -146,8 +99,8 @@ def test_an_index_stays_in_its_tablespace(server: Server, filled: Database) -> N
         assert rebuild(filled.url, measuring_seconds=QUICKLY).room.free_disk is None
         found = filled.query(f"SELECT tablespace FROM pg_indexes WHERE indexname = '{VECTOR_INDEX}'")
         assert found == [("syntegra_test_fast",)]
-        filled.execute(f"DROP INDEX {VECTOR_INDEX}")
     finally:
+        filled.execute(f"DROP INDEX {VECTOR_INDEX}")
         server.execute("DROP TABLESPACE syntegra_test_fast")
         shutil.rmtree(place)
 
@@ -293,128 +246,10 @@ def test_whatever_an_interrupted_run_left_is_cleared(filled: Database, left: str
         assert verify(connection) == []
 
 
-def test_too_little_memory_is_said_before_it_starts(filled: Database) -> None:
-    with pytest.raises(RoomMissing, match=r"30 lists takes \d+ MB of memory, more than the 4 MB that --memory allows"):
-        rebuild(filled.url, Wish("ivfflat", 30, memory=4 * 2**20))
-    assert standing(filled).tuning is None
-
-
-def test_less_memory_than_lists_want_takes_fewer_of_them(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = sizing.kmeans_memory(40, ROWS, is_half=False)
-    monkeypatch.setattr(sizing, "ROWS_OF_A_LIST", 150)
-    assert rebuild(filled.url, Wish("ivfflat", memory=memory), measuring_seconds=QUICKLY).kind.lists == 20
-
-
-def test_the_memory_that_is_free_is_seen_and_refused(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    with filled.engine.connect() as connection:
-        room = sizing.plan_room(connection, KINDS[0][0], ROWS, memory=None, workers=2)
-    assert room.free_memory is not None
-    assert room.free_memory > 2**20
-    monkeypatch.setattr(sizing, "SHARE_OF_FREE_MEMORY", 0.0001)
-    with pytest.raises(RoomMissing, match=r"takes \d+ MB of memory, the server has [\d,]+ MB available, and nothing"):
-        rebuild(filled.url, wish(KINDS[2][0]))
-
-
-@pytest.mark.docker
-def test_in_a_container_the_memory_that_is_free_is_what_its_limit_leaves() -> None:
-    with docker_server(mem_limit="300m") as server, Database(server.url).engine.connect() as connection:
-        free = free_memory(connection)
-    assert free is not None
-    assert 50 * sizing.MEBIBYTE < free < 300 * sizing.MEBIBYTE
-
-
-@pytest.mark.embedded
-def test_the_disk_that_is_free_is_seen_and_refused(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    with filled.engine.connect() as connection:
-        room = sizing.plan_room(connection, KINDS[0][0], ROWS, memory=None, workers=2)
-    assert room.free_disk is not None
-    assert room.free_disk > 2**20
-    monkeypatch.setattr(sizing, "INDEX_BYTES_OF_A_ROW", dict.fromkeys(sizing.INDEX_BYTES_OF_A_ROW, 2**40))
-    with pytest.raises(
-        RoomMissing, match=r"takes [\d,]+ MB of disk beside the old index, the server has [\d,]+ MB free"
-    ):
-        rebuild(filled.url, wish(KINDS[2][0]))
-
-
-def test_a_role_that_may_look_at_nothing_rebuilds_all_the_same(server: Server) -> None:
-    with server.role("syntegra_test_plain") as role, server.database() as database:
-        database.execute("CREATE EXTENSION vector; GRANT CREATE ON SCHEMA public TO syntegra_test_plain")
-        migrations.upgrade(url=database.url_as(role))
-        fill(database, 300, {})
-        done = rebuild(database.url_as(role), measuring_seconds=QUICKLY)
-        assert (done.room.free_memory, done.room.free_disk) == (None, None)
-        assert standing(database).is_as_measured
-
-
-def test_a_role_that_does_not_own_the_table_is_told_who_does(server: Server, filled: Database) -> None:
-    with server.role("syntegra_test_reader") as role:
-        filled.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO syntegra_test_reader")
-        try:
-            with pytest.raises(
-                RebuildFailed, match=r"Only the owner of text_summary, .+, and this is syntegra_test_re"
-            ):
-                rebuild(filled.url_as(role))
-        finally:
-            filled.execute("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM syntegra_test_reader")
-
-
-def test_an_older_revision_and_an_empty_table_are_refused(empty_database: Database) -> None:
-    migrations.upgrade("002", empty_database.url)
-    with pytest.raises(DatabaseBehind, match="syntegra-db upgrade"):
-        rebuild(empty_database.url)
-    migrations.upgrade("head", empty_database.url)
-    with pytest.raises(RebuildFailed, match="No row of text_summary has an embedding"):
-        rebuild(empty_database.url)
-
-
-@pytest.mark.parametrize(("version", "kind"), [("0.6.2", KINDS[1][0]), ("0.4.4", KINDS[2][0]), ("0.6.2", KINDS[3][0])])
-def test_a_pgvector_that_is_too_old_for_the_kind_is_named(filled: Database, version: str, kind: Kind) -> None:
-    filled.execute(f"UPDATE pg_extension SET extversion = '{version}' WHERE extname = 'vector'")
-    with pytest.raises(RebuildFailed, match=rf"needs pgvector 0\.\d or newer, the database has {version[:3]}"):
-        rebuild(filled.url, wish(kind))
-
-
 def test_one_row_is_enough(database: Database) -> None:
     fill(database, 1, {})
     done = rebuild(database.url, measuring_seconds=QUICKLY)
     assert (done.kind.lists, done.rows) == (1, 1)
-
-
-def test_limits_of_the_role_do_not_end_it(filled: Database) -> None:
-    limits = "-c statement_timeout=300 -c lock_timeout=200 -c maintenance_work_mem=1MB"
-    url = filled.url.update_query_dict({"options": limits})
-    with psycopg.connect(conninfo(filled.url)) as writer:
-        writer.execute(INSERT)
-        timer = threading.Timer(1.5, writer.rollback)
-        timer.start()
-        rebuild(url, wish(KINDS[0][0]), measuring_seconds=QUICKLY)
-        timer.join()
-    assert standing(filled).is_as_measured
-
-
-def test_parallel_workers_without_shared_memory_are_left_out(
-    filled: Database, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What a container with little /dev/shm says to the first attempt, said here by the driver's side."""
-    engine = unpooled_engine(filled.url)
-    attempts: list[str] = []
-
-    @event.listens_for(engine, "before_cursor_execute")
-    def run_out_of_shared_memory(*execution: Any) -> None:
-        statement: str = execution[2]
-        if statement.startswith("CREATE INDEX"):
-            attempts.append(statement)
-            if len(attempts) == 1:
-                reason = DiskFull('could not resize shared memory segment "/PostgreSQL.1" to 67145632 bytes')
-                raise OperationalError(statement, None, reason)
-
-    with engine.connect() as connection, caplog.at_level(logging.WARNING, "syntegra_db"):
-        connection.execution_options(isolation_level="AUTOCOMMIT")
-        building.build(connection, KINDS[2][0], memory=2**26, workers=2)
-        assert find_indexes(connection)[NEW] is True
-        assert connection.scalars(text("SHOW max_parallel_maintenance_workers")).one() == "0"
-    assert len(attempts) == 2
-    assert "too little shared memory for parallel workers" in caplog.text
 
 
 def test_another_index_on_the_embeddings_is_named_and_the_new_one_stands(filled: Database) -> None:
@@ -434,13 +269,3 @@ def test_an_index_that_is_replaced_while_it_is_measured_is_not_believed(filled: 
         filled.execute(f"DROP INDEX {VECTOR_INDEX}")
         with pytest.raises(RebuildFailed, match="built or dropped"), through_index(connection, index, 1):
             pass
-
-
-def test_an_hnsw_index_may_be_built_in_less_memory_and_it_is_said(
-    filled: Database, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO, "syntegra_db"):
-        done = rebuild(filled.url, wish(KINDS[2][0], memory=2 * sizing.MEBIBYTE), measuring_seconds=QUICKLY)
-    assert done.room.memory == 2 * sizing.MEBIBYTE
-    assert "what is beyond 2 MB is built on disk, many times slower" in caplog.text
-    assert "Building an hnsw index on 3,000 embeddings, with up to 2 MB of memory, of which" in caplog.text

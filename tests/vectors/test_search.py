@@ -3,127 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from dataclasses import replace
 from datetime import UTC, date, datetime
-from itertools import cycle
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from pgvector import Vector
 from sqlalchemy import insert, text
-from sqlalchemy.orm import Session
-from vectors.texts import Texts, clustered, fill
+from vectors.searching import HALF, ids, keep, measured, recall, replace_index, setting
+from vectors.texts import Texts, clustered
 
 from syntegra_db.database import async_session_factory, create_async_engine, create_engine, session_factory
 from syntegra_db.models import InvalidEmbedding, TextSummary
-from syntegra_db.vectors import InvalidSearch, async_search, search, standing
-from syntegra_db.vectors.index import Measurement, Tuning, read_index, read_indexes
+from syntegra_db.vectors import InvalidSearch, async_search, search
+from syntegra_db.vectors.index import Measurement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
 
-    from servers import Database, Server
-    from syntegra_db.vectors.index import VectorIndex
-
-ROWS = 32_000
-CLIENTS = {20: 20, 200: 200, 30_000: 30_000}
-BUILT_ON_EMPTY_TABLE = (
-    "CREATE INDEX idx_text_summary_embedding ON text_summary USING ivfflat (embedding vector_cosine_ops)"
-)
-IVFFLAT = f"{BUILT_ON_EMPTY_TABLE} WITH (lists = 180)"
-HNSW = "CREATE INDEX idx_text_summary_embedding ON text_summary USING hnsw (embedding vector_cosine_ops) WITH (m = 6)"
-HALF = """CREATE INDEX idx_text_summary_embedding ON text_summary
-    USING ivfflat ((embedding::halfvec(384)) halfvec_cosine_ops) WITH (lists = 180)"""
-
-ROW_LEVEL_SECURITY: LiteralString = """
-    GRANT SELECT ON text_summary TO syntegra_test_tenant;
-    ALTER TABLE text_summary ENABLE ROW LEVEL SECURITY;
-    CREATE POLICY own ON text_summary USING (client_id = current_setting('app.client_id')::bigint)
-"""
-NO_ROW_LEVEL_SECURITY: LiteralString = """
-    DROP POLICY own ON text_summary;
-    ALTER TABLE text_summary DISABLE ROW LEVEL SECURITY;
-    REVOKE ALL ON text_summary FROM syntegra_test_tenant
-"""
-
-
-@pytest.fixture(scope="module")
-def filled(server: Server, migrated_template: str) -> Iterator[tuple[Database, Texts]]:
-    """A database whose index was built on its rows."""
-    with server.database(migrated_template, name="syntegra_test_search") as database:
-        database.execute("DROP INDEX idx_text_summary_embedding")
-        texts = fill(database, ROWS, CLIENTS)
-        database.execute(f"SET maintenance_work_mem = '256MB'; {IVFFLAT}")
-        yield database, texts
-
-
-@pytest.fixture
-def texts(filled: tuple[Database, Texts]) -> Texts:
-    return filled[1]
-
-
-@pytest.fixture
-def engine(filled: tuple[Database, Texts]) -> Iterator[Engine]:
-    """An engine with one connection, so that whoever comes next gets the same."""
-    engine = create_engine(filled[0].url, pool_size=1, max_overflow=0)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def session(engine: Engine) -> Iterator[Session]:
-    with session_factory(engine)() as session:
-        yield session
-
-
-def replace_index(session: Session, definition: LiteralString, tuning: Tuning | None = None) -> None:
-    """Put another index in the place of the one that stands, until the session's transaction ends."""
-    # Alone: parallel workers share that memory, and a container has 64 MB to share.
-    session.execute(text("SET LOCAL maintenance_work_mem = '256MB'; SET LOCAL max_parallel_maintenance_workers = 0"))
-    session.execute(text("DROP INDEX IF EXISTS idx_text_summary_embedding"))
-    session.execute(text(definition))
-    if tuning is not None:
-        keep(session, tuning)
-
-
-def keep(session: Session, tuning: Tuning) -> None:
-    session.execute(text(f"COMMENT ON INDEX idx_text_summary_embedding IS '{tuning.to_comment()}'"))
-
-
-def measured(session: Session, *measurements: Measurement) -> Tuning:
-    index = read_index(session.connection())
-    assert index is not None
-    return Tuning(
-        rows=ROWS,
-        filenode=index.filenode,
-        table_filenode=index.table_filenode,
-        recall=0.95,
-        exact_milliseconds=50.0,
-        measured=measurements,
-    )
-
-
-def ids(matches: list[Any]) -> list[int]:
-    return [match.row.id for match in matches]
-
-
-def setting(session: Session, name: str) -> str:
-    return str(session.scalar(text(f"SHOW {name}")))
-
-
-def recall(session: Session, texts: Texts, **filters: Any) -> float:
-    """The share of the true ten nearest that searches find, each of which must give ten."""
-    mask = texts.clients == filters["client_id"] if "client_id" in filters else None
-    shares = []
-    for query in texts.queries:
-        found = ids(search(session, query, **filters))
-        assert len(found) == 10
-        shares.append(len({*found} & {*texts.nearest(query, mask)}) / 10)
-    return float(np.mean(shares))
+    from servers import Database
 
 
 @pytest.mark.parametrize("client", [20, 200])
@@ -220,93 +119,6 @@ def test_max_distance_cuts_what_is_too_far(session: Session, texts: Texts) -> No
     assert search(session, texts.queries[0], max_distance=0) == []
 
 
-def test_an_index_that_finds_too_few_is_not_the_last_word(
-    session: Session, texts: Texts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before 0.8, pgvector stops where a filter has left too few rows, and nobody estimated how few."""
-
-    def old_indexes(connection: Any) -> tuple[VectorIndex, ...]:
-        return tuple(replace(index, has_iterative_scans=False) for index in read_indexes(connection))
-
-    monkeypatch.setattr(standing, "read_indexes", old_indexes)
-    monkeypatch.setattr("syntegra_db.vectors.searching.rows_about", lambda *_: ROWS)
-    assert ids(search(session, texts.queries[0], client_id=20)) == texts.nearest(texts.queries[0], texts.clients == 20)
-    assert setting(session, "ivfflat.probes") == "54"
-    assert setting(session, "ivfflat.iterative_scan") == "off"
-
-
-def test_another_index_is_noticed_by_the_next_search(session: Session, texts: Texts) -> None:
-    search(session, texts.queries[0])
-    replace_index(session, HNSW)
-    keep(session, measured(session, Measurement(77, (0.96, 0.9), 1.0)))
-    assert len(search(session, texts.queries[0])) == 10
-    assert setting(session, "hnsw.ef_search") == "77"
-    assert setting(session, "hnsw.iterative_scan") == "relaxed_order"
-    session.rollback()
-
-
-@pytest.mark.parametrize("other", ["idx_text_summary_embedding_old", "idx_text_summary_embedding_new"])
-def test_while_two_indexes_stand_either_finds_enough(session: Session, texts: Texts, other: str) -> None:
-    """As between the moment when a rebuild has built its index and the one when it has dropped the old one."""
-    replace_index(session, HNSW)
-    keep(session, measured(session, Measurement(77, (0.96, 0.9), 1.0)))
-    session.execute(text(IVFFLAT.replace("idx_text_summary_embedding", other)))
-    assert recall(session, texts) >= 0.95
-    assert setting(session, "hnsw.ef_search") == "77"
-    assert setting(session, "ivfflat.probes") == "54"
-    assert setting(session, "ivfflat.iterative_scan") == "relaxed_order"
-    session.rollback()
-
-
-def test_an_index_that_truncate_emptied_is_not_asked(session: Session, texts: Texts) -> None:
-    session.execute(text("CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM text_summary"))
-    keep(session, measured(session, Measurement(11, (0.97, 0.9), 2.0)))
-    session.execute(text("TRUNCATE text_summary"))
-    session.execute(text("INSERT INTO text_summary SELECT * FROM kept"))
-    session.execute(text("ANALYZE text_summary"))
-    for query in texts.queries[:5]:
-        assert ids(search(session, query)) == texts.nearest(query)
-    session.rollback()
-
-
-def test_with_row_level_security_a_small_client_is_answered_exactly(
-    server: Server, filled: tuple[Database, Texts]
-) -> None:
-    database, texts = filled
-    with server.role("syntegra_test_tenant") as role:
-        database.execute(ROW_LEVEL_SECURITY)
-        engine = create_engine(database.url_as(role), pool_size=1, max_overflow=0)
-        try:
-            for client in (30_000, 200, 30_000):
-                with session_factory(engine)() as session:
-                    session.execute(text(f"SET LOCAL app.client_id = {client}"))
-                    found = ids(search(session, texts.queries[0]))
-                    expected = texts.nearest(texts.queries[0], texts.clients == client)
-                    assert len({*found} & {*expected}) >= (10 if client == 200 else 7)
-                    assert setting(session, "ivfflat.probes") == ("1" if client == 200 else "54")
-        finally:
-            engine.dispose()
-            database.execute(NO_ROW_LEVEL_SECURITY)
-
-
-def test_settings_and_search_go_over_the_same_connection(filled: tuple[Database, Texts], engine: Engine) -> None:
-    """Also where a session takes another server for each statement."""
-    database, texts = filled
-    second = create_engine(database.url)
-    turns = cycle([engine, second])
-
-    class Routing(Session):
-        def get_bind(self, *_: Any, bind: Any = None, **__: Any) -> Any:
-            return bind or next(turns)
-
-    with Routing() as session:
-        search(session, texts.queries[0])
-        # The turn of the second, which the search has left alone; it does not even know the setting.
-        assert session.scalar(text("SELECT current_setting('ivfflat.probes', true)")) is None
-        assert setting(session, "ivfflat.probes") == "54"
-    second.dispose()
-
-
 def test_an_index_in_half_precision_gives_distances_in_full(session: Session, texts: Texts) -> None:
     replace_index(session, HALF)
     matches = search(session, texts.queries[1])
@@ -317,28 +129,8 @@ def test_an_index_in_half_precision_gives_distances_in_full(session: Session, te
     session.rollback()
 
 
-def test_a_missing_index_costs_time_only_and_is_said_once(
-    session: Session, texts: Texts, caplog: pytest.LogCaptureFixture
-) -> None:
-    session.execute(text("DROP INDEX idx_text_summary_embedding"))
-    with caplog.at_level(logging.WARNING, "syntegra_db"):
-        for query in texts.queries[:5]:
-            assert ids(search(session, query)) == texts.nearest(query)
-    (warning,) = caplog.messages
-    assert "no valid index idx_text_summary_embedding" in warning
-    assert "`syntegra-db vectors rebuild`" in warning
-    session.rollback()
-
-
-def test_an_engine_of_one_request_remembers_with_the_others(engine: Engine) -> None:
-    with engine.connect() as connection:
-        known = standing.remembered(connection)
-    with engine.execution_options(request=1).connect() as connection:
-        assert standing.remembered(connection) is known
-
-
-def test_the_asyncio_twin_finds_the_same(filled: tuple[Database, Texts], session: Session) -> None:
-    database, texts = filled
+def test_the_asyncio_twin_finds_the_same(searched: tuple[Database, Texts], session: Session) -> None:
+    database, texts = searched
 
     async def both() -> list[list[int]]:
         engine = create_async_engine(database.url)
@@ -407,8 +199,8 @@ def test_an_argument_that_means_nothing_is_refused(
         search(session, texts.queries[0], **arguments)
 
 
-def test_a_session_in_autocommit_is_refused(filled: tuple[Database, Texts]) -> None:
-    database, texts = filled
+def test_a_session_in_autocommit_is_refused(searched: tuple[Database, Texts]) -> None:
+    database, texts = searched
     engine = create_engine(database.url, isolation_level="AUTOCOMMIT")
     for client in (20, None):
         with session_factory(engine)() as session, pytest.raises(InvalidSearch, match="in autocommit"):

@@ -1,0 +1,72 @@
+"""What searches are tried on, and what they gave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import numpy as np
+from sqlalchemy import text
+
+from syntegra_db.vectors import search
+from syntegra_db.vectors.index import Measurement, Tuning, read_index
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+    from vectors.texts import Texts
+
+
+ROWS = 32_000
+CLIENTS = {20: 20, 200: 200, 30_000: 30_000}
+BUILT_ON_EMPTY_TABLE = (
+    "CREATE INDEX idx_text_summary_embedding ON text_summary USING ivfflat (embedding vector_cosine_ops)"
+)
+IVFFLAT = f"{BUILT_ON_EMPTY_TABLE} WITH (lists = 180)"
+HNSW = "CREATE INDEX idx_text_summary_embedding ON text_summary USING hnsw (embedding vector_cosine_ops) WITH (m = 6)"
+HALF = """CREATE INDEX idx_text_summary_embedding ON text_summary
+    USING ivfflat ((embedding::halfvec(384)) halfvec_cosine_ops) WITH (lists = 180)"""
+
+
+def replace_index(session: Session, definition: LiteralString, tuning: Tuning | None = None) -> None:
+    """Put another index in the place of the one that stands, until the session's transaction ends."""
+    # Alone: parallel workers share that memory, and a container has 64 MB to share.
+    session.execute(text("SET LOCAL maintenance_work_mem = '256MB'; SET LOCAL max_parallel_maintenance_workers = 0"))
+    session.execute(text("DROP INDEX IF EXISTS idx_text_summary_embedding"))
+    session.execute(text(definition))
+    if tuning is not None:
+        keep(session, tuning)
+
+
+def keep(session: Session, tuning: Tuning) -> None:
+    session.execute(text(f"COMMENT ON INDEX idx_text_summary_embedding IS '{tuning.to_comment()}'"))
+
+
+def measured(session: Session, *measurements: Measurement) -> Tuning:
+    index = read_index(session.connection())
+    assert index is not None
+    return Tuning(
+        rows=ROWS,
+        filenode=index.filenode,
+        table_filenode=index.table_filenode,
+        recall=0.95,
+        exact_milliseconds=50.0,
+        measured=measurements,
+    )
+
+
+def ids(matches: list[Any]) -> list[int]:
+    return [match.row.id for match in matches]
+
+
+def setting(session: Session, name: str) -> str:
+    return str(session.scalar(text(f"SHOW {name}")))
+
+
+def recall(session: Session, texts: Texts, **filters: Any) -> float:
+    """The share of the true ten nearest that searches find, each of which must give ten."""
+    mask = texts.clients == filters["client_id"] if "client_id" in filters else None
+    shares = []
+    for query in texts.queries:
+        found = ids(search(session, query, **filters))
+        assert len(found) == 10
+        shares.append(len({*found} & {*texts.nearest(query, mask)}) / 10)
+    return float(np.mean(shares))

@@ -1,0 +1,74 @@
+"""How much memory and disk a build takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from vectors.texts import fill
+
+from syntegra_db.vectors.sizing import INDEX_BYTES_OF_A_ROW, MEBIBYTE, Kind, graph_memory, kmeans_memory, lists_to_try
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servers import Database, Server
+
+
+pytestmark = pytest.mark.slow
+ROWS = 4_000
+
+
+@pytest.fixture(scope="module")
+def filled(server: Server, migrated_template: str) -> Iterator[Database]:
+    with server.database(migrated_template, name="syntegra_test_sizing") as database:
+        fill(database, ROWS, {})
+        yield database
+
+
+def test_the_memory_for_ivfflat_is_just_what_the_server_takes(filled: Database) -> None:
+    needed = kmeans_memory(100, ROWS, is_half=False)
+    create = "CREATE INDEX try ON text_summary USING ivfflat (embedding vector_cosine_ops) WITH (lists = 100)"
+    with filled.connect() as connection:
+        connection.execute(f"SET maintenance_work_mem = '{(needed - 3 * MEBIBYTE) // 1024}kB'".encode())
+        with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="memory required"):
+            connection.execute(create)
+        connection.execute(f"SET maintenance_work_mem = '{needed // 1024}kB'".encode())
+        connection.execute(create)
+        connection.execute("DROP INDEX try")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Kind("ivfflat", 40, is_half=False),
+        Kind("ivfflat", 40, is_half=True),
+        Kind("hnsw", 0, is_half=False),
+        Kind("hnsw", 0, is_half=True),
+    ],
+)
+def test_memory_and_disk_are_about_what_a_build_takes(filled: Database, kind: Kind) -> None:
+    form = "((embedding::halfvec(384)) halfvec_cosine_ops)" if kind.is_half else "(embedding vector_cosine_ops)"
+    options = f" WITH (lists = {kind.lists})" if kind.lists else ""
+    memory = graph_memory(ROWS, is_half=kind.is_half) if kind.method == "hnsw" else 64 * MEBIBYTE
+    notices: list[str | None] = []
+    with filled.connect() as connection:
+        connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+        connection.execute(f"SET maintenance_work_mem = '{memory // 1024}kB'".encode())
+        connection.execute(f"CREATE INDEX try ON text_summary USING {kind.method} {form}{options}".encode())
+        (size,) = connection.execute("SELECT pg_relation_size('try')").fetchone() or (0,)
+        connection.execute("DROP INDEX try")
+    # An hnsw graph that does not fit is a notice.
+    assert notices == []
+    expected = INDEX_BYTES_OF_A_ROW[kind.method, kind.is_half] * ROWS
+    assert 0.8 * expected < size < 1.2 * expected
+
+
+def test_lists_follow_the_rows() -> None:
+    assert [lists_to_try(rows) for rows in (1, 200_000, 4_000_000, 10**10)] == [
+        [1, 1, 1],
+        [894, 447, 200],
+        [4_000, 2_000, 1_000],
+        [32_768] * 3,
+    ]

@@ -1,0 +1,125 @@
+"""What stands behind a search: an index, two of them, another one, none, and whose rows."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import pytest
+from sqlalchemy import text
+from vectors.searching import HNSW, IVFFLAT, ROWS, ids, keep, measured, recall, replace_index, setting
+
+from syntegra_db.database import create_engine, session_factory
+from syntegra_db.vectors import search, standing
+from syntegra_db.vectors.index import Measurement, read_indexes
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+    from vectors.texts import Texts
+
+    from servers import Database, Server
+    from syntegra_db.vectors.index import VectorIndex
+
+
+ROW_LEVEL_SECURITY: LiteralString = """
+    GRANT SELECT ON text_summary TO syntegra_test_tenant;
+    ALTER TABLE text_summary ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY own ON text_summary USING (client_id = current_setting('app.client_id')::bigint)
+"""
+NO_ROW_LEVEL_SECURITY: LiteralString = """
+    DROP POLICY own ON text_summary;
+    ALTER TABLE text_summary DISABLE ROW LEVEL SECURITY;
+    REVOKE ALL ON text_summary FROM syntegra_test_tenant
+"""
+
+
+def test_an_index_that_finds_too_few_is_not_the_last_word(
+    session: Session, texts: Texts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 0.8, pgvector stops where a filter has left too few rows, and nobody estimated how few."""
+
+    def old_indexes(connection: Any) -> tuple[VectorIndex, ...]:
+        return tuple(replace(index, has_iterative_scans=False) for index in read_indexes(connection))
+
+    monkeypatch.setattr(standing, "read_indexes", old_indexes)
+    monkeypatch.setattr("syntegra_db.vectors.searching.rows_about", lambda *_: ROWS)
+    assert ids(search(session, texts.queries[0], client_id=20)) == texts.nearest(texts.queries[0], texts.clients == 20)
+    assert setting(session, "ivfflat.probes") == "54"
+    assert setting(session, "ivfflat.iterative_scan") == "off"
+
+
+def test_another_index_is_noticed_by_the_next_search(session: Session, texts: Texts) -> None:
+    search(session, texts.queries[0])
+    replace_index(session, HNSW)
+    keep(session, measured(session, Measurement(77, (0.96, 0.9), 1.0)))
+    assert len(search(session, texts.queries[0])) == 10
+    assert setting(session, "hnsw.ef_search") == "77"
+    assert setting(session, "hnsw.iterative_scan") == "relaxed_order"
+    session.rollback()
+
+
+@pytest.mark.parametrize("other", ["idx_text_summary_embedding_old", "idx_text_summary_embedding_new"])
+def test_while_two_indexes_stand_either_finds_enough(session: Session, texts: Texts, other: str) -> None:
+    """As between the moment when a rebuild has built its index and the one when it has dropped the old one."""
+    replace_index(session, HNSW)
+    keep(session, measured(session, Measurement(77, (0.96, 0.9), 1.0)))
+    session.execute(text(IVFFLAT.replace("idx_text_summary_embedding", other)))
+    assert recall(session, texts) >= 0.95
+    assert setting(session, "hnsw.ef_search") == "77"
+    assert setting(session, "ivfflat.probes") == "54"
+    assert setting(session, "ivfflat.iterative_scan") == "relaxed_order"
+    session.rollback()
+
+
+def test_an_index_that_truncate_emptied_is_not_asked(session: Session, texts: Texts) -> None:
+    session.execute(text("CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM text_summary"))
+    keep(session, measured(session, Measurement(11, (0.97, 0.9), 2.0)))
+    search(session, texts.queries[0])
+    session.execute(text("TRUNCATE text_summary"))
+    session.execute(text("INSERT INTO text_summary SELECT * FROM kept"))
+    session.execute(text("ANALYZE text_summary"))
+    for query in texts.queries[:5]:
+        assert ids(search(session, query)) == texts.nearest(query)
+    session.rollback()
+
+
+def test_with_row_level_security_a_small_client_is_answered_exactly(
+    server: Server, searched: tuple[Database, Texts]
+) -> None:
+    database, texts = searched
+    with server.role("syntegra_test_tenant") as role:
+        database.execute(ROW_LEVEL_SECURITY)
+        engine = create_engine(database.url_as(role), pool_size=1, max_overflow=0)
+        try:
+            for client in (30_000, 200, 30_000):
+                with session_factory(engine)() as session:
+                    session.execute(text(f"SET LOCAL app.client_id = {client}"))
+                    found = ids(search(session, texts.queries[0]))
+                    expected = texts.nearest(texts.queries[0], texts.clients == client)
+                    assert len({*found} & {*expected}) >= (10 if client == 200 else 7)
+                    assert setting(session, "ivfflat.probes") == ("1" if client == 200 else "54")
+        finally:
+            engine.dispose()
+            database.execute(NO_ROW_LEVEL_SECURITY)
+
+
+def test_a_missing_index_costs_time_only_and_is_said_once(
+    session: Session, texts: Texts, caplog: pytest.LogCaptureFixture
+) -> None:
+    session.execute(text("DROP INDEX idx_text_summary_embedding"))
+    with caplog.at_level(logging.WARNING, "syntegra_db"):
+        for query in texts.queries[:5]:
+            assert ids(search(session, query)) == texts.nearest(query)
+    (warning,) = caplog.messages
+    assert "no valid index idx_text_summary_embedding" in warning
+    assert "`syntegra-db vectors rebuild`" in warning
+    session.rollback()
+
+
+def test_an_engine_of_one_request_remembers_with_the_others(engine: Engine) -> None:
+    with engine.connect() as connection:
+        known = standing.remembered(connection)
+    with engine.execution_options(request=1).connect() as connection:
+        assert standing.remembered(connection) is known
