@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from syntegra_db.vectors.sampling import Query, Sample
 
 MEASURING_SECONDS = 120
-QUERIES = 2000
+QUERIES = 1000
 FEWEST_QUERIES = 50
 # Of the time: for exact searches, for the truly nearest rows, then for the ladder of settings; the rest is for the one
 # that is asked for.
@@ -217,11 +217,18 @@ class _Tuner:
                 return
         top, bottom = rungs[at], rungs[max(at - 1, 0)]
         while top - bottom > 1 and top > bottom * CLOSE and time.monotonic() < deadline:
-            middle = round(sqrt(top * bottom))
+            middle = self._between(bottom, top, recall)
             if self._reaches(middle, recall, deadline):
                 top = middle
             else:
                 bottom = middle
+
+    def _between(self, bottom: int, top: int, recall: float) -> int:
+        """Return the setting where `recall` lies on a line over the logarithm of those at `bottom` and `top`."""
+        low, high = (self.found[setting].careful().recall[0] for setting in (bottom, top))
+        share = (recall - low) / (high - low) if high > low else 0.5
+        middle: int = round(bottom * (top / bottom) ** min(max(share, 0.1), 0.9))
+        return min(max(middle, bottom + 1), top - 1)
 
     def _is_slow(self, milliseconds: float) -> bool:
         return milliseconds > max(SLOW * self.exact_milliseconds, NEVER_SLOW_MILLISECONDS)
