@@ -222,6 +222,18 @@ def test_a_moment_of_arrow_beyond_the_calendar(session: Session, unit: str) -> N
         assert str(error).startswith("Row 2: kpi_summary.calculated_at takes a datetime with a time zone")
 
 
+class Subtractable:
+    """From which psycopg's own dumper takes an epoch away, and reads the result as it would a timedelta."""
+
+    def __sub__(self, _: object) -> Subtractable:
+        return self
+
+
+def test_what_is_no_moment_is_not_read_as_one(session: Session) -> None:
+    error = refused(session, KpiSummary, [{**kpi(1), "calculated_at": Subtractable()}])
+    assert (error.row, error.column) == (1, "calculated_at")
+
+
 def test_a_moment_of_arrow_in_no_time_zone_that_is_known(session: Session) -> None:
     moments = pa.array([5, 5], pa.timestamp("us", "Mars/Olympus"))
     error = refused(session, KpiSummary, pa.table(batch_of("calculated_at", moments)))
