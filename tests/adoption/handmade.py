@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from syntegra_db.connecting import conninfo
-from syntegra_db.local import program_folder
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -40,13 +35,6 @@ def run(database: Database, *statements: str) -> None:
     with database.connect() as connection:
         for statement in statements:
             connection.execute(statement.encode())
-
-
-def dump(database: Database) -> str:
-    """Everything that pg_dump says of the database, with its rows."""
-    command = [str(program_folder() / "pg_dump"), "--dbname", conninfo(database.url)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return re.sub(r"^\\(un)?restrict .*\n", "", said, flags=re.MULTILINE)
 
 
 def read_rows(database: Database, zone: ZoneInfo | None = None) -> Rows:

@@ -10,9 +10,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from adoption.handmade import dump, make, run
+from adoption.handmade import make, run
 from commands import PROGRAMS
 from commands import run as run_command
+from dumping import dump
 
 from syntegra_db import adoption, migrations
 from syntegra_db.client_programs import find_program_of

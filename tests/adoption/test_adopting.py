@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
-from adoption.handmade import OURS, Rows, dump, make, read_rows, run
+from adoption.handmade import OURS, Rows, make, read_rows, run
+from dumping import dump
 
 from syntegra_db import adoption, migrations
 from syntegra_db.catalog import Report, examine

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from adoption.handmade import dump, make, run
+from adoption.handmade import make, run
+from dumping import dump
 
 from syntegra_db import adoption
 from syntegra_db.adoption.answers import parse_values

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from adoption.handmade import dump, make, run
+from adoption.handmade import make, run
 from commands import run as run_command
+from dumping import dump
 
 from servers import Database
 from syntegra_db import adoption

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import psql
 import pytest
 from commands import PROGRAMS, ROOT
+from dumping import dump
 
-from syntegra_db import local, migrations
-from syntegra_db.connecting import conninfo
+from syntegra_db import migrations
 from syntegra_db.migrations import lock
 from syntegra_db.migrations.config import VERSION_TABLE, script_directory
 from syntegra_db.migrations.sql_scripts import SqlScript, rollback_script, sql_scripts, upgrade_script
@@ -65,7 +65,7 @@ def test_files_go_up_and_down(empty_database: Database, feed: Feed) -> None:
 def test_files_make_what_the_revisions_make(database: Database, empty_database: Database, feed: Feed) -> None:
     for revision in REVISIONS:
         feed(empty_database, upgrade_script(revision).text)
-    assert schema(empty_database) == schema(database)
+    assert dump(empty_database, "--schema-only") == dump(database, "--schema-only")
 
 
 @each_script
@@ -197,11 +197,3 @@ def objects(database: Database) -> set[str]:
         UNION SELECT 'pg_extension ' || extname FROM pg_extension WHERE extname <> 'plpgsql'
     """)
     return {row[0] for row in rows}
-
-
-def schema(database: Database) -> str:
-    """What pg_dump says of the schema, without the lines that differ from dump to dump."""
-    # The embedded server's, which is as new as any server under test.
-    command = [str(local.program_folder() / "pg_dump"), "--schema-only", "--dbname", conninfo(database.url)]
-    dump = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return re.sub(r"^\\(un)?restrict .*\n", "", dump, flags=re.MULTILINE)
