@@ -21,17 +21,21 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture
+def indexes_of_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let searches ask an index on few rows too."""
+    monkeypatch.setattr("syntegra_db.vectors.planning.ALWAYS_EXACT_ROWS", 100)
+    monkeypatch.setattr("syntegra_db.vectors.advice.ALWAYS_EXACT_ROWS", 100)
+
+
 def standing(connection: Connection) -> VectorIndex:
     index = read_index(connection)
     assert index is not None
     return index
 
 
-def test_status_of_an_index_that_was_rebuilt_and_grown(
-    server: Server, migrated_template: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("syntegra_db.vectors.planning.ALWAYS_EXACT_ROWS", 100)
-    monkeypatch.setattr("syntegra_db.vectors.advice.ALWAYS_EXACT_ROWS", 100)
+@pytest.mark.usefixtures("indexes_of_few_rows")
+def test_status_of_an_index_that_was_rebuilt_and_grown(server: Server, migrated_template: str) -> None:
     with server.database(migrated_template) as database:
         fill(database, 2_000, {})
         assert examine(database.url, 2).built_on == 0
@@ -55,10 +59,8 @@ def test_status_of_an_index_that_was_rebuilt_and_grown(
         assert "is missing" in examine(database.url, 2).advice
 
 
-def test_status_measures_what_searches_use(
-    server: Server, migrated_template: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("syntegra_db.vectors.planning.ALWAYS_EXACT_ROWS", 100)
+@pytest.mark.usefixtures("indexes_of_few_rows")
+def test_status_measures_what_searches_use(server: Server, migrated_template: str) -> None:
     with server.database(migrated_template) as database:
         fill(database, 3_000, {})
         rebuild(database.url, Wish("ivfflat", 30), measuring_seconds=1)
@@ -74,11 +76,8 @@ def test_status_measures_what_searches_use(
         assert seen.recall < 1
 
 
-def test_status_says_when_two_indexes_serve_a_search(
-    server: Server, migrated_template: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("syntegra_db.vectors.planning.ALWAYS_EXACT_ROWS", 100)
-    monkeypatch.setattr("syntegra_db.vectors.advice.ALWAYS_EXACT_ROWS", 100)
+@pytest.mark.usefixtures("indexes_of_few_rows")
+def test_status_says_when_two_indexes_serve_a_search(server: Server, migrated_template: str) -> None:
     with server.database(migrated_template) as database:
         fill(database, 2_000, {})
         rebuild(database.url, Wish("ivfflat", 30), measuring_seconds=2)
