@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TIMESTAMP
 
 from syntegra_db.bulk.errors import BulkError
-from syntegra_db.models.types import EMBEDDING_DIMENSIONS, NUMBER_KINDS, Embedding
+from syntegra_db.models.types import EMBEDDING_DIMENSIONS, NUMERIC_DTYPE_KINDS, Embedding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -167,7 +167,7 @@ class _Vector(_Binary):
         masked = getattr(obj, "mask", None)
         if (
             obj.shape != (EMBEDDING_DIMENSIONS,)
-            or obj.dtype.kind not in NUMBER_KINDS
+            or obj.dtype.kind not in NUMERIC_DTYPE_KINDS
             or (masked is not None and masked.any())
         ):
             raise ValueError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Double, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from syntegra_db.models.base import Base, finite, source_foreign_key, source_join
+from syntegra_db.models.base import Base, finite_check, source_foreign_key, source_primaryjoin
 from syntegra_db.models.types import (
     JSON_TYPE,
     BigSerial,
@@ -16,7 +16,7 @@ from syntegra_db.models.types import (
     FiniteNumeric,
     SourceId,
     TimestampNow,
-    enum_by_value,
+    pg_enum,
 )
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class AnomalyLog(Base):
     __tablename__ = "anomaly_log"
     __table_args__ = (
         source_foreign_key(__tablename__),
-        finite("value"),
-        finite("expected_value"),
+        finite_check("value"),
+        finite_check("expected_value"),
         Index("idx_anomaly_log_client_kpi", "client_id", "kpi_name"),
         Index("idx_anomaly_log_client_id", "client_id"),
         Index("idx_anomaly_log_source_id", "source_id"),
@@ -63,7 +63,7 @@ class AnomalyLog(Base):
     )
     reason: Mapped[str | None] = mapped_column(Text, comment="What the anomaly is, in words")
     severity: Mapped[AnomalySeverity] = mapped_column(
-        enum_by_value(AnomalySeverity, "anomaly_severity"),
+        pg_enum(AnomalySeverity, "anomaly_severity"),
         server_default=AnomalySeverity.MEDIUM.value,
         comment="How serious the anomaly is",
     )
@@ -73,5 +73,5 @@ class AnomalyLog(Base):
     )
 
     source: Mapped[DataSource | None] = relationship(
-        primaryjoin=source_join("AnomalyLog"), back_populates="anomalies", lazy="raise"
+        primaryjoin=source_primaryjoin("AnomalyLog"), back_populates="anomalies", lazy="raise"
     )

@@ -41,7 +41,7 @@ def source_foreign_key(table: str) -> ForeignKeyConstraint:
     )
 
 
-def source_join(model: str) -> str:
+def source_primaryjoin(model: str) -> str:
     """Return the join of `model` and its data source, in which only `source_id` follows the data source.
 
     With `client_id` left out of `foreign()`, `row.source = None` keeps the row's client.
@@ -49,7 +49,7 @@ def source_join(model: str) -> str:
     return f"and_({model}.client_id == DataSource.client_id, foreign({model}.source_id) == DataSource.id)"
 
 
-def finite(column: str) -> CheckConstraint:
+def finite_check(column: str) -> CheckConstraint:
     """Return the CHECK that keeps NaN and both infinities out of a numeric `column`.
 
     PostgreSQL sorts NaN above Infinity, so that two comparisons are enough:

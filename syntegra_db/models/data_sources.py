@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Index, String, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, WriteOnlyMapped, mapped_column, relationship
 
-from syntegra_db.models.base import Base, source_join
+from syntegra_db.models.base import Base, source_primaryjoin
 from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, Timestamp, TimestampNow
 
 if TYPE_CHECKING:
@@ -47,14 +47,14 @@ class DataSource(Base):
     updated_at: Mapped[TimestampNow] = mapped_column(onupdate=func.now(), comment="When the row last changed")
 
     processed_data: WriteOnlyMapped[ProcessedData] = relationship(
-        primaryjoin=source_join("ProcessedData"), back_populates="source", passive_deletes="all"
+        primaryjoin=source_primaryjoin("ProcessedData"), back_populates="source", passive_deletes="all"
     )
     kpi_summaries: WriteOnlyMapped[KpiSummary] = relationship(
-        primaryjoin=source_join("KpiSummary"), back_populates="source", passive_deletes="all"
+        primaryjoin=source_primaryjoin("KpiSummary"), back_populates="source", passive_deletes="all"
     )
     text_summaries: WriteOnlyMapped[TextSummary] = relationship(
-        primaryjoin=source_join("TextSummary"), back_populates="source", passive_deletes="all"
+        primaryjoin=source_primaryjoin("TextSummary"), back_populates="source", passive_deletes="all"
     )
     anomalies: WriteOnlyMapped[AnomalyLog] = relationship(
-        primaryjoin=source_join("AnomalyLog"), back_populates="source", passive_deletes="all"
+        primaryjoin=source_primaryjoin("AnomalyLog"), back_populates="source", passive_deletes="all"
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import CheckConstraint, Index, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from syntegra_db.models.base import Base, finite, source_foreign_key, source_join
+from syntegra_db.models.base import Base, finite_check, source_foreign_key, source_primaryjoin
 from syntegra_db.models.types import (
     JSON_TYPE,
     BigSerial,
@@ -28,7 +28,7 @@ class KpiSummary(Base):
     __tablename__ = "kpi_summary"
     __table_args__ = (
         source_foreign_key(__tablename__),
-        finite("kpi_value"),
+        finite_check("kpi_value"),
         CheckConstraint("period_end >= period_start", name="period_order"),
         Index("idx_kpi_summary_client_kpi_period", "client_id", "kpi_name", "period_start"),
         Index("idx_kpi_summary_client_id", "client_id"),
@@ -51,5 +51,5 @@ class KpiSummary(Base):
     )
 
     source: Mapped[DataSource | None] = relationship(
-        primaryjoin=source_join("KpiSummary"), back_populates="kpi_summaries", lazy="raise"
+        primaryjoin=source_primaryjoin("KpiSummary"), back_populates="kpi_summaries", lazy="raise"
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Index, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from syntegra_db.models.base import Base, source_foreign_key, source_join
+from syntegra_db.models.base import Base, source_foreign_key, source_primaryjoin
 from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, SourceId, TimestampNow
 
 if TYPE_CHECKING:
@@ -37,5 +37,5 @@ class ProcessedData(Base):
     created_at: Mapped[TimestampNow] = mapped_column(comment="When the row was inserted")
 
     source: Mapped[DataSource | None] = relationship(
-        primaryjoin=source_join("ProcessedData"), back_populates="processed_data", lazy="raise"
+        primaryjoin=source_primaryjoin("ProcessedData"), back_populates="processed_data", lazy="raise"
     )

@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, Double, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from syntegra_db.models.base import Base
-from syntegra_db.models.types import JSON_TYPE, BigSerial, Timestamp, TimestampNow, enum_by_value
+from syntegra_db.models.types import JSON_TYPE, BigSerial, Timestamp, TimestampNow, pg_enum
 
 
 class TrendStatus(StrEnum):
@@ -48,7 +48,7 @@ class TrendSignal(Base):
         Double, comment="Change of frequency against the period before, in percent"
     )
     status: Mapped[TrendStatus] = mapped_column(
-        enum_by_value(TrendStatus, "trend_status"),
+        pg_enum(TrendStatus, "trend_status"),
         server_default=TrendStatus.STABLE.value,
         comment="Where the trend is heading",
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EMBEDDING_DIMENSIONS = 384
 # Of NumPy's kinds of dtype: float, signed and unsigned int. It would make numbers of the others too, even of text.
-NUMBER_KINDS = "fiu"
+NUMERIC_DTYPE_KINDS = "fiu"
 
 # None is SQL NULL: a JSON null would pass for a value in IS NOT NULL and in NOT NULL columns.
 JSON_TYPE = JSONB(none_as_null=True)
@@ -57,7 +57,7 @@ class InvalidEmbedding(DontWrapMixin, ValueError):
     """A value that `text_summary.embedding` cannot take."""
 
 
-def check_embedding(value: EmbeddingVector | Vector) -> Vector:
+def validate_embedding(value: EmbeddingVector | Vector) -> Vector:
     """Return `value` as the 384 single-precision floats that the server would store.
 
     A NumPy array goes over without becoming a list.
@@ -67,7 +67,7 @@ def check_embedding(value: EmbeddingVector | Vector) -> Vector:
     """
     rule = f"text_summary.embedding takes {EMBEDDING_DIMENSIONS} finite numbers"
     try:
-        vector = _vector(value)
+        vector = _to_vector(value)
     except (TypeError, ValueError, OverflowError, AttributeError):
         array = (
             f" of {value.dtype} and shape {value.shape}" if hasattr(value, "dtype") and hasattr(value, "shape") else ""
@@ -81,10 +81,10 @@ def check_embedding(value: EmbeddingVector | Vector) -> Vector:
     return vector
 
 
-def _vector(value: Any) -> Vector:
+def _to_vector(value: Any) -> Vector:
     if isinstance(value, Vector):
         return value
-    if hasattr(value, "dtype") and value.dtype.kind not in NUMBER_KINDS:
+    if hasattr(value, "dtype") and value.dtype.kind not in NUMERIC_DTYPE_KINDS:
         raise TypeError
     return Vector(list(value) if isinstance(value, tuple) else value)
 
@@ -112,12 +112,12 @@ class Embedding(TypeDecorator[EmbeddingVector]):
         super().__init__(EMBEDDING_DIMENSIONS)
 
     def process_bind_param(self, value: EmbeddingVector | None, dialect: Dialect) -> Any:  # noqa: ARG002, D102  SQLAlchemy's
-        return None if value is None else check_embedding(value)
+        return None if value is None else validate_embedding(value)
 
 
 EnumType = TypeVar("EnumType", bound=StrEnum)
 
 
-def enum_by_value(enum: type[EnumType], name: str) -> Enum:
+def pg_enum(enum: type[EnumType], name: str) -> Enum:
     """Return the PostgreSQL ENUM type `name` whose labels are the values of `enum`, in their order."""
     return Enum(enum, name=name, values_callable=lambda members: [member.value for member in members])

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Double, Integer, Select, bindparam, cast, 
 
 from syntegra_db.errors import SyntegraDBError
 from syntegra_db.models import EMBEDDING_DIMENSIONS, InvalidEmbedding, TextSummary
-from syntegra_db.models.types import Embedding, check_embedding
+from syntegra_db.models.types import Embedding, validate_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,7 +170,7 @@ def direction(embedding: EmbeddingVector | Vector) -> Vector:
     Raises:
         InvalidEmbedding: another length, NaN, an infinity, or only zeros.
     """
-    check_embedding(embedding)
+    validate_embedding(embedding)
     numbers: Any = embedding.to_list() if isinstance(embedding, Vector) else embedding
     if hasattr(numbers, "tolist"):
         numbers = numbers.tolist()
