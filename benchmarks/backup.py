@@ -32,9 +32,9 @@ from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
-from syntegra_db import local, migrations
+from syntegra_db import embedded, migrations
 from syntegra_db.backup import create_backup
-from syntegra_db.connecting import conninfo
+from syntegra_db.connections import conninfo
 from syntegra_db.settings import parse_url
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ from backup.filling import TABLES, fill  # noqa: E402  the tests' rows
 from servers import Database  # noqa: E402  likewise
 
 SYNTEGRA_DB = str(Path(sys.executable).with_name("syntegra-db"))
-PROGRAMS = local.program_folder()
+PROGRAMS = embedded.bin_directory()
 READY_TO_SEARCH = "REINDEX INDEX idx_text_summary_embedding; ANALYZE " + ", ".join(TABLES)
 TABLE_ARGUMENTS = [f"--table=public.{name}" for name in TABLES]
 COMPARISONS = {
@@ -147,9 +147,9 @@ def main(rows: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="syntegra-db-") as folder:
         data = Path(folder) / "data"
         try:
-            show(measure(parse_url(local.start_server(data)), Path(folder), rows, rounds))
+            show(measure(parse_url(embedded.start_server(data)), Path(folder), rows, rounds))
         finally:
-            local.stop_server(data)
+            embedded.stop_server(data)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,9 @@ from sqlalchemy import insert
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from syntegra_db import local, migrations
+from syntegra_db import embedded, migrations
 from syntegra_db.bulk import copy_rows
-from syntegra_db.connecting import conninfo
+from syntegra_db.connections import conninfo
 from syntegra_db.database import create_engine
 from syntegra_db.models import EMBEDDING_DIMENSIONS, TextSummary
 from syntegra_db.settings import parse_url
@@ -199,14 +199,14 @@ def main(number: int, rounds: int, memory_rows: list[int]) -> None:
     with tempfile.TemporaryDirectory(prefix="syntegra-db-") as folder:
         data = Path(folder) / "data"
         try:
-            url = parse_url(local.start_server(data))
+            url = parse_url(embedded.start_server(data))
             with psycopg.connect(conninfo(url), autocommit=True) as administrator:
                 administrator.execute("CREATE EXTENSION vector")
             migrations.upgrade(url=url)
             show_speed(measure(url, number, rounds), number)
             show_memory(url, memory_rows)
         finally:
-            local.stop_server(data)
+            embedded.stop_server(data)
 
 
 if __name__ == "__main__":

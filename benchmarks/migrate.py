@@ -26,9 +26,9 @@ from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
-from syntegra_db import local, migrations
+from syntegra_db import embedded, migrations
 from syntegra_db.catalog import verify
-from syntegra_db.connecting import conninfo, unpooled_engine
+from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.settings import parse_url
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="syntegra-db-") as folder:
         data = Path(folder) / "data"
         try:
-            show(measure(parse_url(local.start_server(data)), rounds))
+            show(measure(parse_url(embedded.start_server(data)), rounds))
         finally:
-            local.stop_server(data)
+            embedded.stop_server(data)
 
 
 if __name__ == "__main__":

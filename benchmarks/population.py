@@ -17,7 +17,7 @@ import numpy as np
 import psycopg
 from pgvector.psycopg import register_vector
 
-from syntegra_db.connecting import conninfo
+from syntegra_db.connections import conninfo
 from syntegra_db.settings import parse_url
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 import psycopg
 from pgvector.psycopg import register_vector
 
-from syntegra_db.connecting import conninfo
+from syntegra_db.connections import conninfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -31,8 +31,8 @@ from sqlalchemy import text
 from benchmarks.population import KNOWN_CLIENTS, Corpus, clients, fill, held_out, read_corpus, spread
 from benchmarks.recall import NEAREST, SETTINGS, BareSearch, Exam, Point
 from benchmarks.report import Result, draw, show
-from syntegra_db import local, migrations
-from syntegra_db.connecting import conninfo
+from syntegra_db import embedded, migrations
+from syntegra_db.connections import conninfo
 from syntegra_db.database import create_engine, session_factory
 from syntegra_db.settings import parse_url
 from syntegra_db.vectors import nearest, search
@@ -193,7 +193,7 @@ def main(corpus: Path, rows: int, rounds: int, plot: Path | None, kinds: Sequenc
             results += [bench.index(name, rebuild(url, *REBUILDS[name])) for name in kinds]
             bench.engine.dispose()
         finally:
-            local.stop_server(data)
+            embedded.stop_server(data)
     show(results, rows)
     if plot is not None:
         draw(results, rows, plot)
@@ -201,12 +201,12 @@ def main(corpus: Path, rows: int, rounds: int, plot: Path | None, kinds: Sequenc
 
 def server(data: Path) -> URL:
     """Start an embedded server with `SERVER_SETTINGS` and return its URL."""
-    url = parse_url(local.start_server(data))
+    url = parse_url(embedded.start_server(data))
     with psycopg.connect(conninfo(url), autocommit=True) as connection:
         for setting in SERVER_SETTINGS:
             connection.execute(f"ALTER SYSTEM SET {setting}")
-    local.stop_server(data)
-    return parse_url(local.start_server(data))
+    embedded.stop_server(data)
+    return parse_url(embedded.start_server(data))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from rich.table import Table
 from demo.load import Loaded, Sector, client_id, load, sector_name
 from demo.questions import emergent_trends, latest_kpis, nearest_texts
 from syntegra_db.database import create_engine, session_factory
-from syntegra_db.errors import INTERRUPTED, SyntegraDBError
+from syntegra_db.errors import EXIT_INTERRUPTED, SyntegraDBError
 from syntegra_db.migrations import require_head
 from syntegra_db.models import TextSummary
-from syntegra_db.settings import database_url, describe
+from syntegra_db.settings import database_url, describe_database
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -64,7 +64,7 @@ def show_load(loaded: Loaded, url: URL) -> None:
     table.add_column("Rows", justify="right")
     for name, rows in loaded.rows.items():
         table.add_row(name, str(rows))
-    show(f"Loaded into the {describe(url)}", table)
+    show(f"Loaded into the {describe_database(url)}", table)
 
 
 def show_kpis(session: Session, client: int) -> None:
@@ -123,7 +123,7 @@ def main() -> None:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 
 # What psycopg loads from binary as it does from text. It hands out a type that it does not know as bytes, and a `real`
 # with more digits.
-ALIKE_IN_BINARY = (Embedding, VECTOR, Integer, Numeric, Float, String, Boolean, DateTime, JSON)
-NOT_ALIKE_IN_BINARY = (Enum, CITEXT, REAL)
+BINARY_SAFE_TYPES = (Embedding, VECTOR, Integer, Numeric, Float, String, Boolean, DateTime, JSON)
+BINARY_UNSAFE_TYPES = (Enum, CITEXT, REAL)
 REGISTERED = "syntegra_db.binary_vectors"
 
-_found: WeakKeyDictionary[SQLCompiler, bool] = WeakKeyDictionary()
+_binary_decisions: WeakKeyDictionary[SQLCompiler, bool] = WeakKeyDictionary()
 
 
 class BinaryVECTOR(VECTOR):
@@ -64,28 +64,28 @@ class BinaryVECTOR(VECTOR):
         return process
 
 
-def use_binary_vectors(engine: Engine) -> None:
+def enable_binary_vectors(engine: Engine) -> None:
     """Let the connections that `engine` opens from now on send and receive vectors in binary.
 
     On a connection that was opened before the database had the type, vectors travel as text.
     """
     engine.dialect.colspecs = {**engine.dialect.colspecs, VECTOR: BinaryVECTOR}
     event.listen(engine, "connect", _register_async if engine.dialect.is_async else _register)
-    event.listen(engine, "before_cursor_execute", _receive_binary)
+    event.listen(engine, "before_cursor_execute", _request_binary_results)
 
 
 def _register(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
-    _adapt(connection, record, TypeInfo.fetch(connection, "vector"))
+    _register_adapters(connection, record, TypeInfo.fetch(connection, "vector"))
 
 
 def _register_async(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     async def register(driver_connection: psycopg.AsyncConnection[Any]) -> None:
-        _adapt(driver_connection, record, await TypeInfo.fetch(driver_connection, "vector"))
+        _register_adapters(driver_connection, record, await TypeInfo.fetch(driver_connection, "vector"))
 
     connection.run_async(register)
 
 
-def _adapt(
+def _register_adapters(
     connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
     record: ConnectionPoolEntry,
     vector: TypeInfo | None,
@@ -97,7 +97,7 @@ def _adapt(
     record.info[REGISTERED] = True
 
 
-def _receive_binary(
+def _request_binary_results(
     connection: Connection,
     cursor: Any,
     _statement: str,
@@ -109,20 +109,20 @@ def _receive_binary(
     if not connection.connection.info.get(REGISTERED):
         return
     compiled = context.compiled
-    if isinstance(compiled, SQLCompiler) and _wants_binary(compiled, context):
+    if isinstance(compiled, SQLCompiler) and _should_fetch_binary(compiled, context):
         # Under asyncio, SQLAlchemy puts a cursor of its own around psycopg's.
         getattr(cursor, "_cursor", cursor).format = Format.BINARY
 
 
-def _wants_binary(compiled: SQLCompiler, context: DefaultExecutionContext) -> bool:
+def _should_fetch_binary(compiled: SQLCompiler, context: DefaultExecutionContext) -> bool:
     """Tell what was found of a statement that is executed again and again, or look at it."""
-    wanted = _found.get(compiled)
+    wanted = _binary_decisions.get(compiled)
     if wanted is None:
-        wanted = _found[compiled] = _is_wanted_binary(context.result_column_struct)
+        wanted = _binary_decisions[compiled] = _can_fetch_binary(context.result_column_struct)
     return wanted
 
 
-def _is_wanted_binary(described: Any) -> bool:
+def _can_fetch_binary(described: Any) -> bool:
     if not described:
         return False
     columns, _, _, *matched_by_name = described
@@ -130,16 +130,16 @@ def _is_wanted_binary(described: Any) -> bool:
         # Textual SQL, of whose columns perhaps not all are described.
         return False
     has_vectors = any(isinstance(column.type, Embedding | VECTOR) for column in columns)
-    return has_vectors and all(map(_is_alike_in_binary, columns))
+    return has_vectors and all(map(_is_binary_safe, columns))
 
 
-def _is_alike_in_binary(column: ResultColumnsEntry) -> bool:
-    if not isinstance(column.type, ALIKE_IN_BINARY) or isinstance(column.type, NOT_ALIKE_IN_BINARY):
+def _is_binary_safe(column: ResultColumnsEntry) -> bool:
+    if not isinstance(column.type, BINARY_SAFE_TYPES) or isinstance(column.type, BINARY_UNSAFE_TYPES):
         return False
     sources = [source for element in column.objects for source in getattr(element, "base_columns", ())]
-    return bool(sources) and all(map(_is_of_its_type, sources))
+    return bool(sources) and all(map(_has_declared_type, sources))
 
 
-def _is_of_its_type(source: Any) -> bool:
+def _has_declared_type(source: Any) -> bool:
     """Tell a table's column, and a distance, from an expression that may only be said to be of its type."""
     return isinstance(source, Column) or (isinstance(source, BinaryExpression) and isinstance(source.type, Float))

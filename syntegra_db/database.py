@@ -10,8 +10,8 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
 from syntegra_db import settings
-from syntegra_db.binary_vectors import use_binary_vectors
-from syntegra_db.connecting import APPLICATION_NAME, connect_arguments
+from syntegra_db.binary_vectors import enable_binary_vectors
+from syntegra_db.connections import APPLICATION_NAME, connect_args
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -40,10 +40,10 @@ def create_engine(url: URL | str | None = None, *, application_name: str = APPLI
     Raises:
         SettingsError: the settings do not say where the database is.
     """
-    target = _resolve(url)
+    target = _resolve_url(url)
     engine = sqlalchemy.create_engine(target, **_engine_options(target, application_name, options))
-    use_binary_vectors(engine)
-    event.listen(engine, "handle_error", _hide_failing_row)
+    enable_binary_vectors(engine)
+    event.listen(engine, "handle_error", _redact_error_detail)
     return engine
 
 
@@ -53,10 +53,10 @@ def create_async_engine(
     """Return the asyncio twin of `create_engine`: same arguments, same defaults, same errors."""
     from sqlalchemy.ext import asyncio
 
-    target = _resolve(url)
+    target = _resolve_url(url)
     engine = asyncio.create_async_engine(target, **_engine_options(target, application_name, options))
-    use_binary_vectors(engine.sync_engine)
-    event.listen(engine.sync_engine, "handle_error", _hide_failing_row)
+    enable_binary_vectors(engine.sync_engine)
+    event.listen(engine.sync_engine, "handle_error", _redact_error_detail)
     return engine
 
 
@@ -72,7 +72,7 @@ def async_session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSessio
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
-def _resolve(url: URL | str | None) -> URL:
+def _resolve_url(url: URL | str | None) -> URL:
     if url is None:
         return settings.database_url()
     return settings.parse_url(url)
@@ -83,11 +83,11 @@ def _engine_options(url: URL, application_name: str, options: dict[str, Any]) ->
     if "poolclass" in options:
         for name in {"pool_size", "max_overflow", "pool_timeout"} - options.keys():
             del merged[name]
-    merged["connect_args"] = {**connect_arguments(url, application_name), **options.get("connect_args", {})}
+    merged["connect_args"] = {**connect_args(url, application_name), **options.get("connect_args", {})}
     return merged
 
 
-def _hide_failing_row(context: ExceptionContext) -> None:
+def _redact_error_detail(context: ExceptionContext) -> None:
     """Cut all but the server's first line: the others quote rows, `config_json` with them; `orig.diag` keeps them."""
     error = context.original_exception
     if isinstance(error, psycopg.Error) and error.diag.message_primary is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 # As a shell has it: 128 and the number of SIGINT.
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
 
 class SyntegraDBError(Exception):
@@ -36,13 +36,13 @@ class ServerUnreachable(ConnectionFailed):
     exit_status = 5
 
 
-class LoginRefused(ConnectionFailed):
+class AuthenticationFailed(ConnectionFailed):
     """The server is there and refused the user name or password."""
 
     exit_status = 6
 
 
-class DatabaseMissing(ConnectionFailed):
+class DatabaseNotFound(ConnectionFailed):
     """The server let the user in, but has no database of that name."""
 
     exit_status = 7
@@ -72,13 +72,13 @@ class MigrationFailed(SyntegraDBError):
     exit_status = 11
 
 
-class LockNotObtained(MigrationFailed):
+class LockTimeout(MigrationFailed):
     """Other sessions kept a lock for longer than the migration may wait; nothing was changed by it."""
 
     exit_status = 15
 
 
-class CatalogDiffers(MigrationFailed):
+class SchemaDrift(MigrationFailed):
     """The revision was reached, and the catalog is not what that revision should hold."""
 
     exit_status = 16
@@ -90,13 +90,13 @@ class ExtensionUnavailable(MigrationFailed):
     exit_status = 12
 
 
-class LocalServerError(SyntegraDBError):
+class EmbeddedServerError(SyntegraDBError):
     """The embedded PostgreSQL could not be started, stopped or found."""
 
     exit_status = 13
 
 
-class ProgramMissing(SyntegraDBError):
+class ClientProgramNotFound(SyntegraDBError):
     """A client program of PostgreSQL, such as psql, is nowhere to be found."""
 
     exit_status = 14
@@ -108,19 +108,19 @@ class BackupFailed(SyntegraDBError):
     exit_status = 17
 
 
-class BackupUnusable(SyntegraDBError):
+class InvalidBackup(SyntegraDBError):
     """The file is cut short, damaged, or not a backup of this package."""
 
     exit_status = 18
 
 
-class BackupDoesNotFit(SyntegraDBError):
+class BackupRevisionMismatch(SyntegraDBError):
     """The backup is whole, but its revision is unknown to this package, or the database is past it."""
 
     exit_status = 19
 
 
-class TablesHoldRows(SyntegraDBError):
+class TablesNotEmpty(SyntegraDBError):
     """The tables to restore hold rows, and nobody said what is to become of them."""
 
     exit_status = 20
@@ -132,19 +132,19 @@ class RestoreFailed(SyntegraDBError):
     exit_status = 21
 
 
-class RollbackNotConfirmed(SyntegraDBError):
+class ConfirmationRequired(SyntegraDBError):
     """A rollback without a backup was not agreed to."""
 
     exit_status = 22
 
 
-class AdoptionRefused(SyntegraDBError):
+class AdoptionNotPossible(SyntegraDBError):
     """A database that was made by hand cannot be adopted as it is; nothing was changed."""
 
     exit_status = 23
 
 
-class DecisionNeeded(AdoptionRefused):
+class DecisionRequired(AdoptionNotPossible):
     """It can be adopted once a person has decided about columns or rows that the plan names; nothing was changed."""
 
     exit_status = 24
@@ -162,7 +162,7 @@ class RebuildFailed(SyntegraDBError):
     exit_status = 26
 
 
-class RoomMissing(RebuildFailed):
+class InsufficientResources(RebuildFailed):
     """The server has not the memory or the disk for a new vector index; nothing was changed."""
 
     exit_status = 27

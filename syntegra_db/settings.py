@@ -1,7 +1,7 @@
 """Where the database is: the environment and `.env`, turned into one URL.
 
 `DATABASE_URL` wins; else the `POSTGRES_*` variables; else the embedded server that was started in this
-folder (see `syntegra_db.local`); else the defaults of the `POSTGRES_*` variables.
+folder (see `syntegra_db.embedded`); else the defaults of the `POSTGRES_*` variables.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy.util import immutabledict
 from syntegra_db.errors import SettingsError
 
 DRIVER = "postgresql+psycopg"
-SPELLINGS = frozenset({"postgres", "postgresql", DRIVER})
+URL_SCHEMES = frozenset({"postgres", "postgresql", DRIVER})
 LOCAL_URL_FILE = Path(".postgres") / "url"
 
 
@@ -63,12 +63,12 @@ def database_url() -> URL:
     Raises:
         SettingsError: a variable cannot be used; the message names it and never shows its value.
     """
-    return _read().url()
+    return _load().url()
 
 
 def is_configured() -> bool:
     """Tell whether the environment or `.env` says where the database is."""
-    return bool(_read().model_fields_set)
+    return bool(_load().model_fields_set)
 
 
 def parse_url(text: str | URL) -> URL:
@@ -81,17 +81,17 @@ def parse_url(text: str | URL) -> URL:
         url = make_url(text.strip() if isinstance(text, str) else text)
     except (ArgumentError, ValueError):
         raise SettingsError("DATABASE_URL is not a URL; write postgresql://user:password@host:5432/database.") from None
-    if url.drivername not in SPELLINGS:
+    if url.drivername not in URL_SCHEMES:
         raise SettingsError(
             f"DATABASE_URL names {url.drivername!r}; syntegra_db speaks PostgreSQL through psycopg 3: "
             "write postgresql://…"
         )
     if url.host and "@" in url.host:
         raise SettingsError("DATABASE_URL has more than one '@'; write the ones in the password as %40.")
-    return _without_credentials_in_query(url.set(drivername=DRIVER))
+    return _hoist_query_credentials(url.set(drivername=DRIVER))
 
 
-def _without_credentials_in_query(url: URL) -> URL:
+def _hoist_query_credentials(url: URL) -> URL:
     """Return the URL with a user, password and database that libpq also takes from the query where others look."""
     query: dict[str, Any] = dict(url.query)
     if "sslpassword" in query:
@@ -104,14 +104,14 @@ def _without_credentials_in_query(url: URL) -> URL:
     )
 
 
-def describe(url: URL) -> str:
+def describe_database(url: URL) -> str:
     """Return who and where in one phrase without the password, such as `database syntegra_db on localhost:5432`."""
     host = url.host or url.query.get("host") or "the local socket"
     port = f":{url.port}" if url.port else ""
     return f"database {url.database or url.username} on {host}{port}"
 
 
-def complain(error: ValidationError, prefix: str = "") -> str:
+def describe_validation_error(error: ValidationError, prefix: str = "") -> str:
     """Return what is wrong with which variables, without any of their values."""
     problems = "; ".join(
         f"{prefix}{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors(include_input=False)
@@ -119,16 +119,16 @@ def complain(error: ValidationError, prefix: str = "") -> str:
     return f"{problems}. Correct it in the environment or in .env."
 
 
-def unreadable(error: OSError | UnicodeError) -> str:
+def describe_dotenv_error(error: OSError | UnicodeError) -> str:
     """Return what is wrong with a `.env` that cannot be read, without what stands in it."""
     why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
     return f".env in the current folder cannot be read: {why}. Correct it, or go to another folder."
 
 
-def _read() -> DatabaseSettings:
+def _load() -> DatabaseSettings:
     try:
         return DatabaseSettings()
     except ValidationError as error:
-        raise SettingsError(complain(error)) from None
+        raise SettingsError(describe_validation_error(error)) from None
     except (OSError, UnicodeError) as error:
-        raise SettingsError(unreadable(error)) from None
+        raise SettingsError(describe_dotenv_error(error)) from None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import servers
-from syntegra_db import local, migrations
+from syntegra_db import embedded, migrations
 from syntegra_db.settings import parse_url
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--postgres",
         type=int,
-        default=local.DEFAULT_VERSION,
-        choices=local.VERSIONS,
+        default=embedded.DEFAULT_VERSION,
+        choices=embedded.VERSIONS,
         help="version of the embedded one",
     )
 

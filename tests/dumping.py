@@ -6,8 +6,8 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
-from syntegra_db.connecting import conninfo
-from syntegra_db.local import program_folder
+from syntegra_db.connections import conninfo
+from syntegra_db.embedded import bin_directory
 
 if TYPE_CHECKING:
     from servers import Database
@@ -19,6 +19,6 @@ DIFFERENT_EACH_TIME = re.compile(r"^(\\(un)?restrict .*|.* SET \(pg_attver=.*)\n
 
 def dump(database: Database, *options: str) -> str:
     """What the embedded server's pg_dump says, which is as new as any server under test."""
-    command = [str(program_folder() / "pg_dump"), *options, "--dbname", conninfo(database.url)]
+    command = [str(bin_directory() / "pg_dump"), *options, "--dbname", conninfo(database.url)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return DIFFERENT_EACH_TIME.sub("", said)

@@ -7,7 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from syntegra_db.client_programs import find_program
-from syntegra_db.connecting import conninfo
+from syntegra_db.connections import conninfo
 
 if TYPE_CHECKING:
     from pathlib import Path

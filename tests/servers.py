@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from syntegra_db import local
-from syntegra_db.connecting import conninfo, unpooled_engine
+from syntegra_db import embedded
+from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.settings import parse_url
 
 if TYPE_CHECKING:
@@ -111,13 +111,13 @@ def embedded_server(version: int) -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="syntegra-db-"))
     data = folder / "data"
     try:
-        server = Server(parse_url(local.start_server(data, version)))
+        server = Server(parse_url(embedded.start_server(data, version)))
         for setting in UNSAFE_AND_FAST:
             server.execute(f"ALTER SYSTEM SET {setting}")
         server.execute("SELECT pg_reload_conf()")
         yield server
     finally:
-        local.stop_server(data, version)
+        embedded.stop_server(data, version)
         shutil.rmtree(folder)
 
 

@@ -117,7 +117,7 @@ def test_columns_of_tables_and_distances_come_in_binary(engine: Engine, statemen
 
 def test_a_statement_is_looked_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Any] = []
-    look = binary_vectors._is_alike_in_binary  # noqa: SLF001  counted
+    look = binary_vectors._is_binary_safe  # noqa: SLF001  counted
 
     def counted(column: Any) -> bool:
         looked.append(column)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import NullPool, select, text
 
 from syntegra_db.database import async_session_factory, create_async_engine, create_engine, session_factory
-from syntegra_db.errors import DatabaseAhead, DatabaseBehind, DatabaseMissing
+from syntegra_db.errors import DatabaseAhead, DatabaseBehind, DatabaseNotFound
 from syntegra_db.migrations import downgrade, require_head
 from syntegra_db.models import EMBEDDING_DIMENSIONS, DataSource, TextSummary
 
@@ -139,5 +139,5 @@ def test_require_head(database: Database) -> None:
 
 
 def test_require_head_says_why_there_is_no_connection(database: Database) -> None:
-    with pytest.raises(DatabaseMissing):
+    with pytest.raises(DatabaseNotFound):
         require_head(create_engine(database.url.set(database="syntegra_nowhere")))

@@ -7,9 +7,9 @@ import pytest
 from commands import run
 from sqlalchemy.engine import URL
 
-from syntegra_db.connecting import conninfo
+from syntegra_db.connections import conninfo
 from syntegra_db.errors import SettingsError
-from syntegra_db.settings import database_url, describe, is_configured, parse_url
+from syntegra_db.settings import database_url, describe_database, is_configured, parse_url
 
 PASSWORDS = ["p%ss", "p@ss", "p:ss", "p ss", "p%40ss", "p/ss?x=#y", "contraseña", 'a\\b"c']
 
@@ -63,7 +63,7 @@ def test_passwords_survive_and_stay_hidden(password: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("DATABASE_URL", f"postgresql://ana:{quote(password, safe='')}@h/d")
     for url in (from_parts, database_url()):
         assert url.password == password
-        assert password not in repr(url) + describe(url)
+        assert password not in repr(url) + describe_database(url)
 
 
 @pytest.mark.parametrize(

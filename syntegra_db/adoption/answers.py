@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.adoption.parts import Fill
 from syntegra_db.adoption.rows import expression_of
-from syntegra_db.errors import DecisionNeeded
+from syntegra_db.errors import DecisionRequired
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,9 @@ def parse_values(assignments: Iterable[str]) -> dict[str, str]:
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals or not value or name.count(".") != 1:
-            raise DecisionNeeded(f"--set {assignment}: it takes TABLE.COLUMN=VALUE, or an SQL expression as the value.")
+            raise DecisionRequired(
+                f"--set {assignment}: it takes TABLE.COLUMN=VALUE, or an SQL expression as the value."
+            )
         values[name] = value
     return values
 
@@ -43,9 +45,9 @@ def fills_of(connection: Connection, situation: Situation) -> list[Fill]:
         there = situation.found.tables.get(table)
         wanted = situation.expected.tables[table].columns.get(column) if table in situation.expected.tables else None
         if there is None or wanted is None or column == "id":
-            raise DecisionNeeded(f"--set {name}: there is no such column of revision {situation.revision} to fill.")
+            raise DecisionRequired(f"--set {name}: there is no such column of revision {situation.revision} to fill.")
         if wanted.nullability == "NULL" and column in there.columns:
-            raise DecisionNeeded(f"--set {name}: the column may be empty, and adopt changes no value that is there.")
+            raise DecisionRequired(f"--set {name}: the column may be empty, and adopt changes no value that is there.")
         missing = column not in there.columns
         if missing or there.columns[column].nullability == "NULL":
             kind = wanted.type if missing else there.columns[column].type

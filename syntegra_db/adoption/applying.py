@@ -16,8 +16,8 @@ from syntegra_db.adoption.planning import plan
 from syntegra_db.adoption.rows import execute
 from syntegra_db.catalog import load_manifest, verify
 from syntegra_db.catalog import statements as sql
-from syntegra_db.connecting import connect, unpooled_engine
-from syntegra_db.errors import AdoptionFailed, DecisionNeeded, ExtensionUnavailable
+from syntegra_db.connections import connect, unpooled_engine
+from syntegra_db.errors import AdoptionFailed, DecisionRequired, ExtensionUnavailable
 from syntegra_db.migrations import lock
 from syntegra_db.migrations.config import VERSION_TABLE
 from syntegra_db.migrations.options import MigrationOptions
@@ -102,7 +102,7 @@ def require_decided(wanted: Plan) -> Plan:
         DecisionNeeded: with all that is.
     """
     if wanted.decisions:
-        raise DecisionNeeded(
+        raise DecisionRequired(
             f"Decide first: {'; '.join(describe(decision) for decision in wanted.decisions)}. Nothing was changed."
         )
     return wanted

@@ -12,11 +12,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from syntegra_db.adoption import queries
-from syntegra_db.catalog.manifest import load_manifest, revisions
+from syntegra_db.catalog.manifest import all_revisions, load_manifest
 from syntegra_db.catalog.snapshot import Snapshot, require_schema, snapshot
-from syntegra_db.errors import AdoptionRefused
+from syntegra_db.errors import AdoptionNotPossible
 from syntegra_db.migrations.config import VERSION_TABLE
-from syntegra_db.migrations.revision import VERSIONS, current_revision, require_known
+from syntegra_db.migrations.revision import SELECT_VERSIONS, current_revision, require_known_revision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,12 +59,12 @@ def look(connection: Connection, answers: Answers) -> Situation:
 
     Raises:
         AdoptionRefused: there is nothing to adopt, or it stands under another history or the time zone is none.
-        DatabaseAhead, SettingsError, LockNotObtained: see `require_known` and `snapshot`.
+        DatabaseAhead, SettingsError, LockNotObtained: see `require_known_revision` and `snapshot`.
     """
     require_schema(connection)
     stamped = _stamp(connection)
     timezone = _set_timezone(connection, answers.timezone)
-    manifests = [load_manifest(revision) for revision in revisions()]
+    manifests = [load_manifest(revision) for revision in all_revisions()]
     tables = {name for manifest in manifests for name in manifest.tables}
     types = {name for manifest in manifests for name in manifest.types}
     found = snapshot(connection, tables, types)
@@ -94,10 +94,10 @@ def closest_revision(found: Shape) -> str:
         AdoptionRefused: none has any.
     """
     there = _parts(found)
-    shared = {revision: len(_parts(load_manifest(revision)) & there) for revision in revisions()}
+    shared = {revision: len(_parts(load_manifest(revision)) & there) for revision in all_revisions()}
     most = max(shared.values())
     if most == 0:
-        raise AdoptionRefused(
+        raise AdoptionNotPossible(
             "There is nothing to adopt: no table of this package stands in the current schema. Run "
             "`syntegra-db upgrade`."
         )
@@ -113,13 +113,13 @@ def _stamp(connection: Connection) -> str | None:
     """Return the revision that the database says it is at."""
     if not connection.scalar(queries.VERSION_TABLE):
         return None
-    versions = connection.scalars(VERSIONS).all()
-    foreign = [version for version in versions if version not in revisions()]
+    versions = connection.scalars(SELECT_VERSIONS).all()
+    foreign = [version for version in versions if version not in all_revisions()]
     if not foreign:
         return current_revision(connection)
     if len(versions) == 1 and OUR_REVISION.fullmatch(versions[0]):
-        require_known(versions[0])
-    raise AdoptionRefused(
+        require_known_revision(versions[0])
+    raise AdoptionNotPossible(
         f"{VERSION_TABLE} says {' and '.join(foreign)}, a revision of the application's own migrations, and two "
         f"histories cannot share one version table. Give the application's another name: ALTER TABLE {VERSION_TABLE} "
         "RENAME TO application_version; and version_table='application_version' in its context.configure()."
@@ -135,7 +135,9 @@ def _set_timezone(connection: Connection, timezone: str | None) -> str:
             savepoint.rollback()
             if not isinstance(error.orig, InvalidParameterValue):
                 raise
-            raise AdoptionRefused(f"The server knows no time zone {timezone}; pg_timezone_names lists them.") from None
+            raise AdoptionNotPossible(
+                f"The server knows no time zone {timezone}; pg_timezone_names lists them."
+            ) from None
         savepoint.commit()
     named: str = connection.scalars(text("SHOW TimeZone")).one()
     return named

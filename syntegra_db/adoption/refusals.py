@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from syntegra_db.adoption import queries
 from syntegra_db.catalog.attachments import DISABLED_FOREIGN_KEY, compare_attachments
 from syntegra_db.catalog.surroundings import compare_extension
-from syntegra_db.errors import AdoptionRefused
+from syntegra_db.errors import AdoptionNotPossible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,7 +52,9 @@ def refuse_what_cannot_change(
 
 def _raise(reasons: list[str]) -> None:
     if reasons:
-        raise AdoptionRefused(f"This database cannot be adopted as it is: {'; '.join(reasons)}. Nothing was changed.")
+        raise AdoptionNotPossible(
+            f"This database cannot be adopted as it is: {'; '.join(reasons)}. Nothing was changed."
+        )
 
 
 def _privileges(connection: Connection, situation: Situation) -> Iterator[str]:

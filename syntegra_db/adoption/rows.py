@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.adoption.parts import SHOWN_IDS
 from syntegra_db.catalog import statements as sql
-from syntegra_db.errors import DecisionNeeded
+from syntegra_db.errors import DecisionRequired
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -143,7 +143,7 @@ def expression_of(connection: Connection, table: str, there: Mapping[str, Column
         return constant
     complaint = _complaint(connection, f"SELECT CAST(({value}) AS {kind}) FROM {sql.quote(table)} LIMIT 0")  # noqa: S608  the operator's own
     if complaint is not None:
-        raise DecisionNeeded(
+        raise DecisionRequired(
             f"--set {table}.…={value}: neither a value of type {kind} nor an SQL expression ({complaint}). "
             "Nothing was changed."
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
-from syntegra_db.settings import describe
+from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,11 +28,11 @@ def save(connection: Connection) -> Path:
     """
     from syntegra_db.backup.files import FOLDER, complete_file
     from syntegra_db.backup.sessions import server_version
-    from syntegra_db.client_programs import find_program_of
+    from syntegra_db.client_programs import find_program_for_server
 
     url = connection.engine.url
     version = server_version(connection)
-    program = find_program_of("pg_dump", version, for_url=url)
+    program = find_program_for_server("pg_dump", version, for_url=url)
     name = re.sub(r"[^\w.-]", "_", url.database or "").lstrip(".-")
     path = FOLDER / f"{name}-before-adoption-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{SUFFIX}"
     with complete_file(path) as file:
@@ -40,13 +40,13 @@ def save(connection: Connection) -> Path:
         _run(
             [*program.command, "--format=custom", "--no-sync", f"--dbname={program.conninfo(url)}"], connection, archive
         )
-        reader = find_program_of("pg_restore", program.version)
+        reader = find_program_for_server("pg_restore", program.version)
         _run([*reader.command, "--list"], connection, None, read=archive)
     return path
 
 
 def _run(command: list[str], connection: Connection, write: Path | None, read: Path | None = None) -> None:
-    from syntegra_db.client_programs import english, with_password
+    from syntegra_db.client_programs import env_with_c_locale, env_with_password
     from syntegra_db.errors import BackupFailed
 
     url = connection.engine.url
@@ -59,7 +59,7 @@ def _run(command: list[str], connection: Connection, write: Path | None, read: P
                 stdin=source,
                 stdout=target,
                 stderr=complaints,
-                env=with_password(english(), url),
+                env=env_with_password(env_with_c_locale(), url),
                 check=False,
             )
         if ended.returncode:
@@ -67,6 +67,6 @@ def _run(command: list[str], connection: Connection, write: Path | None, read: P
             said = complaints.read().decode(errors="replace")
             found = COMPLAINT.search(said)
             raise BackupFailed(
-                f"No backup of the {describe(url)}: {found[1] if found else said.strip()}. The database is untouched, "
-                "and nothing is left of the file."
+                f"No backup of the {describe_database(url)}: {found[1] if found else said.strip()}. The database is "
+                f"untouched, and nothing is left of the file."
             )

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
-from syntegra_db.client_programs import english, find_program_of
-from syntegra_db.errors import BackupUnusable
+from syntegra_db.client_programs import env_with_c_locale, find_program_for_server
+from syntegra_db.errors import InvalidBackup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def restoring_program(contents: Contents) -> ClientProgram:
     Raises:
         ProgramMissing: there is none, or only older ones than the pg_dump that made it.
     """
-    return find_program_of("pg_restore", contents.pg_dump)
+    return find_program_for_server("pg_restore", contents.pg_dump)
 
 
 def require_tables(program: ClientProgram, path: Path, contents: Contents) -> None:
@@ -54,13 +54,13 @@ def require_tables(program: ClientProgram, path: Path, contents: Contents) -> No
             capture_output=True,
             text=True,
             check=False,
-            env=english(),
+            env=env_with_c_locale(),
         )
     if listed.returncode:
         raise _unreadable(path, listed.stderr)
     missing = [name for name in contents.tables if f" TABLE DATA {contents.schema} {name} " not in listed.stdout]
     if missing:
-        raise BackupUnusable(f"{path} lacks the rows of {', '.join(missing)}. Take another backup.")
+        raise InvalidBackup(f"{path} lacks the rows of {', '.join(missing)}. Take another backup.")
 
 
 def count_archived(program: ClientProgram, backup: Backup) -> dict[str, int]:
@@ -86,7 +86,7 @@ def table_data(program: ClientProgram, path: Path, table: str) -> Iterator[Table
     command = [*program.command, "--data-only", "--table", table, "--file", "-"]
     with path.open("rb") as archive, TemporaryFile() as complaints:
         with subprocess.Popen(  # noqa: S603  pg_restore, found by its name
-            command, stdin=archive, stdout=subprocess.PIPE, stderr=complaints, env=english()
+            command, stdin=archive, stdout=subprocess.PIPE, stderr=complaints, env=env_with_c_locale()
         ) as process:
             try:
                 output = cast("IO[bytes]", process.stdout)
@@ -132,5 +132,5 @@ def _rows(output: IO[bytes]) -> Iterator[bytes]:
         buffer = buffer[last:]
 
 
-def _unreadable(path: Path, said: str) -> BackupUnusable:
-    return BackupUnusable(f"pg_restore cannot read {path}: {complaint(said)}. Take another backup.")
+def _unreadable(path: Path, said: str) -> InvalidBackup:
+    return InvalidBackup(f"pg_restore cannot read {path}: {complaint(said)}. Take another backup.")

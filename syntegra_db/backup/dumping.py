@@ -28,12 +28,12 @@ from syntegra_db.backup.sessions import (
     server_version,
     tables_there,
 )
-from syntegra_db.client_programs import english, find_program_of, with_password
-from syntegra_db.connecting import connect, unpooled_engine
-from syntegra_db.errors import BackupFailed, BackupUnusable
+from syntegra_db.client_programs import env_with_c_locale, env_with_password, find_program_for_server
+from syntegra_db.connections import connect, unpooled_engine
+from syntegra_db.errors import BackupFailed, InvalidBackup
 from syntegra_db.migrations.options import MigrationOptions
-from syntegra_db.migrations.revision import current_revision, require_known
-from syntegra_db.settings import describe
+from syntegra_db.migrations.revision import current_revision, require_known_revision
+from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,7 +84,7 @@ def create_backup(
     Raises:
         BackupFailed: there is nothing to save, or no file could be made of it; there is none then.
         ProgramMissing: there is no pg_dump that is as new as the server.
-        RevisionError, DatabaseAhead: see `current_revision` and `require_known`.
+        RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.
         LockNotObtained: a migration kept one of the tables locked.
         ConnectionFailed: there is no connection; one of its subclasses says why.
     """
@@ -92,11 +92,13 @@ def create_backup(
     engine = unpooled_engine(url, "syntegra_db backup")
     frozen = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with connect(frozen) as connection:
-        program = find_program_of("pg_dump", server_version(connection), for_url=url)
+        program = find_program_for_server("pg_dump", server_version(connection), for_url=url)
         try:
             moment = _hold_moment(connection, program, path, options)
         except DBAPIError as error:
-            raise BackupFailed(f"No backup of the {describe(url)}: {reason(error)}. Nothing was changed.") from None
+            raise BackupFailed(
+                f"No backup of the {describe_database(url)}: {reason(error)}. Nothing was changed."
+            ) from None
         reader = restoring_program(moment.contents)
         with complete_file(moment.path) as file:
             target = Path(file.name)
@@ -118,7 +120,7 @@ def prove(backup: Backup) -> None:
     archived = count_archived(restoring_program(backup.contents), backup)
     for name, table in backup.contents.tables.items():
         if archived[name] != table.rows:
-            raise BackupUnusable(
+            raise InvalidBackup(
                 f"{backup.path} has {archived[name]:,} rows of {name}, and the table had {table.rows:,}. Nothing was "
                 "changed; `syntegra-db verify` says what is unusual about the table."
             )
@@ -130,11 +132,11 @@ def _hold_moment(
     """Return a moment of the database; the transaction that holds it stays open, and the tables stay there."""
     while True:
         revision = current_revision(connection)
-        require_known(revision)
+        require_known_revision(revision)
         if revision is None:
             raise BackupFailed(
-                f"The {describe(connection.engine.url)} is at no revision, so that there is nothing to save. Correct "
-                "the name of the database, or migrate it: syntegra-db upgrade."
+                f"The {describe_database(connection.engine.url)} is at no revision, so that there is nothing to save. "
+                f"Correct the name of the database, or migrate it: syntegra-db upgrade."
             )
         expected = package_tables(revision)
         tables = tables_there(connection, expected)
@@ -204,8 +206,8 @@ def _dump(
             complaints.seek(0)
             said = complaint(complaints.read().decode(errors="replace"))
             raise BackupFailed(
-                f"pg_dump made no backup of the {describe(connection.engine.url)} in {moment.path}: {said}. The "
-                "database is untouched, and nothing is left of the file."
+                f"pg_dump made no backup of the {describe_database(connection.engine.url)} in {moment.path}: {said}. "
+                f"The database is untouched, and nothing is left of the file."
             )
 
 
@@ -215,7 +217,11 @@ def _running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `command`, and end it when the block is left before it has ended."""
     with subprocess.Popen(  # noqa: S603  pg_dump, found by its name
-        command, stdin=subprocess.DEVNULL, stdout=archive, stderr=complaints, env=with_password(english(), url)
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=archive,
+        stderr=complaints,
+        env=env_with_password(env_with_c_locale(), url),
     ) as process:
         try:
             yield process

@@ -17,14 +17,14 @@ from syntegra_db.backup import sessions
 from syntegra_db.backup.archive import require_tables, restoring_program, table_data
 from syntegra_db.backup.seal import Backup, read_whole
 from syntegra_db.catalog import verify
-from syntegra_db.catalog.manifest import revisions
-from syntegra_db.connecting import connect, unpooled_engine
-from syntegra_db.errors import BackupDoesNotFit, CatalogDiffers, RestoreFailed, TablesHoldRows
+from syntegra_db.catalog.manifest import all_revisions
+from syntegra_db.connections import connect, unpooled_engine
+from syntegra_db.errors import BackupRevisionMismatch, RestoreFailed, SchemaDrift, TablesNotEmpty
 from syntegra_db.migrations import lock
 from syntegra_db.migrations.config import VERSION_TABLE, head_revision
 from syntegra_db.migrations.options import MigrationOptions
-from syntegra_db.migrations.revision import current_revision, require_known
-from syntegra_db.settings import describe
+from syntegra_db.migrations.revision import current_revision, require_known_revision
+from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -132,8 +132,8 @@ def restore(
                 filled, kept = _restore(connection, work)
         except (DBAPIError, psycopg.Error) as error:
             raise RestoreFailed(
-                f"The rows of {path} were not restored to the {describe(url)}: {sessions.reason(error)}. The database "
-                "is as it was; mend the cause and run this again."
+                f"The rows of {path} were not restored to the {describe_database(url)}: {sessions.reason(error)}. The "
+                f"database is as it was; mend the cause and run this again."
             ) from None
     confirm(engine, "The rows are restored")
     return Restored(backup, filled, kept)
@@ -141,8 +141,8 @@ def restore(
 
 def _require_known(backup: Backup) -> None:
     revision = backup.contents.revision
-    if revision not in revisions():
-        raise BackupDoesNotFit(
+    if revision not in all_revisions():
+        raise BackupRevisionMismatch(
             f"{backup.path} is of revision {revision}, which this package does not know: its newest is "
             f"{head_revision()}. Nothing was changed; install the syntegra-db that made it, or a newer one."
         )
@@ -154,7 +154,7 @@ def _restore(connection: Connection, work: _Work) -> tuple[list[str], list[str]]
     connection.exec_driver_sql("SET LOCAL client_encoding = 'UTF8'")
     contents = work.backup.contents
     before = current_revision(connection)
-    require_known(before)
+    require_known_revision(before)
     _refuse_downgrade(before, work.backup, connection)
     kept = _make_way(connection, work)
     if before != contents.revision:
@@ -178,11 +178,11 @@ def _restore(connection: Connection, work: _Work) -> tuple[list[str], list[str]]
 
 
 def _refuse_downgrade(before: str | None, backup: Backup, connection: Connection) -> None:
-    known, revision = revisions(), backup.contents.revision
+    known, revision = all_revisions(), backup.contents.revision
     if before is not None and known.index(before) > known.index(revision):
-        raise BackupDoesNotFit(
-            f"{backup.path} is of revision {revision}, and the {describe(connection.engine.url)} is already at "
-            f"{before}. Nothing was changed; go back first: syntegra-db rollback {revision}"
+        raise BackupRevisionMismatch(
+            f"{backup.path} is of revision {revision}, and the {describe_database(connection.engine.url)} is already "
+            f"at {before}. Nothing was changed; go back first: syntegra-db rollback {revision}"
         )
 
 
@@ -197,9 +197,10 @@ def _make_way(connection: Connection, work: _Work) -> list[str]:
     if work.occupied is Occupied.KEEP:
         return [*kept, *occupied]
     if occupied and work.occupied is Occupied.REFUSE:
-        raise TablesHoldRows(
-            f"{', '.join(occupied)} of the {describe(connection.engine.url)} hold rows, and nothing was changed. Add "
-            "--replace to put the backup's rows in place of theirs, or --keep to fill only the tables that are empty."
+        raise TablesNotEmpty(
+            f"{', '.join(occupied)} of the {describe_database(connection.engine.url)} hold rows, and nothing was "
+            f"changed. Add --replace to put the backup's rows in place of theirs, or --keep to fill only the tables "
+            "that are empty."
         )
     if occupied:
         names = ", ".join(sessions.quote(connection, name) for name in there)
@@ -267,7 +268,7 @@ def confirm(engine: Engine, done: str) -> None:
     with connect(engine) as fresh:
         drift = verify(fresh)
     if drift:
-        raise CatalogDiffers(
-            f"{done}, but the {describe(engine.url)} does not hold what its revision should: "
+        raise SchemaDrift(
+            f"{done}, but the {describe_database(engine.url)} does not hold what its revision should: "
             f"{', '.join(finding.object for finding in drift)}. `syntegra-db verify` says how to mend it."
         )

@@ -14,15 +14,15 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db.backup import sessions
 from syntegra_db.backup.dumping import create_backup, prove
 from syntegra_db.backup.restoring import confirm
-from syntegra_db.catalog.manifest import revisions
-from syntegra_db.connecting import connect, unpooled_engine
-from syntegra_db.errors import BackupUnusable, MigrationFailed, RevisionError
+from syntegra_db.catalog.manifest import all_revisions
+from syntegra_db.connections import connect, unpooled_engine
+from syntegra_db.errors import InvalidBackup, MigrationFailed, RevisionError
 from syntegra_db.migrations import lock
 from syntegra_db.migrations.config import VERSION_TABLE
 from syntegra_db.migrations.losses import describe_losses, lost_tables
 from syntegra_db.migrations.options import MigrationOptions
-from syntegra_db.migrations.revision import current_revision, require_known
-from syntegra_db.settings import describe
+from syntegra_db.migrations.revision import current_revision, require_known_revision
+from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,8 +87,8 @@ def rollback(
                 )
         except DBAPIError as error:
             raise MigrationFailed(
-                f"The {describe(url)} was not taken back: {sessions.reason(error)}. It is at revision {before}, as it "
-                "was; mend the cause and run this again."
+                f"The {describe_database(url)} was not taken back: {sessions.reason(error)}. It is at revision "
+                f"{before}, as it was; mend the cause and run this again."
             ) from None
     confirm(engine, f"The database is back at {f'revision {revision}' if revision else 'no revision'}")
     keep = " --keep" if revision else ""
@@ -112,8 +112,8 @@ def resolve(target: str, before: str | None) -> str | None:
     Raises:
         RevisionError: it is not, or there is no such revision.
     """
-    require_known(before)
-    known = [None, *revisions()]
+    require_known_revision(before)
+    known = [None, *all_revisions()]
     place = known.index(before)
     steps = STEPS.fullmatch(target)
     if steps is not None:
@@ -144,7 +144,7 @@ def _prove(connection: Connection, backup: Backup, going: list[str]) -> None:
     for name, rows in sessions.count_rows(connection, going).items():
         saved = backup.contents.tables[name].rows
         if saved != rows:
-            raise BackupUnusable(
+            raise InvalidBackup(
                 f"{backup.path} has {saved:,} rows of {name}, and the table has {rows:,}. Nothing was taken back; run "
                 "this again."
             )

@@ -12,7 +12,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from syntegra_db.errors import BackupUnusable
+from syntegra_db.errors import InvalidBackup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +93,7 @@ def read_seal(path: Path) -> Backup:
             file.seek(max(0, size - FOOTER_BYTES - length))
             contents = _contents(file.read(length))
     except OSError as error:
-        raise BackupUnusable(
+        raise InvalidBackup(
             f"{path} cannot be read: {error.strerror}. Name a file that `syntegra-db backups` lists."
         ) from None
     except (ValueError, KeyError, TypeError):
@@ -115,22 +115,22 @@ def read_whole(path: Path) -> Backup:
                 digest.update(chunk)
             recorded = file.read(DIGEST_CHARACTERS)
     except OSError as error:
-        raise BackupUnusable(f"{path} cannot be read to its end: {error.strerror}. Take another backup.") from None
+        raise InvalidBackup(f"{path} cannot be read to its end: {error.strerror}. Take another backup.") from None
     if recorded != digest.hexdigest().encode():
         raise damaged(path)
     return backup
 
 
-def damaged(path: Path) -> BackupUnusable:
+def damaged(path: Path) -> InvalidBackup:
     """Return the error for a file whose bytes have changed."""
-    return BackupUnusable(
+    return InvalidBackup(
         f"{path} is damaged: its checksum does not fit its bytes. Nothing was changed; take another backup, or another "
         "copy of this one."
     )
 
 
-def _without_seal(path: Path) -> BackupUnusable:
-    return BackupUnusable(
+def _without_seal(path: Path) -> InvalidBackup:
+    return InvalidBackup(
         f"{path} does not end as a backup of syntegra-db does: it was cut short, or another program made it. Nothing "
         "was changed; take another backup, or, for a dump of pg_dump, see its pg_restore."
     )

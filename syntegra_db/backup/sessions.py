@@ -12,8 +12,8 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import exists, func, select, table, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from syntegra_db.catalog.manifest import load_manifest, revisions
-from syntegra_db.errors import LockNotObtained
+from syntegra_db.catalog.manifest import all_revisions, load_manifest
+from syntegra_db.errors import LockTimeout
 from syntegra_db.migrations import _one_alembic
 from syntegra_db.migrations.blockers import BlockerWatch
 from syntegra_db.migrations.config import alembic_config
@@ -71,7 +71,7 @@ def prepare_transaction(connection: Connection) -> None:
 
 def package_tables(revision: str) -> list[str]:
     """Return the tables of `revision` in the order of the revisions that made them, referenced ones first."""
-    known = revisions()
+    known = all_revisions()
     earlier = known[: known.index(revision) + 1]
     kept = load_manifest(revision).tables
     return [
@@ -146,7 +146,7 @@ def patiently(connection: Connection, work: Callable[[], Result], options: Migra
         else:
             return result
         if time.monotonic() + pause > deadline:
-            raise LockNotObtained(
+            raise LockTimeout(
                 f"No lock after {options.lock_patience:g} s of trying: {watch}. Nothing was changed. End that "
                 "transaction, or allow more time with SYNTEGRA_LOCK_PATIENCE, and run this again."
             )

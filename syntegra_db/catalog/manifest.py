@@ -12,10 +12,10 @@ from sqlalchemy import text
 
 from syntegra_db.catalog.shape import Column, Shape, Table, shape_from
 from syntegra_db.catalog.snapshot import snapshot
-from syntegra_db.connecting import connect, unpooled_engine
+from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations.config import VERSION_TABLE, script_directory
-from syntegra_db.settings import describe
+from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -31,7 +31,7 @@ TABLES_THERE = text("""
 EXPANDED_LEVELS = 4
 
 
-def revisions() -> list[str]:
+def all_revisions() -> list[str]:
     """Return the revisions of this package, oldest first."""
     return [script.revision for script in reversed(list(script_directory().walk_revisions()))]
 
@@ -64,11 +64,11 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
         there = _tables_there(connection)
     if there:
         raise RevisionError(
-            f"The {describe(url)} already holds {', '.join(there)}; manifests are made from an empty one. "
+            f"The {describe_database(url)} already holds {', '.join(there)}; manifests are made from an empty one. "
             "Create another: createdb …"
         )
     written = []
-    for revision in revisions():
+    for revision in all_revisions():
         upgrade(revision, url)
         with connect(engine) as connection:
             tables = [name for name in _tables_there(connection) if name != VERSION_TABLE]

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from syntegra_db.catalog import queries
 from syntegra_db.catalog.shape import Column, Shape, Table
-from syntegra_db.errors import LockNotObtained, SettingsError
+from syntegra_db.errors import LockTimeout, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -110,7 +110,7 @@ def _aside(connection: Connection) -> Iterator[None]:
     except OperationalError as error:
         if not isinstance(error.orig, LockNotAvailable):
             raise
-        raise LockNotObtained(
+        raise LockTimeout(
             "Another session keeps one of the tables under an ACCESS EXCLUSIVE lock, as a migration does, so that its "
             "definition cannot be read; nothing was changed. Wait for it to end and run this again."
         ) from None

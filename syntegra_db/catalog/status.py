@@ -10,11 +10,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from syntegra_db.catalog.indexes import VECTOR_INDEX
-from syntegra_db.catalog.manifest import load_manifest, revisions
+from syntegra_db.catalog.manifest import all_revisions, load_manifest
 from syntegra_db.catalog.snapshot import LOCK_TIMEOUT_MILLISECONDS
-from syntegra_db.errors import LockNotObtained
+from syntegra_db.errors import LockTimeout
 from syntegra_db.migrations.config import head_revision
-from syntegra_db.migrations.revision import current_revision, require_known
+from syntegra_db.migrations.revision import current_revision, require_known_revision
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -90,15 +90,15 @@ def read_status(connection: Connection) -> Status:
     """Return where the database stands, at any revision that this package knows.
 
     Raises:
-        RevisionError, DatabaseAhead: see `current_revision` and `require_known`.
+        RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.
         LockNotObtained: another session keeps one of the tables under ACCESS EXCLUSIVE.
     """
     # The size of a table waits for whoever holds it under ACCESS EXCLUSIVE.
     connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_MILLISECONDS}ms'"))
     server_version, database, schema, extension_version = connection.execute(SERVER).one()
     revision = current_revision(connection)
-    require_known(revision)
-    known = revisions()
+    require_known_revision(revision)
+    known = all_revisions()
     names = [name for number in known for name in load_manifest(number).tables]
     tables = {"tables": list(dict.fromkeys(names))}
     return Status(
@@ -121,7 +121,7 @@ def _tables(connection: Connection, tables: dict[str, list[str]]) -> list[TableS
     except OperationalError as error:
         if not isinstance(error.orig, LockNotAvailable):
             raise
-        raise LockNotObtained(
+        raise LockTimeout(
             "Another session keeps one of the tables under an ACCESS EXCLUSIVE lock, as a migration does, so that its "
             "size cannot be read. Wait for it to end and run this again."
         ) from None

@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db.catalog import statements as sql
 from syntegra_db.catalog.compare import compare
 from syntegra_db.catalog.findings import Finding, Report
-from syntegra_db.catalog.manifest import load_manifest, revisions
+from syntegra_db.catalog.manifest import all_revisions, load_manifest
 from syntegra_db.catalog.snapshot import Snapshot, require_schema, snapshot
 from syntegra_db.catalog.surroundings import compare_extension, compare_privileges
-from syntegra_db.migrations.revision import current_revision, require_known
+from syntegra_db.migrations.revision import current_revision, require_known_revision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ def examine(connection: Connection) -> Report:
     setting of the session changed. The connection must not be in AUTOCOMMIT.
 
     Raises:
-        RevisionError, DatabaseAhead: see `current_revision` and `require_known`.
+        RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.
         SettingsError, LockNotObtained: see `snapshot`.
     """
     revision, found = _look(connection)
@@ -74,14 +74,14 @@ def made_by_hand(connection: Connection) -> list[str]:
     expected = load_manifest(revision)
     there = {**found.shape.tables, **found.shape.types}
     later = {
-        name: None for known in revisions() for name in (*load_manifest(known).tables, *load_manifest(known).types)
+        name: None for known in all_revisions() for name in (*load_manifest(known).tables, *load_manifest(known).types)
     }
     return [name for name in later if name in there and name not in expected.tables and name not in expected.types]
 
 
 def _look(connection: Connection) -> tuple[str | None, Snapshot]:
     """Return the revision and what is there at it: once more if a migration ended in between."""
-    manifests = [load_manifest(known) for known in revisions()]
+    manifests = [load_manifest(known) for known in all_revisions()]
     tables = {name for manifest in manifests for name in manifest.tables}
     types = {name for manifest in manifests for name in manifest.types}
     require_schema(connection)
@@ -96,7 +96,7 @@ def _look(connection: Connection) -> tuple[str | None, Snapshot]:
                 continue
             raise
         if current_revision(connection) == revision:
-            require_known(revision)
+            require_known_revision(revision)
             return revision, found
 
 
@@ -105,7 +105,7 @@ def _differences(revision: str | None, found: Shape) -> Iterator[Finding]:
     expected = load_manifest(revision)
     yield from compare(expected, found)
     tables, types = set(expected.tables), set(expected.types)
-    for known in revisions():
+    for known in all_revisions():
         manifest = load_manifest(known)
         for name in sorted(manifest.tables.keys() & found.tables.keys() - tables):
             yield _unexpected("table", name, revision, known, f"-- Where nothing needs it: DROP TABLE {name};")
@@ -127,7 +127,7 @@ def _unexpected(kind: str, name: str, revision: str | None, known: str, remedy: 
 
 def _twin(revision: str | None, found: Shape) -> str | None:
     """Return the revision that the tables are exactly at, or else the one that the database says."""
-    others = [known for known in (*reversed(revisions()), None) if known != revision]
+    others = [known for known in (*reversed(all_revisions()), None) if known != revision]
     return next((known for known in others if not any(_drift(known, found))), revision)
 
 

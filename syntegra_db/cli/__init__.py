@@ -7,7 +7,7 @@ import sys
 import typer
 
 from syntegra_db.cli import adopt, backup, client, local, migrate, sql, status, vectors, verify
-from syntegra_db.errors import INTERRUPTED, ConnectionFailed, SyntegraDBError
+from syntegra_db.errors import EXIT_INTERRUPTED, ConnectionFailed, SyntegraDBError
 
 app = typer.Typer(
     name="syntegra-db",
@@ -40,7 +40,7 @@ def main() -> None:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201  the command line is what prints
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         from sqlalchemy.exc import DBAPIError
 

@@ -35,8 +35,8 @@ def adopt(  # noqa: PLR0913  an option each
     from syntegra_db import adoption
     from syntegra_db.adoption.answers import parse_values
     from syntegra_db.adoption.applying import require_decided
-    from syntegra_db.connecting import connect, unpooled_engine
-    from syntegra_db.settings import database_url, describe
+    from syntegra_db.connections import connect, unpooled_engine
+    from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
     answers = adoption.Answers(parse_values(values or []), timezone)
@@ -50,7 +50,7 @@ def adopt(  # noqa: PLR0913  an option each
     if json_output:
         _print_json(plan)
     else:
-        _print(plan, describe(url))
+        _print(plan, describe_database(url))
     if plan.decisions:
         require_decided(plan)
 
@@ -59,7 +59,7 @@ def _apply(answers: Answers, *, no_backup: bool, yes: bool, json_output: bool) -
     from syntegra_db import adoption
     from syntegra_db.cli.progress import progress_on_stderr
     from syntegra_db.migrations.options import migration_options
-    from syntegra_db.settings import database_url, describe
+    from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
     if no_backup:
@@ -69,22 +69,22 @@ def _apply(answers: Answers, *, no_backup: bool, yes: bool, json_output: bool) -
     if json_output:
         _print_json(done)
     else:
-        _print_done(done, describe(url))
+        _print_done(done, describe_database(url))
 
 
 def _confirm(*, yes: bool) -> None:
-    from syntegra_db.errors import AdoptionRefused
+    from syntegra_db.errors import AdoptionNotPossible
 
     cost = "Without a backup, nothing but the transaction itself stands between the rows and a mistake."
     typer.echo(cost, err=True)
     if yes:
         return
     if not sys.stdin.isatty():
-        raise AdoptionRefused(
+        raise AdoptionNotPossible(
             "There is no terminal to ask at, and nothing was changed. Leave out --no-backup, or add --yes."
         )
     if not typer.confirm("Go on?", err=True):
-        raise AdoptionRefused("Nothing was changed. Leave out --no-backup to keep the whole database in a file.")
+        raise AdoptionNotPossible("Nothing was changed. Leave out --no-backup to keep the whole database in a file.")
 
 
 def _print_json(result: Plan | Adopted) -> None:

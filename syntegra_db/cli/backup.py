@@ -45,20 +45,20 @@ def backups(
 
     from syntegra_db.backup import FOLDER, read_seal, read_whole
     from syntegra_db.backup.files import SUFFIX
-    from syntegra_db.errors import BackupUnusable
+    from syntegra_db.errors import InvalidBackup
 
     files = sorted((folder or FOLDER).glob(f"*{SUFFIX}"))
     table = Table("File", "Revision", "Rows", "Size", "Checksum", box=None)
     for file in files:
         try:
             made = read_seal(file)
-        except BackupUnusable:
+        except InvalidBackup:
             table.add_row(str(file), "", "", decimal(file.stat().st_size), "none: cut short, or not a backup")
             continue
         try:
             read_whole(file)
             state = "right"
-        except BackupUnusable:
+        except InvalidBackup:
             state = "wrong: damaged"
         rows = "\n".join(f"{name} {counted.rows:,}" for name, counted in made.contents.tables.items())
         table.add_row(str(file), made.contents.revision, rows, decimal(made.size), state)
@@ -82,7 +82,7 @@ def restore(
     from syntegra_db import backup as backups
     from syntegra_db.backup import Occupied
     from syntegra_db.migrations.options import migration_options
-    from syntegra_db.settings import database_url, describe
+    from syntegra_db.settings import database_url, describe_database
 
     if replace and keep:
         raise typer.BadParameter("--replace and --keep exclude each other")
@@ -91,7 +91,7 @@ def restore(
     with _progress("Restoring") as report:
         done = backups.restore(file, url, occupied, options=migration_options(), report=report)
     rows = sum(done.backup.contents.tables[name].rows for name in done.filled)
-    typer.echo(f"Restored {rows:,} rows to the {describe(url)}, at revision {done.backup.contents.revision}.")
+    typer.echo(f"Restored {rows:,} rows to the {describe_database(url)}, at revision {done.backup.contents.revision}.")
     if done.kept:
         typer.echo(f"Left as they are, with rows of their own: {', '.join(done.kept)}.")
 
@@ -106,7 +106,7 @@ def rollback(
     """Go back to an older revision after a backup that was read back and counted, and say how to restore it."""
     from syntegra_db import backup as backups
     from syntegra_db.migrations.options import migration_options
-    from syntegra_db.settings import database_url, describe
+    from syntegra_db.settings import database_url, describe_database
 
     url, options = database_url(), migration_options()
     if no_backup:
@@ -115,26 +115,26 @@ def rollback(
     with _progress("Saving") as report:
         done = backups.rollback(revision, url, output, options=options, report=report)
     typer.echo(f"{_summary(done.backup)}, read back and counted: {done.backup.path}")
-    typer.echo(f"The {describe(url)} is at {f'revision {done.revision}' if done.revision else 'no revision'}.")
+    typer.echo(f"The {describe_database(url)} is at {f'revision {done.revision}' if done.revision else 'no revision'}.")
     typer.echo(f"To bring the rows back:\n  {done.restoring_command}")
 
 
 def _roll_back_without_backup(revision: str, *, yes: bool) -> None:
     from syntegra_db.backup import cost
     from syntegra_db.cli.migrate import downgrade
-    from syntegra_db.errors import RollbackNotConfirmed
-    from syntegra_db.settings import database_url, describe
+    from syntegra_db.errors import ConfirmationRequired
+    from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
     lost = cost(revision, url)
-    typer.echo(f"Without a backup, the {describe(url)} loses for good: {lost}.", err=True)
+    typer.echo(f"Without a backup, the {describe_database(url)} loses for good: {lost}.", err=True)
     if not yes:
         if not sys.stdin.isatty():
-            raise RollbackNotConfirmed(
+            raise ConfirmationRequired(
                 "There is no terminal to ask at, and nothing was changed. Leave out --no-backup, or add --yes."
             )
         if not typer.confirm("Go on?", err=True):
-            raise RollbackNotConfirmed("Nothing was changed. Leave out --no-backup to keep the rows in a file.")
+            raise ConfirmationRequired("Nothing was changed. Leave out --no-backup to keep the rows in a file.")
     downgrade(revision)
 
 

@@ -9,7 +9,7 @@ PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_
 
 def psql(context: typer.Context) -> None:
     """Open psql on the configured database; what follows goes to psql."""
-    from syntegra_db.client_programs import become_psql
+    from syntegra_db.client_programs import exec_psql
     from syntegra_db.settings import database_url
 
-    become_psql(database_url(), context.args)
+    exec_psql(database_url(), context.args)

@@ -20,36 +20,36 @@ def start(
     ] = False,
 ) -> None:
     """Start it, on the data in .postgres/, and print where the database is."""
-    from syntegra_db import local
-    from syntegra_db.settings import describe, is_configured
+    from syntegra_db import embedded
+    from syntegra_db.settings import describe_database, is_configured
 
     if unless_configured and is_configured():
         return
-    url = local.start(version=version)
-    typer.echo(f"PostgreSQL {version} runs: {describe(url)}.")
+    url = embedded.start(version=version)
+    typer.echo(f"PostgreSQL {version} runs: {describe_database(url)}.")
 
 
 @app.command()
 def stop() -> None:
     """Stop it; the data stays."""
-    from syntegra_db import local
+    from syntegra_db import embedded
 
-    stopped = local.stop()
+    stopped = embedded.stop()
     typer.echo("\n".join(f"PostgreSQL {version} stopped." for version in stopped) or "It was not running.")
 
 
 @app.command()
 def url() -> None:
     """Print its URL, for DATABASE_URL."""
-    from syntegra_db import local
+    from syntegra_db import embedded
 
-    typer.echo(local.running_url().set(drivername="postgresql").render_as_string())
+    typer.echo(embedded.running_url().set(drivername="postgresql").render_as_string())
 
 
 @app.command(context_settings=PASS_THROUGH)
 def psql(context: typer.Context) -> None:
     """Open its psql on its database; what follows goes to psql."""
-    from syntegra_db import local
-    from syntegra_db.client_programs import become_psql
+    from syntegra_db import embedded
+    from syntegra_db.client_programs import exec_psql
 
-    become_psql(local.running_url(), context.args, local.program_folder() / "psql")
+    exec_psql(embedded.running_url(), context.args, embedded.bin_directory() / "psql")

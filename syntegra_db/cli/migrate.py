@@ -53,10 +53,10 @@ def _move(
 ) -> None:
     from syntegra_db.cli.progress import progress_on_stderr
     from syntegra_db.migrations.options import migration_options
-    from syntegra_db.settings import database_url, describe
+    from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
     options = migration_options(lock_timeout, lock_patience, migrator_patience)
     with progress_on_stderr():
         reached = move(revision, url, options)
-    typer.echo(f"The {describe(url)} is at {f'revision {reached}' if reached else 'no revision'}.")
+    typer.echo(f"The {describe_database(url)} is at {f'revision {reached}' if reached else 'no revision'}.")

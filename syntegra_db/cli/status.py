@@ -16,7 +16,7 @@ REBUILD = "syntegra-db vectors rebuild"
 def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False) -> None:
     """Say where the database stands: server, revision, tables, indexes."""
     from syntegra_db.catalog.status import read_status
-    from syntegra_db.connecting import connect, unpooled_engine
+    from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.settings import database_url
     from syntegra_db.vectors.index import read_index
 

@@ -20,9 +20,9 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     from sqlalchemy.exc import DBAPIError
 
     from syntegra_db.catalog import examine
-    from syntegra_db.connecting import connect, unpooled_engine
+    from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.errors import SyntegraDBError
-    from syntegra_db.settings import database_url, describe
+    from syntegra_db.settings import database_url, describe_database
 
     try:
         url = database_url()
@@ -36,7 +36,7 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     if json_output:
         _print_json(report)
     else:
-        _print(report, describe(url))
+        _print(report, describe_database(url))
     if report.findings:
         raise typer.Exit(DRIFT)
 
@@ -49,16 +49,16 @@ def manifests(
     """Write the manifest of every revision, from a new embedded server that is gone afterwards."""
     from tempfile import TemporaryDirectory
 
-    from syntegra_db import local
+    from syntegra_db import embedded
     from syntegra_db.catalog.manifest import MANIFESTS, write_manifests
     from syntegra_db.settings import parse_url
 
     with TemporaryDirectory(prefix="syntegra-db-") as folder:
         data = Path(folder) / "data"
         try:
-            written = write_manifests(parse_url(local.start_server(data)), directory or MANIFESTS)
+            written = write_manifests(parse_url(embedded.start_server(data)), directory or MANIFESTS)
         finally:
-            local.stop_server(data)
+            embedded.stop_server(data)
     typer.echo("\n".join(str(path) for path in written))
 
 

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db import settings
-from syntegra_db.connecting import connect, unpooled_engine
-from syntegra_db.errors import INTERRUPTED, MigrationFailed, SyntegraDBError
+from syntegra_db.connections import connect, unpooled_engine
+from syntegra_db.errors import EXIT_INTERRUPTED, MigrationFailed, SyntegraDBError
 from syntegra_db.migrations import runner
 from syntegra_db.migrations.config import VERSION_TABLE
 from syntegra_db.migrations.options import migration_options
@@ -44,7 +44,7 @@ def run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
         logger.error("%s", error)  # noqa: TRY400  the sentence is for an operator, a traceback is not
         raise SystemExit(error.exit_status) from None
     except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(EXIT_INTERRUPTED) from None
 
 
 def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import text
 
-from syntegra_db.errors import LockNotObtained, MigrationFailed
+from syntegra_db.errors import LockTimeout, MigrationFailed
 
 if TYPE_CHECKING:
     import psycopg
@@ -57,7 +57,7 @@ def acquire(connection: Connection, key: int, patience: float) -> None:
         holder = connection.execute(HOLDER, {"key": key}).first()
         connection.rollback()
         if time.monotonic() >= deadline:
-            raise LockNotObtained(
+            raise LockTimeout(
                 f"Another migration is still running after {patience:g} s ({_describe(holder)}); nothing was changed. "
                 "Wait for it, or end it with SELECT pg_terminate_backend(pid), and run this again."
             )

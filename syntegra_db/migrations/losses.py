@@ -9,7 +9,7 @@ from psycopg.errors import InsufficientPrivilege, LockNotAvailable, QueryCancele
 from sqlalchemy import func, select, table, text
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.catalog.manifest import load_manifest, revisions
+from syntegra_db.catalog.manifest import all_revisions, load_manifest
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -21,7 +21,7 @@ ESTIMATE = text("SELECT CAST(greatest(reltuples, 0) AS bigint) FROM pg_class WHE
 
 def lost_tables(revision: str | None, target: str | None) -> list[str]:
     """Return the tables that a move from `revision` to `target`, as Alembic spells it, drops."""
-    known = revisions()
+    known = all_revisions()
     before = _place(revision, known)
     after = _target_place(target, before, known)
     if after >= before:

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syntegra_db.errors import SettingsError
-from syntegra_db.settings import complain, unreadable
+from syntegra_db.settings import describe_dotenv_error, describe_validation_error
 
 # lock_timeout is a 32-bit number of milliseconds.
 LONGEST_SECONDS = 2_147_483
@@ -42,6 +42,6 @@ def migration_options(
     try:
         return MigrationOptions(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        raise SettingsError(complain(error, prefix="SYNTEGRA_")) from None
+        raise SettingsError(describe_validation_error(error, prefix="SYNTEGRA_")) from None
     except (OSError, UnicodeError) as error:
-        raise SettingsError(unreadable(error)) from None
+        raise SettingsError(describe_dotenv_error(error)) from None

@@ -6,12 +6,12 @@ from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import Connection, Engine, String, column, select, table, text
 from sqlalchemy.exc import ProgrammingError
 
-from syntegra_db.connecting import connect
+from syntegra_db.connections import connect
 from syntegra_db.errors import DatabaseAhead, DatabaseBehind, RevisionError
 from syntegra_db.migrations.config import VERSION_TABLE, head_revision, script_directory
-from syntegra_db.settings import describe
+from syntegra_db.settings import describe_database
 
-VERSIONS = select(column("version_num", String)).select_from(table(VERSION_TABLE)).order_by("version_num")
+SELECT_VERSIONS = select(column("version_num", String)).select_from(table(VERSION_TABLE)).order_by("version_num")
 VERSION_TABLE_EXISTS = text(
     "SELECT to_regclass(quote_ident(current_schema()) || '.' || quote_ident(CAST(:name AS text))) IS NOT NULL"
 )
@@ -28,7 +28,7 @@ def current_revision(connection: Connection) -> str | None:
     if not connection.scalar(VERSION_TABLE_EXISTS, {"name": VERSION_TABLE}):
         return None
     try:
-        revisions = connection.scalars(VERSIONS).all()
+        revisions = connection.scalars(SELECT_VERSIONS).all()
     except ProgrammingError as error:
         if not isinstance(error.orig, InsufficientPrivilege):
             raise
@@ -44,7 +44,7 @@ def current_revision(connection: Connection) -> str | None:
     return revisions[0] if revisions else None
 
 
-def require_known(revision: str | None) -> None:
+def require_known_revision(revision: str | None) -> None:
     """Return if this package has `revision`, or if it is None.
 
     Raises:
@@ -73,10 +73,10 @@ def require_head(bind: Engine | Connection) -> None:
             require_head(connection)
         return
     revision = current_revision(bind)
-    require_known(revision)
+    require_known_revision(revision)
     head = head_revision()
     if revision != head:
         raise DatabaseBehind(
-            f"The {describe(bind.engine.url)} is at {f'revision {revision}' if revision else 'no revision'} and this "
-            f"service needs {head}. Run `syntegra-db upgrade head`."
+            f"The {describe_database(bind.engine.url)} is at {f'revision {revision}' if revision else 'no revision'} "
+            f"and this service needs {head}. Run `syntegra-db upgrade head`."
         )

@@ -19,12 +19,12 @@ from psycopg.errors import (
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError, ResourceClosedError
 
-from syntegra_db.connecting import connect
-from syntegra_db.errors import CatalogDiffers, ConnectionFailed, ExtensionUnavailable, LockNotObtained, MigrationFailed
+from syntegra_db.connections import connect
+from syntegra_db.errors import ConnectionFailed, ExtensionUnavailable, LockTimeout, MigrationFailed, SchemaDrift
 from syntegra_db.migrations import lock
 from syntegra_db.migrations.blockers import BlockerWatch
 from syntegra_db.migrations.config import VERSION_TABLE
-from syntegra_db.migrations.revision import current_revision, require_known
+from syntegra_db.migrations.revision import current_revision, require_known_revision
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -80,7 +80,7 @@ def _move(
     """Return the revisions before and after."""
     lock.acquire(connection, lock.lock_key(VERSION_TABLE, schema), options.migrator_patience)
     before = _revision(connection)
-    require_known(before)
+    require_known_revision(before)
     connection.execute(
         text("SELECT set_config('lock_timeout', :milliseconds, false)"),
         {"milliseconds": f"{max(1, round(options.lock_timeout * 1000))}ms"},
@@ -107,7 +107,7 @@ def _confirm(engine: Engine, before: str | None, reached: str | None) -> None:
         with connect(engine) as fresh:
             found = current_revision(fresh)
             drift = _drift(fresh) if found == reached != before else []
-    except (ConnectionFailed, LockNotObtained, DBAPIError) as error:
+    except (ConnectionFailed, LockTimeout, DBAPIError) as error:
         raise MigrationFailed(
             f"The database is at {_name(reached)}, but that could not be confirmed on a new connection: "
             f"{str(error).partition(chr(10))[0]} Run `syntegra-db verify`."
@@ -118,7 +118,7 @@ def _confirm(engine: Engine, before: str | None, reached: str | None) -> None:
             f"{_name(reached)}. Look at what else writes to {VERSION_TABLE}, then run this again."
         )
     if drift:
-        raise CatalogDiffers(
+        raise SchemaDrift(
             f"The database is at {_name(found)}, but it does not hold what that revision should: "
             f"{', '.join(drift)}. `syntegra-db verify` says how to mend it."
         )
@@ -166,7 +166,7 @@ def _migrate(
         if reached != revision:
             revision, deadline, pause = reached, time.monotonic() + options.lock_patience, FIRST_PAUSE_SECONDS
         if time.monotonic() + pause > deadline:
-            raise LockNotObtained(
+            raise LockTimeout(
                 f"No lock after {options.lock_patience:g} s of trying: {watch}. The database is at "
                 f"{_name(revision)}, and nothing else was changed. End that transaction, or allow more time with "
                 "SYNTEGRA_LOCK_PATIENCE, and run this again."

@@ -10,9 +10,9 @@ from psycopg.errors import QueryCanceled
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from syntegra_db.binary_vectors import use_binary_vectors
+from syntegra_db.binary_vectors import enable_binary_vectors
 from syntegra_db.catalog.status import vector_index_trained
-from syntegra_db.connecting import connect, unpooled_engine
+from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations.revision import require_head
 from syntegra_db.vectors.advice import RECALL, Evidence, advise
@@ -106,7 +106,7 @@ def examine(url: URL, seconds: float = SECONDS) -> Condition:
         ConnectionFailed: there is no connection; one of its subclasses says why.
     """
     engine = unpooled_engine(url)
-    use_binary_vectors(engine)
+    enable_binary_vectors(engine)
     with connect(engine) as connection:
         require_head(connection)
         index = read_index(connection)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from syntegra_db.binary_vectors import use_binary_vectors
+from syntegra_db.binary_vectors import enable_binary_vectors
 from syntegra_db.catalog.statements import literal
-from syntegra_db.connecting import connect, unpooled_engine
+from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RebuildFailed, SyntegraDBError
 from syntegra_db.migrations.revision import require_head
 from syntegra_db.vectors import building, sizing
@@ -112,7 +112,7 @@ def rebuild(
         ConnectionFailed: there is no connection, or it was lost; one of its subclasses says why.
     """
     engine = unpooled_engine(url, APPLICATION_NAME)
-    use_binary_vectors(engine)
+    enable_binary_vectors(engine)
     began = time.monotonic()
     with connect(engine) as connection, _tidied(engine):
         take_turn(connection)

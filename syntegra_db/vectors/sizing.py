@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import TYPE_CHECKING, NamedTuple
 
-from syntegra_db.errors import RoomMissing
+from syntegra_db.errors import InsufficientResources
 from syntegra_db.models import EMBEDDING_DIMENSIONS
 from syntegra_db.vectors.free_room import KIBIBYTE, free_disk, free_memory
 
@@ -146,18 +146,18 @@ def require_room(kind: Kind, room: Room) -> None:
         RoomMissing: not enough memory or disk; the message says how much there is, and what would do with less.
     """
     if kind.method == "ivfflat" and room.memory < room.needed:
-        raise RoomMissing(
+        raise InsufficientResources(
             f"An {kind} takes {size(room.needed)} of memory, more than the {size(room.memory)} that --memory allows, "
             "and nothing was built. Allow more, or ask for fewer lists with --lists."
         )
     if room.free_memory is not None and room.memory > room.free_memory * SHARE_OF_FREE_MEMORY:
         less = "--half or fewer --lists" if kind.method == "ivfflat" else "--half, or --method ivfflat, or --memory"
-        raise RoomMissing(
+        raise InsufficientResources(
             f"Building an {kind} takes {size(room.memory)} of memory, the server has {size(room.free_memory)} "
             f"available, and nothing was built. Take less with {less}, or free some."
         )
     if room.free_disk is not None and room.disk > room.free_disk:
-        raise RoomMissing(
+        raise InsufficientResources(
             f"Building an {kind} takes {size(room.disk)} of disk beside the old index, the server has "
             f"{size(room.free_disk)} free, and nothing was built. Make room, or take less with --half."
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from syntegra_db.errors import LockNotObtained, MigrationFailed, RebuildFailed
+from syntegra_db.errors import LockTimeout, MigrationFailed, RebuildFailed
 from syntegra_db.migrations import lock
 from syntegra_db.vectors.index import VECTOR_INDEX
 
@@ -35,7 +35,7 @@ def take_turn(connection: Connection) -> None:
     while True:
         try:
             lock.acquire(connection, key, 0)
-        except LockNotObtained:
+        except LockTimeout:
             if time.monotonic() < deadline:
                 time.sleep(lock.POLL_SECONDS)
                 continue

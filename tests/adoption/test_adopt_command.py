@@ -16,9 +16,9 @@ from commands import run as run_command
 from dumping import dump
 
 from syntegra_db import adoption, migrations
-from syntegra_db.client_programs import find_program_of
-from syntegra_db.connecting import conninfo
-from syntegra_db.errors import LockNotObtained, MigrationFailed
+from syntegra_db.client_programs import find_program_for_server
+from syntegra_db.connections import conninfo
+from syntegra_db.errors import LockTimeout, MigrationFailed
 from syntegra_db.migrations.options import MigrationOptions
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def test_the_backup_restores_the_database_as_it_was(server: Server, empty_databa
     assert backup.stat().st_mode & 0o777 == 0o600
     with server.database() as restored:
         with restored.connect() as connection:
-            program = find_program_of("pg_restore", connection.info.server_version // 10_000)
+            program = find_program_for_server("pg_restore", connection.info.server_version // 10_000)
         subprocess.run([*program.command, "--dbname", conninfo(restored.url), backup], check=True)
         assert dump(restored) == before
     again = adopt(empty_database, tmp_path, "--apply")
@@ -166,7 +166,7 @@ def test_it_steps_aside_for_others_and_says_for_whom(empty_database: Database) -
         other.execute("SET application_name = 'month-end report'")
         other.autocommit = False
         other.execute("UPDATE kpi_summary SET kpi_value = 5")
-        with pytest.raises(LockNotObtained, match="month-end report"):
+        with pytest.raises(LockTimeout, match="month-end report"):
             adoption.apply(empty_database.url, options=impatient, backup=False)
         other.rollback()
     assert dump(empty_database) == before

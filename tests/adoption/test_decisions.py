@@ -11,7 +11,7 @@ from dumping import dump
 from syntegra_db import adoption
 from syntegra_db.adoption.answers import parse_values
 from syntegra_db.adoption.conversions import conversion
-from syntegra_db.errors import DecisionNeeded
+from syntegra_db.errors import DecisionRequired
 
 if TYPE_CHECKING:
     from servers import Database
@@ -34,7 +34,9 @@ def test_required_column_that_is_missing(empty_database: Database) -> None:
     assert "--set processed_data.client_id=VALUE" in found[NO_CLIENT].advice
     assert found["column data_sources.client_id"].ids == (5,)
     before = dump(empty_database)
-    with pytest.raises(DecisionNeeded, match=r"processed_data.client_id is required and missing \(9 rows, id 10, 11,"):
+    with pytest.raises(
+        DecisionRequired, match=r"processed_data.client_id is required and missing \(9 rows, id 10, 11,"
+    ):
         adoption.apply(empty_database.url)
     assert dump(empty_database) == before
 
@@ -182,14 +184,14 @@ def test_answer_is_a_value_or_an_expression(empty_database: Database, value: str
 )
 def test_answer_that_is_none(empty_database: Database, name: str, value: str, complaint: str) -> None:
     make(empty_database, "first_two")
-    with empty_database.engine.connect() as connection, pytest.raises(DecisionNeeded, match=complaint):
+    with empty_database.engine.connect() as connection, pytest.raises(DecisionRequired, match=complaint):
         adoption.plan(connection, adoption.Answers({name: value}))
 
 
 def test_assignments_are_read() -> None:
     assert parse_values(["a.b=7", "a.c=x = 'y'"]) == {"a.b": "7", "a.c": "x = 'y'"}
     for wrong in ("a.b", "a.b=", "b=7"):
-        with pytest.raises(DecisionNeeded, match=r"TABLE\.COLUMN=VALUE"):
+        with pytest.raises(DecisionRequired, match=r"TABLE\.COLUMN=VALUE"):
             parse_values([wrong])
 
 

@@ -11,7 +11,7 @@ from dumping import dump
 
 from servers import Database
 from syntegra_db import adoption
-from syntegra_db.errors import AdoptionRefused, DatabaseAhead, ExtensionUnavailable
+from syntegra_db.errors import AdoptionNotPossible, DatabaseAhead, ExtensionUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,9 +135,9 @@ def test_it_is_refused_with_the_reason_and_left_untouched(
     make(empty_database, base)
     run(empty_database, *statements)
     before = dump(empty_database)
-    with pytest.raises(AdoptionRefused, match=reason):
+    with pytest.raises(AdoptionNotPossible, match=reason):
         read_plan(empty_database)
-    with pytest.raises(AdoptionRefused, match=reason):
+    with pytest.raises(AdoptionNotPossible, match=reason):
         adoption.apply(empty_database.url)
     assert dump(empty_database) == before
 
@@ -159,7 +159,7 @@ def test_all_reasons_are_told_at_once(empty_database: Database) -> None:
     make(empty_database, NAMED)
     for name in ("trigger", "another primary key"):
         run(empty_database, *REFUSED[name][1])
-    with pytest.raises(AdoptionRefused, match=r"the primary key of table clusters.*trigger touch on clusters"):
+    with pytest.raises(AdoptionNotPossible, match=r"the primary key of table clusters.*trigger touch on clusters"):
         read_plan(empty_database)
 
 
@@ -169,7 +169,7 @@ def test_who_does_not_own_the_tables_is_told_who_does(server: Server, empty_data
     with server.role("syntegra_test_guest") as guest:
         with empty_database.connect() as connection:
             owner = connection.info.user
-        with pytest.raises(AdoptionRefused) as refused:
+        with pytest.raises(AdoptionNotPossible) as refused:
             adoption.apply(empty_database.url_as(guest))
         assert "role syntegra_test_guest may not create anything in schema public" in str(refused.value)
         assert f"not the owner of table clusters, which {owner} is" in str(refused.value)
@@ -194,7 +194,7 @@ def test_an_extension_that_the_role_may_not_create_is_left_to_an_administrator(
 
 def test_without_a_table_of_ours_there_is_nothing_to_adopt(empty_database: Database) -> None:
     run(empty_database, "CREATE TABLE clients (id serial PRIMARY KEY)")
-    with pytest.raises(AdoptionRefused, match=r"nothing to adopt.*syntegra-db upgrade"):
+    with pytest.raises(AdoptionNotPossible, match=r"nothing to adopt.*syntegra-db upgrade"):
         read_plan(empty_database)
 
 
@@ -206,5 +206,5 @@ def test_a_newer_revision_is_not_taken_for_another_history(database: Database) -
 
 def test_a_zone_that_the_server_does_not_know(empty_database: Database) -> None:
     make(empty_database, NAMED)
-    with pytest.raises(AdoptionRefused, match="no time zone Atlantis/Capital"):
+    with pytest.raises(AdoptionNotPossible, match="no time zone Atlantis/Capital"):
         read_plan(empty_database, adoption.Answers(timezone="Atlantis/Capital"))

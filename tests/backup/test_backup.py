@@ -56,9 +56,9 @@ def test_plain_pg_restore_reads_it(database: Database) -> None:
 def succeed_with_pg_restore(*arguments: str) -> str:
     import subprocess
 
-    from syntegra_db.local import program_folder
+    from syntegra_db.embedded import bin_directory
 
-    command = [str(program_folder(18) / "pg_restore"), *arguments]
+    command = [str(bin_directory(18) / "pg_restore"), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

@@ -15,11 +15,11 @@ import pytest
 from backup.filling import content, fill
 from commands import PROGRAMS, run
 
-from syntegra_db import client_programs, local
+from syntegra_db import client_programs, embedded
 from syntegra_db.backup import Occupied, create_backup, read_seal, read_whole, restore
 from syntegra_db.backup.seal import FOOTER_BYTES, seal
-from syntegra_db.connecting import conninfo
-from syntegra_db.errors import BackupDoesNotFit, BackupFailed, BackupUnusable, ProgramMissing
+from syntegra_db.connections import conninfo
+from syntegra_db.errors import BackupFailed, BackupRevisionMismatch, ClientProgramNotFound, InvalidBackup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from servers import Database
 
 ROWS = 20_000
-EMBEDDED = local.program_folder(18)
+EMBEDDED = embedded.bin_directory(18)
 BACKUP_SESSIONS = "SELECT FROM pg_stat_activity WHERE application_name ~ '^syntegra_db (backup|restore)'"
 
 
@@ -161,7 +161,7 @@ def test_killed_during_a_restore_the_rows_are_the_old_ones_or_the_new(filled: Da
 def test_a_truncated_file(filled: Database, saved: Path, share: float) -> None:
     before = content(filled)
     os.truncate(saved, int(saved.stat().st_size * share))
-    with pytest.raises(BackupUnusable, match="cut short, or another program made it"):
+    with pytest.raises(InvalidBackup, match="cut short, or another program made it"):
         restore(saved, filled.url, Occupied.REPLACE)
     assert content(filled) == before
 
@@ -176,7 +176,7 @@ def test_one_flipped_byte_anywhere(filled: Database, saved: Path) -> None:
         flipped = bytearray(whole)
         flipped[place] ^= 1 << moments.randrange(8)
         saved.write_bytes(flipped)
-        with pytest.raises(BackupUnusable):
+        with pytest.raises(InvalidBackup):
             restore(saved, filled.url, Occupied.REPLACE)
     assert content(filled) == before
 
@@ -184,13 +184,13 @@ def test_one_flipped_byte_anywhere(filled: Database, saved: Path) -> None:
 def test_a_dump_of_another_program(filled: Database, tmp_path: Path) -> None:
     dump = tmp_path / "foreign.dump"
     subprocess.run([str(EMBEDDED / "pg_dump"), "-Fc", "-f", str(dump), conninfo(filled.url)], check=True)
-    with pytest.raises(BackupUnusable, match="another program made it"):
+    with pytest.raises(InvalidBackup, match="another program made it"):
         restore(dump, filled.url, Occupied.REPLACE)
 
 
 def test_a_file_of_a_newer_revision(filled: Database, saved: Path, tmp_path: Path) -> None:
     newer = sealed_again(saved, tmp_path / "newer.dump", revision="004")
-    with pytest.raises(BackupDoesNotFit, match="is of revision 004, which this package does not know"):
+    with pytest.raises(BackupRevisionMismatch, match="is of revision 004, which this package does not know"):
         restore(newer, filled.url, Occupied.REPLACE)
 
 
@@ -222,7 +222,7 @@ def only(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
 
 def test_without_pg_dump(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch)
-    with pytest.raises(ProgramMissing, match=r"pg_dump of PostgreSQL .* none was found.*apt-get install"):
+    with pytest.raises(ClientProgramNotFound, match=r"pg_dump of PostgreSQL .* none was found.*apt-get install"):
         create_backup(filled.url)
     assert not Path("backups").exists()
 
@@ -230,22 +230,24 @@ def test_without_pg_dump(filled: Database, monkeypatch: pytest.MonkeyPatch) -> N
 def test_with_an_older_pg_dump(filled: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with filled.connect() as connection:
         server = connection.info.server_version // 10_000
-    older = local.program_folder(16)
+    older = embedded.bin_directory(16)
     if server <= 16:
         older = tmp_path
         (older / "pg_dump").write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 15.9'")
         (older / "pg_dump").chmod(0o755)
     only(monkeypatch, older)
-    with pytest.raises(ProgramMissing, match=rf"PostgreSQL {server} or newer is needed, and those .* older: 1[56] \("):
+    with pytest.raises(
+        ClientProgramNotFound, match=rf"PostgreSQL {server} or newer is needed, and those .* older: 1[56] \("
+    ):
         create_backup(filled.url)
     assert not Path("backups").exists()
 
 
 def test_with_an_older_pg_restore_than_made_it(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    only(monkeypatch, local.program_folder(18))
+    only(monkeypatch, embedded.bin_directory(18))
     saved = create_backup(filled.url).path
-    only(monkeypatch, local.program_folder(16))
-    with pytest.raises(ProgramMissing, match="pg_restore of PostgreSQL 18 or newer"):
+    only(monkeypatch, embedded.bin_directory(16))
+    with pytest.raises(ClientProgramNotFound, match="pg_restore of PostgreSQL 18 or newer"):
         restore(saved, filled.url, Occupied.REPLACE)
 
 

@@ -11,7 +11,7 @@ from commands import run, succeed
 from syntegra_db import migrations
 from syntegra_db.backup import Occupied, create_backup, restore
 from syntegra_db.catalog import verify
-from syntegra_db.errors import BackupDoesNotFit, LockNotObtained, RestoreFailed, TablesHoldRows
+from syntegra_db.errors import BackupRevisionMismatch, LockTimeout, RestoreFailed, TablesNotEmpty
 from syntegra_db.migrations import lock
 from syntegra_db.migrations.options import MigrationOptions
 
@@ -75,7 +75,7 @@ def test_a_vector_index_of_another_kind_stays_of_that_kind(database: Database, s
 
 def test_tables_with_rows_are_refused_and_untouched(database: Database, saved: Path) -> None:
     before = content(database)
-    with pytest.raises(TablesHoldRows, match=r"data_sources, processed_data, .*--replace .*--keep"):
+    with pytest.raises(TablesNotEmpty, match=r"data_sources, processed_data, .*--replace .*--keep"):
         restore(saved, database.url)
     assert content(database) == before
 
@@ -153,7 +153,7 @@ def test_a_database_past_the_file_is_refused(empty_database: Database) -> None:
     migrations.upgrade("002", empty_database.url)
     path = create_backup(empty_database.url).path
     migrations.upgrade("003", empty_database.url)
-    with pytest.raises(BackupDoesNotFit, match=r"already at 003.*syntegra-db rollback 002"):
+    with pytest.raises(BackupRevisionMismatch, match=r"already at 003.*syntegra-db rollback 002"):
         restore(path, empty_database.url)
 
 
@@ -162,14 +162,14 @@ def test_behind_somebody_elses_lock_it_gives_up_and_says_whose(database: Databas
         other.autocommit = False
         other.execute("SET application_name = 'month-end report'")
         other.execute("SELECT count(*) FROM clusters")
-        with pytest.raises(LockNotObtained, match="month-end report"):
+        with pytest.raises(LockTimeout, match="month-end report"):
             restore(saved, database.url, Occupied.REPLACE, options=IMPATIENT)
 
 
 def test_while_a_migration_runs_it_does_not(database: Database, saved: Path) -> None:
     with database.connect() as other:
         other.execute("SELECT pg_advisory_lock(%s)", (lock.lock_key("alembic_version", "public"),))
-        with pytest.raises(LockNotObtained, match="Another migration is still running"):
+        with pytest.raises(LockTimeout, match="Another migration is still running"):
             restore(saved, database.url, Occupied.REPLACE, options=IMPATIENT)
 
 
@@ -184,6 +184,6 @@ def test_the_command_says_what_it_did(server: Server, saved: Path, tmp_path: Pat
 
 
 def describe(database: Database) -> str:
-    from syntegra_db.settings import describe
+    from syntegra_db.settings import describe_database
 
-    return describe(database.url)
+    return describe_database(database.url)

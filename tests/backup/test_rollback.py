@@ -19,7 +19,7 @@ from syntegra_db import backup as backups
 from syntegra_db import migrations
 from syntegra_db.backup import archive, dumping, rollback, rolling_back
 from syntegra_db.catalog import verify
-from syntegra_db.errors import BackupUnusable, LockNotObtained, ProgramMissing, RevisionError
+from syntegra_db.errors import ClientProgramNotFound, InvalidBackup, LockTimeout, RevisionError
 from syntegra_db.migrations.options import MigrationOptions
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def test_a_file_that_lacks_rows_ends_it_before_the_downgrade(
     before = content(database)
     count = archive.count_archived
     monkeypatch.setattr(dumping, "count_archived", lambda *arguments: {**count(*arguments), "clusters": 199})
-    with pytest.raises(BackupUnusable, match="has 199 rows of clusters, and the table had 200"):
+    with pytest.raises(InvalidBackup, match="has 199 rows of clusters, and the table had 200"):
         rollback("002", database.url)
     assert content(database) == before
 
@@ -126,7 +126,7 @@ def test_a_table_with_more_rows_than_the_file_ends_it_before_the_downgrade(
     database.execute("INSERT INTO clusters (client_id, cluster_id, features_json) VALUES (1, 1, '{}')")
     before = content(database)
     monkeypatch.setattr(rolling_back, "create_backup", lambda *_, **__: stale)
-    with pytest.raises(BackupUnusable, match="has 200 rows of clusters, and the table has 201"):
+    with pytest.raises(InvalidBackup, match="has 200 rows of clusters, and the table has 201"):
         rollback("002", database.url)
     assert content(database) == before
 
@@ -136,7 +136,7 @@ def test_without_pg_dump_it_stays_where_it_is(database: Database, monkeypatch: p
 
     monkeypatch.setattr(client_programs, "_paths", lambda _: iter(()))
     monkeypatch.setattr(client_programs, "COMPOSE", ())
-    with pytest.raises(ProgramMissing):
+    with pytest.raises(ClientProgramNotFound):
         rollback("002", database.url)
     assert revision(database) == "003"
 
@@ -149,7 +149,7 @@ def test_behind_a_reader_it_gives_up_and_nothing_changed(database: Database) -> 
         reader.autocommit = False
         reader.execute("SET application_name = 'month-end report'")
         reader.execute("SELECT count(*) FROM clusters")
-        with pytest.raises(LockNotObtained, match="month-end report"):
+        with pytest.raises(LockTimeout, match="month-end report"):
             rollback("002", database.url, options=impatient)
     assert content(database) == before
     assert revision(database) == "003"

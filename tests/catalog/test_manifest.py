@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from syntegra_db.catalog import Shape, load_manifest, write_manifests
-from syntegra_db.catalog.manifest import MANIFESTS, format_manifest, revisions
+from syntegra_db.catalog.manifest import MANIFESTS, all_revisions, format_manifest
 from syntegra_db.errors import RevisionError
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def test_manifests_are_what_the_revisions_make(empty_database: Database, tmp_pat
 
 
 def test_every_revision_has_one() -> None:
-    assert revisions() == ["001", "002", "003"]
-    assert [len(load_manifest(revision).tables) for revision in revisions()] == [1, 2, 7]
+    assert all_revisions() == ["001", "002", "003"]
+    assert [len(load_manifest(revision).tables) for revision in all_revisions()] == [1, 2, 7]
     assert load_manifest(None) == Shape()
 
 
-@pytest.mark.parametrize("revision", revisions())
+@pytest.mark.parametrize("revision", all_revisions())
 def test_text_and_shape_say_the_same(revision: str) -> None:
     stored = (MANIFESTS / f"{revision}.json").read_text(encoding="utf-8")
     assert format_manifest(revision, load_manifest(revision)) == stored
@@ -55,7 +55,7 @@ def test_a_column_an_index_or_a_constraint_is_one_line() -> None:
 
 
 def test_nothing_of_a_server_is_in_them() -> None:
-    for revision in revisions():
+    for revision in all_revisions():
         text = (MANIFESTS / f"{revision}.json").read_text(encoding="utf-8")
         assert "public" not in text
         assert "0.8" not in text

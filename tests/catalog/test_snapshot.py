@@ -14,8 +14,8 @@ from syntegra_db import migrations
 from syntegra_db.catalog import load_manifest, snapshot
 from syntegra_db.catalog.manifest import format_manifest
 from syntegra_db.catalog.snapshot import LOCK_TIMEOUT_MILLISECONDS
-from syntegra_db.connecting import unpooled_engine
-from syntegra_db.errors import LockNotObtained, SettingsError
+from syntegra_db.connections import unpooled_engine
+from syntegra_db.errors import LockTimeout, SettingsError
 from syntegra_db.models import Base
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_it_keeps_no_lock_that_anyone_could_wait_for(database: Database) -> None
 def test_it_waits_for_a_locked_table_only_so_long(database: Database) -> None:
     with database.engine.connect() as connection, database.connect() as other, other.transaction():
         other.execute("LOCK TABLE text_summary IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(LockNotObtained, match="ACCESS EXCLUSIVE"):
+        with pytest.raises(LockTimeout, match="ACCESS EXCLUSIVE"):
             snapshot(connection, TABLES)
         assert connection.scalar(text("SELECT current_setting('lock_timeout')")) == "0"
     assert LOCK_TIMEOUT_MILLISECONDS < 1000

@@ -9,7 +9,7 @@ import pytest
 from commands import run, succeed
 
 from syntegra_db.catalog import verify
-from syntegra_db.connecting import conninfo
+from syntegra_db.connections import conninfo
 from syntegra_db.migrations import require_head
 from syntegra_db.migrations.losses import describe_losses
 

@@ -14,8 +14,8 @@ from migrations.migrators import Migrator
 
 from syntegra_db import migrations
 from syntegra_db.catalog import verify
-from syntegra_db.connecting import conninfo
-from syntegra_db.errors import LockNotObtained, MigrationFailed
+from syntegra_db.connections import conninfo
+from syntegra_db.errors import LockTimeout, MigrationFailed
 from syntegra_db.migrations import lock
 from syntegra_db.migrations.options import MigrationOptions
 from syntegra_db.migrations.sql_scripts import sql_script
@@ -135,7 +135,7 @@ def test_a_downgrade_among_readers_does_not_stall_writers_either(database: Datab
 def test_when_patience_ends_the_error_names_the_blocker_and_nothing_changed(database: Database) -> None:
     database.execute(SOURCE)
     impatient = MigrationOptions(lock_timeout=0.1, lock_patience=1)
-    with open_transaction(database, 3), pytest.raises(LockNotObtained) as ended:
+    with open_transaction(database, 3), pytest.raises(LockTimeout) as ended:
         migrations.downgrade("002", database.url, impatient)
     assert "month-end report" in str(ended.value)
     assert "at revision 003, and nothing else was changed" in str(ended.value)
@@ -149,7 +149,7 @@ def test_waiting_for_another_migration_says_for_whom(database: Database, caplog:
         other.commit()
         pid = other.info.backend_pid
         caplog.set_level("INFO", logger="syntegra_db")
-        with pytest.raises(LockNotObtained, match="still running after 1 s"):
+        with pytest.raises(LockTimeout, match="still running after 1 s"):
             migrations.upgrade("head", database.url, MigrationOptions(migrator_patience=1))
         (line,) = [record.getMessage() for record in caplog.records if "Waiting" in record.getMessage()]
         assert f"pid {pid}, the other one, connected since 20" in line
@@ -211,7 +211,7 @@ def test_an_orphan_that_still_works_in_the_server_is_waited_for(empty_database: 
         orphan = Migrator(empty_database, tmp_path / "orphan", "upgrade", "head", SYNTEGRA_LOCK_TIMEOUT="60").start()
         wait_until_blocked(empty_database)
         orphan.kill()
-        with pytest.raises(LockNotObtained, match="syntegra_db migration"):
+        with pytest.raises(LockTimeout, match="syntegra_db migration"):
             migrations.upgrade("head", empty_database.url, MigrationOptions(migrator_patience=0.5))
     migrations.upgrade("head", empty_database.url)
     assert_clean(empty_database)

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text
 from vectors.texts import Texts, fill
 
-from syntegra_db.binary_vectors import use_binary_vectors
-from syntegra_db.connecting import unpooled_engine
+from syntegra_db.binary_vectors import enable_binary_vectors
+from syntegra_db.connections import unpooled_engine
 from syntegra_db.vectors.index import VECTOR_INDEX, Tuning, VectorIndex, read_index
 from syntegra_db.vectors.measuring import Found, at_setting, one_moment, rising, tune
 from syntegra_db.vectors.rebuilding import Wish, rebuild
@@ -43,7 +43,7 @@ def filled(server: Server, migrated_template: str) -> Iterator[tuple[Database, T
 @pytest.fixture
 def moment(filled: tuple[Database, Texts]) -> Iterator[Connection]:
     engine = unpooled_engine(filled[0].url)
-    use_binary_vectors(engine)
+    enable_binary_vectors(engine)
     with one_moment(engine, 60) as connection:
         yield connection
 
@@ -99,7 +99,7 @@ def test_all_lists_find_all_and_few_find_less(moment: Connection) -> None:
 def test_it_sees_one_moment_and_changes_no_setting_for_others(filled: tuple[Database, Texts]) -> None:
     database, _ = filled
     engine = unpooled_engine(database.url)
-    use_binary_vectors(engine)
+    enable_binary_vectors(engine)
     with one_moment(engine, 30) as connection:
         before = connection.scalar(text("SELECT count(*) FROM text_summary"))
         database.execute("INSERT INTO text_summary (client_id, text_field) VALUES (1, 'later')")

@@ -18,11 +18,11 @@ from sqlalchemy import text
 from vectors.rebuilt import INSERT, KINDS, QUICKLY, ROWS, standing, wish
 from vectors.texts import fill
 
-from syntegra_db.binary_vectors import use_binary_vectors
+from syntegra_db.binary_vectors import enable_binary_vectors
 from syntegra_db.catalog import examine, verify
-from syntegra_db.connecting import conninfo, unpooled_engine
+from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.database import create_engine, session_factory
-from syntegra_db.errors import RebuildFailed, RoomMissing
+from syntegra_db.errors import InsufficientResources, RebuildFailed
 from syntegra_db.vectors import search
 from syntegra_db.vectors.building import Progress, find_indexes
 from syntegra_db.vectors.index import NEW, OLD, VECTOR_INDEX, VectorIndex, read_index
@@ -234,7 +234,7 @@ def test_whatever_an_interrupted_run_left_is_cleared(filled: Database, left: str
         for statement in statements:
             connection.execute(statement.encode())
     # It clears up before it finds that there is not enough memory.
-    with pytest.raises(RoomMissing):
+    with pytest.raises(InsufficientResources):
         rebuild(filled.url, Wish("ivfflat", memory=2**20))
     with filled.engine.connect() as connection:
         standing_now = find_indexes(connection)
@@ -261,7 +261,7 @@ def test_another_index_on_the_embeddings_is_named_and_the_new_one_stands(filled:
 
 def test_an_index_that_is_replaced_while_it_is_measured_is_not_believed(filled: Database) -> None:
     engine = unpooled_engine(filled.url)
-    use_binary_vectors(engine)
+    enable_binary_vectors(engine)
     with engine.connect() as connection:
         index = read_index(connection)
         assert index is not None

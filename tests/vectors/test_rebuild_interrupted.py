@@ -16,7 +16,7 @@ from commands import PROGRAMS, ROOT
 from vectors.texts import fill
 
 from syntegra_db.catalog import verify
-from syntegra_db.connecting import conninfo
+from syntegra_db.connections import conninfo
 from syntegra_db.vectors.building import find_indexes
 from syntegra_db.vectors.index import VECTOR_INDEX, read_index
 from syntegra_db.vectors.rebuilding import Wish, rebuild

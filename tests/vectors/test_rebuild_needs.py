@@ -16,8 +16,8 @@ from vectors.texts import fill
 
 from servers import Database, docker_server
 from syntegra_db import migrations
-from syntegra_db.connecting import conninfo, unpooled_engine
-from syntegra_db.errors import DatabaseBehind, RebuildFailed, RoomMissing
+from syntegra_db.connections import conninfo, unpooled_engine
+from syntegra_db.errors import DatabaseBehind, InsufficientResources, RebuildFailed
 from syntegra_db.vectors import building, sizing
 from syntegra_db.vectors.building import find_indexes
 from syntegra_db.vectors.free_room import free_memory
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 
 def test_too_little_memory_is_said_before_it_starts(filled: Database) -> None:
-    with pytest.raises(RoomMissing, match=r"30 lists takes \d+ MB of memory, more than the 4 MB that --memory allows"):
+    with pytest.raises(
+        InsufficientResources, match=r"30 lists takes \d+ MB of memory, more than the 4 MB that --memory allows"
+    ):
         rebuild(filled.url, Wish("ivfflat", 30, memory=4 * 2**20))
     assert standing(filled).tuning is None
 
@@ -47,7 +49,9 @@ def test_the_memory_that_is_free_is_seen_and_refused(filled: Database, monkeypat
     assert room.free_memory is not None
     assert room.free_memory > 2**20
     monkeypatch.setattr(sizing, "SHARE_OF_FREE_MEMORY", 0.0001)
-    with pytest.raises(RoomMissing, match=r"takes \d+ MB of memory, the server has [\d,]+ MB available, and nothing"):
+    with pytest.raises(
+        InsufficientResources, match=r"takes \d+ MB of memory, the server has [\d,]+ MB available, and nothing"
+    ):
         rebuild(filled.url, wish(KINDS[2][0]))
 
 
@@ -67,7 +71,7 @@ def test_the_disk_that_is_free_is_seen_and_refused(filled: Database, monkeypatch
     assert room.free_disk > 2**20
     monkeypatch.setattr(sizing, "INDEX_BYTES_OF_A_ROW", dict.fromkeys(sizing.INDEX_BYTES_OF_A_ROW, 2**40))
     with pytest.raises(
-        RoomMissing, match=r"takes [\d,]+ MB of disk beside the old index, the server has [\d,]+ MB free"
+        InsufficientResources, match=r"takes [\d,]+ MB of disk beside the old index, the server has [\d,]+ MB free"
     ):
         rebuild(filled.url, wish(KINDS[2][0]))
 

@@ -9,7 +9,7 @@ import pytest
 from migrations.test_pooler import ADVISORY_LOCKS, pgbouncer
 from vectors.texts import fill
 
-from syntegra_db.connecting import conninfo
+from syntegra_db.connections import conninfo
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.vectors.building import find_indexes
 from syntegra_db.vectors.index import VECTOR_INDEX

@@ -15,8 +15,14 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from syntegra_db.errors import ConnectionFailed, DatabaseMissing, LoginRefused, ServerUnreachable, SettingsError
-from syntegra_db.settings import describe
+from syntegra_db.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    DatabaseNotFound,
+    ServerUnreachable,
+    SettingsError,
+)
+from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +35,7 @@ CONNECT_TIMEOUT_SECONDS = 10
 MAINTENANCE_DATABASE = "postgres"
 
 
-def connect_arguments(url: URL, application_name: str) -> dict[str, Any]:
+def connect_args(url: URL, application_name: str) -> dict[str, Any]:
     """Return libpq's parameters for a connection to `url` that the URL itself does not set."""
     arguments: dict[str, Any] = {
         "application_name": application_name,
@@ -43,7 +49,7 @@ def connect_arguments(url: URL, application_name: str) -> dict[str, Any]:
 def conninfo(url: URL, database: str | None = None) -> str:
     """Return libpq's connection string for `url`, or for another `database` of the same server."""
     of_url: dict[str, Any] = {
-        **connect_arguments(url, APPLICATION_NAME),
+        **connect_args(url, APPLICATION_NAME),
         "host": url.host,
         "port": url.port,
         "user": url.username,
@@ -58,7 +64,7 @@ def conninfo(url: URL, database: str | None = None) -> str:
 def unpooled_engine(url: URL, application_name: str = APPLICATION_NAME) -> Engine:
     """Return an engine for a tool that opens a connection, uses it and closes it."""
     return create_engine(
-        url, poolclass=NullPool, hide_parameters=True, connect_args=connect_arguments(url, application_name)
+        url, poolclass=NullPool, hide_parameters=True, connect_args=connect_args(url, application_name)
     )
 
 
@@ -72,27 +78,29 @@ def connect(engine: Engine) -> Iterator[Connection]:
     try:
         connection = engine.connect()
     except OperationalError as error:
-        raise explain(engine.url, error.orig) from None
+        raise diagnose_connection_failure(engine.url, error.orig) from None
     except DBAPIError as error:
         # libpq does not know a parameter of the URL, or not its value.
-        raise SettingsError(f"The URL of the {describe(engine.url)} is wrong: {_first_line(error.orig)}.") from None
+        raise SettingsError(
+            f"The URL of the {describe_database(engine.url)} is wrong: {_first_line(error.orig)}."
+        ) from None
     try:
         with connection:
             yield connection
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
-        where, reason = describe(engine.url), _first_line(error.orig)
+        where, reason = describe_database(engine.url), _first_line(error.orig)
         raise ConnectionFailed(f"The connection to {where} was lost ({reason}); run this again.") from error
 
 
-def explain(url: URL, error: BaseException | None) -> ConnectionFailed:
+def diagnose_connection_failure(url: URL, error: BaseException | None) -> ConnectionFailed:
     """Return what kept a connection to `url` from opening.
 
     Asks the server whether it accepts connections (`PQping`, which needs no password), then whether the same login
     gets into the database `postgres` and whether the wanted one is listed there.
     """
-    where = describe(url)
+    where = describe_database(url)
     reply = _first_line(error)
     ping = pq.PGconn.ping(conninfo(url).encode())
     if ping == pq.Ping.REJECT:
@@ -102,21 +110,21 @@ def explain(url: URL, error: BaseException | None) -> ConnectionFailed:
             f"No PostgreSQL answers for {where} ({reply}). Start it (`make up`, or `syntegra-db local start`), or "
             "correct DATABASE_URL or POSTGRES_HOST and POSTGRES_PORT in the environment or .env."
         )
-    listed = _is_listed(url)
+    listed = _database_exists(url)
     if listed is None:
-        return LoginRefused(
+        return AuthenticationFailed(
             f"The server refused user {url.username} for {where} ({reply}). If it is the user or the password, correct "
             "it in DATABASE_URL, or in POSTGRES_USER and POSTGRES_PASSWORD, in the environment or .env."
         )
     if not listed:
-        return DatabaseMissing(
+        return DatabaseNotFound(
             f"The server has no {where}. Create it (`createdb -O {url.username} {url.database}`), or correct "
             "DATABASE_URL or POSTGRES_DB in the environment or .env."
         )
     return ConnectionFailed(f"The server did not open {where}: {reply}.")
 
 
-def _is_listed(url: URL) -> bool | None:
+def _database_exists(url: URL) -> bool | None:
     try:
         with psycopg.connect(conninfo(url, MAINTENANCE_DATABASE), autocommit=True) as connection:
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", (url.database,)).fetchone()

