@@ -30,12 +30,12 @@ away. After an error the transaction has to be rolled back, as after any stateme
 session.begin_nested():` around the call keeps what was before it.
 """
 
-from syntegra_db.bulk.errors import BulkError, RowRefused
-from syntegra_db.bulk.loading import async_copy_rows, async_upsert_rows, copy_rows, upsert_rows
+from syntegra_db.bulk._api import async_copy_rows, async_upsert_rows, copy_rows, upsert_rows
+from syntegra_db.bulk.errors import BulkLoadError, RowRejected
 
 __all__ = [
-    "BulkError",
-    "RowRefused",
+    "BulkLoadError",
+    "RowRejected",
     "async_copy_rows",
     "async_upsert_rows",
     "copy_rows",

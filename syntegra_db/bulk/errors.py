@@ -5,7 +5,7 @@ from __future__ import annotations
 from syntegra_db.errors import SyntegraDBError
 
 
-class BulkError(SyntegraDBError):
+class BulkLoadError(SyntegraDBError):
     """Rows could not be loaded.
 
     Attributes:
@@ -17,7 +17,7 @@ class BulkError(SyntegraDBError):
         self.sqlstate = sqlstate
 
 
-class RowRefused(BulkError):
+class RowRejected(BulkLoadError):
     """A row cannot be stored as it is; the message says why, and shows nothing of the row.
 
     Attributes:

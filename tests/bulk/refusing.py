@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from bulk.examples import FULL, SECRET, stored
 
-from syntegra_db.bulk import RowRefused, copy_rows, upsert_rows
+from syntegra_db.bulk import RowRejected, copy_rows, upsert_rows
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 GOOD: dict[type[Base], dict[str, Any]] = {model: {**row, "id": 1} for model, row in FULL.items()}
 
 
-def refused(session: Session, model: type[Base], rows: Any, **options: Any) -> RowRefused:
+def refused(session: Session, model: type[Base], rows: Any, **options: Any) -> RowRejected:
     """The error of a load, after a look at everything that it shows and at what it leaves."""
     load = upsert_rows if "key" in options else copy_rows
-    with pytest.raises(RowRefused) as info:
+    with pytest.raises(RowRejected) as info:
         load(session, model, rows, **options)
     error = info.value
     assert error.__cause__ is None

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy
 from bulk.examples import FULL, embedding, kpi, stored
 
-from syntegra_db.bulk import BulkError, RowRefused, async_copy_rows, async_upsert_rows, copy_rows
+from syntegra_db.bulk import BulkLoadError, RowRejected, async_copy_rows, async_upsert_rows, copy_rows
 from syntegra_db.models import DataSource, KpiSummary, TextSummary
 
 if TYPE_CHECKING:
@@ -80,12 +80,12 @@ def test_a_refused_row(run: Any, session: Session) -> None:
     async def work(session: AsyncSession) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = []
         for rows in ([kpi(1), kpi(2, "x")], [kpi(1), kpi(2, metadata=1)], [kpi(1), kpi(2, float("nan"))]):
-            with pytest.raises(RowRefused) as info:
+            with pytest.raises(RowRejected) as info:
                 await async_copy_rows(session, KpiSummary, rows)
             assert info.value.__cause__ is None
             found.append((info.value.row, info.value.column, info.value.constraint))
             await session.rollback()
-        with pytest.raises(RowRefused, match="same key"):
+        with pytest.raises(RowRejected, match="same key"):
             await async_upsert_rows(session, KpiSummary, [kpi(1), kpi(1)], key=KEY)
         await session.rollback()
         await async_copy_rows(session, KpiSummary, [kpi(7)])
@@ -138,7 +138,7 @@ def test_a_connection_that_dies_on_the_way(run: Any, session: Session, database:
             yield kpi(n)
 
     async def work(session: AsyncSession) -> None:
-        with pytest.raises(BulkError):
+        with pytest.raises(BulkLoadError):
             await async_copy_rows(session, KpiSummary, rows())
         await session.rollback()
         await async_copy_rows(session, KpiSummary, [kpi(1)])
@@ -162,7 +162,7 @@ def test_rows_are_closed_before_their_error_is_raised(run: Any, bad: Any) -> Non
                 await asyncio.sleep(0)
                 closed.append(True)
 
-        with pytest.raises(RowRefused):
+        with pytest.raises(RowRejected):
             await async_copy_rows(session, KpiSummary, rows())
         assert closed == [True]
 
@@ -171,14 +171,16 @@ def test_rows_are_closed_before_their_error_is_raised(run: Any, bad: Any) -> Non
 
 def test_each_kind_of_session_needs_its_twin(run: Any, session: Session) -> None:
     async def work(asynchronous: AsyncSession) -> None:
-        with pytest.raises(BulkError, match="An asyncio session loads rows with async_copy_rows or async_upsert_rows"):
+        with pytest.raises(
+            BulkLoadError, match="An asyncio session loads rows with async_copy_rows or async_upsert_rows"
+        ):
             copy_rows(asynchronous, KpiSummary, [kpi(1)])  # type: ignore[arg-type]
-        with pytest.raises(BulkError, match="A session without asyncio loads rows with copy_rows or upsert_rows"):
+        with pytest.raises(BulkLoadError, match="A session without asyncio loads rows with copy_rows or upsert_rows"):
             await async_copy_rows(session, KpiSummary, [kpi(1)])  # type: ignore[arg-type]
 
     run(work)
 
 
 def test_asynchronous_rows_need_the_twin(session: Session) -> None:
-    with pytest.raises(BulkError, match="async_copy_rows"):
+    with pytest.raises(BulkLoadError, match="async_copy_rows"):
         copy_rows(session, KpiSummary, asynchronous(1))  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from pgvector import Vector
 from sqlalchemy import JSON, func, select, text
 from sqlalchemy.orm import Session
 
-from syntegra_db.bulk import BulkError, copy_rows, upsert_rows
+from syntegra_db.bulk import BulkLoadError, copy_rows, upsert_rows
 from syntegra_db.database import create_engine
 from syntegra_db.models import (
     AnomalyLog,
@@ -167,6 +167,6 @@ def test_rows_are_read_one_at_a_time_and_not_kept(session: Session) -> None:
 
 def test_another_driver_is_refused() -> None:
     with Session(sqlalchemy.create_engine("sqlite://")) as session:
-        with pytest.raises(BulkError, match=r"psycopg 3 only, and this session's connection is of sqlite3"):
+        with pytest.raises(BulkLoadError, match=r"psycopg 3 only, and this session's connection is of sqlite3"):
             copy_rows(session, KpiSummary, [kpi(1)])
         session.connection().invalidate()

@@ -14,7 +14,7 @@ from bulk.refusing import refused
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.bulk import BulkError, RowRefused, copy_rows
+from syntegra_db.bulk import BulkLoadError, RowRejected, copy_rows
 from syntegra_db.models import DataSource, KpiSummary
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def test_rows_are_closed_once_their_error_is_handled(session: Session, bad: Any,
     gc.collect()
     gc.disable()
     try:
-        with suppress(RowRefused, LookupError):
+        with suppress(RowRejected, LookupError):
             copy_rows(session, KpiSummary, rows(), on_progress=report)
         assert closed == [True]
     finally:
@@ -125,7 +125,7 @@ def test_rows_are_closed_once_their_error_is_handled(session: Session, bad: Any,
 
 def test_the_transaction_has_to_be_rolled_back(session: Session) -> None:
     copy_rows(session, KpiSummary, [kpi(1)])
-    with pytest.raises(RowRefused):
+    with pytest.raises(RowRejected):
         copy_rows(session, KpiSummary, [kpi(2), kpi(None)])  # type: ignore[arg-type]
     with pytest.raises(DBAPIError, match="aborted"):
         session.execute(text("SELECT 1"))
@@ -135,7 +135,7 @@ def test_the_transaction_has_to_be_rolled_back(session: Session) -> None:
 
 def test_a_savepoint_keeps_what_was_before(session: Session) -> None:
     copy_rows(session, KpiSummary, [kpi(1)])
-    with pytest.raises(RowRefused), session.begin_nested():
+    with pytest.raises(RowRejected), session.begin_nested():
         copy_rows(session, KpiSummary, [kpi(2), kpi(3, "x")])
     with session.begin_nested():
         copy_rows(session, KpiSummary, [kpi(4)])
@@ -153,9 +153,9 @@ def test_a_connection_that_dies_on_the_way(session: Session, database: Database)
                 )
             yield kpi(n)
 
-    with pytest.raises(BulkError) as info:
+    with pytest.raises(BulkLoadError) as info:
         copy_rows(session, KpiSummary, rows())
-    assert not isinstance(info.value, RowRefused)
+    assert not isinstance(info.value, RowRejected)
     session.rollback()
     copy_rows(session, KpiSummary, [kpi(1)])
     assert len(stored(session, KpiSummary)) == 1
@@ -163,6 +163,6 @@ def test_a_connection_that_dies_on_the_way(session: Session, database: Database)
 
 def test_what_the_server_does_not_allow_is_told_in_its_words(session: Session) -> None:
     session.execute(text("SET TRANSACTION READ ONLY"))
-    with pytest.raises(BulkError, match="cannot execute COPY FROM in a read-only transaction") as info:
+    with pytest.raises(BulkLoadError, match="cannot execute COPY FROM in a read-only transaction") as info:
         copy_rows(session, KpiSummary, [kpi(1)])
     assert info.value.sqlstate == "25006"

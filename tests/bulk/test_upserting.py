@@ -11,7 +11,7 @@ from bulk.examples import END, FULL, START, embedding, kpi, session_on, stored
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from syntegra_db.bulk import BulkError, RowRefused, copy_rows, upsert_rows
+from syntegra_db.bulk import BulkLoadError, RowRejected, copy_rows, upsert_rows
 from syntegra_db.models import Base, Cluster, DataSource, KpiSummary, TextSummary
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def test_some_columns_of_rows_that_are_there(session: Session, key: str) -> None
     assert upsert_rows(session, KpiSummary, rows, key=[key]) == 2
     assert [row["kpi_name"] for row in stored(session, KpiSummary)] == ["newer", "new"]
     assert [row["metadata_"] for row in stored(session, KpiSummary)] == [{"n": 1}, {"n": 2}]
-    with pytest.raises(RowRefused, match=r"kpi_summary\.\w+ takes no NULL"):
+    with pytest.raises(RowRejected, match=r"kpi_summary\.\w+ takes no NULL"):
         upsert_rows(session, KpiSummary, [{key: 3, "kpi_name": "new"}], key=[key])
 
 
@@ -68,7 +68,7 @@ def test_two_at_once_update_some_columns_in_any_order(database: Database) -> Non
         session.commit()
         upsert_rows(session, KpiSummary, [{"id": 1, "kpi_value": 5}], key=["id"])
         other.execute(text("SET lock_timeout = '50ms'"))
-        with pytest.raises(BulkError, match="lock timeout"):
+        with pytest.raises(BulkLoadError, match="lock timeout"):
             upsert_rows(other, KpiSummary, [{"id": 2, "kpi_value": 6}], key=["id"])
 
 
@@ -143,7 +143,7 @@ def test_all_rows_that_have_the_key_are_updated(session: Session) -> None:
 @pytest.mark.parametrize("statement", ["SELECT 1", UNIQUE])
 def test_two_rows_of_the_input_with_one_key(session: Session, statement: str) -> None:
     session.execute(text(statement))
-    with pytest.raises(RowRefused) as info:
+    with pytest.raises(RowRejected) as info:
         upsert_rows(session, KpiSummary, [kpi(1), kpi(2), kpi(1, 5)], key=KEY)
     assert (info.value.row, info.value.constraint, info.value.sqlstate) == (3, None, "23505")
     assert "Row 3: an earlier row of the input has the same key (client_id, kpi_name" in str(info.value)
@@ -155,7 +155,7 @@ def test_another_unique_key_is_told_as_such(session: Session) -> None:
     session.execute(text("CREATE UNIQUE INDEX names ON data_sources (name)"))
     row = {"client_id": 1, "name": "x", "type": "y"}
     copy_rows(session, DataSource, [{"id": 100, **row}])
-    with pytest.raises(RowRefused, match="names of data_sources holds such a row already") as info:
+    with pytest.raises(RowRejected, match="names of data_sources holds such a row already") as info:
         upsert_rows(session, DataSource, [{"id": 101, **row}], key=["id"])
     assert (info.value.row, info.value.constraint) == (None, "names")
 
@@ -171,7 +171,7 @@ def test_twice_in_one_transaction_and_again_after_a_failure(session: Session) ->
     for _ in range(2):
         upsert_rows(session, KpiSummary, [kpi(1, 5)], key=KEY)
         upsert_rows(session, Cluster, [{"client_id": 1, "cluster_id": 1, "features_json": {}}], key=["client_id"])
-        with pytest.raises(RowRefused), session.begin_nested():
+        with pytest.raises(RowRejected), session.begin_nested():
             upsert_rows(session, KpiSummary, [kpi(1, "x")], key=KEY)
     assert values(session) == {1: 5}
     assert len(stored(session, Cluster)) == 1
@@ -194,20 +194,20 @@ def test_the_search_path_and_temporary_tables_of_others_mislead_nobody(session: 
     ],
 )
 def test_a_key_that_the_rows_do_not_have(session: Session, key: list[str], message: str) -> None:
-    with pytest.raises(BulkError, match=message):
+    with pytest.raises(BulkLoadError, match=message):
         upsert_rows(session, KpiSummary, [kpi(1)], key=key)
 
 
 def test_autocommit_is_refused(session: Session) -> None:
     session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-    with pytest.raises(BulkError, match="AUTOCOMMIT"):
+    with pytest.raises(BulkLoadError, match="AUTOCOMMIT"):
         upsert_rows(session, KpiSummary, [kpi(1)], key=KEY)
 
 
 def test_a_two_phase_transaction_is_refused(session: Session) -> None:
     with Session(session.get_bind(), twophase=True) as two_phase:
         assert copy_rows(two_phase, KpiSummary, [kpi(1)]) == 1
-        with pytest.raises(BulkError, match="temporary table, and PostgreSQL prepares no two-phase"):
+        with pytest.raises(BulkLoadError, match="temporary table, and PostgreSQL prepares no two-phase"):
             upsert_rows(two_phase, KpiSummary, [kpi(1)], key=KEY)
         two_phase.rollback()
 
@@ -215,7 +215,7 @@ def test_a_two_phase_transaction_is_refused(session: Session) -> None:
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 def test_an_isolation_that_hides_rows_of_others_needs_a_unique_key(session: Session, level: str) -> None:
     session.connection(execution_options={"isolation_level": level})
-    with pytest.raises(BulkError, match="No unique key of kpi_summary stands on client_id, kpi_name"):
+    with pytest.raises(BulkLoadError, match="No unique key of kpi_summary stands on client_id, kpi_name"):
         upsert_rows(session, KpiSummary, [kpi(1)], key=KEY)
     assert upsert_rows(session, KpiSummary, [{"id": 1, **kpi(1)}], key=["id"]) == 1
 
@@ -259,7 +259,7 @@ def test_other_writers_do_not_wait(database: Database) -> None:
         other.commit()
         upsert_rows(other, Cluster, [{"client_id": 1, "cluster_id": 1, "features_json": {}}], key=["client_id"])
         other.execute(text("SET lock_timeout = '50ms'"))
-        with pytest.raises(BulkError, match="lock timeout") as info:
+        with pytest.raises(BulkLoadError, match="lock timeout") as info:
             upsert_rows(other, KpiSummary, [kpi(4)], key=KEY)
         assert info.value.sqlstate == "55P03"
         session.commit()

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from psycopg import sql
 
-from syntegra_db.bulk.errors import BulkError
+from syntegra_db.bulk.errors import BulkLoadError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from sqlalchemy import Connection, Dialect, Table
 
-    from syntegra_db.bulk.values import ColumnFormat
+    from syntegra_db.bulk._dumpers import ColumnFormat
 
 # In the schema of the session's own temporary tables, whatever its search_path says.
 STAGE = "syntegra_db_upsert"
-STAGED = sql.Identifier("pg_temp", STAGE)
+STAGE_IDENTIFIER = sql.Identifier("pg_temp", STAGE)
 # Whether a unique key stands on the columns, not one whose NULL is equal to no other; which columns the rows do not
 # have; and whether one of these needs a value, without which ON CONFLICT refuses a row before it looks for its key.
-LOOK = """
+INSPECT_TARGET = """
     SELECT EXISTS (
         SELECT FROM pg_index AS i
         CROSS JOIN LATERAL (
@@ -39,12 +39,12 @@ LOOK = """
           AND attnotnull AND NOT atthasdef AND attidentity = ''
     )
 """
-LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('syntegra_db.bulk upsert ' || {table}::regclass::oid, 0))"
-MAKE_STAGE = """
+LOCK_UPSERTS = "SELECT pg_advisory_xact_lock(hashtextextended('syntegra_db.bulk upsert ' || {table}::regclass::oid, 0))"
+CREATE_STAGE = """
     CREATE TEMPORARY TABLE {stage} (LIKE {table} INCLUDING CONSTRAINTS INCLUDING STORAGE) ON COMMIT DROP
 """
 # In these, which are one to PostgreSQL, MERGE sees what was committed before it got the lock.
-ISOLATION_WITHOUT_KEY = "read committed", "read uncommitted"
+MERGE_ISOLATION_LEVELS = "read committed", "read uncommitted"
 
 
 class Target(NamedTuple):
@@ -55,26 +55,26 @@ class Target(NamedTuple):
     dialect: Dialect
 
 
-def target_on(connection: Connection, table: Table) -> Target:
+def resolve_target(connection: Connection, table: Table) -> Target:
     """Return `table` as the target on `connection`, which may translate the names of schemas."""
     schema = connection.schema_for_object(table)
     return Target(table, sql.Identifier(*filter(None, (schema, table.name))), connection.dialect)
 
 
-class Statement(NamedTuple):
+class StatementStep(NamedTuple):
     """SQL whose first row, and number of rows written, is wanted."""
 
     query: sql.Composed
 
 
-class Copy(NamedTuple):
+class CopyStep(NamedTuple):
     """A COPY FROM STDIN of the input."""
 
     query: sql.Composed
     into: str
 
 
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """What a step gave: its first row if it has one, and the number of rows that it wrote."""
 
     row: Any
@@ -82,66 +82,68 @@ class Outcome(NamedTuple):
 
 
 if TYPE_CHECKING:
-    Steps = Generator[Statement | Copy, Outcome, int]
+    Steps = Generator[StatementStep | CopyStep, StepResult, int]
 
 
-def copying(target: Target, columns: Sequence[ColumnFormat]) -> Steps:
+def copy_steps(target: Target, columns: Sequence[ColumnFormat]) -> Steps:
     """Yield what copies the input into `target`."""
-    copied = yield Copy(_copy(target.name, columns), target.table.name)
+    copied = yield CopyStep(_copy(target.name, columns), target.table.name)
     return copied.written
 
 
-def upserting(target: Target, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat]) -> Steps:
+def upsert_steps(target: Target, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat]) -> Steps:
     """Yield what upserts the input into `target`, by way of a temporary table."""
     literal = sql.Literal(target.name.as_string(None))
     names = {"columns": [column.name for column in columns], "key": [column.name for column in keys]}
     literals = {part: sql.Literal(value) for part, value in names.items()}
-    unique, isolation, left_out, lacking = (yield _statement(LOOK, table=literal, **literals)).row
-    if not unique and isolation not in ISOLATION_WITHOUT_KEY:
-        raise BulkError(
+    unique, isolation, left_out, lacking = (yield _statement(INSPECT_TARGET, table=literal, **literals)).row
+    if not unique and isolation not in MERGE_ISOLATION_LEVELS:
+        raise BulkLoadError(
             f"No unique key of {target.table.name} stands on {', '.join(column.name for column in keys)}, and in a"
             f" transaction that is {isolation} rows of others stay unseen and would be added twice; use READ COMMITTED."
         )
-    yield _statement(MAKE_STAGE, stage=STAGED, table=target.name)
+    yield _statement(CREATE_STAGE, stage=STAGE_IDENTIFIER, table=target.name)
     if left_out:
         drops = sql.SQL(", ").join(sql.SQL("DROP COLUMN {}").format(sql.Identifier(name)) for name in left_out)
-        yield _statement("ALTER TABLE {stage} {drops}", stage=STAGED, drops=drops)
+        yield _statement("ALTER TABLE {stage} {drops}", stage=STAGE_IDENTIFIER, drops=drops)
     # The server then says which row has the key of an earlier one.
-    yield _statement("CREATE UNIQUE INDEX ON {stage} ({keys}) NULLS NOT DISTINCT", stage=STAGED, keys=_list(keys))
-    yield Copy(_copy(STAGED, columns), STAGE)
+    yield _statement(
+        "CREATE UNIQUE INDEX ON {stage} ({keys}) NULLS NOT DISTINCT", stage=STAGE_IDENTIFIER, keys=_column_list(keys)
+    )
+    yield CopyStep(_copy(STAGE_IDENTIFIER, columns), STAGE)
     if unique and not lacking:
         done = yield _insert(target, columns, keys)
     else:
         # Between two that look for the same key at once, each would find none and add a row.
-        yield _statement(LOCK, table=literal)
-        nulls = (yield _statement("SELECT {nulls} FROM {stage}", nulls=_nulls(keys), stage=STAGED)).row
+        yield _statement(LOCK_UPSERTS, table=literal)
+        nulls = (yield _statement("SELECT {nulls} FROM {stage}", nulls=_null_flags(keys), stage=STAGE_IDENTIFIER)).row
         done = yield _merge(target, columns, keys, nulls)
-    yield _statement("DROP TABLE {stage}", stage=STAGED)
+    yield _statement("DROP TABLE {stage}", stage=STAGE_IDENTIFIER)
     return done.written
 
 
-def _insert(target: Target, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat]) -> Statement:
-    changes = _changes(target, columns, keys, "excluded")
+def _insert(target: Target, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat]) -> StatementStep:
+    changes = _set_clauses(target, columns, keys, "excluded")
     # In the order of the key, so that two at once wait for each other rather than lock crosswise.
     return _statement(
         "INSERT INTO {target} ({columns}) SELECT {columns} FROM {stage} ORDER BY {keys} ON CONFLICT ({keys}) {action}",
         target=target.name,
-        columns=_list(columns),
-        stage=STAGED,
-        keys=_list(keys),
+        columns=_column_list(columns),
+        stage=STAGE_IDENTIFIER,
+        keys=_column_list(keys),
         action=sql.SQL("DO UPDATE SET ") + sql.SQL(", ").join(changes) if changes else sql.SQL("DO NOTHING"),
     )
 
 
-def _nulls(keys: Sequence[ColumnFormat]) -> sql.Composed:
+def _null_flags(keys: Sequence[ColumnFormat]) -> sql.Composed:
     return sql.SQL(", ").join(sql.SQL("bool_or({} IS NULL)").format(sql.Identifier(key.name)) for key in keys)
 
 
 def _merge(
     target: Target, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat], nulls: Sequence[bool | None]
-) -> Statement:
+) -> StatementStep:
     """Return the MERGE; `nulls` tells which columns of the key have a NULL among the given rows."""
-    changes = _changes(target, columns, keys, "given")
+    changes = _set_clauses(target, columns, keys, "given")
     # IS NOT DISTINCT FROM finds NULLs and cannot use an index or a hash.
     same = [
         sql.SQL("stored.{0} IS NOT DISTINCT FROM given.{0}" if has_nulls else "stored.{0} = given.{0}").format(
@@ -153,15 +155,15 @@ def _merge(
         "MERGE INTO {target} AS stored USING {stage} AS given ON {same} WHEN MATCHED THEN {action}"
         " WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})",
         target=target.name,
-        stage=STAGED,
+        stage=STAGE_IDENTIFIER,
         same=sql.SQL(" AND ").join(same),
         action=sql.SQL("UPDATE SET ") + sql.SQL(", ").join(changes) if changes else sql.SQL("DO NOTHING"),
-        columns=_list(columns),
+        columns=_column_list(columns),
         values=sql.SQL(", ").join(sql.Identifier("given", column.name) for column in columns),
     )
 
 
-def _changes(
+def _set_clauses(
     target: Target, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat], source: str
 ) -> list[sql.Composable]:
     """Return what an update sets: the columns given but for the key, and what the models set on every update."""
@@ -179,12 +181,12 @@ def _changes(
 
 
 def _copy(table: sql.Identifier, columns: Sequence[ColumnFormat]) -> sql.Composed:
-    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, _list(columns))
+    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, _column_list(columns))
 
 
-def _list(columns: Sequence[ColumnFormat]) -> sql.Composed:
+def _column_list(columns: Sequence[ColumnFormat]) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
 
 
-def _statement(query: str, **parts: sql.Composable) -> Statement:
-    return Statement(sql.SQL(query).format(**parts))
+def _statement(query: str, **parts: sql.Composable) -> StatementStep:
+    return StatementStep(sql.SQL(query).format(**parts))

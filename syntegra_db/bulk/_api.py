@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from syntegra_db.bulk.load import Load
-from syntegra_db.bulk.sending import send, send_async
+from syntegra_db.bulk._execution import execute, execute_async
+from syntegra_db.bulk._job import LoadJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Sequence
@@ -39,7 +39,7 @@ def copy_rows(
         RowRefused: a row cannot be stored as it is. It says which row and column, where the server tells.
         BulkError: the rows as a whole cannot be loaded, or the server did not take them for another reason.
     """
-    return send(session, Load(model, columns, None, on_progress), rows)
+    return execute(session, LoadJob(model, columns, None, on_progress), rows)
 
 
 async def async_copy_rows(
@@ -51,7 +51,7 @@ async def async_copy_rows(
     on_progress: Callable[[int], None] | None = None,
 ) -> int:
     """Do the same as `copy_rows` under asyncio; `rows` may be asynchronous too."""
-    return await send_async(session, Load(model, columns, None, on_progress), rows)
+    return await execute_async(session, LoadJob(model, columns, None, on_progress), rows)
 
 
 def upsert_rows(  # noqa: PLR0913  as copy_rows, and by what
@@ -92,7 +92,7 @@ def upsert_rows(  # noqa: PLR0913  as copy_rows, and by what
         RowRefused: a row cannot be stored as it is, or has the key of an earlier one of the input.
         BulkError: the rows as a whole cannot be loaded, or the server did not take them for another reason.
     """
-    return send(session, Load(model, columns, key, on_progress), rows)
+    return execute(session, LoadJob(model, columns, key, on_progress), rows)
 
 
 async def async_upsert_rows(  # noqa: PLR0913  likewise
@@ -105,4 +105,4 @@ async def async_upsert_rows(  # noqa: PLR0913  likewise
     on_progress: Callable[[int], None] | None = None,
 ) -> int:
     """Do the same as `upsert_rows` under asyncio; `rows` may be asynchronous too."""
-    return await send_async(session, Load(model, columns, key, on_progress), rows)
+    return await execute_async(session, LoadJob(model, columns, key, on_progress), rows)

@@ -10,7 +10,7 @@ import pytest
 from bulk.examples import kpi, session_on, stored
 from sqlalchemy import func, select, text
 
-from syntegra_db.bulk import BulkError, async_copy_rows, copy_rows, upsert_rows
+from syntegra_db.bulk import BulkLoadError, async_copy_rows, copy_rows, upsert_rows
 from syntegra_db.models import KpiSummary
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def upserted(session: Session) -> int:
 def test_a_use_of_the_session_on_the_way_is_refused(session: Session, load: Callable[[Session], int]) -> None:
     copy_rows(session, KpiSummary, many())
     session.commit()
-    with pytest.raises(BulkError, match=TAKEN):
+    with pytest.raises(BulkLoadError, match=TAKEN):
         load(session)
     session.rollback()
     gc.collect()
@@ -106,7 +106,7 @@ def test_the_same_under_asyncio(run: Any, session: Session, load: Callable[[Asyn
     async def work(asynchronous: AsyncSession) -> None:
         await async_copy_rows(asynchronous, KpiSummary, many())
         await asynchronous.commit()
-        with pytest.raises(BulkError, match=TAKEN):
+        with pytest.raises(BulkLoadError, match=TAKEN):
             await asyncio.wait_for(load(asynchronous), 10)
         await asynchronous.rollback()
         await async_copy_rows(asynchronous, KpiSummary, [kpi(-1)])

@@ -12,10 +12,10 @@ import psycopg
 from psycopg.copy import AsyncLibpqWriter, LibpqWriter
 from psycopg.rows import tuple_row
 
-from syntegra_db.bulk import rows
-from syntegra_db.bulk.errors import BulkError
-from syntegra_db.bulk.steps import Copy, Outcome
-from syntegra_db.bulk.taken import taken
+from syntegra_db.bulk import _row_formats
+from syntegra_db.bulk._reentrancy import forbid_reentrant_use
+from syntegra_db.bulk._statements import CopyStep, StepResult
+from syntegra_db.bulk.errors import BulkLoadError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -24,63 +24,63 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-    from syntegra_db.bulk.load import Load
-    from syntegra_db.bulk.steps import Statement, Steps
+    from syntegra_db.bulk._job import LoadJob
+    from syntegra_db.bulk._statements import StatementStep, Steps
 
-NOTHING: Any = object()
+_EMPTY: Any = object()
 
 
-class _Abandoned(Exception):
+class _CopyAborted(Exception):
     """What the server is told, and writes into its log, of an error on this side: nothing."""
 
 
-class _Writer(LibpqWriter):
+class _SilentWriter(LibpqWriter):
     """Ends a COPY without the words of an error, and keeps what the server then says where psycopg would log it."""
 
     refused: psycopg.Error | None = None
 
     def finish(self, exc: BaseException | None = None) -> None:
         try:
-            super().finish(exc and _Abandoned())
+            super().finish(exc and _CopyAborted())
         except psycopg.Error as error:
             if exc is None:
                 raise
             self.refused = error
 
 
-class _AsyncWriter(AsyncLibpqWriter):
+class _AsyncSilentWriter(AsyncLibpqWriter):
     refused: psycopg.Error | None = None
 
     async def finish(self, exc: BaseException | None = None) -> None:
         try:
-            await super().finish(exc and _Abandoned())
+            await super().finish(exc and _CopyAborted())
         except psycopg.Error as error:
             if exc is None:
                 raise
             self.refused = error
 
 
-def send(session: Session, load: Load, given: Iterable[Any]) -> int:
+def execute(session: Session, load: LoadJob, given: Iterable[Any]) -> int:
     """Send the rows that are `given`, and return how many the server wrote."""
     if iscoroutinefunction(session.flush):
-        raise BulkError("An asyncio session loads rows with async_copy_rows or async_upsert_rows.")
+        raise BulkLoadError("An asyncio session loads rows with async_copy_rows or async_upsert_rows.")
     session.flush()
     connection = session.connection(bind_arguments={"mapper": load.model})
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
-        raise _other_driver(driver)
+        raise _unsupported_driver(driver)
     load.check_transaction(connection, driver)
     if hasattr(given, "__aiter__"):
-        raise BulkError("Rows that come asynchronously go in with async_copy_rows or async_upsert_rows.")
-    remaining = iter(rows.items(given))
-    first = next(remaining, NOTHING)
-    if first is NOTHING:
+        raise BulkLoadError("Rows that come asynchronously go in with async_copy_rows or async_upsert_rows.")
+    remaining = iter(_row_formats.iter_source(given))
+    first = next(remaining, _EMPTY)
+    if first is _EMPTY:
         return load.done(0)
     steps = load.begin(first, connection)
     with driver.cursor(row_factory=tuple_row) as cursor:
-        writer = _Writer(cursor)
+        writer = _SilentWriter(cursor)
         try:
-            count = _run(cursor, writer, load, steps, chain([first], remaining))
+            count = _run_steps(cursor, writer, load, steps, chain([first], remaining))
         except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
             failure = load.explain(error, writer.refused)
             writer.refused = load.of_caller = None
@@ -91,11 +91,13 @@ def send(session: Session, load: Load, given: Iterable[Any]) -> int:
     try:
         raise failure
     finally:
-        # It holds this frame, and the frame the rows, which stay open as long as one holds the other.
+        # It holds this frame, and the frame the _row_formats, which stay open as long as one holds the other.
         del failure
 
 
-def _run(cursor: psycopg.Cursor[Any], writer: _Writer, load: Load, steps: Steps, items: Iterable[Any]) -> int:
+def _run_steps(
+    cursor: psycopg.Cursor[Any], writer: _SilentWriter, load: LoadJob, steps: Steps, items: Iterable[Any]
+) -> int:
     load.register(cursor)
     outcome = None
     while True:
@@ -104,9 +106,9 @@ def _run(cursor: psycopg.Cursor[Any], writer: _Writer, load: Load, steps: Steps,
         except StopIteration as end:
             count: int = end.value
             return count
-        if isinstance(step, Copy):
+        if isinstance(step, CopyStep):
             load.copied_into = step.into
-            with cursor.copy(step.query, writer=writer) as copy, taken(cursor.connection):
+            with cursor.copy(step.query, writer=writer) as copy, forbid_reentrant_use(cursor.connection):
                 copy.set_types(load.types())
                 write = copy.write_row
                 for row in load.tuples(items):
@@ -117,29 +119,32 @@ def _run(cursor: psycopg.Cursor[Any], writer: _Writer, load: Load, steps: Steps,
                         raise
         else:
             cursor.execute(step.query, prepare=False)
-        outcome = Outcome(cursor.fetchone() if cursor.description else None, cursor.rowcount)
+        outcome = StepResult(cursor.fetchone() if cursor.description else None, cursor.rowcount)
 
 
-async def send_async(session: AsyncSession, load: Load, given: Iterable[Any] | AsyncIterable[Any]) -> int:
+async def execute_async(session: AsyncSession, load: LoadJob, given: Iterable[Any] | AsyncIterable[Any]) -> int:
     """Do the same as `send` under asyncio."""
     if not iscoroutinefunction(session.flush):
-        raise BulkError("A session without asyncio loads rows with copy_rows or upsert_rows.")
+        raise BulkLoadError("A session without asyncio loads rows with copy_rows or upsert_rows.")
     await session.flush()
     connection = await session.connection(bind_arguments={"mapper": load.model})
     synchronous = cast("Connection", connection.sync_connection)
     driver = (await connection.get_raw_connection()).driver_connection
     if not isinstance(driver, psycopg.AsyncConnection):
-        raise _other_driver(driver)
+        raise _unsupported_driver(driver)
     load.check_transaction(synchronous, driver)
-    async with aclosing(_asynchronous(given)) as remaining:
-        first = await anext(remaining, NOTHING)
-        if first is NOTHING:
+    async with aclosing(_aiter_source(given)) as remaining:
+        first = await anext(remaining, _EMPTY)
+        if first is _EMPTY:
             return load.done(0)
         steps = load.begin(first, synchronous)
-        async with driver.cursor(row_factory=tuple_row) as cursor, aclosing(_tuples(load, first, remaining)) as tuples:
-            writer = _AsyncWriter(cursor)
+        async with (
+            driver.cursor(row_factory=tuple_row) as cursor,
+            aclosing(_aiter_rows(load, first, remaining)) as tuples,
+        ):
+            writer = _AsyncSilentWriter(cursor)
             try:
-                count = await _run_async(cursor, writer, load, steps, tuples)
+                count = await _run_steps_async(cursor, writer, load, steps, tuples)
             except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
                 failure = load.explain(error, writer.refused)
                 writer.refused = load.of_caller = None
@@ -153,10 +158,10 @@ async def send_async(session: AsyncSession, load: Load, given: Iterable[Any] | A
         del failure
 
 
-async def _run_async(
+async def _run_steps_async(
     cursor: psycopg.AsyncCursor[Any],
-    writer: _AsyncWriter,
-    load: Load,
+    writer: _AsyncSilentWriter,
+    load: LoadJob,
     steps: Steps,
     tuples: AsyncIterator[Sequence[Any]],
 ) -> int:
@@ -164,15 +169,15 @@ async def _run_async(
     outcome = None
     while True:
         try:
-            step: Copy | Statement = next(steps) if outcome is None else steps.send(outcome)
+            step: CopyStep | StatementStep = next(steps) if outcome is None else steps.send(outcome)
         except StopIteration as end:
             count: int = end.value
             return count
-        if isinstance(step, Copy):
+        if isinstance(step, CopyStep):
             load.copied_into = step.into
             async with cursor.copy(step.query, writer=writer) as copy:
                 copy.set_types(load.types())
-                with taken(cursor.connection):
+                with forbid_reentrant_use(cursor.connection):
                     async for row in tuples:
                         try:
                             await copy.write_row(row)
@@ -181,12 +186,12 @@ async def _run_async(
                             raise
         else:
             await cursor.execute(step.query, prepare=False)
-        outcome = Outcome(await cursor.fetchone() if cursor.description else None, cursor.rowcount)
+        outcome = StepResult(await cursor.fetchone() if cursor.description else None, cursor.rowcount)
 
 
-async def _asynchronous(given: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:
+async def _aiter_source(given: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:
     if not isinstance(given, AsyncIterable):
-        for item in rows.items(given):
+        for item in _row_formats.iter_source(given):
             yield item
         return
     # An asynchronous generator, unlike another, is not closed when nobody holds it any more.
@@ -195,22 +200,22 @@ async def _asynchronous(given: Iterable[Any] | AsyncIterable[Any]) -> AsyncGener
             yield item
 
 
-async def _tuples(load: Load, first: Any, remaining: AsyncIterator[Any]) -> AsyncGenerator[Sequence[Any]]:
+async def _aiter_rows(load: LoadJob, first: Any, remaining: AsyncIterator[Any]) -> AsyncGenerator[Sequence[Any]]:
     try:
         for row in load.tuples((first,)):
             yield row
         async for item in remaining:
             for row in load.tuples((item,)):
                 yield row
-    except BulkError:
+    except BulkLoadError:
         raise
     except Exception as error:
         load.of_caller = error
         raise
 
 
-def _other_driver(driver: Any) -> BulkError:
-    return BulkError(
+def _unsupported_driver(driver: Any) -> BulkLoadError:
+    return BulkLoadError(
         f"Rows are loaded over psycopg 3 only, and this session's connection is of {type(driver).__module__};"
         " use an engine of syntegra_db.database."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from syntegra_db.bulk.errors import BulkError
+from syntegra_db.bulk.errors import BulkLoadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     import psycopg
 
 
-class _Taken:
+class _RaisingLock:
     """Stands for a connection's lock, which its own thread or task would wait for without end."""
 
     def __enter__(self) -> NoReturn:
-        raise BulkError("The session is sending rows: what yields them, and on_progress, need a session of their own.")
+        raise BulkLoadError(
+            "The session is sending rows: what yields them, and on_progress, need a session of their own."
+        )
 
     async def __aenter__(self) -> NoReturn:
         self.__enter__()
@@ -28,11 +30,11 @@ class _Taken:
 
 
 @contextmanager
-def taken(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Iterator[None]:
-    """Let `connection`, whose lock the caller holds, raise a `BulkError` rather than wait for the lock."""
+def forbid_reentrant_use(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Iterator[None]:
+    """Let `connection`, whose lock the caller holds, raise a `BulkLoadError` rather than wait for the lock."""
     lock: Any = connection.lock
     # psycopg does nothing else with a lock than enter it.
-    connection.lock = _Taken()  # type: ignore[assignment]
+    connection.lock = _RaisingLock()  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from syntegra_db.bulk.errors import BulkError, RowRefused
+from syntegra_db.bulk.errors import BulkLoadError, RowRejected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from psycopg.errors import Diagnostic
 
-    from syntegra_db.bulk.values import ColumnFormat
+    from syntegra_db.bulk._dumpers import ColumnFormat
 
 UNIQUE = "23505"
-CONSTRAINTS = {
+CONSTRAINT_MESSAGES = {
     "23502": "{table}.{column} takes no NULL",
     "23503": "what it refers to is not there ({constraint} of {table})",
     UNIQUE: "{constraint} of {table} holds such a row already",
@@ -29,20 +29,20 @@ CONSTRAINTS = {
     "23P01": "{constraint} of {table} excludes it",
 }
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: data exceptions and integrity constraint violations.
-ABOUT_ROWS = ("22", "23")
+ROW_ERROR_CLASSES = ("22", "23")
 # Connection, feature, transaction, permission or name, resources, limits, state, operator and system: of no row, as
 # long as the server itself says it.
-OF_NO_ROW = ("08", "0A", "25", "40", "42", "53", "54", "55", "57", "58")
+NON_ROW_ERROR_CLASSES = ("08", "0A", "25", "40", "42", "53", "54", "55", "57", "58")
 # What PL/pgSQL's RAISE comes from: all of it, and the code too, is the function's own choice.
 RAISE = "exec_stmt_raise"
 # In CONTEXT in every language, as in PL/pgSQL: a function ran a statement, and may have put values into its text.
-OF_A_LANGUAGE = "PL/"
-REMEDY = "; roll back, mend the input and load it again."
+PROCEDURAL_LANGUAGE = "PL/"
+HINT = "; roll back, mend the input and load it again."
 
 
-def refusal(
+def translate_error(
     error: psycopg.Error, table: str, copied_into: str, columns: Sequence[ColumnFormat], key: Sequence[str]
-) -> BulkError:
+) -> BulkLoadError:
     """Return what to raise in place of the server's `error`.
 
     Args:
@@ -55,27 +55,27 @@ def refusal(
     diag = error.diag
     if diag.sqlstate is None:
         what = "the connection was lost" if isinstance(error, psycopg.OperationalError) else type(error).__name__
-        return BulkError(f"The rows could not be loaded into {table}: {what}.")
+        return BulkLoadError(f"The rows could not be loaded into {table}: {what}.")
     if diag.source_function == RAISE:
-        return _of_function(diag, table, copied_into)
-    if diag.sqlstate.startswith(ABOUT_ROWS):
-        return _of_row(diag, table, copied_into, columns, key)
-    if OF_A_LANGUAGE in (diag.context or ""):
-        return _of_function(diag, table, copied_into)
-    told = diag.message_primary if diag.sqlstate.startswith(OF_NO_ROW) else f"SQLSTATE {diag.sqlstate}"
-    return BulkError(f"The rows could not be loaded into {table}: {told}.", sqlstate=diag.sqlstate)
+        return _function_error(diag, table, copied_into)
+    if diag.sqlstate.startswith(ROW_ERROR_CLASSES):
+        return _row_error(diag, table, copied_into, columns, key)
+    if PROCEDURAL_LANGUAGE in (diag.context or ""):
+        return _function_error(diag, table, copied_into)
+    told = diag.message_primary if diag.sqlstate.startswith(NON_ROW_ERROR_CLASSES) else f"SQLSTATE {diag.sqlstate}"
+    return BulkLoadError(f"The rows could not be loaded into {table}: {told}.", sqlstate=diag.sqlstate)
 
 
-def _of_function(diag: Diagnostic, table: str, copied_into: str) -> RowRefused:
-    row, _ = place(diag.context or "", copied_into, ())
+def _function_error(diag: Diagnostic, table: str, copied_into: str) -> RowRejected:
+    row, _ = parse_copy_context(diag.context or "", copied_into, ())
     reason = f"a trigger or function of {table} refused it (SQLSTATE {diag.sqlstate})"
-    return RowRefused(f"{_which(row)}: {reason}{REMEDY}", row=row, sqlstate=diag.sqlstate)
+    return RowRejected(f"{_row_label(row)}: {reason}{HINT}", row=row, sqlstate=diag.sqlstate)
 
 
-def _of_row(
+def _row_error(
     diag: Diagnostic, table: str, copied_into: str, columns: Sequence[ColumnFormat], key: Sequence[str]
-) -> RowRefused:
-    row, column = place(diag.context or "", copied_into, [column.name for column in columns])
+) -> RowRejected:
+    row, column = parse_copy_context(diag.context or "", copied_into, [column.name for column in columns])
     column = column or diag.column_name
     in_stage = diag.table_name == copied_into != table
     # A trigger may write other tables.
@@ -84,10 +84,10 @@ def _of_row(
     if earlier:
         reason = f"an earlier row of the input has the same key ({', '.join(key)})"
     else:
-        rules = {column.name: column.rule for column in columns} if written == table else {}
+        rules = {column.name: column.accepts for column in columns} if written == table else {}
         reason = _reason(diag, written, column, rules)
-    return RowRefused(
-        f"{_which(row)}: {reason}{REMEDY}",
+    return RowRejected(
+        f"{_row_label(row)}: {reason}{HINT}",
         row=row,
         column=column,
         constraint=None if earlier else diag.constraint_name,
@@ -95,20 +95,20 @@ def _of_row(
     )
 
 
-def _which(row: int | None) -> str:
+def _row_label(row: int | None) -> str:
     return "A row of the input" if row is None else f"Row {row}"
 
 
-def broken_rule(row: int, table: str, column: ColumnFormat, kind: str) -> RowRefused:
+def invalid_value_error(row: int, table: str, column: ColumnFormat, kind: str) -> RowRejected:
     """Return the refusal of a value of type `kind` that its column does not take."""
-    return RowRefused(
-        f"Row {row}: {table}.{column.name} takes {column.rule}, and not this value of type {kind}{REMEDY}",
+    return RowRejected(
+        f"Row {row}: {table}.{column.name} takes {column.accepts}, and not this value of type {kind}{HINT}",
         row=row,
         column=column.name,
     )
 
 
-def place(context: str, table: str, columns: Sequence[str]) -> tuple[int | None, str | None]:
+def parse_copy_context(context: str, table: str, columns: Sequence[str]) -> tuple[int | None, str | None]:
     """Return the row number and column that CONTEXT names for a COPY into `table`.
 
     Its words are the server's language, such as `COPY text_summary, línea 5, columna embedding`; names and numbers are
@@ -125,8 +125,8 @@ def place(context: str, table: str, columns: Sequence[str]) -> tuple[int | None,
 
 def _reason(diag: Diagnostic, table: str, column: str | None, rules: dict[str, str]) -> str:
     state = diag.sqlstate or ""
-    if state in CONSTRAINTS:
-        return CONSTRAINTS[state].format(table=table, column=column, constraint=diag.constraint_name)
+    if state in CONSTRAINT_MESSAGES:
+        return CONSTRAINT_MESSAGES[state].format(table=table, column=column, constraint=diag.constraint_name)
     if column in rules:
         return f"{table}.{column} takes {rules[column]}"
     return f"{table} takes no such value (SQLSTATE {state})"

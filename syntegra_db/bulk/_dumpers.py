@@ -24,7 +24,7 @@ from sqlalchemy import JSON, BigInteger, Double, Enum, Integer, Numeric, String,
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TIMESTAMP
 
-from syntegra_db.bulk.errors import BulkError
+from syntegra_db.bulk.errors import BulkLoadError
 from syntegra_db.models.types import EMBEDDING_DIMENSIONS, NUMERIC_DTYPE_KINDS, Embedding
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from syntegra_db.models import Base
 
 # OIDs have 32 bits.
-FIRST_OWN_OID = 2**32
+FIRST_SYNTHETIC_OID = 2**32
 # Dimensions and a zero, each in 16 bits: https://github.com/pgvector/pgvector/blob/master/src/vector.c, vector_send.
 VECTOR_HEADER = struct.pack(">HH", EMBEDDING_DIMENSIONS, 0)
 INT4, INT8, DOUBLE = struct.Struct(">i"), struct.Struct(">q"), struct.Struct(">d")
@@ -57,14 +57,14 @@ class ColumnFormat(NamedTuple):
 
     attribute: str
     name: str
-    rule: str
+    accepts: str
     oid: int
     dumper: type[Dumper]
 
     @property
     def is_vector(self) -> bool:
         """Tell whether the values are vectors, which come as whole arrays."""
-        return issubclass(self.dumper, _Vector)
+        return issubclass(self.dumper, _VectorDumper)
 
 
 def _is_bool(value: Any) -> bool:
@@ -72,11 +72,11 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", None) == "b"
 
 
-class _Binary(Dumper):
+class _BinaryDumper(Dumper):
     format = Format.BINARY
 
 
-class _Integer(_Binary):
+class _IntegerDumper(_BinaryDumper):
     """psycopg's own in C take a bool, and of a number beyond int4 the lower 32 bits (3.3.9)."""
 
     pack: ClassVar[Any]
@@ -88,14 +88,14 @@ class _Integer(_Binary):
         return self.pack(obj)
 
 
-class _Double(_Binary):
+class _DoubleDumper(_BinaryDumper):
     def dump(self, obj: Any) -> bytes:
         if type(obj) is not float and _is_bool(obj):
             raise TypeError
         return DOUBLE.pack(obj)
 
 
-class _Numeric(_Binary):
+class _NumericDumper(_BinaryDumper):
     def __init__(self, cls: type, context: Any = None) -> None:
         super().__init__(cls, context)
         numeric: Any = builtin_dumper("numeric")
@@ -116,7 +116,7 @@ class _Numeric(_Binary):
         return self._dump(Decimal(f"{obj.__float__():.{NUMERIC_DIGITS}g}"))
 
 
-class _Moment(_Binary):
+class _TimestamptzDumper(_BinaryDumper):
     """psycopg's own in C takes the memory of what it is given for a datetime's (3.3.9)."""
 
     def __init__(self, cls: type, context: Any = None) -> None:
@@ -130,7 +130,7 @@ class _Moment(_Binary):
         return self._dump(obj)
 
 
-class _Json(_Binary):
+class _JsonbDumper(_BinaryDumper):
     dumps: ClassVar[Any] = staticmethod(_compact_json)
 
     def dump(self, obj: Any) -> bytes:
@@ -139,14 +139,14 @@ class _Json(_Binary):
         return JSONB_VERSION + (text if isinstance(text, bytes) else text.encode())
 
 
-class _Label(_Binary):
+class _EnumDumper(_BinaryDumper):
     labels: ClassVar[Mapping[str, bytes]]
 
     def dump(self, obj: Any) -> bytes:
         return self.labels[obj]
 
 
-class _Vector(_Binary):
+class _VectorDumper(_BinaryDumper):
     """The server looks for NaN and infinities itself."""
 
     def dump(self, obj: Any) -> bytes:
@@ -180,7 +180,7 @@ class _Vector(_Binary):
 
 
 @lru_cache(maxsize=64)
-def formats(model: type[Base], json_serializer: Callable[[Any], str | bytes] | None) -> dict[str, ColumnFormat]:
+def column_formats(model: type[Base], json_serializer: Callable[[Any], str | bytes] | None) -> dict[str, ColumnFormat]:
     """Return how the columns of `model` travel, in their order, by attribute.
 
     Args:
@@ -191,7 +191,7 @@ def formats(model: type[Base], json_serializer: Callable[[Any], str | bytes] | N
         BulkError: a column has a type that none of the seven models has.
     """
     return {
-        attribute.key: _format(attribute.key, attribute.columns[0], FIRST_OWN_OID + number, json_serializer)
+        attribute.key: _format(attribute.key, attribute.columns[0], FIRST_SYNTHETIC_OID + number, json_serializer)
         for number, attribute in enumerate(inspect(model).column_attrs)
     }
 
@@ -199,18 +199,18 @@ def formats(model: type[Base], json_serializer: Callable[[Any], str | bytes] | N
 def _format(
     attribute: str, column: NamedColumn[Any], oid: int, json_serializer: Callable[[Any], str | bytes] | None
 ) -> ColumnFormat:
-    kind = _kind(column)
+    kind = _type_spec(column)
     if isinstance(kind.dumper, str):
         builtin = builtin_dumper(kind.dumper)
         return ColumnFormat(attribute, column.name, kind.rule, builtin.oid, builtin)
     members = dict(kind.members)
-    if json_serializer is not None and kind.dumper is _Json:
+    if json_serializer is not None and kind.dumper is _JsonbDumper:
         members["dumps"] = staticmethod(json_serializer)
     dumper = type(kind.dumper.__name__, (kind.dumper,), {"oid": oid, **members})
     return ColumnFormat(attribute, column.name, kind.rule, oid, dumper)
 
 
-class _Kind(NamedTuple):
+class _TypeSpec(NamedTuple):
     """What columns of a type take, in words, and their dumper: the name of psycopg's, or a class and its members."""
 
     rule: str
@@ -218,40 +218,40 @@ class _Kind(NamedTuple):
     members: Mapping[str, Any] = {}
 
 
-def _string(column_type: Any) -> _Kind:
+def _string(column_type: Any) -> _TypeSpec:
     if column_type.length is None:
-        return _Kind("a str without NUL characters", "text")
-    return _Kind(f"a str of at most {column_type.length} characters, none of them NUL", "varchar")
+        return _TypeSpec("a str without NUL characters", "text")
+    return _TypeSpec(f"a str of at most {column_type.length} characters, none of them NUL", "varchar")
 
 
-def _enum(column_type: Any) -> _Kind:
+def _enum(column_type: Any) -> _TypeSpec:
     labels = {label: label.encode() for label in column_type.enums}
-    return _Kind(f"one of {', '.join(labels)}", _Label, {"labels": labels})
+    return _TypeSpec(f"one of {', '.join(labels)}", _EnumDumper, {"labels": labels})
 
 
-def _moment(column_type: Any) -> _Kind | None:
-    return _Kind("a datetime with a time zone", _Moment) if column_type.timezone else None
+def _moment(column_type: Any) -> _TypeSpec | None:
+    return _TypeSpec("a datetime with a time zone", _TimestamptzDumper) if column_type.timezone else None
 
 
 # Those that others derive from come after them.
-KINDS: tuple[tuple[type, Callable[[Any], _Kind | None]], ...] = (
-    (Embedding, lambda _: _Kind(f"{EMBEDDING_DIMENSIONS} finite numbers", _Vector)),
-    (JSONB, lambda _: _Kind("a JSON value without NaN, infinities and NUL characters", _Json)),
+TYPE_SPECS: tuple[tuple[type, Callable[[Any], _TypeSpec | None]], ...] = (
+    (Embedding, lambda _: _TypeSpec(f"{EMBEDDING_DIMENSIONS} finite numbers", _VectorDumper)),
+    (JSONB, lambda _: _TypeSpec("a JSON value without NaN, infinities and NUL characters", _JsonbDumper)),
     (Enum, _enum),
     (String, _string),
-    (BigInteger, lambda _: _Kind(f"an int from {-(2**63)} to {2**63 - 1}", _Integer, {"pack": INT8.pack})),
-    (Integer, lambda _: _Kind(f"an int from {-(2**31)} to {2**31 - 1}", _Integer, {"pack": INT4.pack})),
-    (Double, lambda _: _Kind("a float", _Double)),
-    (Numeric, lambda _: _Kind("a finite number: Decimal, int or float", _Numeric)),
+    (BigInteger, lambda _: _TypeSpec(f"an int from {-(2**63)} to {2**63 - 1}", _IntegerDumper, {"pack": INT8.pack})),
+    (Integer, lambda _: _TypeSpec(f"an int from {-(2**31)} to {2**31 - 1}", _IntegerDumper, {"pack": INT4.pack})),
+    (Double, lambda _: _TypeSpec("a float", _DoubleDumper)),
+    (Numeric, lambda _: _TypeSpec("a finite number: Decimal, int or float", _NumericDumper)),
     (TIMESTAMP, _moment),
 )
 
 
-def _kind(column: NamedColumn[Any]) -> _Kind:
-    for column_type, describe in KINDS:
+def _type_spec(column: NamedColumn[Any]) -> _TypeSpec:
+    for column_type, describe in TYPE_SPECS:
         if isinstance(column.type, column_type):
             kind = describe(column.type)
             if kind is not None:
                 return kind
             break
-    raise BulkError(f"The column {column.name} has the type {column.type!r}, which is not loaded in bulk.")
+    raise BulkLoadError(f"The column {column.name} has the type {column.type!r}, which is not loaded in bulk.")

@@ -10,7 +10,7 @@ from bulk.examples import PERIOD, SECRET, START, kpi
 from bulk.refusing import GOOD, refused
 from sqlalchemy import text
 
-from syntegra_db.bulk.refusals import place
+from syntegra_db.bulk._server_errors import parse_copy_context
 from syntegra_db.models import AnomalyLog, Base, Cluster, DataSource, KpiSummary, TrendSignal
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def test_a_data_source_that_is_not_there(session: Session, options: Any) -> None
     ],
 )
 def test_the_place_is_found_in_every_language(context: str) -> None:
-    assert place(context, "text_summary", ["client_id", "sentiment", "language"]) == (12, "language")
+    assert parse_copy_context(context, "text_summary", ["client_id", "sentiment", "language"]) == (12, "language")
 
 
 @pytest.mark.parametrize(
@@ -137,4 +137,4 @@ def test_the_place_is_found_in_every_language(context: str) -> None:
     ],
 )
 def test_no_place_is_made_up(context: str) -> None:
-    assert place(context, "text_summary", ["language"]) == (None, None)
+    assert parse_copy_context(context, "text_summary", ["language"]) == (None, None)

@@ -1,4 +1,4 @@
-"""One load: what is known of its rows, how many were handed over, and what to say when it fails."""
+"""One load: what is known of its _row_formats, how many were handed over, and what to say when it fails."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import psycopg
 from psycopg.adapt import Transformer
 from sqlalchemy import TwoPhaseTransaction
 
-from syntegra_db.bulk import refusals, rows, values
-from syntegra_db.bulk.errors import BulkError, RowRefused
-from syntegra_db.bulk.steps import copying, target_on, upserting
+from syntegra_db.bulk import _dumpers, _row_formats, _server_errors
+from syntegra_db.bulk._statements import copy_steps, resolve_target, upsert_steps
+from syntegra_db.bulk.errors import BulkLoadError, RowRejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy import Connection, Table
 
-    from syntegra_db.bulk.steps import Steps
+    from syntegra_db.bulk._statements import Steps
     from syntegra_db.models import Base
 
 ROWS_BETWEEN_REPORTS = 1000
 
 
-class Load:
+class LoadJob:
     """The rows for one table on their way, whichever kind of session sends them."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Load:
         self.copied_into = self.table.name
         self._named = columns
         self._on_progress = on_progress
-        self._shape: rows.Shape
+        self._shape: _row_formats.RowFormat
 
     def check_transaction(
         self, connection: Connection, driver: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
@@ -57,9 +57,11 @@ class Load:
         if self.key is None:
             return
         if driver.autocommit:
-            raise BulkError("An upsert is several statements in one transaction, and this connection is in AUTOCOMMIT.")
+            raise BulkLoadError(
+                "An upsert is several statements in one transaction, and this connection is in AUTOCOMMIT."
+            )
         if isinstance(connection.get_transaction(), TwoPhaseTransaction):
-            raise BulkError(
+            raise BulkLoadError(
                 "An upsert uses a temporary table, and PostgreSQL prepares no two-phase transaction that did."
             )
 
@@ -67,16 +69,16 @@ class Load:
         """Learn from the first item what the columns are, and return the steps."""
         # What an engine's argument of that name sets.
         json_serializer = getattr(connection.dialect, "_json_serializer", None)
-        formats = values.formats(self.model, json_serializer)
-        self._shape = rows.shape(first, self.table.name, formats, self._named)
-        target = target_on(connection, self.table)
+        formats = _dumpers.column_formats(self.model, json_serializer)
+        self._shape = _row_formats.detect_row_format(first, self.table.name, formats, self._named)
+        target = resolve_target(connection, self.table)
         if self.key is None:
-            return copying(target, self._shape.columns)
-        keys = rows.resolve(self.key, self.table.name, formats)
+            return copy_steps(target, self._shape.columns)
+        keys = _row_formats.resolve_columns(self.key, self.table.name, formats)
         lacking = [column.attribute for column in keys if column not in self._shape.columns]
         if lacking:
-            raise BulkError(f"The rows for {self.table.name} lack {', '.join(lacking)} of the key.")
-        return upserting(target, self._shape.columns, keys)
+            raise BulkLoadError(f"The rows for {self.table.name} lack {', '.join(lacking)} of the key.")
+        return upsert_steps(target, self._shape.columns, keys)
 
     def register(self, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
         """Let `cursor`, and nothing else of its connection, dump the values as their columns want them."""
@@ -89,7 +91,7 @@ class Load:
         return [column.oid for column in self._shape.columns]
 
     def tuples(self, items: Iterable[Any]) -> Iterator[Sequence[Any]]:
-        """Yield the rows, counting them."""
+        """Yield the _row_formats, counting them."""
         report = self._on_progress
         try:
             for row in chain.from_iterable(map(self._shape.rows_of, items)):
@@ -97,9 +99,9 @@ class Load:
                 if report is not None and not self.number % ROWS_BETWEEN_REPORTS:
                     report(self.number)
                 yield row
-        except rows.Misfit as misfit:
-            message = f"Row {self.number + 1} {misfit}{refusals.REMEDY}"
-            raise RowRefused(message, row=self.number + 1) from None
+        except _row_formats.RowMismatch as misfit:
+            message = f"Row {self.number + 1} {misfit}{_server_errors.HINT}"
+            raise RowRejected(message, row=self.number + 1) from None
         except Exception as error:
             self.of_caller = error
             raise
@@ -123,13 +125,15 @@ class Load:
             return self._misfitting_value(self.stuck)
         elif not isinstance(error, psycopg.Error):
             return error
-        return refusals.refusal(error, self.table.name, self.copied_into, self._shape.columns, self.key or ())
+        return _server_errors.translate_error(
+            error, self.table.name, self.copied_into, self._shape.columns, self.key or ()
+        )
 
-    def _misfitting_value(self, row: Sequence[Any]) -> BulkError:
+    def _misfitting_value(self, row: Sequence[Any]) -> BulkLoadError:
         for column, value in zip(self._shape.columns, row, strict=True):
             try:
                 if value is not None:
                     column.dumper(type(None), self._context).dump(value)
             except Exception:  # noqa: BLE001  of whichever kind, it is this value that cannot be sent
-                return refusals.broken_rule(self.number, self.table.name, column, type(value).__name__)
-        return RowRefused(f"Row {self.number}: it cannot be sent{refusals.REMEDY}", row=self.number)
+                return _server_errors.invalid_value_error(self.number, self.table.name, column, type(value).__name__)
+        return RowRejected(f"Row {self.number}: it cannot be sent{_server_errors.HINT}", row=self.number)

@@ -11,7 +11,7 @@ from bulk.examples import END, FULL, START, kpi, stored
 from sqlalchemy import select
 from sqlalchemy.exc import InvalidRequestError
 
-from syntegra_db.bulk import BulkError, copy_rows
+from syntegra_db.bulk import BulkLoadError, copy_rows
 from syntegra_db.models import Cluster, KpiSummary
 
 if TYPE_CHECKING:
@@ -85,5 +85,5 @@ def test_no_rows_are_no_rows(session: Session) -> None:
     ],
 )
 def test_rows_of_an_unknown_form_are_refused(session: Session, rows: Any, columns: Any, message: str) -> None:
-    with pytest.raises(BulkError, match=message):
+    with pytest.raises(BulkLoadError, match=message):
         copy_rows(session, KpiSummary, rows, columns=columns)
