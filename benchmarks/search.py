@@ -36,7 +36,7 @@ from syntegra_db.connections import conninfo
 from syntegra_db.database import create_engine, session_factory
 from syntegra_db.settings import parse_url
 from syntegra_db.vectors import nearest, search
-from syntegra_db.vectors.statements import index_statement
+from syntegra_db.vectors._statements import index_statement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

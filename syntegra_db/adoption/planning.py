@@ -52,7 +52,7 @@ def plan(connection: Connection, answers: Answers | None = None) -> Plan:
         AdoptionRefused: no statement brings it in line, or there is nothing to adopt; the message has all reasons.
         DecisionNeeded: an answer names no column that needs one, or is no value.
         AdoptionFailed: a statement that looks failed, as an answer can that divides by zero.
-        DatabaseAhead, RevisionError, SettingsError, LockNotObtained: see `examine`.
+        DatabaseAhead, RevisionError, SettingsError, LockNotObtained: see `check_index_health`.
     """
     savepoint = connection.begin_nested()
     try:

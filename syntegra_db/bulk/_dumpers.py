@@ -202,18 +202,18 @@ def _format(
     kind = _type_spec(column)
     if isinstance(kind.dumper, str):
         builtin = builtin_dumper(kind.dumper)
-        return ColumnFormat(attribute, column.name, kind.rule, builtin.oid, builtin)
+        return ColumnFormat(attribute, column.name, kind.accepts, builtin.oid, builtin)
     members = dict(kind.members)
     if json_serializer is not None and kind.dumper is _JsonbDumper:
         members["dumps"] = staticmethod(json_serializer)
     dumper = type(kind.dumper.__name__, (kind.dumper,), {"oid": oid, **members})
-    return ColumnFormat(attribute, column.name, kind.rule, oid, dumper)
+    return ColumnFormat(attribute, column.name, kind.accepts, oid, dumper)
 
 
 class _TypeSpec(NamedTuple):
     """What columns of a type take, in words, and their dumper: the name of psycopg's, or a class and its members."""
 
-    rule: str
+    accepts: str
     dumper: str | type[Dumper]
     members: Mapping[str, Any] = {}
 

@@ -69,23 +69,23 @@ def execute(session: Session, load: LoadJob, given: Iterable[Any]) -> int:
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
         raise _unsupported_driver(driver)
-    load.check_transaction(connection, driver)
+    load.require_transaction(connection, driver)
     if hasattr(given, "__aiter__"):
         raise BulkLoadError("Rows that come asynchronously go in with async_copy_rows or async_upsert_rows.")
     remaining = iter(_row_formats.iter_source(given))
     first = next(remaining, _EMPTY)
     if first is _EMPTY:
-        return load.done(0)
+        return load.finish(0)
     steps = load.begin(first, connection)
     with driver.cursor(row_factory=tuple_row) as cursor:
         writer = _SilentWriter(cursor)
         try:
             count = _run_steps(cursor, writer, load, steps, chain([first], remaining))
         except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
-            failure = load.explain(error, writer.refused)
-            writer.refused = load.of_caller = None
+            failure = load.to_public_error(error, writer.refused)
+            writer.refused = load.caller_error = None
         else:
-            return load.done(count)
+            return load.finish(count)
     if driver.closed and not connection.closed:
         connection.invalidate()
     try:
@@ -98,7 +98,7 @@ def execute(session: Session, load: LoadJob, given: Iterable[Any]) -> int:
 def _run_steps(
     cursor: psycopg.Cursor[Any], writer: _SilentWriter, load: LoadJob, steps: Steps, items: Iterable[Any]
 ) -> int:
-    load.register(cursor)
+    load.register_dumpers(cursor)
     outcome = None
     while True:
         try:
@@ -107,15 +107,15 @@ def _run_steps(
             count: int = end.value
             return count
         if isinstance(step, CopyStep):
-            load.copied_into = step.into
+            load.copy_target = step.into
             with cursor.copy(step.query, writer=writer) as copy, forbid_reentrant_use(cursor.connection):
-                copy.set_types(load.types())
+                copy.set_types(load.column_oids())
                 write = copy.write_row
-                for row in load.tuples(items):
+                for row in load.counted_rows(items):
                     try:
                         write(row)
                     except Exception:
-                        load.stuck = row
+                        load.failed_row = row
                         raise
         else:
             cursor.execute(step.query, prepare=False)
@@ -132,11 +132,11 @@ async def execute_async(session: AsyncSession, load: LoadJob, given: Iterable[An
     driver = (await connection.get_raw_connection()).driver_connection
     if not isinstance(driver, psycopg.AsyncConnection):
         raise _unsupported_driver(driver)
-    load.check_transaction(synchronous, driver)
+    load.require_transaction(synchronous, driver)
     async with aclosing(_aiter_source(given)) as remaining:
         first = await anext(remaining, _EMPTY)
         if first is _EMPTY:
-            return load.done(0)
+            return load.finish(0)
         steps = load.begin(first, synchronous)
         async with (
             driver.cursor(row_factory=tuple_row) as cursor,
@@ -146,10 +146,10 @@ async def execute_async(session: AsyncSession, load: LoadJob, given: Iterable[An
             try:
                 count = await _run_steps_async(cursor, writer, load, steps, tuples)
             except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
-                failure = load.explain(error, writer.refused)
-                writer.refused = load.of_caller = None
+                failure = load.to_public_error(error, writer.refused)
+                writer.refused = load.caller_error = None
             else:
-                return load.done(count)
+                return load.finish(count)
     if driver.closed and not connection.closed:
         await connection.invalidate()
     try:
@@ -165,7 +165,7 @@ async def _run_steps_async(
     steps: Steps,
     tuples: AsyncIterator[Sequence[Any]],
 ) -> int:
-    load.register(cursor)
+    load.register_dumpers(cursor)
     outcome = None
     while True:
         try:
@@ -174,15 +174,15 @@ async def _run_steps_async(
             count: int = end.value
             return count
         if isinstance(step, CopyStep):
-            load.copied_into = step.into
+            load.copy_target = step.into
             async with cursor.copy(step.query, writer=writer) as copy:
-                copy.set_types(load.types())
+                copy.set_types(load.column_oids())
                 with forbid_reentrant_use(cursor.connection):
                     async for row in tuples:
                         try:
                             await copy.write_row(row)
                         except Exception:
-                            load.stuck = row
+                            load.failed_row = row
                             raise
         else:
             await cursor.execute(step.query, prepare=False)
@@ -202,15 +202,15 @@ async def _aiter_source(given: Iterable[Any] | AsyncIterable[Any]) -> AsyncGener
 
 async def _aiter_rows(load: LoadJob, first: Any, remaining: AsyncIterator[Any]) -> AsyncGenerator[Sequence[Any]]:
     try:
-        for row in load.tuples((first,)):
+        for row in load.counted_rows((first,)):
             yield row
         async for item in remaining:
-            for row in load.tuples((item,)):
+            for row in load.counted_rows((item,)):
                 yield row
     except BulkLoadError:
         raise
     except Exception as error:
-        load.of_caller = error
+        load.caller_error = error
         raise
 
 

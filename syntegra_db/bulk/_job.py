@@ -37,16 +37,16 @@ class LoadJob:
         self.model = model
         self.table = cast("Table", model.__table__)
         self.key = key
-        self.number = 0
+        self.row_count = 0
         # The row that could not be turned into bytes, and the error that came from the rows or the report, if any.
-        self.stuck: Sequence[Any] | None = None
-        self.of_caller: Exception | None = None
-        self.copied_into = self.table.name
+        self.failed_row: Sequence[Any] | None = None
+        self.caller_error: Exception | None = None
+        self.copy_target = self.table.name
         self._named = columns
         self._on_progress = on_progress
         self._shape: _row_formats.RowFormat
 
-    def check_transaction(
+    def require_transaction(
         self, connection: Connection, driver: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
     ) -> None:
         """Refuse what does not go with the temporary table.
@@ -80,60 +80,60 @@ class LoadJob:
             raise BulkLoadError(f"The rows for {self.table.name} lack {', '.join(lacking)} of the key.")
         return upsert_steps(target, self._shape.columns, keys)
 
-    def register(self, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
+    def register_dumpers(self, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
         """Let `cursor`, and nothing else of its connection, dump the values as their columns want them."""
         for column in self._shape.columns:
             cursor.adapters.register_dumper(None, column.dumper)
         self._context = Transformer(cursor)
 
-    def types(self) -> list[int]:
+    def column_oids(self) -> list[int]:
         """Return what `set_types` of the COPY is to be called with."""
         return [column.oid for column in self._shape.columns]
 
-    def tuples(self, items: Iterable[Any]) -> Iterator[Sequence[Any]]:
+    def counted_rows(self, items: Iterable[Any]) -> Iterator[Sequence[Any]]:
         """Yield the _row_formats, counting them."""
         report = self._on_progress
         try:
             for row in chain.from_iterable(map(self._shape.rows_of, items)):
-                self.number += 1
-                if report is not None and not self.number % ROWS_BETWEEN_REPORTS:
-                    report(self.number)
+                self.row_count += 1
+                if report is not None and not self.row_count % ROWS_BETWEEN_REPORTS:
+                    report(self.row_count)
                 yield row
         except _row_formats.RowMismatch as misfit:
-            message = f"Row {self.number + 1} {misfit}{_server_errors.HINT}"
-            raise RowRejected(message, row=self.number + 1) from None
+            message = f"Row {self.row_count + 1} {misfit}{_server_errors.HINT}"
+            raise RowRejected(message, row=self.row_count + 1) from None
         except Exception as error:
-            self.of_caller = error
+            self.caller_error = error
             raise
 
-    def done(self, count: int) -> int:
+    def finish(self, count: int) -> int:
         """Report the last row, and return `count`."""
         if self._on_progress is not None:
-            self._on_progress(self.number)
+            self._on_progress(self.row_count)
         return count
 
-    def explain(self, error: Exception, refused: psycopg.Error | None) -> Exception:
+    def to_public_error(self, error: Exception, refused: psycopg.Error | None) -> Exception:
         """Return what to raise for `error`, or for an earlier row that the server had refused by then.
 
         An error of the caller's own, from the rows or the report, stays what it is.
         """
-        if error is self.of_caller:
+        if error is self.caller_error:
             return error
         if refused is not None:
             error = refused
-        elif self.stuck is not None and not isinstance(error, psycopg.OperationalError):
-            return self._misfitting_value(self.stuck)
+        elif self.failed_row is not None and not isinstance(error, psycopg.OperationalError):
+            return self._locate_invalid_value(self.failed_row)
         elif not isinstance(error, psycopg.Error):
             return error
         return _server_errors.translate_error(
-            error, self.table.name, self.copied_into, self._shape.columns, self.key or ()
+            error, self.table.name, self.copy_target, self._shape.columns, self.key or ()
         )
 
-    def _misfitting_value(self, row: Sequence[Any]) -> BulkLoadError:
+    def _locate_invalid_value(self, row: Sequence[Any]) -> BulkLoadError:
         for column, value in zip(self._shape.columns, row, strict=True):
             try:
                 if value is not None:
                     column.dumper(type(None), self._context).dump(value)
             except Exception:  # noqa: BLE001  of whichever kind, it is this value that cannot be sent
-                return _server_errors.invalid_value_error(self.number, self.table.name, column, type(value).__name__)
-        return RowRejected(f"Row {self.number}: it cannot be sent{_server_errors.HINT}", row=self.number)
+                return _server_errors.invalid_value_error(self.row_count, self.table.name, column, type(value).__name__)
+        return RowRejected(f"Row {self.row_count}: it cannot be sent{_server_errors.HINT}", row=self.row_count)

@@ -32,7 +32,7 @@ LOOKS = 5
 def verify(connection: Connection) -> list[Finding]:
     """Return where the database is not what the revision that it says it is at should be; nothing where it is.
 
-    See `examine`, which adds what is worth a note and no drift.
+    See `check_index_health`, which adds what is worth a note and no drift.
     """
     return examine(connection).findings
 
@@ -68,7 +68,7 @@ def made_by_hand(connection: Connection) -> list[str]:
     """Return the tables and types that stand there though the revision that the database says comes before them.
 
     Raises:
-        RevisionError, DatabaseAhead, SettingsError, LockNotObtained: see `examine`.
+        RevisionError, DatabaseAhead, SettingsError, LockNotObtained: see `check_index_health`.
     """
     revision, found = _look(connection)
     expected = load_manifest(revision)

@@ -18,12 +18,12 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     from syntegra_db.catalog.status import read_status
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.settings import database_url
-    from syntegra_db.vectors.index import read_index
+    from syntegra_db.vectors._index import read_primary_index
 
     with connect(unpooled_engine(database_url())) as connection:
         found = read_status(connection)
-        index = read_index(connection)
-    built_on = index.built_on if index is not None else None
+        index = read_primary_index(connection)
+    built_on = index.rows_at_build if index is not None else None
     if json_output:
         _print_json(found, built_on)
     else:

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from syntegra_db.vectors.building import Progress
-    from syntegra_db.vectors.condition import Condition
-    from syntegra_db.vectors.rebuilding import Rebuilt
+    from syntegra_db.vectors.maintenance._build import BuildProgress
+    from syntegra_db.vectors.maintenance._health import IndexHealth
+    from syntegra_db.vectors.maintenance._rebuild import RebuildResult
 
 logger = logging.getLogger(__name__)
 
 app = typer.Typer(help="The index that searches by meaning use: measure it, rebuild it.", no_args_is_help=True)
 
-# Not syntegra_db.vectors.index.Method, for which SQLAlchemy would be imported.
+# Not syntegra_db.vectors._index.Method, for which SQLAlchemy would be imported.
 Method = Literal["ivfflat", "hnsw"]
 MEMORY = re.compile(r"([1-9][0-9]*) *(kB|MB|GB)")
 BYTES = {"kB": 1024, "MB": 1024**2, "GB": 1024**3}
@@ -38,23 +38,23 @@ def status(
 ) -> None:
     """Measure what the index finds and how fast, on stored rows, and say whether to rebuild it."""
     from syntegra_db.settings import database_url
-    from syntegra_db.vectors.condition import examine
+    from syntegra_db.vectors.maintenance._health import check_index_health
 
-    condition = examine(database_url(), seconds)
+    condition = check_index_health(database_url(), seconds)
     if json_output:
         _print_json(condition)
     else:
         _print_condition(condition, seconds)
 
 
-def _print_json(condition: Condition) -> None:
+def _print_json(condition: IndexHealth) -> None:
     import json
     from dataclasses import asdict
 
     typer.echo(json.dumps(asdict(condition), ensure_ascii=False, indent=2))
 
 
-def _print_condition(condition: Condition, seconds: float) -> None:
+def _print_condition(condition: IndexHealth, seconds: float) -> None:
     from rich.filesize import decimal
 
     shape = condition.shape
@@ -76,10 +76,10 @@ def _print_condition(condition: Condition, seconds: float) -> None:
         typer.echo(f"  {condition.command}")
 
 
-def _measured(condition: Condition, seconds: float) -> Iterator[str]:
+def _measured(condition: IndexHealth, seconds: float) -> Iterator[str]:
     measured = condition.measured
     if measured is None:
-        yield f"Not measured: {condition.unmeasured_because}"
+        yield f"Not measured: {condition.not_measured_reason}"
         return
     exact = measured.exact_milliseconds
     yield f"A search that compares all rows: {exact:.1f} ms"
@@ -118,12 +118,12 @@ def rebuild(  # noqa: PLR0913  an option each
 ) -> None:
     """Build the index anew beside the old one, while services read and write, and find the setting that it needs."""
     from syntegra_db.settings import database_url
-    from syntegra_db.vectors.rebuilding import Wish
-    from syntegra_db.vectors.rebuilding import rebuild as rebuild_index
+    from syntegra_db.vectors.maintenance._rebuild import RebuildOptions
+    from syntegra_db.vectors.maintenance._rebuild import rebuild as rebuild_index
 
     if lists is not None and method == "hnsw":
         raise typer.BadParameter("--lists is for ivfflat; an hnsw index has none")
-    wish = Wish(method, lists, half, _bytes(memory), workers)
+    wish = RebuildOptions(method, lists, half, _bytes(memory), workers)
     with _progress() as show:
         done = rebuild_index(database_url(), wish, recall=recall, on_progress=show)
     _print_rebuilt(done)
@@ -138,28 +138,29 @@ def _bytes(memory: str | None) -> int | None:
     return int(given[1]) * BYTES[given[2]]
 
 
-def _print_rebuilt(done: Rebuilt) -> None:
+def _print_rebuilt(done: RebuildResult) -> None:
     from rich.filesize import decimal
 
-    from syntegra_db.vectors.index import SETTING_NAMES
+    from syntegra_db.vectors._index import SETTING_NAMES
 
     before = f", {decimal(done.bytes_before)} before" if done.bytes_before else ""
     size = f"{decimal(done.bytes_after)}{before}"
     typer.echo(f"Rebuilt: an {done.kind} on {done.rows:,} rows, {size}, in {done.seconds:.0f} s")
     exact = done.tuning.exact_milliseconds
-    if done.chosen is None:
+    if done.selected is None:
         recall = f"a recall of {done.tuning.recall:g}"
         typer.echo(f"It does not reach {recall}: for that, `search` compares all rows, {exact:.1f} ms")
         return
     name = SETTING_NAMES[done.kind.method]
     typer.echo(
-        f"Recall {done.chosen.recall[0]:.3f} with {name} = {done.chosen.setting}: "
-        f"{done.chosen.milliseconds:.1f} ms, {exact / done.chosen.milliseconds:.1f} times as fast as comparing all rows"
+        f"Recall {done.selected.recall[0]:.3f} with {name} = {done.selected.setting}: "
+        f"{done.selected.milliseconds:.1f} ms, {exact / done.selected.milliseconds:.1f} times as fast as comparing "
+        f"all rows"
     )
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
+def _progress() -> Iterator[Callable[[BuildProgress], None]]:
     """Show a bar with the server's own names of the phases at a terminal, and lines elsewhere."""
     from syntegra_db.cli.progress import log_beside, progress_on_stderr
 
@@ -178,8 +179,8 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
         yield lambda progress: _show(bar, task, progress)
 
 
-def _show(bar: Bar, task: TaskID, progress: Progress) -> None:
-    waits = "".join(f"; waits for {blocker}" for blocker in progress.waits_for)
+def _show(bar: Bar, task: TaskID, progress: BuildProgress) -> None:
+    waits = "".join(f"; waits for {blocker}" for blocker in progress.blocked_by)
     # An update takes no total away.
     bar.tasks[0].total = progress.total or None
     bar.update(task, description=progress.phase + waits, completed=progress.done)
@@ -191,10 +192,10 @@ class _Lines:
     def __init__(self) -> None:
         self._said: set[str] = set()
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: BuildProgress) -> None:
         """Log what is new in `progress`."""
         self._say(progress.phase, progress.phase)
-        for blocker in progress.waits_for:
+        for blocker in progress.blocked_by:
             self._say(f"{progress.phase} {blocker.pid}", f"{progress.phase}: {blocker}")
 
     def _say(self, what: str, line: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from sqlalchemy import text
 
 from syntegra_db.vectors import search
-from syntegra_db.vectors.index import Measurement, Tuning, read_index
+from syntegra_db.vectors._index import Calibration, CalibrationPoint, read_primary_index
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -26,7 +26,7 @@ HALF = """CREATE INDEX idx_text_summary_embedding ON text_summary
     USING ivfflat ((embedding::halfvec(384)) halfvec_cosine_ops) WITH (lists = 180)"""
 
 
-def replace_index(session: Session, definition: LiteralString, tuning: Tuning | None = None) -> None:
+def replace_index(session: Session, definition: LiteralString, tuning: Calibration | None = None) -> None:
     """Put another index in the place of the one that stands, until the session's transaction ends."""
     # Alone: parallel workers share that memory, and a container has 64 MB to share.
     session.execute(text("SET LOCAL maintenance_work_mem = '256MB'; SET LOCAL max_parallel_maintenance_workers = 0"))
@@ -36,14 +36,14 @@ def replace_index(session: Session, definition: LiteralString, tuning: Tuning | 
         keep(session, tuning)
 
 
-def keep(session: Session, tuning: Tuning) -> None:
+def keep(session: Session, tuning: Calibration) -> None:
     session.execute(text(f"COMMENT ON INDEX idx_text_summary_embedding IS '{tuning.to_comment()}'"))
 
 
-def measured(session: Session, *measurements: Measurement) -> Tuning:
-    index = read_index(session.connection())
+def measured(session: Session, *measurements: CalibrationPoint) -> Calibration:
+    index = read_primary_index(session.connection())
     assert index is not None
-    return Tuning(
+    return Calibration(
         rows=ROWS,
         filenode=index.filenode,
         table_filenode=index.table_filenode,

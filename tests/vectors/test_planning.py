@@ -6,16 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from syntegra_db.vectors.index import Measurement, Method, Tuning, VectorIndex
-from syntegra_db.vectors.planning import setting_for, settings_for
+from syntegra_db.vectors._index import Calibration, CalibrationPoint, Method, VectorIndex
+from syntegra_db.vectors._strategy import choose_setting, choose_settings
 
 MEASURED = (
-    Measurement(5, (0.80, 0.60), 4.0),
-    Measurement(20, (0.95, 0.85), 12.0),
-    Measurement(60, (0.99, 0.96), 40.0),
-    Measurement(150, (1.0, 0.99), 110.0),
+    CalibrationPoint(5, (0.80, 0.60), 4.0),
+    CalibrationPoint(20, (0.95, 0.85), 12.0),
+    CalibrationPoint(60, (0.99, 0.96), 40.0),
+    CalibrationPoint(150, (1.0, 0.99), 110.0),
 )
-TUNING = Tuning(rows=200_000, filenode=9, table_filenode=5, recall=0.95, exact_milliseconds=100.0, measured=MEASURED)
+TUNING = Calibration(
+    rows=200_000, filenode=9, table_filenode=5, recall=0.95, exact_milliseconds=100.0, measured=MEASURED
+)
 INDEX = VectorIndex(
     oid=1,
     name="idx_text_summary_embedding",
@@ -30,7 +32,7 @@ INDEX = VectorIndex(
 
 
 def choose(index: VectorIndex = INDEX, *, rows: int = 200_000, recall: float = 0.95, limit: int = 10) -> int | None:
-    return setting_for(index, recall=recall, limit=limit, rows=rows, all_rows=200_000)
+    return choose_setting(index, recall=recall, limit=limit, rows=rows, all_rows=200_000)
 
 
 def test_the_least_setting_that_reaches_the_recall() -> None:
@@ -55,7 +57,7 @@ def test_rows_are_compared_where_that_is_faster() -> None:
 
 
 def test_a_table_that_has_grown_since_is_dearer_to_compare() -> None:
-    assert setting_for(INDEX, recall=1 - 1e-9, limit=10, rows=400_000, all_rows=400_000) == 150
+    assert choose_setting(INDEX, recall=1 - 1e-9, limit=10, rows=400_000, all_rows=400_000) == 150
 
 
 def test_hnsw_collects_at_least_as_many_as_asked() -> None:
@@ -90,7 +92,7 @@ def test_where_two_indexes_serve_a_search_both_are_set() -> None:
     unmeasured, half = replace(INDEX, lists=100, tuning=None), replace(INDEX, is_half=True, lists=100, tuning=None)
 
     def together(*indexes: VectorIndex) -> dict[Method, int] | None:
-        return settings_for(indexes, recall=0.95, limit=10, rows=200_000, all_rows=200_000)
+        return choose_settings(indexes, recall=0.95, limit=10, rows=200_000, all_rows=200_000)
 
     assert together(INDEX) == {"ivfflat": 20}
     assert together(INDEX, hnsw) == {"ivfflat": 20, "hnsw": 100}
@@ -110,11 +112,11 @@ def test_no_ef_search_beyond_what_the_server_takes() -> None:
 
 
 def test_a_tuning_survives_its_comment() -> None:
-    assert Tuning.from_comment(TUNING.to_comment()) == TUNING
+    assert Calibration.from_comment(TUNING.to_comment()) == TUNING
 
 
 @pytest.mark.parametrize(
     "comment", [None, "", "rebuilt on Sunday", "[]", "1", '{"syntegra_db": 1}', '{"syntegra_db": {"measured": [{}]}}']
 )
 def test_a_comment_of_somebody_else_is_none(comment: str | None) -> None:
-    assert Tuning.from_comment(comment) is None
+    assert Calibration.from_comment(comment) is None

@@ -17,9 +17,9 @@ from vectors.texts import fill
 
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo
-from syntegra_db.vectors.building import find_indexes
-from syntegra_db.vectors.index import VECTOR_INDEX, read_index
-from syntegra_db.vectors.rebuilding import Wish, rebuild
+from syntegra_db.vectors._index import VECTOR_INDEX, read_primary_index
+from syntegra_db.vectors.maintenance._build import index_validity
+from syntegra_db.vectors.maintenance._rebuild import RebuildOptions, rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,16 +88,16 @@ def wait_until_gone(database: Database) -> None:
 
 def assert_something_works(database: Database) -> None:
     with database.engine.connect() as connection:
-        assert find_indexes(connection).get(VECTOR_INDEX) is True
+        assert index_validity(connection).get(VECTOR_INDEX) is True
 
 
 def assert_the_next_run_completes(database: Database) -> None:
-    rebuild(database.url, Wish("ivfflat", 20), measuring_seconds=0.5)
+    rebuild(database.url, RebuildOptions("ivfflat", 20), measuring_seconds=0.5)
     with database.engine.connect() as connection:
-        assert find_indexes(connection) == {VECTOR_INDEX: True}
-        index = read_index(connection)
+        assert index_validity(connection) == {VECTOR_INDEX: True}
+        index = read_primary_index(connection)
         assert index is not None
-        assert index.is_as_measured
+        assert index.is_calibration_current
         assert verify(connection) == []
 
 
@@ -175,4 +175,4 @@ def test_what_a_cancelled_build_leaves_is_dropped_at_once_where_nobody_stands_in
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 26, errors
     with filled.engine.connect() as connection:
-        assert find_indexes(connection) == {VECTOR_INDEX: True}
+        assert index_validity(connection) == {VECTOR_INDEX: True}

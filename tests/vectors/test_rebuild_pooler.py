@@ -11,9 +11,9 @@ from vectors.texts import fill
 
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import RebuildFailed
-from syntegra_db.vectors.building import find_indexes
-from syntegra_db.vectors.index import VECTOR_INDEX
-from syntegra_db.vectors.rebuilding import rebuild
+from syntegra_db.vectors._index import VECTOR_INDEX
+from syntegra_db.vectors.maintenance._build import index_validity
+from syntegra_db.vectors.maintenance._rebuild import rebuild
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,4 +45,4 @@ def test_session_mode_rebuilds_and_leaks_no_setting_to_the_next_client(database:
             client.execute("SELECT '[1]'::vector")
             assert client.execute(settings).fetchall() == defaults
     with database.engine.connect() as connection:
-        assert find_indexes(connection) == {VECTOR_INDEX: True}
+        assert index_validity(connection) == {VECTOR_INDEX: True}

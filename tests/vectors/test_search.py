@@ -15,8 +15,8 @@ from vectors.texts import Texts, clustered
 
 from syntegra_db.database import async_session_factory, create_async_engine, create_engine, session_factory
 from syntegra_db.models import InvalidEmbedding, TextSummary
-from syntegra_db.vectors import InvalidSearch, async_search, search
-from syntegra_db.vectors.index import Measurement
+from syntegra_db.vectors import InvalidSearchArgument, async_search, search
+from syntegra_db.vectors._index import CalibrationPoint
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -47,8 +47,8 @@ def test_a_table_of_many_texts_is_asked_through_its_index(session: Session, text
 
 
 def test_the_setting_that_was_measured_for_the_recall_is_used(session: Session, texts: Texts) -> None:
-    few, many = Measurement(3, (0.8, 0.7), 1.0), Measurement(11, (0.97, 0.9), 2.0)
-    keep(session, measured(session, few, many, Measurement(90, (1.0, 1.0), 60.0)))
+    few, many = CalibrationPoint(3, (0.8, 0.7), 1.0), CalibrationPoint(11, (0.97, 0.9), 2.0)
+    keep(session, measured(session, few, many, CalibrationPoint(90, (1.0, 1.0), 60.0)))
     search(session, texts.queries[0], recall=0.8)
     assert setting(session, "ivfflat.probes") == "3"
     search(session, texts.queries[0])
@@ -195,7 +195,7 @@ def test_a_vector_that_cannot_be_searched_for_is_refused(session: Session, embed
 def test_an_argument_that_means_nothing_is_refused(
     session: Session, texts: Texts, arguments: dict[str, Any], complaint: str
 ) -> None:
-    with pytest.raises(InvalidSearch, match=complaint):
+    with pytest.raises(InvalidSearchArgument, match=complaint):
         search(session, texts.queries[0], **arguments)
 
 
@@ -203,6 +203,6 @@ def test_a_session_in_autocommit_is_refused(searched: tuple[Database, Texts]) ->
     database, texts = searched
     engine = create_engine(database.url, isolation_level="AUTOCOMMIT")
     for client in (20, None):
-        with session_factory(engine)() as session, pytest.raises(InvalidSearch, match="in autocommit"):
+        with session_factory(engine)() as session, pytest.raises(InvalidSearchArgument, match="in autocommit"):
             search(session, texts.queries[0], client_id=client)
     engine.dispose()

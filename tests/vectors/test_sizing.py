@@ -8,7 +8,14 @@ import psycopg
 import pytest
 from vectors.texts import fill
 
-from syntegra_db.vectors.sizing import INDEX_BYTES_OF_A_ROW, MEBIBYTE, Kind, graph_memory, kmeans_memory, lists_to_try
+from syntegra_db.vectors.maintenance._resources import (
+    INDEX_BYTES_OF_A_ROW,
+    MEBIBYTE,
+    IndexSpec,
+    hnsw_build_memory,
+    ivfflat_build_memory,
+    list_count_candidates,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +35,7 @@ def filled(server: Server, migrated_template: str) -> Iterator[Database]:
 
 
 def test_the_memory_for_ivfflat_is_just_what_the_server_takes(filled: Database) -> None:
-    needed = kmeans_memory(100, ROWS, is_half=False)
+    needed = ivfflat_build_memory(100, ROWS, is_half=False)
     create = "CREATE INDEX try ON text_summary USING ivfflat (embedding vector_cosine_ops) WITH (lists = 100)"
     with filled.connect() as connection:
         connection.execute(f"SET maintenance_work_mem = '{(needed - 3 * MEBIBYTE) // 1024}kB'".encode())
@@ -42,16 +49,16 @@ def test_the_memory_for_ivfflat_is_just_what_the_server_takes(filled: Database) 
 @pytest.mark.parametrize(
     "kind",
     [
-        Kind("ivfflat", 40, is_half=False),
-        Kind("ivfflat", 40, is_half=True),
-        Kind("hnsw", 0, is_half=False),
-        Kind("hnsw", 0, is_half=True),
+        IndexSpec("ivfflat", 40, is_half=False),
+        IndexSpec("ivfflat", 40, is_half=True),
+        IndexSpec("hnsw", 0, is_half=False),
+        IndexSpec("hnsw", 0, is_half=True),
     ],
 )
-def test_memory_and_disk_are_about_what_a_build_takes(filled: Database, kind: Kind) -> None:
+def test_memory_and_disk_are_about_what_a_build_takes(filled: Database, kind: IndexSpec) -> None:
     form = "((embedding::halfvec(384)) halfvec_cosine_ops)" if kind.is_half else "(embedding vector_cosine_ops)"
     options = f" WITH (lists = {kind.lists})" if kind.lists else ""
-    memory = graph_memory(ROWS, is_half=kind.is_half) if kind.method == "hnsw" else 64 * MEBIBYTE
+    memory = hnsw_build_memory(ROWS, is_half=kind.is_half) if kind.method == "hnsw" else 64 * MEBIBYTE
     notices: list[str | None] = []
     with filled.connect() as connection:
         connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
@@ -66,7 +73,7 @@ def test_memory_and_disk_are_about_what_a_build_takes(filled: Database, kind: Ki
 
 
 def test_lists_follow_the_rows() -> None:
-    assert [lists_to_try(rows) for rows in (1, 200_000, 4_000_000, 10**10)] == [
+    assert [list_count_candidates(rows) for rows in (1, 200_000, 4_000_000, 10**10)] == [
         [1, 1, 1],
         [894, 447, 200],
         [4_000, 2_000, 1_000],

@@ -10,8 +10,8 @@ from vectors.texts import Texts, fill
 
 from syntegra_db.database import create_engine, session_factory
 from syntegra_db.models import InvalidEmbedding, TextSummary
-from syntegra_db.vectors import InvalidSearch, nearest
-from syntegra_db.vectors.statements import exact_statement, index_statement
+from syntegra_db.vectors import InvalidSearchArgument, nearest
+from syntegra_db.vectors._statements import exact_statement, index_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,9 +85,9 @@ def test_nearest_refuses_a_vector_without_a_direction(embedding: list[float]) ->
 
 
 def test_nearest_refuses_bounds_that_mean_nothing(texts: Texts) -> None:
-    with pytest.raises(InvalidSearch):
+    with pytest.raises(InvalidSearchArgument):
         nearest(texts.queries[0], limit=-1)
-    with pytest.raises(InvalidSearch):
+    with pytest.raises(InvalidSearchArgument):
         nearest(texts.queries[0], max_distance=-0.1)
 
 

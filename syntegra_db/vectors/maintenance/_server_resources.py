@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 KIBIBYTE = 1024
-MOST_BYTES_OF_A_FILE = 16_384
-MEMORY_OF_MACHINE = "/proc/meminfo"
+MAX_FILE_BYTES = 16_384
+MEMINFO_PATH = "/proc/meminfo"
 # Of a container: its limit, what it uses, and what of that are cached files, which give way. In cgroups of version 2,
 # https://docs.kernel.org/admin-guide/cgroup-v2.html, and of version 1.
-MEMORY_OF_CONTAINER = (
+CGROUP_PATHS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
     (
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -33,7 +33,7 @@ MAY_READ_FILES = text(
        AND pg_has_role('pg_read_server_files', 'USAGE')
     """
 )
-FILES = text("SELECT path, pg_read_file(path, 0, :bytes, true) FROM unnest(CAST(:paths AS text[])) AS path")
+READ_SERVER_FILES = text("SELECT path, pg_read_file(path, 0, :bytes, true) FROM unnest(CAST(:paths AS text[])) AS path")
 DATA_DIRECTORY = text(
     """
     SELECT setting FROM pg_settings
@@ -52,10 +52,10 @@ def free_memory(connection: Connection) -> int | None:
     """
     if not connection.scalar(MAY_READ_FILES):
         return None
-    paths = [MEMORY_OF_MACHINE, *(path for paths in MEMORY_OF_CONTAINER for path in paths)]
-    rows = connection.execute(FILES, {"paths": paths, "bytes": MOST_BYTES_OF_A_FILE})
+    paths = [MEMINFO_PATH, *(path for paths in CGROUP_PATHS for path in paths)]
+    rows = connection.execute(READ_SERVER_FILES, {"paths": paths, "bytes": MAX_FILE_BYTES})
     files = {path: content for path, content in rows}  # noqa: C416  rows are no pairs to mypy
-    found = [_of_machine(files), *(_of_container(files, *paths) for paths in MEMORY_OF_CONTAINER)]
+    found = [_machine_memory(files), *(_cgroup_memory(files, *paths) for paths in CGROUP_PATHS)]
     return min((free for free in found if free is not None), default=None)
 
 
@@ -75,12 +75,12 @@ def free_disk(connection: Connection) -> int | None:
         return None
 
 
-def _of_machine(files: Mapping[str, str | None]) -> int | None:
-    kibibytes = re.search(r"^MemAvailable: +(\d+) kB", files[MEMORY_OF_MACHINE] or "", re.MULTILINE)
+def _machine_memory(files: Mapping[str, str | None]) -> int | None:
+    kibibytes = re.search(r"^MemAvailable: +(\d+) kB", files[MEMINFO_PATH] or "", re.MULTILINE)
     return int(kibibytes[1]) * KIBIBYTE if kibibytes else None
 
 
-def _of_container(files: Mapping[str, str | None], limit: str, usage: str, statistics: str) -> int | None:
+def _cgroup_memory(files: Mapping[str, str | None], limit: str, usage: str, statistics: str) -> int | None:
     most, used = (files[limit] or "").strip(), (files[usage] or "").strip()
     # Without a limit, version 2 says max.
     if not (most.isdigit() and used.isdigit()):

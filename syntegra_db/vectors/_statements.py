@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from syntegra_db.models import EmbeddingVector
 
-FARTHEST = 2.0
+MAX_COSINE_DISTANCE = 2.0
 BIGINT = 2**63
-CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
+FILTER_CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "client_id": lambda value: TextSummary.client_id == value,
     "sentiment": lambda value: TextSummary.sentiment == value,
     "language": lambda value: TextSummary.language == value,
@@ -34,7 +34,7 @@ CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
 }
 
 
-class InvalidSearch(SyntegraDBError, ValueError):
+class InvalidSearchArgument(SyntegraDBError, ValueError):
     """An argument of a search that means nothing."""
 
 
@@ -49,16 +49,18 @@ class Filters:
 
     def __post_init__(self) -> None:
         if self.client_id is not None:
-            check_bigint("client_id", self.client_id)
+            validate_bigint("client_id", self.client_id)
         for name in ("sentiment", "language"):
             if not isinstance(getattr(self, name), str | None):
-                raise InvalidSearch(f"{name} is of type {type(getattr(self, name)).__name__}; give a str.")
+                raise InvalidSearchArgument(f"{name} is of type {type(getattr(self, name)).__name__}; give a str.")
         if not isinstance(self.since, datetime | None):
-            raise InvalidSearch(f"since is of type {type(self.since).__name__}; give a datetime with a time zone.")
+            raise InvalidSearchArgument(
+                f"since is of type {type(self.since).__name__}; give a datetime with a time zone."
+            )
         if self.since is not None and self.since.tzinfo is None:
-            raise InvalidSearch(f"since={self.since.isoformat()} names no time zone; give it a tzinfo.")
+            raise InvalidSearchArgument(f"since={self.since.isoformat()} names no time zone; give it a tzinfo.")
 
-    def given(self) -> dict[str, Any]:
+    def as_parameters(self) -> dict[str, Any]:
         """Return those that are set, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
@@ -94,9 +96,9 @@ def nearest(  # noqa: PLR0913  what a search can be narrowed by, each by name
         InvalidSearch: a limit below 1, a `max_distance` beyond its scale, a time without a zone, another argument of
             the wrong type.
     """
-    check_bounds(limit, max_distance)
-    distance = cosine_distance(literal(direction(embedding), Embedding()))
-    conditions = _conditions(Filters(client_id, sentiment, language, since).given())
+    validate_bounds(limit, max_distance)
+    distance = cosine_distance(literal(normalize(embedding), Embedding()))
+    conditions = _conditions(Filters(client_id, sentiment, language, since).as_parameters())
     if max_distance is not None:
         conditions.append(distance <= max_distance)
     labelled = distance.label("distance")
@@ -112,7 +114,7 @@ def index_statement(filters: tuple[str, ...], *, is_half: bool) -> Select[TextSu
     """
     query = query_parameter()
     order = half_cosine_distance(query) if is_half else cosine_distance(query)
-    statement = select(TextSummary, cosine_distance(query)).where(*_parametrised(filters))
+    statement = select(TextSummary, cosine_distance(query)).where(*_bind_conditions(filters))
     return statement.order_by(order).limit(bindparam("limit"))
 
 
@@ -125,7 +127,7 @@ def exact_statement(filters: tuple[str, ...]) -> Select[TextSummary, float]:
     """
     # The planner does not look through an addition for a vector index.
     distance = (cosine_distance(query_parameter()) + 0).label("distance")
-    compared = select(TextSummary.id, distance).where(*_parametrised(filters))
+    compared = select(TextSummary.id, distance).where(*_bind_conditions(filters))
     found = compared.order_by(distance).limit(bindparam("limit")).subquery()
     return select(TextSummary, found.c.distance).join(found, TextSummary.id == found.c.id)
 
@@ -133,11 +135,11 @@ def exact_statement(filters: tuple[str, ...]) -> Select[TextSummary, float]:
 @lru_cache
 def estimate_statement(filters: tuple[str, ...]) -> TextClause:
     """Return the EXPLAIN of all rows with an embedding that pass, with the parameters that `filters` names."""
-    rows = select(literal_column("1", Integer)).where(*_parametrised(filters))
+    rows = select(literal_column("1", Integer)).where(*_bind_conditions(filters))
     return text(f"EXPLAIN (FORMAT JSON) {rows}")
 
 
-def check_bigint(name: str, value: int) -> None:
+def validate_bigint(name: str, value: int) -> None:
     """Refuse what is no `bigint`.
 
     Raises:
@@ -148,23 +150,25 @@ def check_bigint(name: str, value: int) -> None:
     except TypeError:
         fits = False
     if not fits:
-        raise InvalidSearch(f"{name} is no whole number of 64 bits; give one.")
+        raise InvalidSearchArgument(f"{name} is no whole number of 64 bits; give one.")
 
 
-def check_bounds(limit: int, max_distance: float | None) -> None:
+def validate_bounds(limit: int, max_distance: float | None) -> None:
     """Refuse what no search can mean.
 
     Raises:
         InvalidSearch: a limit that is no number of rows, or a `max_distance` that is not between 0 and 2.
     """
-    check_bigint("limit", limit)
+    validate_bigint("limit", limit)
     if limit < 1:
-        raise InvalidSearch(f"limit={limit} asks for no row; give 1 or more.")
-    if max_distance is not None and not 0 <= max_distance <= FARTHEST:
-        raise InvalidSearch(f"max_distance={max_distance} is no cosine distance; give 0 to {FARTHEST:g}.")
+        raise InvalidSearchArgument(f"limit={limit} asks for no row; give 1 or more.")
+    if max_distance is not None and not 0 <= max_distance <= MAX_COSINE_DISTANCE:
+        raise InvalidSearchArgument(
+            f"max_distance={max_distance} is no cosine distance; give 0 to {MAX_COSINE_DISTANCE:g}."
+        )
 
 
-def direction(embedding: EmbeddingVector | Vector) -> Vector:
+def normalize(embedding: EmbeddingVector | Vector) -> Vector:
     """Return the vector of length 1 that points where `embedding` does.
 
     Raises:
@@ -182,7 +186,7 @@ def direction(embedding: EmbeddingVector | Vector) -> Vector:
 
 
 def query_parameter() -> BindParameter[Vector]:
-    """Return the parameter `query`, for what `direction` gives: checked already."""
+    """Return the parameter `query`, for what `normalize` gives: checked already."""
     return bindparam("query", type_=VECTOR(EMBEDDING_DIMENSIONS))
 
 
@@ -198,8 +202,8 @@ def half_cosine_distance(query: ColumnElement[Any]) -> ColumnElement[float]:
 
 
 def _conditions(given: dict[str, Any]) -> list[ColumnElement[bool]]:
-    return [TextSummary.embedding.is_not(None), *(CONDITIONS[name](value) for name, value in given.items())]
+    return [TextSummary.embedding.is_not(None), *(FILTER_CONDITIONS[name](value) for name, value in given.items())]
 
 
-def _parametrised(filters: tuple[str, ...]) -> list[ColumnElement[bool]]:
+def _bind_conditions(filters: tuple[str, ...]) -> list[ColumnElement[bool]]:
     return _conditions({name: bindparam(name) for name in filters})

@@ -18,7 +18,7 @@ from syntegra_db.catalog.statements import quote
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations.blockers import BLOCKERS, Blocker
 from syntegra_db.models import EMBEDDING_DIMENSIONS
-from syntegra_db.vectors.index import INDEX_NAMES, NEW, OLD, VECTOR_INDEX
+from syntegra_db.vectors._index import INDEX_NAMES, NEW_INDEX, OLD_INDEX, VECTOR_INDEX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from syntegra_db.vectors.sizing import Kind
+    from syntegra_db.vectors.maintenance._resources import IndexSpec
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +35,10 @@ EF_CONSTRUCTION = 128
 LOCK_TIMEOUT_SECONDS = 0.5
 SWAP_PATIENCE_SECONDS = 60
 LONGEST_PAUSE_SECONDS = 5.0
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 # A build may take hours, whatever the role or the database allows a statement; and it must not go on for long in the
 # server once nobody waits for it.
-SESSION = {
+SESSION_SETTINGS = {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "transaction_timeout": "0",
@@ -47,7 +47,7 @@ SESSION = {
     "client_min_messages": "warning",
 }
 # In whatever language the server says that it is full.
-SHARED_MEMORY_FILE = "/PostgreSQL."
+SHARED_MEMORY_ERROR_MARK = "/PostgreSQL."
 SET_SESSION = text(
     "SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name AND setting IS DISTINCT FROM :value"
 )
@@ -65,7 +65,7 @@ PROGRESS = text(
 
 
 @dataclass(frozen=True)
-class Progress:
+class BuildProgress:
     """How far a build is: the server's own name of its phase, the part of it that is done, and who is waited for.
 
     `done` and `total` are rows or blocks of this phase; `total` is 0 where the server does not count.
@@ -74,45 +74,47 @@ class Progress:
     phase: str
     done: int = 0
     total: int = 0
-    waits_for: tuple[Blocker, ...] = ()
+    blocked_by: tuple[Blocker, ...] = ()
 
 
-def prepare_session(connection: Connection) -> int:
+def configure_session(connection: Connection) -> int:
     """Let the session of `connection`, in autocommit, work for hours, and not on without its client; return its pid."""
-    for name, value in SESSION.items():
+    for name, value in SESSION_SETTINGS.items():
         connection.execute(SET_SESSION, {"name": name, "value": value})
     pid: int = connection.scalars(text("SELECT pg_backend_pid()")).one()
     return pid
 
 
-def clear_leftovers(connection: Connection) -> None:
+def recover_interrupted_rebuild(connection: Connection) -> None:
     """Bring about, after whatever a rebuild was interrupted in, that only the index of the real name is left.
 
     One that works keeps or gets that name: where the index of the name is missing or invalid, the new one that a
     rebuild had finished, or the old one that it had not dropped yet.
     """
-    standing = find_indexes(connection)
+    standing = index_validity(connection)
     if not standing.get(VECTOR_INDEX):
-        rescued = next((name for name in (NEW, OLD) if standing.get(name)), None)
+        rescued = next((name for name in (NEW_INDEX, OLD_INDEX) if standing.get(name)), None)
         if rescued is not None:
             if VECTOR_INDEX in standing:
-                drop(connection, VECTOR_INDEX)
+                drop_index(connection, VECTOR_INDEX)
             patiently(connection, f"ALTER INDEX {rescued} RENAME TO {VECTOR_INDEX}")
             logger.info("%s, from an interrupted rebuild, is %s again", rescued, VECTOR_INDEX)
-            standing = find_indexes(connection)
-    for name in (NEW, OLD):
+            standing = index_validity(connection)
+    for name in (NEW_INDEX, OLD_INDEX):
         if name in standing:
-            drop(connection, name)
+            drop_index(connection, name)
             logger.info("Dropped %s, which an interrupted rebuild had left", name)
 
 
-def find_indexes(connection: Connection) -> dict[str, bool]:
+def index_validity(connection: Connection) -> dict[str, bool]:
     """Return which indexes of a rebuild there are on text_summary, and whether they are valid."""
     found = connection.execute(VALIDITY, {"names": [*INDEX_NAMES]})
     return {name: is_valid for name, is_valid in found}  # noqa: C416  rows are no pairs to mypy
 
 
-def build(connection: Connection, kind: Kind, *, memory: int, workers: int, tablespace: str | None = None) -> None:
+def build_index(
+    connection: Connection, kind: IndexSpec, *, memory: int, workers: int, tablespace: str | None = None
+) -> None:
     """Build the new index beside the standing one, while others read and write.
 
     Where the parallel workers' shared memory does not fit, as in a container with the usual 64 MB of it, once more
@@ -122,21 +124,23 @@ def build(connection: Connection, kind: Kind, *, memory: int, workers: int, tabl
     column = embedding if kind.is_half else "(embedding vector_cosine_ops)"
     options = f"lists = {kind.lists:d}" if kind.method == "ivfflat" else f"ef_construction = {EF_CONSTRUCTION}"
     place = f" TABLESPACE {quote(tablespace)}" if tablespace else ""
-    statement = f"CREATE INDEX CONCURRENTLY {NEW} ON text_summary USING {kind.method} {column} WITH ({options}){place}"
+    statement = (
+        f"CREATE INDEX CONCURRENTLY {NEW_INDEX} ON text_summary USING {kind.method} {column} WITH ({options}){place}"
+    )
     connection.exec_driver_sql(f"SET maintenance_work_mem = '{memory // 1024:d}kB'")
     connection.exec_driver_sql(f"SET max_parallel_maintenance_workers = {workers:d}")
     try:
         connection.exec_driver_sql(statement)
     except OperationalError as error:
-        if not (workers and isinstance(error.orig, DiskFull) and SHARED_MEMORY_FILE in str(error.orig)):
+        if not (workers and isinstance(error.orig, DiskFull) and SHARED_MEMORY_ERROR_MARK in str(error.orig)):
             raise
         logger.warning("There is too little shared memory for parallel workers (%s); building without them", error.orig)
-        drop(connection, NEW)
+        drop_index(connection, NEW_INDEX)
         connection.exec_driver_sql("SET max_parallel_maintenance_workers = 0")
         connection.exec_driver_sql(statement)
 
 
-def swap(connection: Connection) -> None:
+def swap_indexes(connection: Connection) -> None:
     """Give the new index the real name, and the one that had it the name of the old one, in one transaction.
 
     Nobody who reads or writes waits for it: renaming an index conflicts with nothing that they hold.
@@ -144,13 +148,13 @@ def swap(connection: Connection) -> None:
     Raises:
         RebuildFailed: others kept one of the indexes locked for a minute.
     """
-    renamings = [f"ALTER INDEX {NEW} RENAME TO {VECTOR_INDEX}"]
-    if VECTOR_INDEX in find_indexes(connection):
-        renamings.insert(0, f"ALTER INDEX {VECTOR_INDEX} RENAME TO {OLD}")
+    renamings = [f"ALTER INDEX {NEW_INDEX} RENAME TO {VECTOR_INDEX}"]
+    if VECTOR_INDEX in index_validity(connection):
+        renamings.insert(0, f"ALTER INDEX {VECTOR_INDEX} RENAME TO {OLD_INDEX}")
     patiently(connection, *renamings)
 
 
-def drop(connection: Connection, name: str) -> None:
+def drop_index(connection: Connection, name: str) -> None:
     """Drop an index while others read and write, if it is there."""
     connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
 
@@ -183,10 +187,10 @@ def patiently(connection: Connection, *statements: str) -> None:
             return
 
 
-class BuildWatch:
+class BuildMonitor:
     """Tells `show` how far the session `pid` is with its index, asked on a connection of its own."""
 
-    def __init__(self, engine: Engine, pid: int, show: Callable[[Progress], None] | None) -> None:
+    def __init__(self, engine: Engine, pid: int, show: Callable[[BuildProgress], None] | None) -> None:
         self._engine = engine
         self._pid = pid
         self._show = show
@@ -210,23 +214,23 @@ class BuildWatch:
         engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         # Without progress, the build goes on.
         with suppress(SQLAlchemyError), engine.connect() as connection:
-            while not self._done.wait(LOOK_SECONDS):
-                progress = _look(connection, self._pid)
+            while not self._done.wait(POLL_SECONDS):
+                progress = _read_progress(connection, self._pid)
                 if progress is not None and self._show is not None:
                     self._show(progress)
 
 
-def _look(connection: Connection, pid: int) -> Progress | None:
+def _read_progress(connection: Connection, pid: int) -> BuildProgress | None:
     found = connection.execute(PROGRESS, {"pid": pid}).first()
     if found is None or found[0].startswith("waiting"):
         blockers = tuple(Blocker(*row) for row in connection.execute(BLOCKERS, {"pid": pid}))
         # While an index is dropped, the server tells of no phase.
         phase = found[0] if found else "waiting to drop the old index"
-        return Progress(phase, waits_for=blockers) if found or blockers else None
+        return BuildProgress(phase, blocked_by=blockers) if found or blockers else None
     phase, blocks_done, blocks_total, tuples_done, tuples_total = found
     if tuples_total:
-        return Progress(phase, tuples_done, tuples_total)
-    return Progress(phase, blocks_done, blocks_total)
+        return BuildProgress(phase, tuples_done, tuples_total)
+    return BuildProgress(phase, blocks_done, blocks_total)
 
 
 def first_line(error: DBAPIError) -> str:

@@ -14,28 +14,28 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from syntegra_db.errors import RebuildFailed
-from syntegra_db.vectors.index import DEPTHS, MOST_EF_SEARCH, VECTOR_INDEX, Measurement, Tuning
-from syntegra_db.vectors.sampling import (
-    draw,
-    exact_milliseconds,
-    find_truth,
-    index_milliseconds,
-    search_index,
-    through_index,
+from syntegra_db.vectors._index import MAX_EF_SEARCH, RECALL_DEPTHS, VECTOR_INDEX, Calibration, CalibrationPoint
+from syntegra_db.vectors._statements import index_statement
+from syntegra_db.vectors.maintenance._ground_truth import (
+    compute_ground_truth,
+    force_index_scan,
+    index_distances,
+    sample_queries,
+    time_exact_search,
+    time_index_search,
 )
-from syntegra_db.vectors.statements import index_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sqlalchemy import Connection, Engine
 
-    from syntegra_db.vectors.index import VectorIndex
-    from syntegra_db.vectors.sampling import Query, Sample
+    from syntegra_db.vectors._index import VectorIndex
+    from syntegra_db.vectors.maintenance._ground_truth import GroundTruth, SampleQuery
 
-MEASURING_SECONDS = 120
+CALIBRATION_SECONDS = 120
 QUERIES = 1000
-FEWEST_QUERIES = 50
+MIN_QUERIES = 50
 # Of the time: for exact searches, for the truly nearest rows, then for the ladder of settings; the rest is for the one
 # that is asked for.
 SHARE_FOR_EXACT = 0.05
@@ -48,20 +48,20 @@ SHARE_FOR_A_RUNG = 0.5
 SHARE_FOR_A_STEP = 0.5
 SEARCHES_TO_TIME = 30
 FEWEST_SEARCHES = 5
-RUNG = 1.4
+SWEEP_FACTOR = 1.4
 # Beyond, comparing all rows is as fast.
 MOST_PROBES_OF_LISTS = 0.5
 LEAST_EF_SEARCH = 10
 RECALL_AT_THE_TOP = 0.99
-SLOW = 2
+MAX_SLOWDOWN = 2
 # On so few rows, what surrounds a scan takes longer than the scan.
 NEVER_SLOW_MILLISECONDS = 20
 # Standard errors that are taken off a recall. At .95, a thousandth more takes 3 % more time.
-CAUTION = 0.5
+RECALL_SAFETY_STDERRS = 0.5
 # Two settings as close as that need not be told apart.
-CLOSE = 1.04
+SETTING_TOLERANCE = 1.04
 # The first of them is not in servers before 17.
-NO_OTHER_LIMITS = text(
+DISABLE_TIMEOUTS = text(
     """
     SELECT set_config(name, '0', true) FROM pg_settings
     WHERE name IN ('transaction_timeout', 'idle_in_transaction_session_timeout')
@@ -70,8 +70,8 @@ NO_OTHER_LIMITS = text(
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a setting gave on a sample: mean recall and its standard error for each of `DEPTHS`, and milliseconds."""
+class SettingResult:
+    """Mean recall at each of `RECALL_DEPTHS`, its standard error, and mean milliseconds of one search setting."""
 
     setting: int
     recall: tuple[float, ...]
@@ -79,28 +79,30 @@ class Found:
     milliseconds: float
     queries: int
 
-    def careful(self) -> Measurement:
+    def conservative(self) -> CalibrationPoint:
         """Return the recall less half its standard error, as which it is kept."""
-        recall = tuple(max(mean - CAUTION * error, 0) for mean, error in zip(self.recall, self.error, strict=True))
-        return Measurement(self.setting, tuple(round(one, 4) for one in recall), round(self.milliseconds, 3))
+        recall = tuple(
+            max(mean - RECALL_SAFETY_STDERRS * error, 0) for mean, error in zip(self.recall, self.error, strict=True)
+        )
+        return CalibrationPoint(self.setting, tuple(round(one, 4) for one in recall), round(self.milliseconds, 3))
 
 
 @contextmanager
-def one_moment(engine: Engine, seconds: float = 0) -> Iterator[Connection]:
+def read_only_snapshot(engine: Engine, seconds: float = 0) -> Iterator[Connection]:
     """Open a transaction that sees one moment of the table.
 
     No statement in it takes longer than `seconds`; with 0, each takes as long as it does.
     """
     frozen = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with frozen.connect() as connection:
-        connection.execute(NO_OTHER_LIMITS)
+        connection.execute(DISABLE_TIMEOUTS)
         connection.execute(
             text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": f"{ceil(1000 * seconds)}ms"}
         )
         yield connection
 
 
-def tune(connection: Connection, index: VectorIndex, *, rows: int, recall: float, seconds: float) -> Tuning:
+def calibrate(connection: Connection, index: VectorIndex, *, rows: int, recall: float, seconds: float) -> Calibration:
     """Return the settings of `index` with what they give, those for `recall` closest together.
 
     A ladder of settings, each 1.4 times the one before, up to half of the lists, an `ef_search` of 1000 or a recall of
@@ -108,7 +110,7 @@ def tune(connection: Connection, index: VectorIndex, *, rows: int, recall: float
     recall less half its standard error, so that luck counts for less.
 
     Args:
-        connection: one of `one_moment`.
+        connection: one of `read_only_snapshot`.
         index: the one that stands.
         rows: how many embeddings it was built on.
         recall: share of the true nearest rows for which the setting is to be found.
@@ -118,26 +120,28 @@ def tune(connection: Connection, index: VectorIndex, *, rows: int, recall: float
         RebuildFailed: the server does not search through the index.
     """
     began = time.monotonic()
-    queries = draw(connection, QUERIES, rows)
-    require_use(connection, index, queries[0], usual_setting(index))
-    exact = exact_milliseconds(connection, queries, began + SHARE_FOR_EXACT * seconds)
+    queries = sample_queries(connection, QUERIES, rows)
+    require_index_used(connection, index, queries[0], baseline_setting(index))
+    exact = time_exact_search(connection, queries, began + SHARE_FOR_EXACT * seconds)
     allowed = seconds * SHARE_FOR_TRUTH
-    truth = find_truth(connection, index, queries, usual_setting(index), fewest=FEWEST_QUERIES, seconds=allowed)
-    tuner = _Tuner(connection, index, truth, exact, {})
-    tuner.climb(recall, began + seconds * (SHARE_FOR_TRUTH + SHARE_FOR_LADDER))
+    truth = compute_ground_truth(
+        connection, index, queries, baseline_setting(index), fewest=MIN_QUERIES, seconds=allowed
+    )
+    tuner = _Calibrator(connection, index, truth, exact, {})
+    tuner.sweep(recall, began + seconds * (SHARE_FOR_TRUTH + SHARE_FOR_LADDER))
     if recall < 1:
         tuner.refine(recall, began + seconds)
-    return Tuning(
+    return Calibration(
         rows=rows,
         filenode=index.filenode,
         table_filenode=index.table_filenode,
         recall=recall,
         exact_milliseconds=round(exact, 3),
-        measured=rising(tuner.found.values()),
+        measured=enforce_monotonic(tuner.found.values()),
     )
 
 
-def usual_setting(index: VectorIndex) -> int:
+def baseline_setting(index: VectorIndex) -> int:
     """Return a setting that finds .95 of the truth or more on real sentences.
 
     Before pgvector 0.8, an hnsw index finds no more rows than its `ef_search`, and 100 are wanted.
@@ -145,20 +149,22 @@ def usual_setting(index: VectorIndex) -> int:
     return max(1, min(round(4 * sqrt(index.lists)), ceil(index.lists / 2))) if index.method == "ivfflat" else 200
 
 
-def at_setting(connection: Connection, index: VectorIndex, truth: Sample, setting: int, deadline: float = inf) -> Found:
+def evaluate_setting(
+    connection: Connection, index: VectorIndex, truth: GroundTruth, setting: int, deadline: float = inf
+) -> SettingResult:
     """Return what `setting` gives on `truth`, or on the part of it that is searched before `deadline`."""
     shares: list[tuple[float, ...]] = []
     times = []
-    with through_index(connection, index, setting):
+    with force_index_scan(connection, index, setting):
         for number, (query, true) in enumerate(zip(truth.queries, truth.distances, strict=True)):
             if number >= FEWEST_SEARCHES and time.monotonic() > deadline:
                 break
             if number < SEARCHES_TO_TIME:
-                times.append(index_milliseconds(connection, index, query))
-            found = search_index(connection, index, query)
-            shares.append(tuple(_share(found, true, depth) for depth in DEPTHS))
+                times.append(time_index_search(connection, index, query))
+            found = index_distances(connection, index, query)
+            shares.append(tuple(_recall(found, true, depth) for depth in RECALL_DEPTHS))
     columns = list(zip(*shares, strict=True))
-    return Found(
+    return SettingResult(
         setting=setting,
         recall=tuple(fmean(column) for column in columns),
         error=tuple(stdev(column) / sqrt(len(column)) if len(column) > 1 else 0.0 for column in columns),
@@ -167,15 +173,15 @@ def at_setting(connection: Connection, index: VectorIndex, truth: Sample, settin
     )
 
 
-def require_use(connection: Connection, index: VectorIndex, query: Query, setting: int) -> None:
+def require_index_used(connection: Connection, index: VectorIndex, query: SampleQuery, setting: int) -> None:
     """Return if the server searches through `index`, at `setting`, when it is left no other way.
 
     Raises:
         RebuildFailed: another index serves the same search.
     """
     explain = text(f"EXPLAIN {index_statement((), is_half=index.is_half)}")
-    with through_index(connection, index, setting):
-        plan = connection.scalars(explain, {"query": query.vector.to_text(), "limit": DEPTHS[0]}).all()
+    with force_index_scan(connection, index, setting):
+        plan = connection.scalars(explain, {"query": query.vector.to_text(), "limit": RECALL_DEPTHS[0]}).all()
     if not any(f" {VECTOR_INDEX} " in line for line in plan):
         used = re.search(r" using (\S+) on ", "\n".join(plan))
         raise RebuildFailed(
@@ -185,22 +191,22 @@ def require_use(connection: Connection, index: VectorIndex, query: Query, settin
 
 
 @dataclass(frozen=True)
-class _Tuner:
+class _Calibrator:
     connection: Connection
     index: VectorIndex
-    truth: Sample
+    truth: GroundTruth
     exact_milliseconds: float
-    found: dict[int, Found]
+    found: dict[int, SettingResult]
 
-    def climb(self, recall: float, deadline: float) -> None:
+    def sweep(self, recall: float, deadline: float) -> None:
         """Measure the rungs of the ladder with a part of the sample; late, no further than to the asked recall.
 
         It ends where the index takes twice as long as comparing all rows: nobody wants it there.
         """
         milliseconds = 0.0
-        for setting in _rungs(self.index):
+        for setting in _sweep_settings(self.index):
             allowed = SHARE_FOR_A_RUNG * (deadline - time.monotonic())
-            one = self._measure(setting, QUERIES_OF_A_RUNG, allowed, RUNG * milliseconds)
+            one = self._measure(setting, QUERIES_OF_A_RUNG, allowed, SWEEP_FACTOR * milliseconds)
             milliseconds = one.milliseconds
             enough = recall if time.monotonic() > deadline else RECALL_AT_THE_TOP
             if one.recall[0] >= enough or self._is_slow(milliseconds):
@@ -208,62 +214,62 @@ class _Tuner:
 
     def refine(self, recall: float, deadline: float) -> None:
         """Measure settings around the asked recall with all of the sample, until two that differ in it are close."""
-        rungs = _rungs(self.index)
+        rungs = _sweep_settings(self.index)
         climbed = sorted(self.found)
         at = next((at for at, rung in enumerate(climbed) if self.found[rung].recall[0] >= recall), len(climbed) - 1)
-        while not self._reaches(rungs[at], recall, deadline):
+        while not self._reaches_recall(rungs[at], recall, deadline):
             at += 1
             if at == len(rungs) or self._is_slow(self.found[rungs[at - 1]].milliseconds):
                 return
         top, bottom = rungs[at], rungs[max(at - 1, 0)]
-        while top - bottom > 1 and top > bottom * CLOSE and time.monotonic() < deadline:
-            middle = self._between(bottom, top, recall)
-            if self._reaches(middle, recall, deadline):
+        while top - bottom > 1 and top > bottom * SETTING_TOLERANCE and time.monotonic() < deadline:
+            middle = self._interpolate_setting(bottom, top, recall)
+            if self._reaches_recall(middle, recall, deadline):
                 top = middle
             else:
                 bottom = middle
 
-    def _between(self, bottom: int, top: int, recall: float) -> int:
+    def _interpolate_setting(self, bottom: int, top: int, recall: float) -> int:
         """Return the setting where `recall` lies on a line over the logarithm of those at `bottom` and `top`."""
-        low, high = (self.found[setting].careful().recall[0] for setting in (bottom, top))
+        low, high = (self.found[setting].conservative().recall[0] for setting in (bottom, top))
         share = (recall - low) / (high - low) if high > low else 0.5
         middle: int = round(bottom * (top / bottom) ** min(max(share, 0.1), 0.9))
         return min(max(middle, bottom + 1), top - 1)
 
     def _is_slow(self, milliseconds: float) -> bool:
-        return milliseconds > max(SLOW * self.exact_milliseconds, NEVER_SLOW_MILLISECONDS)
+        return milliseconds > max(MAX_SLOWDOWN * self.exact_milliseconds, NEVER_SLOW_MILLISECONDS)
 
-    def _reaches(self, setting: int, recall: float, deadline: float) -> bool:
+    def _reaches_recall(self, setting: int, recall: float, deadline: float) -> bool:
         milliseconds = max(one.milliseconds for one in self.found.values() if one.setting <= setting)
         allowed = SHARE_FOR_A_STEP * (deadline - time.monotonic())
-        return self._measure(setting, QUERIES, allowed, milliseconds).careful().recall[0] >= recall
+        return self._measure(setting, QUERIES, allowed, milliseconds).conservative().recall[0] >= recall
 
-    def _measure(self, setting: int, most: int, seconds: float, milliseconds: float) -> Found:
+    def _measure(self, setting: int, most: int, seconds: float, milliseconds: float) -> SettingResult:
         """Return what `setting` gives on as many queries as `seconds` allow, each of about so many milliseconds."""
         fitting = int(1000 * seconds / milliseconds) if milliseconds else most
-        part = self.truth.part(min(most, max(fitting, FEWEST_OF_A_RUNG)))
-        self.found[setting] = at_setting(self.connection, self.index, part, setting)
+        part = self.truth.head(min(most, max(fitting, FEWEST_OF_A_RUNG)))
+        self.found[setting] = evaluate_setting(self.connection, self.index, part, setting)
         return self.found[setting]
 
 
-def rising(found: Iterable[Found]) -> tuple[Measurement, ...]:
+def enforce_monotonic(found: Iterable[SettingResult]) -> tuple[CalibrationPoint, ...]:
     """Return the measurements by setting; a greater one finds at least what a smaller one was seen to find."""
-    kept: list[Measurement] = []
+    kept: list[CalibrationPoint] = []
     for one in sorted(found, key=attrgetter("setting")):
-        careful = one.careful()
+        careful = one.conservative()
         kept.append(replace(careful, recall=tuple(map(max, careful.recall, kept[-1].recall))) if kept else careful)
     return tuple(kept)
 
 
-def _rungs(index: VectorIndex) -> list[int]:
+def _sweep_settings(index: VectorIndex) -> list[int]:
     if index.method == "hnsw":
-        least, most = LEAST_EF_SEARCH, MOST_EF_SEARCH
+        least, most = LEAST_EF_SEARCH, MAX_EF_SEARCH
     else:
         least, most = 1, max(1, int(index.lists * MOST_PROBES_OF_LISTS))
-    steps = ceil(log(most / least, RUNG))
-    return list(dict.fromkeys([*(round(least * RUNG**step) for step in range(steps)), most]))
+    steps = ceil(log(most / least, SWEEP_FACTOR))
+    return list(dict.fromkeys([*(round(least * SWEEP_FACTOR**step) for step in range(steps)), most]))
 
 
-def _share(found: list[float], true: list[float], depth: int) -> float:
+def _recall(found: list[float], true: list[float], depth: int) -> float:
     nearest = true[:depth]
     return sum(far <= nearest[-1] for far in found[:depth]) / len(nearest) if nearest else 1.0

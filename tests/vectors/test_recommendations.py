@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from syntegra_db.vectors.advice import Evidence, advise
-from syntegra_db.vectors.condition import Measured, Shape
-from syntegra_db.vectors.index import VECTOR_INDEX, Measurement, Tuning, VectorIndex
+from syntegra_db.vectors._index import VECTOR_INDEX, Calibration, CalibrationPoint, VectorIndex
+from syntegra_db.vectors.maintenance._health import Evidence, HealthMeasurement, IndexDefinition, recommend
 
-TUNING = Tuning(100_000, 7, 5, 0.95, 50.0, (Measurement(20, (0.96, 0.95), 5.0),))
+TUNING = Calibration(100_000, 7, 5, 0.95, 50.0, (CalibrationPoint(20, (0.96, 0.95), 5.0),))
 INDEX = VectorIndex(1, VECTOR_INDEX, 7, 5, "ivfflat", 300, is_half=False, has_iterative_scans=True, tuning=TUNING)
-SHAPE = Shape("ivfflat", {"lists": 300}, is_half=False, is_valid=True, bytes=1)
-GOOD = Measured(50.0, 20, 0.96, 0.01, 5.0, 200)
+SHAPE = IndexDefinition("ivfflat", {"lists": 300}, is_half=False, is_valid=True, bytes=1)
+GOOD = HealthMeasurement(50.0, 20, 0.96, 0.01, 5.0, 200)
 
 
 @pytest.mark.parametrize(
@@ -31,10 +30,10 @@ GOOD = Measured(50.0, 20, 0.96, 0.01, 5.0, 200)
         ({}, {"measured": replace(GOOD, recall=0.945)}, "Nothing to do: it finds what it should", False),
         ({}, {"rows": 1_200_000}, "12 times the rows", True),
         ({"method": "hnsw"}, {"rows": 1_200_000}, "Nothing to do: it finds", False),
-        ({}, {"measured": Measured(50.0)}, "another --method", False),
+        ({}, {"measured": HealthMeasurement(50.0)}, "another --method", False),
         ({}, {"measured": None}, "Not known: it was not measured", False),
         ({}, {"is_rebuilding": True, "leftovers": ["idx_new"]}, "Wait: a rebuild is running", False),
-        ({}, {"measured": Measured(50.0, 20)}, "Not known: the time was too short", False),
+        ({}, {"measured": HealthMeasurement(50.0, 20)}, "Not known: the time was too short", False),
         ({}, {"measured": replace(GOOD, margin=0.05)}, "Not known: the time was too short", False),
         (
             {},
@@ -50,6 +49,6 @@ GOOD = Measured(50.0, 20, 0.96, 0.01, 5.0, 200)
 def test_advice(changed: dict[str, Any], given: dict[str, Any], words: str, *, is_due: bool) -> None:
     usual: dict[str, Any] = {"rows": 150_000, "built_on": 100_000, "shape": SHAPE, "measured": GOOD, "leftovers": []}
     usual["is_rebuilding"] = False
-    sentence, due = advise(Evidence(**{"index": replace(INDEX, **changed), **usual, **given}))
+    sentence, due = recommend(Evidence(**{"index": replace(INDEX, **changed), **usual, **given}))
     assert words in sentence
     assert due is is_due

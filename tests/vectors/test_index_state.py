@@ -11,8 +11,8 @@ from sqlalchemy import text
 from vectors.searching import HNSW, IVFFLAT, ROWS, ids, keep, measured, recall, replace_index, setting
 
 from syntegra_db.database import create_engine, session_factory
-from syntegra_db.vectors import search, standing
-from syntegra_db.vectors.index import Measurement, read_indexes
+from syntegra_db.vectors import _index_state, search
+from syntegra_db.vectors._index import CalibrationPoint, read_indexes
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vectors.texts import Texts
 
     from servers import Database, Server
-    from syntegra_db.vectors.index import VectorIndex
+    from syntegra_db.vectors._index import VectorIndex
 
 
 ROW_LEVEL_SECURITY: LiteralString = """
@@ -43,8 +43,8 @@ def test_an_index_that_finds_too_few_is_not_the_last_word(
     def old_indexes(connection: Any) -> tuple[VectorIndex, ...]:
         return tuple(replace(index, has_iterative_scans=False) for index in read_indexes(connection))
 
-    monkeypatch.setattr(standing, "read_indexes", old_indexes)
-    monkeypatch.setattr("syntegra_db.vectors.searching.rows_about", lambda *_: ROWS)
+    monkeypatch.setattr(_index_state, "read_indexes", old_indexes)
+    monkeypatch.setattr("syntegra_db.vectors._search.rows_about", lambda *_: ROWS)
     assert ids(search(session, texts.queries[0], client_id=20)) == texts.nearest(texts.queries[0], texts.clients == 20)
     assert setting(session, "ivfflat.probes") == "54"
     assert setting(session, "ivfflat.iterative_scan") == "off"
@@ -53,7 +53,7 @@ def test_an_index_that_finds_too_few_is_not_the_last_word(
 def test_another_index_is_noticed_by_the_next_search(session: Session, texts: Texts) -> None:
     search(session, texts.queries[0])
     replace_index(session, HNSW)
-    keep(session, measured(session, Measurement(77, (0.96, 0.9), 1.0)))
+    keep(session, measured(session, CalibrationPoint(77, (0.96, 0.9), 1.0)))
     assert len(search(session, texts.queries[0])) == 10
     assert setting(session, "hnsw.ef_search") == "77"
     assert setting(session, "hnsw.iterative_scan") == "relaxed_order"
@@ -64,7 +64,7 @@ def test_another_index_is_noticed_by_the_next_search(session: Session, texts: Te
 def test_while_two_indexes_stand_either_finds_enough(session: Session, texts: Texts, other: str) -> None:
     """As between the moment when a rebuild has built its index and the one when it has dropped the old one."""
     replace_index(session, HNSW)
-    keep(session, measured(session, Measurement(77, (0.96, 0.9), 1.0)))
+    keep(session, measured(session, CalibrationPoint(77, (0.96, 0.9), 1.0)))
     session.execute(text(IVFFLAT.replace("idx_text_summary_embedding", other)))
     assert recall(session, texts) >= 0.95
     assert setting(session, "hnsw.ef_search") == "77"
@@ -75,7 +75,7 @@ def test_while_two_indexes_stand_either_finds_enough(session: Session, texts: Te
 
 def test_an_index_that_truncate_emptied_is_not_asked(session: Session, texts: Texts) -> None:
     session.execute(text("CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM text_summary"))
-    keep(session, measured(session, Measurement(11, (0.97, 0.9), 2.0)))
+    keep(session, measured(session, CalibrationPoint(11, (0.97, 0.9), 2.0)))
     search(session, texts.queries[0])
     session.execute(text("TRUNCATE text_summary"))
     session.execute(text("INSERT INTO text_summary SELECT * FROM kept"))
@@ -120,6 +120,6 @@ def test_a_missing_index_costs_time_only_and_is_said_once(
 
 def test_an_engine_of_one_request_remembers_with_the_others(engine: Engine) -> None:
     with engine.connect() as connection:
-        known = standing.remembered(connection)
+        known = _index_state.get_index_state(connection)
     with engine.execution_options(request=1).connect() as connection:
-        assert standing.remembered(connection) is known
+        assert _index_state.get_index_state(connection) is known

@@ -14,10 +14,10 @@ from sqlalchemy import func, select, text
 
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.models import TextSummary
-from syntegra_db.vectors.index import DEPTHS, VECTOR_INDEX
-from syntegra_db.vectors.standing import set_for_scan
-from syntegra_db.vectors.statements import (
-    FARTHEST,
+from syntegra_db.vectors._index import RECALL_DEPTHS, VECTOR_INDEX
+from syntegra_db.vectors._index_state import configure_scan
+from syntegra_db.vectors._statements import (
+    MAX_COSINE_DISTANCE,
     cosine_distance,
     exact_statement,
     index_statement,
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from syntegra_db.vectors.index import VectorIndex
+    from syntegra_db.vectors._index import VectorIndex
 
-NEAR, DEEP = DEPTHS
+RECALL_DEPTH, FILTERED_RECALL_DEPTH = RECALL_DEPTHS
 # Of each of the two other rows that go into a query; see `draw`.
-SHARE_OF_THE_OTHERS = 0.4
+MIX_WEIGHT = 0.4
 # Rows are drawn out of so many times more, so that few of them come from one page.
-ROWS_FOR_ONE = 20
+OVERSAMPLING = 20
 EXACT_SEARCHES = 5
 # A scan that reads each row once compares it with several queries, for each of which 100 rows are known to be nearer
 # than its bound. It takes a quarter of the time that a search of all rows for each query does (200,000 rows).
 QUERIES_OF_A_SCAN = 25
 LEAST_QUERIES_OF_A_SCAN = 5
 # The queries are no CTE, which would keep parallel workers out.
-LEAST_DISTANCES = text("""
+EXACT_DISTANCES = text("""
     SELECT number, array_agg(distance ORDER BY distance)
     FROM (
       SELECT number, distance, row_number() OVER (PARTITION BY number ORDER BY distance) AS rank
@@ -58,33 +58,33 @@ LEAST_DISTANCES = text("""
     GROUP BY number
 """)
 # What the planner may prefer to the index; its choice is the matter of `planning.setting_for`.
-OTHER_PLANS = ("enable_seqscan", "enable_sort")
+DISABLED_PLAN_NODES = ("enable_seqscan", "enable_sort")
 
 
 @dataclass(frozen=True)
-class Query:
+class SampleQuery:
     """A vector to search with, and the id of the stored row that it was made of, which does not count as found."""
 
-    own: int
+    source_id: int
     vector: Vector
 
 
 @dataclass(frozen=True)
-class Sample:
+class GroundTruth:
     """Queries, and for each the distances of the 100 nearest rows, in ascending order.
 
     Not their ids: of rows with the same text one is as near as another.
     """
 
-    queries: Sequence[Query]
+    queries: Sequence[SampleQuery]
     distances: Sequence[list[float]]
 
-    def part(self, count: int) -> Sample:
+    def head(self, count: int) -> GroundTruth:
         """Return the first `count` queries."""
-        return Sample(self.queries[:count], self.distances[:count])
+        return GroundTruth(self.queries[:count], self.distances[:count])
 
 
-def draw(connection: Connection, count: int, rows: int) -> list[Query]:
+def sample_queries(connection: Connection, count: int, rows: int) -> list[SampleQuery]:
     """Return at most `count` queries, made of as many of the about `rows` rows, at random.
 
     A query is the direction of a stored embedding plus 0.4 of those of two others, as of a text that speaks of several
@@ -104,7 +104,7 @@ def draw(connection: Connection, count: int, rows: int) -> list[Query]:
     Stored embeddings themselves were up to .03 too high with ivfflat and .09 with hnsw; with noise of the length of the
     tenth distance, .01 and .04; in the middle between a row and a neighbour, .07 and .09.
     """
-    percent = min(100, 100 * ROWS_FOR_ONE * count / max(rows, 1))
+    percent = min(100, 100 * OVERSAMPLING * count / max(rows, 1))
     drawn: Sequence[tuple[int, list[float]]] = []
     for share in dict.fromkeys((percent, 100)):
         sampled = TextSummary.__table__.tablesample(func.system(share))
@@ -115,15 +115,15 @@ def draw(connection: Connection, count: int, rows: int) -> list[Query]:
             break
     units = [_unit(vector) for _, vector in drawn]
     mixed = [
-        Vector([one + SHARE_OF_THE_OTHERS * (two + three) for one, two, three in zip(*of_three, strict=True)])
+        Vector([one + MIX_WEIGHT * (two + three) for one, two, three in zip(*of_three, strict=True)])
         for of_three in zip(units, units[1:] + units[:1], units[2:] + units[:2], strict=True)
     ]
-    return [Query(own, vector) for (own, _), vector in zip(drawn, mixed, strict=True)]
+    return [SampleQuery(own, vector) for (own, _), vector in zip(drawn, mixed, strict=True)]
 
 
-def find_truth(  # noqa: PLR0913  what it searches, with what, and for how long
-    connection: Connection, index: VectorIndex, queries: list[Query], setting: int, *, fewest: int, seconds: float
-) -> Sample:
+def compute_ground_truth(  # noqa: PLR0913  what it searches, with what, and for how long
+    connection: Connection, index: VectorIndex, queries: list[SampleQuery], setting: int, *, fewest: int, seconds: float
+) -> GroundTruth:
     """Return as many of `queries` as the time allows, and at least `fewest`, with how far their nearest rows are.
 
     `index`, at `setting`, finds 100 rows for each, which bound how far the truly nearest ones are.
@@ -132,75 +132,78 @@ def find_truth(  # noqa: PLR0913  what it searches, with what, and for how long
     distances: list[list[float]] = []
     scan = LEAST_QUERIES_OF_A_SCAN
     while len(distances) < len(queries):
-        distances += _least_distances(connection, index, queries[len(distances) : len(distances) + scan], setting)
+        distances += _exact_distances(connection, index, queries[len(distances) : len(distances) + scan], setting)
         took = time.monotonic() - began
         fitting = int((seconds - took) * len(distances) / took)
         if fitting < LEAST_QUERIES_OF_A_SCAN and len(distances) >= fewest:
             break
         scan = min(max(fitting, LEAST_QUERIES_OF_A_SCAN), QUERIES_OF_A_SCAN)
-    return Sample(queries[: len(distances)], distances)
+    return GroundTruth(queries[: len(distances)], distances)
 
 
-def exact_milliseconds(connection: Connection, queries: list[Query], deadline: float = inf) -> float:
+def time_exact_search(connection: Connection, queries: list[SampleQuery], deadline: float = inf) -> float:
     """Return the median of a few searches for the ten nearest rows that compare all rows."""
     times: list[float] = []
     for query in queries[: EXACT_SEARCHES + 1]:
         if times and time.monotonic() > deadline:
             break
         began = time.perf_counter()
-        connection.execute(exact_statement(()), {"query": query.vector, "limit": NEAR}).all()
+        connection.execute(exact_statement(()), {"query": query.vector, "limit": RECALL_DEPTH}).all()
         times.append(1000 * (time.perf_counter() - began))
     # The first one may have read the table from disk.
     return median(times[1:] or times)
 
 
-def index_milliseconds(connection: Connection, index: VectorIndex, query: Query) -> float:
-    """Return what a search for the ten nearest rows takes, to be called within `through_index`."""
+def time_index_search(connection: Connection, index: VectorIndex, query: SampleQuery) -> float:
+    """Return what a search for the ten nearest rows takes, to be called within `force_index_scan`."""
     began = time.perf_counter()
-    connection.execute(index_statement((), is_half=index.is_half), {"query": query.vector, "limit": NEAR}).all()
+    connection.execute(index_statement((), is_half=index.is_half), {"query": query.vector, "limit": RECALL_DEPTH}).all()
     return 1000 * (time.perf_counter() - began)
 
 
-def search_index(connection: Connection, index: VectorIndex, query: Query) -> list[float]:
-    """Return the distances of the 100 rows that the index finds, in its order; within `through_index`."""
+def index_distances(connection: Connection, index: VectorIndex, query: SampleQuery) -> list[float]:
+    """Return the distances of the 100 rows that the index finds, in its order; within `force_index_scan`."""
     distance = cosine_distance(query_parameter())
     statement = index_statement((), is_half=index.is_half).with_only_columns(TextSummary.id, distance)
-    found = connection.execute(statement, {"query": query.vector, "limit": DEEP + 1})
-    return [far for row, far in found if row != query.own][:DEEP]
+    found = connection.execute(statement, {"query": query.vector, "limit": FILTERED_RECALL_DEPTH + 1})
+    return [far for row, far in found if row != query.source_id][:FILTERED_RECALL_DEPTH]
 
 
 @contextmanager
-def through_index(connection: Connection, index: VectorIndex, setting: int) -> Iterator[None]:
+def force_index_scan(connection: Connection, index: VectorIndex, setting: int) -> Iterator[None]:
     """Let searches use `index` with `setting`, whatever the planner thinks of so few rows.
 
     Raises:
         RebuildFailed: it is not the index that stands there any more.
     """
-    if set_for_scan(connection, [index], {index.method: setting}) != {index.filenode}:
+    if configure_scan(connection, [index], {index.method: setting}) != {index.filenode}:
         raise RebuildFailed(
             f"Somebody else built or dropped {VECTOR_INDEX} while it was measured, so that what was measured means "
             "nothing. Run this again."
         )
-    for name in OTHER_PLANS:
+    for name in DISABLED_PLAN_NODES:
         connection.execute(text(f"SET LOCAL {name} = off"))
     yield
-    for name in OTHER_PLANS:
+    for name in DISABLED_PLAN_NODES:
         connection.execute(text(f"SET LOCAL {name} TO DEFAULT"))
 
 
-def _least_distances(
-    connection: Connection, index: VectorIndex, queries: list[Query], setting: int
+def _exact_distances(
+    connection: Connection, index: VectorIndex, queries: list[SampleQuery], setting: int
 ) -> list[list[float]]:
-    with through_index(connection, index, setting):
-        found = [search_index(connection, index, query) for query in queries]
+    with force_index_scan(connection, index, setting):
+        found = [index_distances(connection, index, query) for query in queries]
     least = connection.execute(
-        LEAST_DISTANCES,
+        EXACT_DISTANCES,
         {
-            "own": [query.own for query in queries],
+            "own": [query.source_id for query in queries],
             "vectors": [query.vector.to_text() for query in queries],
             # Where it finds fewer, they bound nothing.
-            "bounds": [max(distances) if len(distances) == DEEP else FARTHEST for distances in found],
-            "depth": DEEP,
+            "bounds": [
+                max(distances) if len(distances) == FILTERED_RECALL_DEPTH else MAX_COSINE_DISTANCE
+                for distances in found
+            ],
+            "depth": FILTERED_RECALL_DEPTH,
         },
     )
     by_number = {number: distances for number, distances in least}  # noqa: C416  rows are no pairs to mypy

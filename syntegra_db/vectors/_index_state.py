@@ -10,22 +10,22 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import text
 
-from syntegra_db.vectors.index import INDEX_NAMES, SETTING_NAMES, VECTOR_INDEX, read_indexes
-from syntegra_db.vectors.statements import Filters, InvalidSearch, estimate_statement
+from syntegra_db.vectors._index import INDEX_NAMES, SETTING_NAMES, VECTOR_INDEX, read_indexes
+from syntegra_db.vectors._statements import Filters, InvalidSearchArgument, estimate_statement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection, Pool
 
-    from syntegra_db.vectors.index import Method, VectorIndex
+    from syntegra_db.vectors._index import Method, VectorIndex
 
 logger = logging.getLogger(__name__)
 
-REMEMBERED_FOR_SECONDS = 30
-MOST_ESTIMATES = 10_000
+CACHE_TTL_SECONDS = 30
+MAX_CACHED_ESTIMATES = 10_000
 # Of the valid indexes, what is another after REINDEX and TRUNCATE.
-VALID_FILES = f"""SELECT ARRAY (
+VALID_FILENODES = f"""SELECT ARRAY (
     SELECT pg_relation_filenode(indexrelid)::bigint FROM pg_index
     WHERE indisvalid AND indexrelid IN ({", ".join(f"to_regclass('{name}')" for name in INDEX_NAMES)})
 )"""  # noqa: S608  of constants
@@ -33,11 +33,11 @@ ROW_SECURITY = text("""
     SELECT relrowsecurity, greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass('text_summary')
 """)
 # After five runs of a prepared statement, the server plans for a client of average size.
-PLAN_FOR_THIS_CLIENT = {"plan_cache_mode": "force_custom_plan"}
+CUSTOM_PLAN = {"plan_cache_mode": "force_custom_plan"}
 
 
 @dataclass(frozen=True)
-class Standing:
+class IndexState:
     """The indexes that a search may go through, and about how many rows have an embedding, of all and by filter.
 
     `files` are the filenodes of the valid indexes of the names, also of those that serve no search. With row-level
@@ -46,7 +46,7 @@ class Standing:
     """
 
     indexes: tuple[VectorIndex, ...]
-    files: frozenset[int]
+    filenodes: frozenset[int]
     embeddings: int
     expires: float
     estimates: dict[tuple[tuple[str, Any], ...], int] | None
@@ -58,59 +58,59 @@ class Standing:
 
 
 # By pool, which an engine shares with those of its execution_options().
-_remembered: WeakKeyDictionary[Pool, Standing] = WeakKeyDictionary()
-_said_missing: WeakSet[Pool] = WeakSet()
+_state_by_pool: WeakKeyDictionary[Pool, IndexState] = WeakKeyDictionary()
+_warned_pools: WeakSet[Pool] = WeakSet()
 
 
-def remembered(connection: Connection) -> Standing:
+def get_index_state(connection: Connection) -> IndexState:
     """Return what was last seen behind the engine of `connection`, or look when that was 30 s ago."""
-    standing = _remembered.get(connection.engine.pool)
-    return standing if standing is not None and time.monotonic() < standing.expires else look(connection)
+    standing = _state_by_pool.get(connection.engine.pool)
+    return standing if standing is not None and time.monotonic() < standing.expires else refresh_index_state(connection)
 
 
-def look(connection: Connection) -> Standing:
+def refresh_index_state(connection: Connection) -> IndexState:
     """Look at the catalog and remember what stands there; that the index is missing is said once an engine."""
     pool = connection.engine.pool
     indexes = read_indexes(connection)
     has_row_security, rows = connection.execute(ROW_SECURITY).one_or_none() or (False, 0)
-    standing = Standing(
+    standing = IndexState(
         indexes,
-        files=frozenset(connection.exec_driver_sql(VALID_FILES).scalar_one()),
-        embeddings=rows if has_row_security else estimated_rows(connection, Filters()),
-        expires=time.monotonic() + REMEMBERED_FOR_SECONDS,
+        filenodes=frozenset(connection.exec_driver_sql(VALID_FILENODES).scalar_one()),
+        embeddings=rows if has_row_security else estimate_rows(connection, Filters()),
+        expires=time.monotonic() + CACHE_TTL_SECONDS,
         estimates=None if has_row_security else {},
     )
-    if standing.index is None and pool not in _said_missing:
-        _said_missing.add(pool)
+    if standing.index is None and pool not in _warned_pools:
+        _warned_pools.add(pool)
         logger.warning(
             "There is no valid index %s, so that each search compares all rows that match; build it with "
             "`syntegra-db vectors rebuild`",
             VECTOR_INDEX,
         )
-    _remembered[pool] = standing
+    _state_by_pool[pool] = standing
     return standing
 
 
-def rows_about(connection: Connection, standing: Standing, filters: Filters) -> int:
+def estimate_rows_cached(connection: Connection, standing: IndexState, filters: Filters) -> int:
     """Return about how many rows with an embedding pass `filters`, remembered as long as `standing` is."""
     if standing.estimates is None:
-        return estimated_rows(connection, filters)
-    given = filters.given()
+        return estimate_rows(connection, filters)
+    given = filters.as_parameters()
     if not given:
         return standing.embeddings
     key = tuple(given.items())
     rows = standing.estimates.get(key)
     if rows is None:
-        rows = estimated_rows(connection, filters)
+        rows = estimate_rows(connection, filters)
         # A point in time is hardly asked for twice.
-        if "since" not in given and len(standing.estimates) < MOST_ESTIMATES:
+        if "since" not in given and len(standing.estimates) < MAX_CACHED_ESTIMATES:
             standing.estimates[key] = rows
     return rows
 
 
-def estimated_rows(connection: Connection, filters: Filters) -> int:
+def estimate_rows(connection: Connection, filters: Filters) -> int:
     """Return about how many rows with an embedding pass `filters`: the planner's estimate, from its statistics."""
-    given = filters.given()
+    given = filters.as_parameters()
     (plan,) = connection.scalars(estimate_statement(tuple(given)), given).one()
     rows: int = plan["Plan"]["Plan Rows"]
     return rows
@@ -123,21 +123,21 @@ def require_transaction(connection: Connection) -> None:
         InvalidSearch: the connection is in autocommit.
     """
     if getattr(connection.connection.dbapi_connection, "autocommit", False):
-        raise InvalidSearch(
+        raise InvalidSearchArgument(
             "This session is in autocommit, where a setting ends before the search that needs it; give one that is not."
         )
 
 
-def set_for_scan(
+def configure_scan(
     connection: Connection, indexes: Sequence[VectorIndex], settings: Mapping[Method, int]
 ) -> frozenset[int]:
     """Set what a scan of `indexes` needs, until the transaction ends, and return the files of those that stand now.
 
     One round trip.
     """
-    values = {SETTING_NAMES[method]: f"{setting:d}" for method, setting in settings.items()} | PLAN_FOR_THIS_CLIENT
+    values = {SETTING_NAMES[method]: f"{setting:d}" for method, setting in settings.items()} | CUSTOM_PLAN
     if indexes[0].has_iterative_scans:
         values |= {f"{method}.iterative_scan": "relaxed_order" for method in settings}
     calls = "".join(f", set_config('{name}', '{value}', true)" for name, value in values.items())
-    files, *_ = connection.exec_driver_sql(VALID_FILES + calls).one()
+    files, *_ = connection.exec_driver_sql(VALID_FILENODES + calls).one()
     return frozenset(files)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from syntegra_db.errors import InsufficientResources
 from syntegra_db.models import EMBEDDING_DIMENSIONS
-from syntegra_db.vectors.free_room import KIBIBYTE, free_disk, free_memory
+from syntegra_db.vectors.maintenance._server_resources import KIBIBYTE, free_disk, free_memory
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from syntegra_db.vectors.index import Method
+    from syntegra_db.vectors._index import Method
 
 MEBIBYTE = KIBIBYTE**2
 # PostgreSQL grants a parallel worker to an index build only where each process has so much of maintenance_work_mem.
@@ -21,7 +21,7 @@ MEMORY_OF_A_WORKER = 32 * MEBIBYTE
 # What a build may take of the memory that is free by the kernel's own estimate.
 SHARE_OF_FREE_MEMORY = 0.8
 # pgvector's own limits.
-MOST_LISTS = 32_768
+MAX_LISTS = 32_768
 SAMPLES_OF_A_LIST = 50
 FEWEST_SAMPLES = 10_000
 ROWS_OF_A_LIST = 1_000
@@ -39,7 +39,7 @@ INDEX_BYTES_OF_A_ROW = {
 SORTED_BYTES_OF_A_ROW = {False: 1_600, True: 830}
 
 
-class Kind(NamedTuple):
+class IndexSpec(NamedTuple):
     """What is to be built; `lists` is 0 for hnsw."""
 
     method: Method
@@ -52,7 +52,7 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Room:
+class ResourceEstimate:
     """What a build takes, and what the server has, in bytes; None where this role, or this machine, cannot see it.
 
     `memory` is what it asks the server for (`maintenance_work_mem`), `needed` what k-means cannot do without, or what
@@ -67,7 +67,7 @@ class Room:
     free_disk: int | None
 
 
-def lists_to_try(rows: int) -> list[int]:
+def list_count_candidates(rows: int) -> list[int]:
     """Return 2√rows lists, and for want of memory fewer: √rows, then rows / 1000 or √rows / 2, whichever is less.
 
     At 200,000 rows, a recall of .95 takes .13 of 447 lists, .055 of 900 and .049 of 1,400, and so 27, 11 and 10 ms a
@@ -75,10 +75,10 @@ def lists_to_try(rows: int) -> list[int]:
     """
     root = isqrt(rows)
     wanted = (2 * root, root, min(rows // ROWS_OF_A_LIST, root // 2))
-    return [min(max(lists, 1), max(rows, 1), MOST_LISTS) for lists in wanted]
+    return [min(max(lists, 1), max(rows, 1), MAX_LISTS) for lists in wanted]
 
 
-def kmeans_memory(lists: int, rows: int, *, is_half: bool) -> int:
+def ivfflat_build_memory(lists: int, rows: int, *, is_half: bool) -> int:
     """Return the bytes of `maintenance_work_mem` without which pgvector refuses to build an ivfflat index.
 
     The sum is that of its ivfbuild.c and ivfkmeans.c: there is space for 50 rows a list, and at least 10,000, and each
@@ -94,7 +94,7 @@ def kmeans_memory(lists: int, rows: int, *, is_half: bool) -> int:
     return vectors + distances + centres + MEBIBYTE
 
 
-def graph_memory(rows: int, *, is_half: bool) -> int:
+def hnsw_build_memory(rows: int, *, is_half: bool) -> int:
     """Return the bytes that an hnsw graph takes while it is built: 2.3 kB a row, and 1.5 kB in half precision.
 
     What does not fit into `maintenance_work_mem` is built on disk, many times slower.
@@ -102,7 +102,7 @@ def graph_memory(rows: int, *, is_half: bool) -> int:
     return rows * GRAPH_BYTES_OF_A_ROW[is_half] + 4 * MEBIBYTE
 
 
-def disk_space(kind: Kind, rows: int) -> int:
+def disk_space(kind: IndexSpec, rows: int) -> int:
     """Return the bytes that a build takes on disk, besides the old index that stays until the new one works.
 
     A row takes 1.65 kB in an ivfflat index and 2.05 kB in an hnsw index; in half precision .83 and 1.37 kB.
@@ -112,19 +112,25 @@ def disk_space(kind: Kind, rows: int) -> int:
     return index + (rows * SORTED_BYTES_OF_A_ROW[kind.is_half] if kind.method == "ivfflat" else 0)
 
 
-def plan_room(  # noqa: PLR0913  what is built, and on what terms
-    connection: Connection, kind: Kind, rows: int, *, memory: int | None, workers: int, tablespace: str | None = None
-) -> Room:
+def estimate_resources(  # noqa: PLR0913  what is built, and on what terms
+    connection: Connection,
+    kind: IndexSpec,
+    rows: int,
+    *,
+    memory: int | None,
+    workers: int,
+    tablespace: str | None = None,
+) -> ResourceEstimate:
     """Return what building `kind` on `rows` embeddings takes here, in `tablespace` where it is not the database's.
 
     `memory` caps it, in bytes.
     """
     if kind.method == "hnsw":
-        needed = graph_memory(rows, is_half=kind.is_half)
+        needed = hnsw_build_memory(rows, is_half=kind.is_half)
     else:
-        needed = kmeans_memory(kind.lists, rows, is_half=kind.is_half)
+        needed = ivfflat_build_memory(kind.lists, rows, is_half=kind.is_half)
     wanted = max(needed, MEMORY_OF_A_WORKER * (workers + 1))
-    return Room(
+    return ResourceEstimate(
         memory=wanted if memory is None else min(wanted, memory),
         needed=needed,
         disk=disk_space(kind, rows),
@@ -133,13 +139,13 @@ def plan_room(  # noqa: PLR0913  what is built, and on what terms
     )
 
 
-def has_memory(kind: Kind, room: Room) -> bool:
+def fits_memory(kind: IndexSpec, room: ResourceEstimate) -> bool:
     """Tell whether the memory that a build takes is there, as far as can be seen, and enough."""
     is_enough = kind.method == "hnsw" or room.memory >= room.needed
     return is_enough and (room.free_memory is None or room.memory <= room.free_memory * SHARE_OF_FREE_MEMORY)
 
 
-def require_room(kind: Kind, room: Room) -> None:
+def require_resources(kind: IndexSpec, room: ResourceEstimate) -> None:
     """Return if there is room as far as can be seen.
 
     Raises:
@@ -147,22 +153,24 @@ def require_room(kind: Kind, room: Room) -> None:
     """
     if kind.method == "ivfflat" and room.memory < room.needed:
         raise InsufficientResources(
-            f"An {kind} takes {size(room.needed)} of memory, more than the {size(room.memory)} that --memory allows, "
-            "and nothing was built. Allow more, or ask for fewer lists with --lists."
+            f"An {kind} takes {format_megabytes(room.needed)} of memory, more than the "
+            f"{format_megabytes(room.memory)} that --memory allows, and nothing was built. Allow more, or ask for "
+            "fewer lists with --lists."
         )
     if room.free_memory is not None and room.memory > room.free_memory * SHARE_OF_FREE_MEMORY:
         less = "--half or fewer --lists" if kind.method == "ivfflat" else "--half, or --method ivfflat, or --memory"
         raise InsufficientResources(
-            f"Building an {kind} takes {size(room.memory)} of memory, the server has {size(room.free_memory)} "
-            f"available, and nothing was built. Take less with {less}, or free some."
+            f"Building an {kind} takes {format_megabytes(room.memory)} of memory, the server has "
+            f"{format_megabytes(room.free_memory)} available, and nothing was built. Take less with {less}, or free "
+            f"some."
         )
     if room.free_disk is not None and room.disk > room.free_disk:
         raise InsufficientResources(
-            f"Building an {kind} takes {size(room.disk)} of disk beside the old index, the server has "
-            f"{size(room.free_disk)} free, and nothing was built. Make room, or take less with --half."
+            f"Building an {kind} takes {format_megabytes(room.disk)} of disk beside the old index, the server has "
+            f"{format_megabytes(room.free_disk)} free, and nothing was built. Make room, or take less with --half."
         )
 
 
-def size(count: int) -> str:
+def format_megabytes(count: int) -> str:
     """Return bytes in MB, as PostgreSQL's settings count them."""
     return f"{max(1, round(count / MEBIBYTE)):,} MB"

@@ -8,16 +8,22 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from syntegra_db.models import TextSummary
-from syntegra_db.vectors.planning import settings_for
-from syntegra_db.vectors.standing import look, remembered, require_transaction, rows_about, set_for_scan
-from syntegra_db.vectors.statements import (
+from syntegra_db.vectors._index_state import (
+    configure_scan,
+    estimate_rows_cached,
+    get_index_state,
+    refresh_index_state,
+    require_transaction,
+)
+from syntegra_db.vectors._statements import (
     Filters,
-    InvalidSearch,
-    check_bounds,
-    direction,
+    InvalidSearchArgument,
     exact_statement,
     index_statement,
+    normalize,
+    validate_bounds,
 )
+from syntegra_db.vectors._strategy import choose_settings
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from syntegra_db.models import EmbeddingVector
-    from syntegra_db.vectors.standing import Standing
+    from syntegra_db.vectors._index_state import IndexState
 
 
 class Match(NamedTuple):
@@ -75,11 +81,11 @@ def search(  # noqa: PLR0913  what a search can be narrowed by, each by name
         InvalidSearch: a limit below 1, a `max_distance` or a `recall` beyond its scale, a time without a zone, another
             argument of the wrong type, a session in autocommit.
     """
-    check_bounds(limit, max_distance)
+    validate_bounds(limit, max_distance)
     if not 0 < recall <= 1:
-        raise InvalidSearch(f"recall={recall} is no share of the nearest rows; give more than 0 and at most 1.")
-    asked = Asked(direction(embedding), Filters(client_id, sentiment, language, since), limit, recall)
-    matches = asked.answer(session)
+        raise InvalidSearchArgument(f"recall={recall} is no share of the nearest rows; give more than 0 and at most 1.")
+    asked = SearchRequest(normalize(embedding), Filters(client_id, sentiment, language, since), limit, recall)
+    matches = asked.execute(session)
     return [match for match in matches if max_distance is None or match.distance <= max_distance]
 
 
@@ -110,7 +116,7 @@ async def async_search(  # noqa: PLR0913  likewise
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchRequest:
     """One search."""
 
     query: Vector
@@ -118,16 +124,16 @@ class Asked:
     limit: int
     recall: float
 
-    def answer(self, session: Session) -> list[Match]:
+    def execute(self, session: Session) -> list[Match]:
         """Return at most `limit` matches in order of distance, by the way that costs least."""
         connection = session.connection(bind_arguments={"mapper": TextSummary})
         require_transaction(connection)
-        standing = remembered(connection)
-        prepared = self._prepare(connection, standing)
+        standing = get_index_state(connection)
+        prepared = self._configure_index_scan(connection, standing)
         if prepared is None:
             # Something else stands than what is remembered.
-            standing = look(connection)
-            prepared = self._prepare(connection, standing)
+            standing = refresh_index_state(connection)
+            prepared = self._configure_index_scan(connection, standing)
         if prepared and standing.index is not None:
             found = self._run(session, index_statement(self._filters, is_half=standing.index.is_half))
             if len(found) == self.limit:
@@ -136,22 +142,22 @@ class Asked:
 
     @property
     def _filters(self) -> tuple[str, ...]:
-        return tuple(self.filters.given())
+        return tuple(self.filters.as_parameters())
 
-    def _prepare(self, connection: Connection, standing: Standing) -> bool | None:
+    def _configure_index_scan(self, connection: Connection, standing: IndexState) -> bool | None:
         """Return whether the index is to be asked, once it is set; None when it is not the one that stands."""
         if standing.index is None:
             return False
-        rows = rows_about(connection, standing, self.filters)
-        settings = settings_for(
+        rows = estimate_rows_cached(connection, standing, self.filters)
+        settings = choose_settings(
             standing.indexes, recall=self.recall, limit=self.limit, rows=rows, all_rows=standing.embeddings
         )
         if settings is None:
             return False
-        return set_for_scan(connection, standing.indexes, settings) == standing.files or None
+        return configure_scan(connection, standing.indexes, settings) == standing.filenodes or None
 
     def _run(self, session: Session, statement: Select[TextSummary, float]) -> list[Match]:
-        parameters = {"query": self.query, "limit": self.limit, **self.filters.given()}
+        parameters = {"query": self.query, "limit": self.limit, **self.filters.as_parameters()}
         # A stored vector of zeros is at distance NaN, and not near to anything.
         rows = session.execute(statement, parameters)
         matches = [Match(row, distance) for row, distance in rows if not isnan(distance)]

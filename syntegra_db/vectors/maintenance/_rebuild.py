@@ -16,14 +16,13 @@ from syntegra_db.catalog.statements import literal
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RebuildFailed, SyntegraDBError
 from syntegra_db.migrations.revision import require_head
-from syntegra_db.vectors import building, sizing
-from syntegra_db.vectors.building import Progress
-from syntegra_db.vectors.index import NEW, OLD, VECTOR_INDEX, read_index
-from syntegra_db.vectors.measuring import MEASURING_SECONDS, one_moment, tune
-from syntegra_db.vectors.planning import cheapest
-from syntegra_db.vectors.requirements import require_rights, require_version
-from syntegra_db.vectors.sizing import Kind, Room, size
-from syntegra_db.vectors.turn import take_turn
+from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, VECTOR_INDEX, read_primary_index
+from syntegra_db.vectors._strategy import smallest_sufficient
+from syntegra_db.vectors.maintenance import _build, _resources
+from syntegra_db.vectors.maintenance._build import BuildProgress
+from syntegra_db.vectors.maintenance._calibration import CALIBRATION_SECONDS, calibrate, read_only_snapshot
+from syntegra_db.vectors.maintenance._preconditions import acquire_rebuild_lock, require_ownership, require_pgvector
+from syntegra_db.vectors.maintenance._resources import IndexSpec, ResourceEstimate, format_megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,12 +30,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
 
-    from syntegra_db.vectors.index import Measurement, Method, Tuning
+    from syntegra_db.vectors._index import Calibration, CalibrationPoint, Method
 
 logger = logging.getLogger(__name__)
 
 APPLICATION_NAME = "syntegra_db rebuild"
-TIDYING = "SET statement_timeout = '5s'"
+CLEANUP_TIMEOUT = "SET statement_timeout = '5s'"
 DEFAULT_WORKERS = 2
 # No index by cosine distance holds a vector of zeros.
 EMBEDDINGS = text("SELECT count(*) FROM text_summary WHERE vector_norm(embedding) > 0")
@@ -47,7 +46,7 @@ TABLESPACE = text(
 INDEX_BYTES = text("SELECT coalesce(pg_relation_size(to_regclass(:index)), 0)")
 
 
-class Wish(NamedTuple):
+class RebuildOptions(NamedTuple):
     """What to build; None is as the standing index has it, or the default. `memory` is in bytes.
 
     Lists without a method mean ivfflat.
@@ -61,7 +60,7 @@ class Wish(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rebuilt:
+class RebuildResult:
     """The index that stands now.
 
     `rows` is how many embeddings it was built on, `build_seconds` what the server took to build it, `seconds` all of
@@ -69,25 +68,25 @@ class Rebuilt:
     that recall then compares all rows. Sizes are in bytes; `bytes_before` is 0 where no index stood.
     """
 
-    kind: Kind
+    kind: IndexSpec
     rows: int
-    room: Room
+    room: ResourceEstimate
     bytes_before: int
     bytes_after: int
     build_seconds: float
     seconds: float
-    tuning: Tuning
-    chosen: Measurement | None
+    tuning: Calibration
+    selected: CalibrationPoint | None
 
 
 def rebuild(
     url: URL,
-    wish: Wish | None = None,
+    wish: RebuildOptions | None = None,
     *,
     recall: float = 0.95,
-    measuring_seconds: float = MEASURING_SECONDS,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Rebuilt:
+    measuring_seconds: float = CALIBRATION_SECONDS,
+    on_progress: Callable[[BuildProgress], None] | None = None,
+) -> RebuildResult:
     """Build the vector index of the database at `url` anew, while services read and write, and measure it.
 
     The new index is built beside the old one and takes its name in one short transaction; then the old one is dropped,
@@ -114,15 +113,15 @@ def rebuild(
     engine = unpooled_engine(url, APPLICATION_NAME)
     enable_binary_vectors(engine)
     began = time.monotonic()
-    with connect(engine) as connection, _tidied(engine):
-        take_turn(connection)
+    with connect(engine) as connection, _cleanup_on_failure(engine):
+        acquire_rebuild_lock(connection)
         connection.execution_options(isolation_level="AUTOCOMMIT")
-        built = _build(connection, wish or Wish(), on_progress)
+        built = _build_and_swap(connection, wish or RebuildOptions(), on_progress)
         if on_progress is not None:
-            on_progress(Progress("measuring what it finds"))
-        tuning = _measure(engine, connection, built, recall, measuring_seconds)
+            on_progress(BuildProgress("measuring what it finds"))
+        tuning = _calibrate(engine, connection, built, recall, measuring_seconds)
         bytes_after = connection.scalars(INDEX_BYTES, {"index": VECTOR_INDEX}).one()
-    return Rebuilt(
+    return RebuildResult(
         kind=built.kind,
         rows=built.rows,
         room=built.room,
@@ -131,84 +130,95 @@ def rebuild(
         build_seconds=built.seconds,
         seconds=time.monotonic() - began,
         tuning=tuning,
-        chosen=cheapest(tuning.measured, recall, 10),
+        selected=smallest_sufficient(tuning.measured, recall, 10),
     )
 
 
-class _Built(NamedTuple):
-    kind: Kind
+class _BuildResult(NamedTuple):
+    kind: IndexSpec
     rows: int
-    room: Room
+    room: ResourceEstimate
     bytes_before: int
     seconds: float
 
 
-def _build(connection: Connection, wish: Wish, on_progress: Callable[[Progress], None] | None) -> _Built:
+def _build_and_swap(
+    connection: Connection, wish: RebuildOptions, on_progress: Callable[[BuildProgress], None] | None
+) -> _BuildResult:
     """Return what now stands, unmeasured, in place of the old index."""
-    pid = building.prepare_session(connection)
+    pid = _build.configure_session(connection)
     require_head(connection)
-    version = require_rights(connection)
-    building.clear_leftovers(connection)
+    version = require_ownership(connection)
+    _build.recover_interrupted_rebuild(connection)
     rows: int = connection.scalars(EMBEDDINGS).one()
     if not rows:
         raise RebuildFailed(
             "No row of text_summary has an embedding to build an index on, and nothing was built. Load them first."
         )
     tablespace = connection.scalar(TABLESPACE, {"index": VECTOR_INDEX})
-    kind, room = _plan(connection, wish, rows, tablespace)
-    require_version(version, kind)
-    sizing.require_room(kind, room)
-    _announce(kind, room, rows)
+    kind, room = _choose_spec(connection, wish, rows, tablespace)
+    require_pgvector(version, kind)
+    _resources.require_resources(kind, room)
+    _log_plan(kind, room, rows)
     bytes_before = connection.scalars(INDEX_BYTES, {"index": VECTOR_INDEX}).one()
     began = time.monotonic()
-    with building.BuildWatch(connection.engine, pid, on_progress):
-        building.build(connection, kind, memory=room.memory, workers=wish.workers, tablespace=tablespace)
+    with _build.BuildMonitor(connection.engine, pid, on_progress):
+        _build.build_index(connection, kind, memory=room.memory, workers=wish.workers, tablespace=tablespace)
     took = time.monotonic() - began
-    building.swap(connection)
+    _build.swap_indexes(connection)
     logger.info("Built in %.0f s; the new index is in place", took)
-    with building.BuildWatch(connection.engine, pid, on_progress):
-        building.drop(connection, OLD)
-    return _Built(kind, rows, room, bytes_before, took)
+    with _build.BuildMonitor(connection.engine, pid, on_progress):
+        _build.drop_index(connection, OLD_INDEX)
+    return _BuildResult(kind, rows, room, bytes_before, took)
 
 
-def _plan(connection: Connection, wish: Wish, rows: int, tablespace: str | None) -> tuple[Kind, Room]:
+def _choose_spec(
+    connection: Connection, wish: RebuildOptions, rows: int, tablespace: str | None
+) -> tuple[IndexSpec, ResourceEstimate]:
     """Return what is to be built and what it takes: with fewer lists where memory does not suffice."""
-    standing = read_index(connection)
+    standing = read_primary_index(connection)
     method = wish.method or ("ivfflat" if wish.lists or standing is None else standing.method)
     half = wish.half if wish.half is not None else standing is not None and standing.is_half
     if method == "hnsw":
-        kinds = [Kind(method, 0, half)]
+        kinds = [IndexSpec(method, 0, half)]
     else:
-        kinds = [Kind(method, lists, half) for lists in ([wish.lists] if wish.lists else sizing.lists_to_try(rows))]
+        kinds = [
+            IndexSpec(method, lists, half)
+            for lists in ([wish.lists] if wish.lists else _resources.list_count_candidates(rows))
+        ]
     for kind in kinds:
-        room = sizing.plan_room(connection, kind, rows, memory=wish.memory, workers=wish.workers, tablespace=tablespace)
-        if sizing.has_memory(kind, room):
+        room = _resources.estimate_resources(
+            connection, kind, rows, memory=wish.memory, workers=wish.workers, tablespace=tablespace
+        )
+        if _resources.fits_memory(kind, room):
             break
     return kind, room
 
 
-def _announce(kind: Kind, room: Room, rows: int) -> None:
-    free_memory = "an amount unknown" if room.free_memory is None else size(room.free_memory)
-    free_disk = "an amount unknown" if room.free_disk is None else size(room.free_disk)
+def _log_plan(kind: IndexSpec, room: ResourceEstimate, rows: int) -> None:
+    free_memory = "an amount unknown" if room.free_memory is None else format_megabytes(room.free_memory)
+    free_disk = "an amount unknown" if room.free_disk is None else format_megabytes(room.free_disk)
     logger.info(
         "Building an %s on %s embeddings, with up to %s of memory, of which %s is available, and %s of disk beside the "
         "old index, of which %s is free",
         kind,
         f"{rows:,}",
-        size(room.memory),
+        format_megabytes(room.memory),
         free_memory,
-        size(room.disk),
+        format_megabytes(room.disk),
         free_disk,
     )
     if room.needed > room.memory:
         logger.warning(
             "The graph takes %s of memory; what is beyond %s is built on disk, many times slower",
-            size(room.needed),
-            size(room.memory),
+            format_megabytes(room.needed),
+            format_megabytes(room.memory),
         )
 
 
-def _measure(engine: Engine, connection: Connection, built: _Built, recall: float, seconds: float) -> Tuning:
+def _calibrate(
+    engine: Engine, connection: Connection, built: _BuildResult, recall: float, seconds: float
+) -> Calibration:
     """Measure the index that stands, and keep what was found as its comment.
 
     Raises:
@@ -216,48 +226,48 @@ def _measure(engine: Engine, connection: Connection, built: _Built, recall: floa
     """
     # The planner's estimates decide how `search` goes about it, and rows were loaded, most likely, before this.
     connection.exec_driver_sql("ANALYZE (SKIP_LOCKED) text_summary")
-    with one_moment(engine) as moment:
-        index = read_index(moment)
+    with read_only_snapshot(engine) as moment:
+        index = read_primary_index(moment)
         if index is None:
             raise RebuildFailed(f"Somebody else dropped {VECTOR_INDEX} before it was measured. Run this again.")
-        tuning = tune(moment, index, rows=built.rows, recall=recall, seconds=seconds)
-    building.patiently(connection, f"COMMENT ON INDEX {VECTOR_INDEX} IS {literal(tuning.to_comment())}")
+        tuning = calibrate(moment, index, rows=built.rows, recall=recall, seconds=seconds)
+    _build.patiently(connection, f"COMMENT ON INDEX {VECTOR_INDEX} IS {literal(tuning.to_comment())}")
     return tuning
 
 
 @contextmanager
-def _tidied(engine: Engine) -> Iterator[None]:
+def _cleanup_on_failure(engine: Engine) -> Iterator[None]:
     """Clear up after a failure or an interruption, and say what stands."""
     try:
         yield
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
-        _tidy(engine)
+        _drop_partial_index(engine)
         raise RebuildFailed(
-            f"{building.first_line(error)}. {_what_stands(engine)} Mend it and run this again."
+            f"{_build.first_line(error)}. {_describe_current_index(engine)} Mend it and run this again."
         ) from error
     except KeyboardInterrupt:
-        _tidy(engine)
-        logger.warning("Interrupted. %s", _what_stands(engine))
+        _drop_partial_index(engine)
+        logger.warning("Interrupted. %s", _describe_current_index(engine))
         raise
 
 
-def _tidy(engine: Engine) -> None:
+def _drop_partial_index(engine: Engine) -> None:
     """Drop the half-built index, if that goes quickly; else the next run does."""
     with suppress(SQLAlchemyError, SyntegraDBError), connect(engine) as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
-        connection.exec_driver_sql(TIDYING)
-        if building.find_indexes(connection).get(NEW) is False:
-            building.drop(connection, NEW)
+        connection.exec_driver_sql(CLEANUP_TIMEOUT)
+        if _build.index_validity(connection).get(NEW_INDEX) is False:
+            _build.drop_index(connection, NEW_INDEX)
 
 
-def _what_stands(engine: Engine) -> str:
+def _describe_current_index(engine: Engine) -> str:
     """Return a sentence on the index that searches use now."""
     try:
         with connect(engine) as connection:
-            standing = building.find_indexes(connection)
-            index = read_index(connection)
+            standing = _build.index_validity(connection)
+            index = read_primary_index(connection)
     except (SQLAlchemyError, SyntegraDBError):
         return "Which index stands could not be asked; `syntegra-db vectors status` says it."
     left = "" if standing.keys() <= {VECTOR_INDEX} else " What is left of the other one, the next run drops."

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 VECTOR_INDEX = "idx_text_summary_embedding"
 # While a rebuild builds beside the index, and until the one that was is dropped.
-NEW = f"{VECTOR_INDEX}_new"
-OLD = f"{VECTOR_INDEX}_old"
-INDEX_NAMES = (VECTOR_INDEX, NEW, OLD)
+NEW_INDEX = f"{VECTOR_INDEX}_new"
+OLD_INDEX = f"{VECTOR_INDEX}_old"
+INDEX_NAMES = (VECTOR_INDEX, NEW_INDEX, OLD_INDEX)
 # The recall of a search is measured among so many nearest rows. The deeper one stands for a filter that leaves a
 # tenth of the rows: the ten nearest of those are about a tenth of the hundred nearest of all.
-DEPTHS = (10, 100)
+RECALL_DEPTHS = (10, 100)
 COSINE_OPERATOR_CLASSES = {"vector_cosine_ops": False, "halfvec_cosine_ops": True}
 ITERATIVE_SCANS_SINCE = (0, 8)
 # pgvector's own, where an index names none, and its bounds of hnsw.ef_search.
 DEFAULT_LISTS = 100
-MOST_EF_SEARCH = 1000
+MAX_EF_SEARCH = 1000
 INDEXES = text("""
     SELECT pg_class.oid::bigint AS oid, pg_class.relname AS name, amname AS method, opcname AS operator_class,
            pg_class.relfilenode::bigint AS filenode, tables.relfilenode::bigint AS table_filenode,
@@ -46,11 +46,11 @@ SETTING_NAMES: dict[Method, str] = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.e
 
 
 @dataclass(frozen=True)
-class Measurement:
+class CalibrationPoint:
     """What one value of `ivfflat.probes` or `hnsw.ef_search` gave.
 
-    `recall` is the share of the true nearest rows that were found, 0 to 1, one for each of `DEPTHS`; `milliseconds` is
-    the median of a search for ten rows.
+    `recall` is the share of the true nearest rows that were found, 0 to 1, one for each of `RECALL_DEPTHS`;
+    `milliseconds` is the median of a search for ten rows.
     """
 
     setting: int
@@ -59,11 +59,11 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class Calibration:
     """What a rebuild has measured of the index that it built.
 
     `rows` is how many embeddings the index was built on, `recall` what was asked for, `filenode` the file of the
-    index, another one after a REINDEX, and `table_filenode` that of its table. `exact_milliseconds` is the median of a
+    index, another one after a REINDEX, and `table_filenode` that of its table. `time_exact_search` is the median of a
     search that reads every row. `measured` is in ascending order of the setting.
     """
 
@@ -72,14 +72,14 @@ class Tuning:
     table_filenode: int
     recall: float
     exact_milliseconds: float
-    measured: tuple[Measurement, ...]
+    measured: tuple[CalibrationPoint, ...]
 
     def to_comment(self) -> str:
         """Return this as the text of the index's comment."""
         return json.dumps({"syntegra_db": asdict(self)}, separators=(", ", ": "))
 
     @classmethod
-    def from_comment(cls, comment: str | None) -> Tuning | None:
+    def from_comment(cls, comment: str | None) -> Calibration | None:
         """Return what a comment says, or None when it is no comment of a rebuild."""
         try:
             told = json.loads(comment or "")["syntegra_db"]
@@ -112,28 +112,28 @@ class VectorIndex:
     lists: int
     is_half: bool
     has_iterative_scans: bool
-    tuning: Tuning | None
+    tuning: Calibration | None
 
     @property
-    def is_as_measured(self) -> bool:
+    def is_calibration_current(self) -> bool:
         """Whether the index is still the one that was measured, rather than made anew by REINDEX."""
         return self.tuning is not None and self.tuning.filenode == self.filenode
 
     @property
-    def is_remade_with_table(self) -> bool:
+    def was_rewritten_with_table(self) -> bool:
         """Whether both index and table were written anew since the index was measured, perhaps when there was no row.
 
         TRUNCATE does that, VACUUM FULL and CLUSTER too, and nothing tells them apart. An index that was made by CREATE
         INDEX since, as a restore does, has its own oid for a filenode.
         """
-        if self.tuning is None or self.is_as_measured or self.filenode == self.oid:
+        if self.tuning is None or self.is_calibration_current or self.filenode == self.oid:
             return False
         return self.tuning.table_filenode != self.table_filenode
 
     @property
-    def built_on(self) -> int | None:
+    def rows_at_build(self) -> int | None:
         """How many embeddings the index was built on, or None where a rebuild was not the last to build it."""
-        return self.tuning.rows if self.tuning is not None and self.is_as_measured else None
+        return self.tuning.rows if self.tuning is not None and self.is_calibration_current else None
 
 
 def read_indexes(connection: Connection) -> tuple[VectorIndex, ...]:
@@ -160,17 +160,17 @@ def read_indexes(connection: Connection) -> tuple[VectorIndex, ...]:
             lists=(row["lists"] or DEFAULT_LISTS) if row["method"] == "ivfflat" else 0,
             is_half=COSINE_OPERATOR_CLASSES[row["operator_class"]],
             has_iterative_scans=tuple(map(int, row["extension_version"].split(".")[:2])) >= ITERATIVE_SCANS_SINCE,
-            tuning=Tuning.from_comment(row["comment"]),
+            tuning=Calibration.from_comment(row["comment"]),
         )
         for row in rows.mappings()
     )
 
 
-def read_index(connection: Connection) -> VectorIndex | None:
+def read_primary_index(connection: Connection) -> VectorIndex | None:
     """Return the one of them that has the real name, or None when there is none."""
     return next((index for index in read_indexes(connection) if index.name == VECTOR_INDEX), None)
 
 
-def _measurement(told: dict[str, Any]) -> Measurement:
+def _measurement(told: dict[str, Any]) -> CalibrationPoint:
     near, deep = told["recall"]
-    return Measurement(int(told["setting"]), (float(near), float(deep)), float(told["milliseconds"]))
+    return CalibrationPoint(int(told["setting"]), (float(near), float(deep)), float(told["milliseconds"]))

@@ -18,37 +18,37 @@ from servers import Database, docker_server
 from syntegra_db import migrations
 from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.errors import DatabaseBehind, InsufficientResources, RebuildFailed
-from syntegra_db.vectors import building, sizing
-from syntegra_db.vectors.building import find_indexes
-from syntegra_db.vectors.free_room import free_memory
-from syntegra_db.vectors.index import NEW
-from syntegra_db.vectors.rebuilding import Wish, rebuild
+from syntegra_db.vectors._index import NEW_INDEX
+from syntegra_db.vectors.maintenance import _build, _resources
+from syntegra_db.vectors.maintenance._build import index_validity
+from syntegra_db.vectors.maintenance._rebuild import RebuildOptions, rebuild
+from syntegra_db.vectors.maintenance._server_resources import free_memory
 
 if TYPE_CHECKING:
     from servers import Server
-    from syntegra_db.vectors.sizing import Kind
+    from syntegra_db.vectors.maintenance._resources import IndexSpec
 
 
 def test_too_little_memory_is_said_before_it_starts(filled: Database) -> None:
     with pytest.raises(
         InsufficientResources, match=r"30 lists takes \d+ MB of memory, more than the 4 MB that --memory allows"
     ):
-        rebuild(filled.url, Wish("ivfflat", 30, memory=4 * 2**20))
+        rebuild(filled.url, RebuildOptions("ivfflat", 30, memory=4 * 2**20))
     assert standing(filled).tuning is None
 
 
 def test_less_memory_than_lists_want_takes_fewer_of_them(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = sizing.kmeans_memory(40, ROWS, is_half=False)
-    monkeypatch.setattr(sizing, "ROWS_OF_A_LIST", 150)
-    assert rebuild(filled.url, Wish("ivfflat", memory=memory), measuring_seconds=QUICKLY).kind.lists == 20
+    memory = _resources.ivfflat_build_memory(40, ROWS, is_half=False)
+    monkeypatch.setattr(_resources, "ROWS_OF_A_LIST", 150)
+    assert rebuild(filled.url, RebuildOptions("ivfflat", memory=memory), measuring_seconds=QUICKLY).kind.lists == 20
 
 
 def test_the_memory_that_is_free_is_seen_and_refused(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with filled.engine.connect() as connection:
-        room = sizing.plan_room(connection, KINDS[0][0], ROWS, memory=None, workers=2)
+        room = _resources.estimate_resources(connection, KINDS[0][0], ROWS, memory=None, workers=2)
     assert room.free_memory is not None
     assert room.free_memory > 2**20
-    monkeypatch.setattr(sizing, "SHARE_OF_FREE_MEMORY", 0.0001)
+    monkeypatch.setattr(_resources, "SHARE_OF_FREE_MEMORY", 0.0001)
     with pytest.raises(
         InsufficientResources, match=r"takes \d+ MB of memory, the server has [\d,]+ MB available, and nothing"
     ):
@@ -60,16 +60,16 @@ def test_in_a_container_the_memory_that_is_free_is_what_its_limit_leaves() -> No
     with docker_server(mem_limit="300m") as server, Database(server.url).engine.connect() as connection:
         free = free_memory(connection)
     assert free is not None
-    assert 50 * sizing.MEBIBYTE < free < 300 * sizing.MEBIBYTE
+    assert 50 * _resources.MEBIBYTE < free < 300 * _resources.MEBIBYTE
 
 
 @pytest.mark.embedded
 def test_the_disk_that_is_free_is_seen_and_refused(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with filled.engine.connect() as connection:
-        room = sizing.plan_room(connection, KINDS[0][0], ROWS, memory=None, workers=2)
+        room = _resources.estimate_resources(connection, KINDS[0][0], ROWS, memory=None, workers=2)
     assert room.free_disk is not None
     assert room.free_disk > 2**20
-    monkeypatch.setattr(sizing, "INDEX_BYTES_OF_A_ROW", dict.fromkeys(sizing.INDEX_BYTES_OF_A_ROW, 2**40))
+    monkeypatch.setattr(_resources, "INDEX_BYTES_OF_A_ROW", dict.fromkeys(_resources.INDEX_BYTES_OF_A_ROW, 2**40))
     with pytest.raises(
         InsufficientResources, match=r"takes [\d,]+ MB of disk beside the old index, the server has [\d,]+ MB free"
     ):
@@ -83,7 +83,7 @@ def test_a_role_that_may_look_at_nothing_rebuilds_all_the_same(server: Server) -
         fill(database, 300, {})
         done = rebuild(database.url_as(role), measuring_seconds=QUICKLY)
         assert (done.room.free_memory, done.room.free_disk) == (None, None)
-        assert standing(database).is_as_measured
+        assert standing(database).is_calibration_current
 
 
 def test_a_role_that_does_not_own_the_table_is_told_who_does(server: Server, filled: Database) -> None:
@@ -108,7 +108,7 @@ def test_an_older_revision_and_an_empty_table_are_refused(empty_database: Databa
 
 
 @pytest.mark.parametrize(("version", "kind"), [("0.6.2", KINDS[1][0]), ("0.4.4", KINDS[2][0]), ("0.6.2", KINDS[3][0])])
-def test_a_pgvector_that_is_too_old_for_the_kind_is_named(filled: Database, version: str, kind: Kind) -> None:
+def test_a_pgvector_that_is_too_old_for_the_kind_is_named(filled: Database, version: str, kind: IndexSpec) -> None:
     filled.execute(f"UPDATE pg_extension SET extversion = '{version}' WHERE extname = 'vector'")
     with pytest.raises(RebuildFailed, match=rf"needs pgvector 0\.\d or newer, the database has {version[:3]}"):
         rebuild(filled.url, wish(kind))
@@ -123,7 +123,7 @@ def test_limits_of_the_role_do_not_end_it(filled: Database) -> None:
         timer.start()
         rebuild(url, wish(KINDS[0][0]), measuring_seconds=QUICKLY)
         timer.join()
-    assert standing(filled).is_as_measured
+    assert standing(filled).is_calibration_current
 
 
 def test_parallel_workers_without_shared_memory_are_left_out(
@@ -144,8 +144,8 @@ def test_parallel_workers_without_shared_memory_are_left_out(
 
     with engine.connect() as connection, caplog.at_level(logging.WARNING, "syntegra_db"):
         connection.execution_options(isolation_level="AUTOCOMMIT")
-        building.build(connection, KINDS[2][0], memory=2**26, workers=2)
-        assert find_indexes(connection)[NEW] is True
+        _build.build_index(connection, KINDS[2][0], memory=2**26, workers=2)
+        assert index_validity(connection)[NEW_INDEX] is True
         assert connection.scalars(text("SHOW max_parallel_maintenance_workers")).one() == "0"
     assert len(attempts) == 2
     assert "too little shared memory for parallel workers" in caplog.text
@@ -155,7 +155,7 @@ def test_an_hnsw_index_may_be_built_in_less_memory_and_it_is_said(
     filled: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "syntegra_db"):
-        done = rebuild(filled.url, wish(KINDS[2][0], memory=2 * sizing.MEBIBYTE), measuring_seconds=QUICKLY)
-    assert done.room.memory == 2 * sizing.MEBIBYTE
+        done = rebuild(filled.url, wish(KINDS[2][0], memory=2 * _resources.MEBIBYTE), measuring_seconds=QUICKLY)
+    assert done.room.memory == 2 * _resources.MEBIBYTE
     assert "what is beyond 2 MB is built on disk, many times slower" in caplog.text
     assert "Building an hnsw index on 3,000 embeddings, with up to 2 MB of memory, of which" in caplog.text

@@ -1,0 +1,1 @@
+"""The life of the vector index: health, rebuild, calibration."""
