@@ -14,8 +14,8 @@ from syntegra_db.adoption.fingerprints import Fingerprint, fill, fingerprint
 from syntegra_db.adoption.parts import Adopted, Answers, Decision, Plan
 from syntegra_db.adoption.planning import plan
 from syntegra_db.adoption.rows import execute
+from syntegra_db.catalog import _ddl as sql
 from syntegra_db.catalog import load_manifest, verify
-from syntegra_db.catalog import statements as sql
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import AdoptionFailed, DecisionRequired, ExtensionUnavailable
 from syntegra_db.migrations import lock
@@ -204,8 +204,8 @@ def _stamp(wanted: Plan) -> list[str]:
     if wanted.stamped == wanted.revision:
         return []
     if wanted.stamped is not None:
-        return [sql.change_stamp(wanted.revision)]
-    return sql.create_stamp(wanted.revision).splitlines()
+        return [sql.restamp(wanted.revision)]
+    return sql.stamp(wanted.revision).splitlines()
 
 
 def _compare(connection: Connection, wanted: Plan, expected: Mapping[str, Fingerprint]) -> None:
@@ -214,7 +214,7 @@ def _compare(connection: Connection, wanted: Plan, expected: Mapping[str, Finger
     Raises:
         AdoptionFailed: it is not so.
     """
-    drift = verify(connection)
+    drift = verify(connection).findings
     if drift:
         told = "; ".join(f"{finding.object} is {finding.found} and should be {finding.expected}" for finding in drift)
         raise AdoptionFailed(

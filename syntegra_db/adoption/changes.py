@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from syntegra_db.adoption.parts import Change
-from syntegra_db.catalog import statements as sql
-from syntegra_db.catalog.compare import compare
+from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog.compare import compare_schemas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from syntegra_db.adoption.looking import Situation
     from syntegra_db.adoption.parts import Fill
-    from syntegra_db.catalog.findings import Finding
-    from syntegra_db.catalog.shape import Column, Shape, Table
+    from syntegra_db.catalog._findings import Finding
+    from syntegra_db.catalog._schema import Column, Schema, Table
 
 CONCURRENTLY = re.compile(r"^((?:CREATE|CREATE UNIQUE|DROP|REINDEX) INDEX) CONCURRENTLY ")
 
@@ -31,7 +31,7 @@ class Changes:
     changes: tuple[Change, ...]
 
 
-def changes_of(situation: Situation, reached: Shape, fills: Sequence[Fill]) -> Changes:
+def changes_of(situation: Situation, reached: Schema, fills: Sequence[Fill]) -> Changes:
     """Return what stands between `reached`, the shape after the rewrites, and the manifest."""
     before, tables = [], dict(reached.tables)
     for fill in fills:
@@ -39,7 +39,7 @@ def changes_of(situation: Situation, reached: Shape, fills: Sequence[Fill]) -> C
             column = situation.expected.tables[fill.table].columns[fill.column]
             before.append(_added(fill.table, fill.column, column))
             tables[fill.table] = _with_column(tables[fill.table], fill.column, column)
-    findings = list(compare(situation.expected, replace(reached, tables=tables)))
+    findings = list(compare_schemas(situation.expected, replace(reached, tables=tables)))
     return Changes(
         matches=tuple(
             _matching(situation, name) for name in situation.expected.tables if name in situation.found.tables
@@ -57,7 +57,7 @@ def in_transaction(remedy: str) -> tuple[str, ...]:
 
 
 def _change(finding: Finding) -> Change:
-    return Change(finding.object, finding.expected, finding.found, in_transaction(finding.remedy))
+    return Change(finding.object, finding.expected, finding.found, in_transaction(finding.fix))
 
 
 def _added(table: str, name: str, column: Column) -> Change:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from syntegra_db.adoption.parts import Decision
-from syntegra_db.catalog.statements import FOREIGN_KEY
+from syntegra_db.catalog._ddl import FOREIGN_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

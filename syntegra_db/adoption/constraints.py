@@ -6,17 +6,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from syntegra_db.adoption.parts import Change, Decision
-from syntegra_db.catalog import statements as sql
-from syntegra_db.catalog.constraints import names_no_column
-from syntegra_db.catalog.indexes import VECTOR_INDEX, serves_cosine_search
-from syntegra_db.catalog.matching import INVALID, match
+from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog.compare._constraints import references_no_column
+from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
+from syntegra_db.catalog.compare._indexes import VECTOR_INDEX, serves_cosine_search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from syntegra_db.adoption.conversions import Conversion
     from syntegra_db.adoption.looking import Situation
-    from syntegra_db.catalog.shape import Table
+    from syntegra_db.catalog._schema import Table
 
 CHECK = "CHECK "
 
@@ -62,7 +62,7 @@ def _drop(room: Room, table: str, constraint: str, expected: str) -> None:
 def _foreign_keys(situation: Situation, name: str, room: Room) -> None:
     """Drop those among our tables that are not as they should be, or the same as one that is."""
     wanted = situation.expected.tables[name].constraints
-    difference = match(
+    difference = diff_definitions(
         {key: definition for key, definition in wanted.items() if definition.startswith(sql.FOREIGN_KEY)},
         {
             key: definition
@@ -98,7 +98,7 @@ def _checks(situation: Situation, name: str, room: Room, converted: set[str]) ->
             _drop(room, name, check, f"replaced by {ours[rivals[0]]}")
         elif enums == columns[check]:
             _drop(room, name, check, f"replaced by the ENUM type of {', '.join(sorted(enums))}")
-        elif not names_no_column(definition, expected):
+        elif not references_no_column(definition, expected):
             _decide(room, f"constraint {check} on {name}", definition, sql.drop_constraint(name, check))
             _without(room, check)
 
@@ -107,7 +107,7 @@ def _columns(check: str, table: Table) -> set[str]:
     return {
         column
         for column in table.columns
-        if not names_no_column(check, replace(table, columns={column: table.columns[column]}))
+        if not references_no_column(check, replace(table, columns={column: table.columns[column]}))
     }
 
 
@@ -126,7 +126,7 @@ def _unique(expected: Table, name: str, room: Room) -> None:
             _decide(room, f"constraint {constraint} on {name}", definition, sql.drop_constraint(name, constraint))
             _without(room, constraint)
     for index, definition in list(room.table.indexes.items()):
-        if not definition.startswith("UNIQUE ") or definition.endswith(INVALID):
+        if not definition.startswith("UNIQUE ") or definition.endswith(INVALID_SUFFIX):
             continue
         taken = next(
             (key for key in _missing_keys(expected, room.table) if _is_index_of(expected, key, definition)), None
@@ -144,7 +144,7 @@ def _missing_keys(expected: Table, found: Table) -> Iterator[str]:
 
 
 def _is_index_of(expected: Table, constraint: str, definition: str) -> bool:
-    key = sql.KEY.fullmatch(expected.constraints[constraint])
+    key = sql.KEY_CONSTRAINT.fullmatch(expected.constraints[constraint])
     return key is not None and definition == f"UNIQUE btree {key[2]}"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import statements as sql
+from syntegra_db.catalog import _ddl as sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

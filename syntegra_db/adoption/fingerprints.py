@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from syntegra_db.adoption.rows import execute
-from syntegra_db.catalog import statements as sql
+from syntegra_db.catalog import _ddl as sql
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

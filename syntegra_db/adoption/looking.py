@@ -12,8 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from syntegra_db.adoption import queries
-from syntegra_db.catalog.manifest import all_revisions, load_manifest
-from syntegra_db.catalog.snapshot import Snapshot, require_schema, snapshot
+from syntegra_db.catalog._introspection import LiveCatalog, introspect, require_current_schema
+from syntegra_db.catalog._manifest import all_revisions, load_manifest
 from syntegra_db.errors import AdoptionNotPossible
 from syntegra_db.migrations.config import VERSION_TABLE
 from syntegra_db.migrations.revision import SELECT_VERSIONS, current_revision, require_known_revision
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
 
     from syntegra_db.adoption.parts import Answers
-    from syntegra_db.catalog.shape import Shape
+    from syntegra_db.catalog._schema import Schema
 
 OUR_REVISION = re.compile(r"\d{3}")
 
@@ -39,8 +39,8 @@ class Situation:
 
     revision: str
     stamped: str | None
-    expected: Shape
-    snapshot: Snapshot
+    expected: Schema
+    snapshot: LiveCatalog
     answers: Answers
     timezone: str
     version: int
@@ -49,7 +49,7 @@ class Situation:
     shared_sequences: frozenset[str]
 
     @property
-    def found(self) -> Shape:
+    def found(self) -> Schema:
         """What the server holds of our tables and types."""
         return self.snapshot.shape
 
@@ -59,15 +59,15 @@ def look(connection: Connection, answers: Answers) -> Situation:
 
     Raises:
         AdoptionRefused: there is nothing to adopt, or it stands under another history or the time zone is none.
-        DatabaseAhead, SettingsError, LockNotObtained: see `require_known_revision` and `snapshot`.
+        DatabaseAhead, SettingsError, LockNotObtained: see `require_known_revision` and `introspect`.
     """
-    require_schema(connection)
+    require_current_schema(connection)
     stamped = _stamp(connection)
     timezone = _set_timezone(connection, answers.timezone)
     manifests = [load_manifest(revision) for revision in all_revisions()]
     tables = {name for manifest in manifests for name in manifest.tables}
     types = {name for manifest in manifests for name in manifest.types}
-    found = snapshot(connection, tables, types)
+    found = introspect(connection, tables, types)
     revision = closest_revision(found.shape)
     there = {"tables": list(found.shape.tables)}
     dependents = defaultdict(list)
@@ -87,7 +87,7 @@ def look(connection: Connection, answers: Answers) -> Situation:
     )
 
 
-def closest_revision(found: Shape) -> str:
+def closest_revision(found: Schema) -> str:
     """Return the oldest revision that has as many of the types, tables and columns in `found` as any.
 
     Raises:
@@ -104,7 +104,7 @@ def closest_revision(found: Shape) -> str:
     return next(revision for revision, count in shared.items() if count == most)
 
 
-def _parts(shape: Shape) -> set[tuple[str, ...]]:
+def _parts(shape: Schema) -> set[tuple[str, ...]]:
     columns = {(table, column) for table, parts in shape.tables.items() for column in parts.columns}
     return columns | {("table", name) for name in shape.tables} | {("type", name) for name in shape.types}
 

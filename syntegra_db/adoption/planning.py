@@ -18,10 +18,10 @@ from syntegra_db.adoption.refusals import refuse_what_cannot_be_read, refuse_wha
 from syntegra_db.adoption.rewrites import convert, rewrites_of
 from syntegra_db.adoption.rows import Rows
 from syntegra_db.adoption.sequences import take_over
-from syntegra_db.catalog import statements as sql
-from syntegra_db.catalog.shape import Shape
-from syntegra_db.catalog.surroundings import compare_extension
-from syntegra_db.catalog.types import compare_types
+from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog._schema import Schema
+from syntegra_db.catalog.compare._enums import compare_enums
+from syntegra_db.catalog.compare._extension import compare_extension
 from syntegra_db.errors import AdoptionFailed
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from syntegra_db.catalog.shape import Table
+    from syntegra_db.catalog._schema import Table
 
 Conversions = dict[tuple[str, str], Conversion | None]
 
@@ -84,7 +84,7 @@ def _plan(connection: Connection, situation: Situation) -> Plan:
     decisions = [*draft.decisions, *check_rows(situation, rows)]
     rewrites, retyped = rewrites_of(connection, situation, rows)
     tables = {name: convert(situation, name, table, conversions) for name, table in draft.tables.items()}
-    changed = changes_of(situation, Shape(types=situation.expected.types, tables=tables), fills)
+    changed = changes_of(situation, Schema(types=situation.expected.types, tables=tables), fills)
     return Plan(
         revision=situation.revision,
         stamped=situation.stamped,
@@ -140,13 +140,13 @@ def _draft(connection: Connection, situation: Situation, conversions: Conversion
 def _extension(situation: Situation) -> Iterator[Change]:
     if situation.snapshot.extension is None:
         for finding in compare_extension(situation.expected, situation.snapshot):
-            yield Change(finding.object, finding.expected, finding.found, in_transaction(finding.remedy))
+            yield Change(finding.object, finding.expected, finding.found, in_transaction(finding.fix))
 
 
 def _types(situation: Situation) -> Iterator[Change]:
-    for finding in compare_types(situation.expected, situation.found):
+    for finding in compare_enums(situation.expected, situation.found):
         name = finding.object.removeprefix("type ")
-        create = sql.create_type(name, situation.expected.types[name])
+        create = sql.create_enum(name, situation.expected.types[name])
         aside = f"ALTER TYPE {sql.quote(name)} RENAME TO {sql.quote(f'{name}_old')};"
         statements = (aside, create) if name in situation.found.types else (create,)
         yield Change(finding.object, finding.expected, finding.found, statements)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from syntegra_db.adoption import queries
-from syntegra_db.catalog.attachments import DISABLED_FOREIGN_KEY, compare_attachments
-from syntegra_db.catalog.surroundings import compare_extension
+from syntegra_db.catalog.compare._extension import compare_extension
+from syntegra_db.catalog.compare._triggers import DISABLED_FOREIGN_KEY, compare_attached_objects
 from syntegra_db.errors import AdoptionNotPossible
 
 if TYPE_CHECKING:
@@ -96,9 +96,9 @@ def _attachments(situation: Situation) -> Iterator[str]:
     for name, table in situation.found.tables.items():
         if name not in situation.expected.tables:
             continue
-        for finding in compare_attachments(name, situation.expected.tables[name], table):
+        for finding in compare_attached_objects(name, situation.expected.tables[name], table):
             means = "is switched off" if finding.object.startswith(DISABLED_FOREIGN_KEY) else "acts on rows unasked"
-            yield f"{finding.object} {means}; where it is not needed: {finding.remedy.rstrip(';')}"
+            yield f"{finding.object} {means}; where it is not needed: {finding.fix.rstrip(';')}"
         for column, attributes in table.columns.items():
             if (attributes.default or "").endswith(" VIRTUAL") and column in situation.expected.tables[name].columns:
                 yield f"column {name}.{column} is generated and holds no values"
@@ -120,7 +120,7 @@ def _extension(connection: Connection, situation: Situation) -> Iterator[str]:
             if not connection.scalar(queries.VECTOR_AVAILABLE):
                 yield "the extension vector (pgvector) is not installed on this server"
         elif finding.is_drift or extension.search_path is not None:
-            yield f"{finding.object} is {finding.found}: {finding.remedy.splitlines()[-1].rstrip(';')}"
+            yield f"{finding.object} is {finding.found}: {finding.fix.splitlines()[-1].rstrip(';')}"
 
 
 def _columns(situation: Situation, conversions: Mapping[tuple[str, str], Conversion | None]) -> Iterator[str]:

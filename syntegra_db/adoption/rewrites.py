@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.adoption import queries
 from syntegra_db.adoption.parts import Change, Rewrite
-from syntegra_db.catalog import statements as sql
+from syntegra_db.catalog import _ddl as sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from syntegra_db.adoption.conversions import Conversion
     from syntegra_db.adoption.looking import Situation
     from syntegra_db.adoption.rows import Rows
-    from syntegra_db.catalog.shape import Column, Table
+    from syntegra_db.catalog._schema import Column, Table
 
 # Measured once: 11.3 s under the lock, with checks, checksums, rewrite and indexes, for 288 MB (930,000 rows, 30,000 of
 # them with embeddings) of serial_ids.sql of the tests, on two cores and PostgreSQL 18. Other disks differ.

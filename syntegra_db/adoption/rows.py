@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.adoption.parts import SHOWN_IDS
-from syntegra_db.catalog import statements as sql
+from syntegra_db.catalog import _ddl as sql
 from syntegra_db.errors import DecisionRequired
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult
 
     from syntegra_db.adoption.conversions import Conversion
-    from syntegra_db.catalog.shape import Column, Shape
+    from syntegra_db.catalog._schema import Column, Schema
 
 PLAIN_VALUE = re.compile(r"[\w .:+-]+")
 NAMES = re.compile(r"\w+")
@@ -43,8 +43,8 @@ class Rows:
     """The rows of our tables with every answer filled in and every type converted."""
 
     connection: Connection
-    expected: Shape
-    found: Shape
+    expected: Schema
+    found: Schema
     conversions: Mapping[tuple[str, str], Conversion | None]
     expressions: Mapping[tuple[str, str], str]
     version: int

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from syntegra_db.adoption import queries
 from syntegra_db.adoption.parts import Change
 from syntegra_db.adoption.rows import execute
-from syntegra_db.catalog import statements as sql
+from syntegra_db.catalog import _ddl as sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syntegra_db.adoption.looking import Situation
-    from syntegra_db.catalog.shape import Table
+    from syntegra_db.catalog._schema import Table
 
 NEXTVAL = re.compile(r"nextval\('(?P<name>[^']+)'::regclass\)")
 IDENTITY = "IDENTITY"

@@ -17,7 +17,7 @@ from syntegra_db.backup import sessions
 from syntegra_db.backup.archive import require_tables, restoring_program, table_data
 from syntegra_db.backup.seal import Backup, read_whole
 from syntegra_db.catalog import verify
-from syntegra_db.catalog.manifest import all_revisions
+from syntegra_db.catalog._manifest import all_revisions
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import BackupRevisionMismatch, RestoreFailed, SchemaDrift, TablesNotEmpty
 from syntegra_db.migrations import lock
@@ -266,7 +266,7 @@ def confirm(engine: Engine, done: str) -> None:
         CatalogDiffers: it is not.
     """
     with connect(engine) as fresh:
-        drift = verify(fresh)
+        drift = verify(fresh).findings
     if drift:
         raise SchemaDrift(
             f"{done}, but the {describe_database(engine.url)} does not hold what its revision should: "

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db.backup import sessions
 from syntegra_db.backup.dumping import create_backup, prove
 from syntegra_db.backup.restoring import confirm
-from syntegra_db.catalog.manifest import all_revisions
+from syntegra_db.catalog._manifest import all_revisions
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import InvalidBackup, MigrationFailed, RevisionError
 from syntegra_db.migrations import lock

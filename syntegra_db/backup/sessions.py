@@ -12,7 +12,7 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import exists, func, select, table, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from syntegra_db.catalog.manifest import all_revisions, load_manifest
+from syntegra_db.catalog._manifest import all_revisions, load_manifest
 from syntegra_db.errors import LockTimeout
 from syntegra_db.migrations import _one_alembic
 from syntegra_db.migrations.blockers import BlockerWatch

@@ -1,19 +1,18 @@
 """What a server really holds, compared with what its revision should."""
 
-from syntegra_db.catalog.findings import Finding, Report
-from syntegra_db.catalog.manifest import load_manifest, write_manifests
-from syntegra_db.catalog.shape import Shape
-from syntegra_db.catalog.snapshot import Snapshot, snapshot
-from syntegra_db.catalog.verify import examine, verify
+from syntegra_db.catalog._drift import verify
+from syntegra_db.catalog._findings import DriftReport, Finding
+from syntegra_db.catalog._introspection import LiveCatalog, introspect
+from syntegra_db.catalog._manifest import load_manifest, write_manifests
+from syntegra_db.catalog._schema import Schema
 
 __all__ = [
+    "DriftReport",
     "Finding",
-    "Report",
-    "Shape",
-    "Snapshot",
-    "examine",
+    "LiveCatalog",
+    "Schema",
+    "introspect",
     "load_manifest",
-    "snapshot",
     "verify",
     "write_manifests",
 ]

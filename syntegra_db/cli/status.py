@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from syntegra_db.catalog.status import Status
+    from syntegra_db.catalog._status import DatabaseStatus
 
 VECTOR_INDEXES = ("idx_text_summary_embedding", "idx_text_summary_embedding_new", "idx_text_summary_embedding_old")
 REBUILD = "syntegra-db vectors rebuild"
@@ -15,7 +15,7 @@ REBUILD = "syntegra-db vectors rebuild"
 
 def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False) -> None:
     """Say where the database stands: server, revision, tables, indexes."""
-    from syntegra_db.catalog.status import read_status
+    from syntegra_db.catalog._status import read_status
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.settings import database_url
     from syntegra_db.vectors._index import read_primary_index
@@ -30,7 +30,7 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
         _print(found, built_on)
 
 
-def _print_json(found: Status, built_on: int | None) -> None:
+def _print_json(found: DatabaseStatus, built_on: int | None) -> None:
     import json
     from dataclasses import asdict
 
@@ -38,7 +38,7 @@ def _print_json(found: Status, built_on: int | None) -> None:
     typer.echo(json.dumps(told, ensure_ascii=False, indent=2, default=str))
 
 
-def _print(found: Status, built_on: int | None) -> None:
+def _print(found: DatabaseStatus, built_on: int | None) -> None:
     from rich.console import Console
     from rich.filesize import decimal
     from rich.table import Table

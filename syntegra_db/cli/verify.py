@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from syntegra_db.catalog import Finding, Report
+    from syntegra_db.catalog import DriftReport, Finding
 
 DRIFT = 1
 COULD_NOT_LOOK = 2
@@ -19,7 +19,7 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     """Compare the database with what its revision should hold: 0 it is the same, 1 it is not, 2 could not look."""
     from sqlalchemy.exc import DBAPIError
 
-    from syntegra_db.catalog import examine
+    from syntegra_db.catalog import verify
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.errors import SyntegraDBError
     from syntegra_db.settings import database_url, describe_database
@@ -27,7 +27,7 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     try:
         url = database_url()
         with connect(unpooled_engine(url)) as connection:
-            report = examine(connection)
+            report = verify(connection)
     except (SyntegraDBError, DBAPIError) as error:
         # Of a driver's error the first line, which is the server's; the rest repeats the statement.
         reason = str(error.orig).splitlines()[0] if isinstance(error, DBAPIError) else error
@@ -50,7 +50,7 @@ def manifests(
     from tempfile import TemporaryDirectory
 
     from syntegra_db import embedded
-    from syntegra_db.catalog.manifest import MANIFESTS, write_manifests
+    from syntegra_db.catalog._manifest import MANIFESTS, write_manifests
     from syntegra_db.settings import parse_url
 
     with TemporaryDirectory(prefix="syntegra-db-") as folder:
@@ -62,14 +62,14 @@ def manifests(
     typer.echo("\n".join(str(path) for path in written))
 
 
-def _print_json(report: Report) -> None:
+def _print_json(report: DriftReport) -> None:
     import json
     from dataclasses import asdict
 
     typer.echo(json.dumps(asdict(report), ensure_ascii=False, indent=2))
 
 
-def _print(report: Report, where: str) -> None:
+def _print(report: DriftReport, where: str) -> None:
     count = len(report.findings)
     at = f"revision {report.revision}" if report.revision else "no revision"
     verdict = f"with {count} difference{'s' if count > 1 else ''}" if count else "and holds what it should"
@@ -87,8 +87,8 @@ def _print_finding(finding: Finding) -> None:
     told = {
         "expected": finding.expected,
         "found": finding.found,
-        "so": finding.consequence,
-        "remedy": finding.remedy,
+        "so": finding.impact,
+        "remedy": finding.fix,
     }
     for label, value in told.items():
         text = value.replace("\n", "\n" + " " * (LABEL_WIDTH + 6))

@@ -127,7 +127,7 @@ def _confirm(engine: Engine, before: str | None, reached: str | None) -> None:
 def _drift(connection: Connection) -> list[str]:
     from syntegra_db.catalog import verify
 
-    return [finding.object for finding in verify(connection)]
+    return [finding.object for finding in verify(connection).findings]
 
 
 def _is_downgrade(context: ModuleType) -> bool:
@@ -227,9 +227,9 @@ def _failure(connection: Connection, context: ModuleType, error: DBAPIError) -> 
 
 def _adoption_hint(connection: Connection) -> str | None:
     """Return what to do where our tables stand without their revision."""
-    from syntegra_db.catalog.verify import made_by_hand
+    from syntegra_db.catalog._drift import unversioned_objects
 
-    names = ", ".join(made_by_hand(connection))
+    names = ", ".join(unversioned_objects(connection))
     return f"Made by other means: {names}. Run `syntegra-db adopt`, which keeps every row." if names else None
 
 

@@ -11,7 +11,7 @@ from adoption.handmade import OURS, Rows, make, read_rows, run
 from dumping import dump
 
 from syntegra_db import adoption, migrations
-from syntegra_db.catalog import Report, examine
+from syntegra_db.catalog import DriftReport, verify
 from syntegra_db.errors import AdoptionFailed
 from syntegra_db.migrations import lock
 
@@ -68,9 +68,9 @@ def adopt(database: Database, handmade: Handmade) -> adoption.Adopted:
     return adoption.apply(database.url, handmade.answers, backup=False)
 
 
-def look(database: Database) -> Report:
+def look(database: Database) -> DriftReport:
     with database.engine.connect() as connection:
-        return examine(connection)
+        return verify(connection)
 
 
 def look_at_plan(database: Database, answers: adoption.Answers | None = None) -> adoption.Plan:

@@ -35,7 +35,7 @@ def test_rollback_and_restore_bring_back_the_same_rows_sequences_and_recall(data
     assert content(database) == before
     with database.engine.connect() as connection:
         assert migrations.current_revision(connection) == "003"
-        assert verify(connection) == []
+        assert verify(connection).findings == []
     with database.connect() as connection:
         # A generic plan may stop using the index.
         connection.prepare_threshold = None

@@ -43,7 +43,7 @@ def test_into_an_empty_database_brings_schema_rows_and_sequences(
     restore(saved, empty_database.url)
     assert content(empty_database) == content(database)
     with empty_database.engine.connect() as connection:
-        assert verify(connection) == []
+        assert verify(connection).findings == []
     assert empty_database.query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
 
 

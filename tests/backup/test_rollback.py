@@ -33,7 +33,7 @@ ANALYTICS = ("kpi_summary", "text_summary", "trend_signals", "clusters", "anomal
 
 def revision(database: Database) -> str | None:
     with database.engine.connect() as connection:
-        assert verify(connection) == []
+        assert verify(connection).findings == []
         return migrations.current_revision(connection)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from syntegra_db.catalog import Report, examine
+from syntegra_db.catalog import DriftReport, verify
 
 if TYPE_CHECKING:
     from servers import Database
@@ -28,17 +28,17 @@ def run(database: Database, *statements: str) -> None:
             connection.execute(statement.encode())
 
 
-def look(database: Database, role: str | None = None) -> Report:
+def look(database: Database, role: str | None = None) -> DriftReport:
     with database.engine.connect() as connection:
         if role is not None:
             connection.execute(text(f"SET ROLE {role}"))
-        return examine(connection)
+        return verify(connection)
 
 
-def objects(report: Report) -> list[str]:
+def objects(report: DriftReport) -> list[str]:
     return [finding.object for finding in report.findings]
 
 
-def remedies(report: Report) -> list[str]:
-    statements = [line for finding in report.findings for line in finding.remedy.splitlines()]
+def remedies(report: DriftReport) -> list[str]:
+    statements = [line for finding in report.findings for line in finding.fix.splitlines()]
     return [statement for statement in statements if not statement.startswith("--")]

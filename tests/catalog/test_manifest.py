@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from syntegra_db.catalog import Shape, load_manifest, write_manifests
-from syntegra_db.catalog.manifest import MANIFESTS, all_revisions, format_manifest
+from syntegra_db.catalog import Schema, load_manifest, write_manifests
+from syntegra_db.catalog._manifest import MANIFESTS, all_revisions, format_manifest
 from syntegra_db.errors import RevisionError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def test_manifests_are_what_the_revisions_make(empty_database: Database, tmp_pat
 def test_every_revision_has_one() -> None:
     assert all_revisions() == ["001", "002", "003"]
     assert [len(load_manifest(revision).tables) for revision in all_revisions()] == [1, 2, 7]
-    assert load_manifest(None) == Shape()
+    assert load_manifest(None) == Schema()
 
 
 @pytest.mark.parametrize("revision", all_revisions())

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from catalog.looking import look, mutations, objects, remedies, run
 
-from syntegra_db.catalog import snapshot
-from syntegra_db.catalog.compare import compare
+from syntegra_db.catalog import introspect
+from syntegra_db.catalog.compare import compare_schemas
 
 if TYPE_CHECKING:
     from servers import Database
@@ -28,7 +28,7 @@ def check(database: Database, statements: str, named: str) -> None:
     run(database, statements)
     report = look(database)
     assert named in objects(report)
-    assert all(finding.expected != finding.found and finding.consequence for finding in report.findings)
+    assert all(finding.expected != finding.found and finding.impact for finding in report.findings)
     run(database, *remedies(report))
     assert look(database).findings == []
 
@@ -58,7 +58,7 @@ def test_every_block_is_read() -> None:
 def test_renamed_label_is_found_by_name(database: Database) -> None:
     run(database, *MUTATIONS["type, label renamed"][:1])
     finding = look(database).findings[0]
-    assert (finding.object, finding.expected, finding.found, finding.remedy) == (
+    assert (finding.object, finding.expected, finding.found, finding.fix) == (
         "type trend_status",
         "emergent, stable, declining",
         "rising, stable, declining",
@@ -104,7 +104,7 @@ def test_table_that_was_renamed_is_not_made_again_beside_it(database: Database) 
     run(database, "ALTER TABLE clusters RENAME TO groups")
     report = look(database)
     assert objects(report) == ["table clusters"]
-    assert report.findings[0].remedy.startswith("-- Where it was renamed, give it its name back.")
+    assert report.findings[0].fix.startswith("-- Where it was renamed, give it its name back.")
     with pytest.raises(psycopg.errors.DuplicateTable, match="pk_clusters"):
         run(database, *remedies(report))
     run(database, "ALTER TABLE groups RENAME TO clusters")
@@ -133,18 +133,18 @@ ATTACHED = (
 def test_what_a_later_revision_attaches_is_missed_and_mended(database: Database, spoiled: list[str]) -> None:
     run(database, *ATTACHED)
     with database.engine.connect() as connection:
-        expected = snapshot(connection, ["clusters"]).shape
+        expected = introspect(connection, ["clusters"]).shape
     run(database, *spoiled)
     with database.engine.connect() as connection:
-        findings = list(compare(expected, snapshot(connection, ["clusters"]).shape))
+        findings = list(compare_schemas(expected, introspect(connection, ["clusters"]).shape))
     assert [finding.object for finding in findings] == [
         "policy own on clusters",
         "rule keep on clusters",
         "trigger tidy on clusters",
     ]
-    run(database, *(line for finding in findings for line in finding.remedy.splitlines()))
+    run(database, *(line for finding in findings for line in finding.fix.splitlines()))
     with database.engine.connect() as connection:
-        assert snapshot(connection, ["clusters"]).shape == expected
+        assert introspect(connection, ["clusters"]).shape == expected
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from syntegra_db import migrations
-from syntegra_db.catalog import load_manifest, snapshot
-from syntegra_db.catalog.manifest import format_manifest
-from syntegra_db.catalog.snapshot import LOCK_TIMEOUT_MILLISECONDS
+from syntegra_db.catalog import introspect, load_manifest
+from syntegra_db.catalog._introspection import LOCK_TIMEOUT_MILLISECONDS
+from syntegra_db.catalog._manifest import format_manifest
 from syntegra_db.connections import unpooled_engine
 from syntegra_db.errors import LockTimeout, SettingsError
 from syntegra_db.models import Base
@@ -29,7 +29,7 @@ TABLES = tuple(Base.metadata.tables)
 
 def manifest_of(connection: Connection) -> str:
     """Every column in its order, as a manifest has it."""
-    return format_manifest("003", snapshot(connection, TABLES).shape)
+    return format_manifest("003", introspect(connection, TABLES).shape)
 
 
 def with_search_path(database: Database, search_path: str) -> URL:
@@ -66,7 +66,7 @@ def test_tables_in_another_schema_are_not_looked_at(database: Database) -> None:
     with database.connect() as connection:
         connection.execute("CREATE SCHEMA application")
     with unpooled_engine(with_search_path(database, "application,public")).connect() as connection:
-        assert snapshot(connection, TABLES, ["trend_status"]).shape == load_manifest(None)
+        assert introspect(connection, TABLES, ["trend_status"]).shape == load_manifest(None)
 
 
 def test_temporary_tables_of_the_same_name_do_not_matter(database: Database, expected: str) -> None:
@@ -85,7 +85,7 @@ def test_rows_do_not_matter(database: Database, expected: str) -> None:
 
 def test_it_is_plain_data(database: Database) -> None:
     with database.engine.connect() as connection:
-        taken = snapshot(connection, TABLES)
+        taken = introspect(connection, TABLES)
     shape = json.loads(json.dumps(asdict(taken.shape)))
     assert shape["tables"]["text_summary"]["columns"]["embedding"]["type"] == "vector(384)"
     assert taken.extension is not None
@@ -99,7 +99,7 @@ def test_it_leaves_the_session_and_the_transaction_as_they_were(database: Databa
         connection.execute(text("SET lock_timeout = '7s'"))
         connection.execute(text("CREATE TABLE clients (id bigint)"))
         before = connection.execute(settings).one()
-        snapshot(connection, TABLES)
+        introspect(connection, TABLES)
         assert connection.execute(settings).one() == before
         connection.commit()
         assert connection.execute(settings).one() == before
@@ -108,7 +108,7 @@ def test_it_leaves_the_session_and_the_transaction_as_they_were(database: Databa
 
 def test_it_keeps_no_lock_that_anyone_could_wait_for(database: Database) -> None:
     with database.engine.connect() as connection, database.connect() as other:
-        snapshot(connection, TABLES)
+        introspect(connection, TABLES)
         other.execute("SET lock_timeout = '100ms'")
         for table in TABLES:
             other.execute(f"ALTER TABLE {table} SET (fillfactor = 90)")
@@ -118,7 +118,7 @@ def test_it_waits_for_a_locked_table_only_so_long(database: Database) -> None:
     with database.engine.connect() as connection, database.connect() as other, other.transaction():
         other.execute("LOCK TABLE text_summary IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(LockTimeout, match="ACCESS EXCLUSIVE"):
-            snapshot(connection, TABLES)
+            introspect(connection, TABLES)
         assert connection.scalar(text("SELECT current_setting('lock_timeout')")) == "0"
     assert LOCK_TIMEOUT_MILLISECONDS < 1000
 
@@ -134,7 +134,7 @@ def test_without_a_schema_it_says_what_to_do(database: Database) -> None:
         unpooled_engine(with_search_path(database, "nowhere")).connect() as connection,
         pytest.raises(SettingsError, match=r"search_path \(nowhere\).*GRANT USAGE ON SCHEMA"),
     ):
-        snapshot(connection, TABLES)
+        introspect(connection, TABLES)
 
 
 def test_a_role_without_any_privilege_reads_the_same(database: Database, expected: str) -> None:

@@ -9,7 +9,7 @@ from catalog.looking import look, objects, remedies, run
 from sqlalchemy import event, text
 
 from syntegra_db import migrations
-from syntegra_db.catalog import Report, examine, verify
+from syntegra_db.catalog import DriftReport, verify
 from syntegra_db.errors import DatabaseAhead, RevisionError, SettingsError
 
 if TYPE_CHECKING:
@@ -39,21 +39,21 @@ def reader(database: Database) -> Iterator[str]:
 
 
 def test_migrated_database_is_clean(database: Database) -> None:
-    assert look(database) == Report(revision="003", findings=[], notes=[])
+    assert look(database) == DriftReport(revision="003", findings=[], notes=[])
     with database.engine.connect() as connection:
-        assert verify(connection) == []
+        assert verify(connection).findings == []
 
 
 @pytest.mark.parametrize("revision", ["001", "002", "003"])
 def test_each_revision_is_clean_on_the_way_up_and_down(empty_database: Database, revision: str) -> None:
-    assert look(empty_database) == Report(revision=None, findings=[], notes=[])
+    assert look(empty_database) == DriftReport(revision=None, findings=[], notes=[])
     migrations.upgrade(revision, url=empty_database.url)
-    assert look(empty_database) == Report(revision=revision, findings=[], notes=[])
+    assert look(empty_database) == DriftReport(revision=revision, findings=[], notes=[])
     migrations.upgrade("head", url=empty_database.url)
     migrations.downgrade(revision, url=empty_database.url)
-    assert look(empty_database) == Report(revision=revision, findings=[], notes=[])
+    assert look(empty_database) == DriftReport(revision=revision, findings=[], notes=[])
     migrations.downgrade("base", url=empty_database.url)
-    assert look(empty_database) == Report(revision=None, findings=[], notes=[])
+    assert look(empty_database) == DriftReport(revision=None, findings=[], notes=[])
 
 
 def test_what_the_application_has_beside_the_tables_is_ignored(database: Database) -> None:
@@ -71,7 +71,7 @@ def test_what_the_application_has_beside_the_tables_is_ignored(database: Databas
         "CREATE SCHEMA other",
         "CREATE TABLE other.kpi_summary (id text)",
     )
-    assert look(database) == Report(revision="003", findings=[], notes=[])
+    assert look(database) == DriftReport(revision="003", findings=[], notes=[])
 
 
 def test_extra_column_that_inserts_can_leave_out_is_a_note(database: Database) -> None:
@@ -90,7 +90,7 @@ def test_rules_of_the_application_on_its_own_tables_and_columns_are_notes(databa
     )
     report = look(database)
     assert report.findings == []
-    assert [(note.object, note.remedy) for note in report.notes] == [
+    assert [(note.object, note.fix) for note in report.notes] == [
         ("column clusters.rank", NOTHING_TO_MEND),
         ("constraint positive_rank on clusters", NOTHING_TO_MEND),
         ("constraint of_client on clusters", NOTHING_TO_MEND),
@@ -120,7 +120,7 @@ def test_vector_index_built_another_way_is_a_note(database: Database, definition
     run(database, f"DROP INDEX {name}", f"CREATE INDEX {name} ON text_summary USING {definition}")
     report = look(database)
     assert report.findings == []
-    assert [(note.object, note.remedy) for note in report.notes] == [(f"index {name}", NOTHING_TO_MEND)]
+    assert [(note.object, note.fix) for note in report.notes] == [(f"index {name}", NOTHING_TO_MEND)]
 
 
 def test_revision_that_is_behind_the_tables(database: Database) -> None:
@@ -130,7 +130,7 @@ def test_revision_that_is_behind_the_tables(database: Database) -> None:
     assert "type trend_status" in objects(report)
     assert len(report.findings) == 7
     run(database, *remedies(report))
-    assert look(database) == Report(revision="003", findings=[], notes=[])
+    assert look(database) == DriftReport(revision="003", findings=[], notes=[])
 
 
 @pytest.mark.parametrize("statement", ["DROP TABLE alembic_version", "DELETE FROM alembic_version"])
@@ -140,7 +140,7 @@ def test_tables_without_a_revision(database: Database, statement: str) -> None:
     assert report.revision is None
     assert len(report.findings) == 9
     run(database, *remedies(report))
-    assert look(database) == Report(revision="003", findings=[], notes=[])
+    assert look(database) == DriftReport(revision="003", findings=[], notes=[])
 
 
 @pytest.mark.parametrize("revision", ["base", "001", "002"])
@@ -150,9 +150,9 @@ def test_revision_that_is_ahead_of_the_tables(database: Database, revision: str)
     report = look(database)
     assert "table kpi_summary" in objects(report)
     run(database, *remedies(report))
-    assert look(database) == Report(revision=None if revision == "base" else revision, findings=[], notes=[])
+    assert look(database) == DriftReport(revision=None if revision == "base" else revision, findings=[], notes=[])
     migrations.upgrade(url=database.url)
-    assert look(database) == Report(revision="003", findings=[], notes=[])
+    assert look(database) == DriftReport(revision="003", findings=[], notes=[])
 
 
 def test_what_a_downgrade_left_behind(database: Database) -> None:
@@ -160,7 +160,7 @@ def test_what_a_downgrade_left_behind(database: Database) -> None:
     run(database, "CREATE TYPE trend_status AS ENUM ('up', 'down')", "CREATE TABLE clusters (id bigint)")
     report = look(database)
     assert objects(report) == ["table clusters", "type trend_status"]
-    assert report.findings[0].remedy == "-- Where nothing needs it: DROP TABLE clusters;"
+    assert report.findings[0].fix == "-- Where nothing needs it: DROP TABLE clusters;"
     run(database, *remedies(report))
     assert objects(look(database)) == ["table clusters"]
 
@@ -178,7 +178,7 @@ def test_without_a_schema_it_says_so(database: Database) -> None:
     with database.engine.connect() as connection:
         connection.execute(text("SET search_path = nowhere"))
         with pytest.raises(SettingsError, match="nowhere"):
-            examine(connection)
+            verify(connection)
 
 
 def test_migration_in_between_is_looked_at_again(database: Database) -> None:
@@ -192,14 +192,14 @@ def test_migration_in_between_is_looked_at_again(database: Database) -> None:
                 migrations.downgrade("002", url=database.url)
             queries.append(statement)
 
-    assert look(database) == Report(revision="002", findings=[], notes=[])
+    assert look(database) == DriftReport(revision="002", findings=[], notes=[])
     assert len(queries) == 2
 
 
 def test_it_reads_no_table_but_the_version(database: Database) -> None:
     with database.engine.connect() as connection:
         before = connection.execute(SCANS).all()
-        examine(connection)
+        verify(connection)
         connection.rollback()
         connection.execute(text("SELECT pg_stat_force_next_flush()"))
         connection.rollback()
@@ -269,7 +269,7 @@ def test_extension_out_of_reach_is_a_note(database: Database) -> None:
     report = look(database)
     assert report.findings == []
     assert [note.object for note in report.notes] == ["extension vector"]
-    assert 'SET search_path = "$user", public, extensions;' in report.notes[0].remedy
+    assert 'SET search_path = "$user", public, extensions;' in report.notes[0].fix
 
 
 def test_before_003_no_extension_is_needed(empty_database: Database) -> None:

@@ -10,7 +10,7 @@ import typer
 from catalog.looking import run
 from typer.testing import CliRunner, Result
 
-from syntegra_db.catalog.manifest import MANIFESTS
+from syntegra_db.catalog._manifest import MANIFESTS
 from syntegra_db.cli.verify import manifests, verify
 
 if TYPE_CHECKING:

@@ -56,7 +56,7 @@ def test_offline_sql_makes_the_same_database(empty_database: Database) -> None:
         connection.execute(script.encode())
     with empty_database.engine.connect() as connection:
         require_head(connection)
-        assert verify(connection) == []
+        assert verify(connection).findings == []
 
 
 def test_check_fails_on_a_change(database: Database) -> None:

@@ -38,7 +38,7 @@ END_MIGRATIONS = "SELECT pg_terminate_backend(pid, 5000) FROM (" + MIGRATION_BAC
 def assert_clean(database: Database, revision: str | None = "003") -> None:
     with database.engine.connect() as connection:
         assert migrations.current_revision(connection) == revision
-        assert verify(connection) == []
+        assert verify(connection).findings == []
     assert database.query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
 
 

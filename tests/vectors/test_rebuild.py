@@ -19,7 +19,7 @@ from vectors.rebuilt import INSERT, KINDS, QUICKLY, ROWS, standing, wish
 from vectors.texts import fill
 
 from syntegra_db.binary_vectors import enable_binary_vectors
-from syntegra_db.catalog import examine, verify
+from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.database import create_engine, session_factory
 from syntegra_db.errors import InsufficientResources, RebuildFailed
@@ -54,7 +54,7 @@ def test_each_kind_stands_measured_and_serves_searches(
     assert done.selected is not None
     assert done.selected.recall[0] >= 0.9
     with filled.engine.connect() as connection:
-        report = examine(connection)
+        report = verify(connection)
         assert report.findings == []
         assert [(note.object, note.found) for note in report.notes] == [(f"index {VECTOR_INDEX}", definition)]
     texts = filled_template[1]
@@ -248,7 +248,7 @@ def test_whatever_an_interrupted_run_left_is_cleared(filled: Database, left: str
     rebuild(filled.url, RebuildOptions("ivfflat"), measuring_seconds=QUICKLY)
     assert standing(filled).is_calibration_current
     with filled.engine.connect() as connection:
-        assert verify(connection) == []
+        assert verify(connection).findings == []
 
 
 def test_one_row_is_enough(database: Database) -> None:

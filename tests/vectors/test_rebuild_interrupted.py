@@ -98,7 +98,7 @@ def assert_the_next_run_completes(database: Database) -> None:
         index = read_primary_index(connection)
         assert index is not None
         assert index.is_calibration_current
-        assert verify(connection) == []
+        assert verify(connection).findings == []
 
 
 def test_killed_at_any_moment(server: Server, filled_template: str) -> None:

@@ -14,7 +14,7 @@ from psycopg.errors import DiskFull, LockNotAvailable
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from syntegra_db.catalog.statements import quote
+from syntegra_db.catalog._ddl import quote
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations.blockers import BLOCKERS, Blocker
 from syntegra_db.models import EMBEDDING_DIMENSIONS

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from syntegra_db.binary_vectors import enable_binary_vectors
-from syntegra_db.catalog.status import vector_index_trained
+from syntegra_db.catalog._status import vector_index_trained
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations.revision import require_head

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from syntegra_db.binary_vectors import enable_binary_vectors
-from syntegra_db.catalog.statements import literal
+from syntegra_db.catalog._ddl import literal
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RebuildFailed, SyntegraDBError
 from syntegra_db.migrations.revision import require_head

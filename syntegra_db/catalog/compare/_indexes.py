@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import statements as sql
-from syntegra_db.catalog.findings import Finding
-from syntegra_db.catalog.matching import INVALID, match
+from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog._findings import Finding
+from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syntegra_db.catalog.shape import Table
+    from syntegra_db.catalog._schema import Table
 
 VECTOR_INDEX = "idx_text_summary_embedding"
 COSINE_INDEX = re.compile(
@@ -33,36 +33,36 @@ def serves_cosine_search(definition: str) -> bool:
 
 def compare_indexes(table: str, expected: Table, found: Table) -> Iterator[Finding]:
     """Yield the indexes of one table that differ, and of the application's own those that refuse rows or are broken."""
-    difference = match(expected.indexes, found.indexes)
+    difference = diff_definitions(expected.indexes, found.indexes)
     for name in difference.missing:
         yield Finding(
-            object=_named(name),
+            object=_label(name),
             expected=expected.indexes[name],
             found="no such index",
-            consequence=_absence(expected.indexes[name]),
-            remedy=sql.create_index(name, table, expected.indexes[name]),
+            impact=_impact_if_missing(expected.indexes[name]),
+            fix=sql.create_index(name, table, expected.indexes[name]),
         )
     for name, other in difference.renamed.items():
         yield Finding(
-            object=_named(name),
+            object=_label(name),
             expected=expected.indexes[name],
             found=f"the same under the name {other}",
-            consequence="A later migration that changes it by name fails.",
-            remedy=f"ALTER INDEX {sql.quote(other)} RENAME TO {sql.quote(name)};",
+            impact="A later migration that changes it by name fails.",
+            fix=f"ALTER INDEX {sql.quote(other)} RENAME TO {sql.quote(name)};",
         )
     for name in difference.changed:
         yield from _changed(table, name, expected.indexes[name], found.indexes[name])
     for name in difference.extra:
-        # The remedy for the constraint of that name takes this index into its service.
+        # The fix for the constraint of that name takes this index into its service.
         if name not in expected.constraints:
             yield from _extra(name, found.indexes[name])
 
 
-def _named(index: str) -> str:
+def _label(index: str) -> str:
     return f"index {index}"
 
 
-def _absence(definition: str) -> str:
+def _impact_if_missing(definition: str) -> str:
     if "embedding" in definition:
         return "A similarity search reads every row."
     if "(source_id)" in definition:
@@ -71,48 +71,48 @@ def _absence(definition: str) -> str:
 
 
 def _changed(table: str, name: str, expected: str, found: str) -> Iterator[Finding]:
-    definition = found.removesuffix(INVALID)
+    definition = found.removesuffix(INVALID_SUFFIX)
     accepted = name == VECTOR_INDEX and serves_cosine_search(definition)
     if definition != expected and not accepted:
         yield Finding(
-            object=_named(name),
+            object=_label(name),
             expected=expected,
             found=found,
-            consequence=_absence(expected),
-            remedy=sql.lines(sql.drop_index(name), sql.create_index(name, table, expected)),
+            impact=_impact_if_missing(expected),
+            fix=sql.join_statements(sql.drop_index(name), sql.create_index(name, table, expected)),
         )
         return
     if found != definition:
-        yield _invalid(name, expected, found, sql.rebuild_index(name))
+        yield _invalid(name, expected, found, sql.reindex(name))
     if definition != expected:
         yield Finding(
-            object=_named(name),
+            object=_label(name),
             expected=expected,
             found=definition,
-            consequence="None: method and parameters of the vector index follow the number of rows.",
-            remedy="-- Nothing to mend.",
+            impact="None: method and parameters of the vector index follow the number of rows.",
+            fix="-- Nothing to mend.",
             is_drift=False,
         )
 
 
-def _invalid(name: str, expected: str, found: str, remedy: str) -> Finding:
+def _invalid(name: str, expected: str, found: str, fix: str) -> Finding:
     return Finding(
-        object=_named(name),
+        object=_label(name),
         expected=expected,
         found=found,
-        consequence="No query uses it, and every write still pays for it, unless it is being built at this moment.",
-        remedy=remedy,
+        impact="No query uses it, and every write still pays for it, unless it is being built at this moment.",
+        fix=fix,
     )
 
 
 def _extra(name: str, definition: str) -> Iterator[Finding]:
-    if definition.endswith(INVALID):
+    if definition.endswith(INVALID_SUFFIX):
         yield _invalid(name, "no such index, or a valid one", definition, sql.drop_index(name))
     elif definition.startswith("UNIQUE "):
         yield Finding(
-            object=_named(name),
+            object=_label(name),
             expected="no such index",
             found=definition,
-            consequence="It refuses rows that the models write in good faith.",
-            remedy=sql.drop_index(name),
+            impact="It refuses rows that the models write in good faith.",
+            fix=sql.drop_index(name),
         )

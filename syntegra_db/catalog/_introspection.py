@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
-from syntegra_db.catalog import queries
-from syntegra_db.catalog.shape import Column, Shape, Table
+from syntegra_db.catalog import _queries
+from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.errors import LockTimeout, SettingsError
 
 if TYPE_CHECKING:
@@ -35,20 +35,20 @@ class Privileges:
     """What the role of the session may not do: privileges by table, and the sequences that it may not use."""
 
     role: str
-    lacking: dict[str, tuple[str, ...]]
+    missing: dict[str, tuple[str, ...]]
     unusable_sequences: frozenset[str]
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class LiveCatalog:
     """The shape, which is the same wherever the same revision stands, and what differs from server to server."""
 
-    shape: Shape
+    shape: Schema
     extension: Extension | None
     privileges: Privileges
 
 
-def snapshot(connection: Connection, tables: Collection[str], types: Collection[str] = ()) -> Snapshot:
+def introspect(connection: Connection, tables: Collection[str], types: Collection[str] = ()) -> LiveCatalog:
     """Return what the current schema holds of `tables`, of the ENUM types they use and of the ENUM types `types`.
 
     Reads system catalogs only, in eleven short statements. It works in a savepoint of the connection's transaction,
@@ -56,44 +56,44 @@ def snapshot(connection: Connection, tables: Collection[str], types: Collection[
     The connection must not be in AUTOCOMMIT, where there is no savepoint.
 
     Raises:
-        SettingsError: see `require_schema`.
+        SettingsError: see `require_current_schema`.
         LockNotObtained: another session keeps one of the tables under ACCESS EXCLUSIVE.
     """
-    require_schema(connection)
-    with _aside(connection):
-        here = _rows(connection, queries.SURROUNDINGS, lock_timeout=f"{LOCK_TIMEOUT_MILLISECONDS}ms")[0]
-        tables_found = _rows(connection, queries.TABLES, schema=here["schema"], names=list(tables))
+    require_current_schema(connection)
+    with _rolled_back(connection):
+        here = _fetch_all(connection, _queries.SESSION_CONTEXT, lock_timeout=f"{LOCK_TIMEOUT_MILLISECONDS}ms")[0]
+        tables_found = _fetch_all(connection, _queries.TABLES, schema=here["schema"], names=list(tables))
         oids = [row["oid"] for row in tables_found]
-        labels = _rows(connection, queries.TYPES, schema=here["schema"], names=list(types), tables=oids)
-        sequences = _rows(connection, queries.SEQUENCES, tables=oids)
+        labels = _fetch_all(connection, _queries.TYPES, schema=here["schema"], names=list(types), tables=oids)
+        sequences = _fetch_all(connection, _queries.SEQUENCES, tables=oids)
         parts = {
-            "columns": _rows(connection, queries.COLUMNS, tables=oids),
-            "constraints": _rows(connection, queries.CONSTRAINTS, tables=oids),
-            "indexes": _rows(connection, queries.INDEXES, tables=oids),
-            "attachments": _rows(connection, queries.ATTACHMENTS, tables=oids),
+            "columns": _fetch_all(connection, _queries.COLUMNS, tables=oids),
+            "constraints": _fetch_all(connection, _queries.CONSTRAINTS, tables=oids),
+            "indexes": _fetch_all(connection, _queries.INDEXES, tables=oids),
+            "attachments": _fetch_all(connection, _queries.TRIGGERS_RULES_POLICIES, tables=oids),
             "sequences": sequences,
         }
-    return Snapshot(
-        shape=Shape(
+    return LiveCatalog(
+        shape=Schema(
             types={row["name"]: tuple(row["labels"]) for row in labels},
             tables={row["name"]: _table(row, parts) for row in tables_found},
         ),
         extension=_extension(here),
         privileges=Privileges(
             role=here["role"],
-            lacking={row["name"]: tuple(row["lacking"]) for row in tables_found},
+            missing={row["name"]: tuple(row["lacking"]) for row in tables_found},
             unusable_sequences=frozenset(row["name"] for row in sequences if not row["usable"]),
         ),
     )
 
 
-def require_schema(connection: Connection) -> None:
+def require_current_schema(connection: Connection) -> None:
     """Return if there is a current schema, where the tables stand.
 
     Raises:
         SettingsError: no schema of the search_path exists that the role may use.
     """
-    here = _rows(connection, queries.SCHEMA)[0]
+    here = _fetch_all(connection, _queries.SCHEMA)[0]
     if here["schema"] is None:
         raise SettingsError(
             f"No schema of the search_path ({here['search_path']}) exists that role {here['role']} may use. Correct "
@@ -102,7 +102,7 @@ def require_schema(connection: Connection) -> None:
 
 
 @contextmanager
-def _aside(connection: Connection) -> Iterator[None]:
+def _rolled_back(connection: Connection) -> Iterator[None]:
     """Undo whatever is set inside, and say in a sentence what keeps a table from being read."""
     savepoint = connection.begin_nested()
     try:
@@ -118,7 +118,7 @@ def _aside(connection: Connection) -> Iterator[None]:
         savepoint.rollback()
 
 
-def _rows(connection: Connection, query: TextClause, **parameters: object) -> Sequence[RowMapping]:
+def _fetch_all(connection: Connection, query: TextClause, **parameters: object) -> Sequence[RowMapping]:
     return connection.execute(query, parameters).mappings().all()
 
 
@@ -141,7 +141,7 @@ def _table(row: RowMapping, parts: dict[str, Sequence[RowMapping]]) -> Table:
         constraints=_definitions(own["constraints"]),
         indexes=_definitions(own["indexes"]),
         sequences=_definitions(own["sequences"]),
-        attachments={f"{part['kind']} {part['name']}": part["definition"] for part in own["attachments"]},
+        attached_objects={f"{part['kind']} {part['name']}": part["definition"] for part in own["attachments"]},
     )
 
 

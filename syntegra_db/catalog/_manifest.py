@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from syntegra_db.catalog.shape import Column, Shape, Table, shape_from
-from syntegra_db.catalog.snapshot import snapshot
+from syntegra_db.catalog._introspection import introspect
+from syntegra_db.catalog._schema import Column, Schema, Table, schema_from_dict
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations.config import VERSION_TABLE, script_directory
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 MANIFESTS = Path(__file__).with_name("manifests")
-TABLES_THERE = text("""
+EXISTING_TABLES = text("""
     SELECT relname FROM pg_class
     WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind IN ('r', 'p', 'v', 'm', 'f')
     ORDER BY relname
@@ -37,15 +37,15 @@ def all_revisions() -> list[str]:
 
 
 @cache
-def load_manifest(revision: str | None) -> Shape:
+def load_manifest(revision: str | None) -> Schema:
     """Return what a database at `revision` should hold: nothing before the first one."""
     if revision is None:
-        return Shape()
+        return Schema()
     manifest = json.loads((MANIFESTS / f"{revision}.json").read_text(encoding="utf-8"))
-    return shape_from(manifest["types"], manifest["tables"])
+    return schema_from_dict(manifest["types"], manifest["tables"])
 
 
-def format_manifest(revision: str, shape: Shape) -> str:
+def format_manifest(revision: str, shape: Schema) -> str:
     """Return the text of a manifest: names in a stable order, one column, index or constraint a line."""
     manifest = {"revision": revision, "types": shape.types, "tables": _tables(shape)}
     return f"{_json(manifest)}\n"
@@ -61,7 +61,7 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
 
     engine = unpooled_engine(url)
     with connect(engine) as connection:
-        there = _tables_there(connection)
+        there = _existing_tables(connection)
     if there:
         raise RevisionError(
             f"The {describe_database(url)} already holds {', '.join(there)}; manifests are made from an empty one. "
@@ -71,29 +71,29 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
     for revision in all_revisions():
         upgrade(revision, url)
         with connect(engine) as connection:
-            tables = [name for name in _tables_there(connection) if name != VERSION_TABLE]
-            shape = snapshot(connection, tables).shape
+            tables = [name for name in _existing_tables(connection) if name != VERSION_TABLE]
+            shape = introspect(connection, tables).shape
         path = directory / f"{revision}.json"
         path.write_text(format_manifest(revision, shape), encoding="utf-8")
         written.append(path)
     return written
 
 
-def _tables_there(connection: Connection) -> list[str]:
-    return list(connection.scalars(TABLES_THERE))
+def _existing_tables(connection: Connection) -> list[str]:
+    return list(connection.scalars(EXISTING_TABLES))
 
 
-def _tables(shape: Shape) -> dict[str, dict[str, Any]]:
+def _tables(shape: Schema) -> dict[str, dict[str, Any]]:
     return {
         name: {
-            **_unusual(table),
-            "columns": {column: _unusual(attributes) for column, attributes in table.columns.items()},
+            **_non_default_attributes(table),
+            "columns": {column: _non_default_attributes(attributes) for column, attributes in table.columns.items()},
         }
         for name, table in shape.tables.items()
     }
 
 
-def _unusual(part: Table | Column) -> dict[str, Any]:
+def _non_default_attributes(part: Table | Column) -> dict[str, Any]:
     """Return the attributes that are not the usual ones: a plain table says only what it consists of."""
     usual = {attribute.name: attribute.default for attribute in fields(part)}
     return {name: value for name, value in asdict(part).items() if value and value != usual[name]}

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import statements as sql
-from syntegra_db.catalog.findings import Finding
-from syntegra_db.catalog.shape import Column
+from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog._findings import Finding
+from syntegra_db.catalog._schema import Column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syntegra_db.catalog.shape import Table
+    from syntegra_db.catalog._schema import Table
 
-REQUIRED = "NOT NULL"
-CONSEQUENCES = {
+NOT_NULL = "NOT NULL"
+IMPACTS = {
     "type": "Values that the models write are refused, cut or stored as something else.",
     "storage": "Values are kept in another place than was measured; an exact search of vectors out of line takes about "
     "three times as long.",
@@ -32,11 +32,11 @@ def compare_columns(table: str, expected: Table, found: Table) -> Iterator[Findi
             yield from _attributes(table, name, column, found.columns[name])
         else:
             yield Finding(
-                object=_named(table, name),
+                object=_label(table, name),
                 expected=column.type,
                 found="no such column",
-                consequence="Every statement of the models on this table fails.",
-                remedy=sql.add_column(table, name, column),
+                impact="Every statement of the models on this table fails.",
+                fix=sql.add_column(table, name, column),
             )
     for name, column in found.columns.items():
         if name not in expected.columns:
@@ -44,10 +44,10 @@ def compare_columns(table: str, expected: Table, found: Table) -> Iterator[Findi
     there = [name for name in found.columns if name in expected.columns]
     wanted = [name for name in expected.columns if name in found.columns]
     if there != wanted:
-        yield _order(table, wanted, there)
+        yield _column_order_finding(table, wanted, there)
 
 
-def _named(table: str, column: str) -> str:
+def _label(table: str, column: str) -> str:
     return f"column {table}.{column}"
 
 
@@ -57,51 +57,51 @@ def _attributes(table: str, name: str, expected: Column, found: Column) -> Itera
         if wanted == there:
             continue
         yield Finding(
-            object=_named(table, name),
-            expected=_told(attribute, wanted),
-            found=_told(attribute, there),
-            consequence=_nullability(there) if attribute == "nullability" else CONSEQUENCES[attribute],
-            remedy=_remedy(table, name, attribute, expected, found),
+            object=_label(table, name),
+            expected=_format_attribute(attribute, wanted),
+            found=_format_attribute(attribute, there),
+            impact=_nullability(there) if attribute == "nullability" else IMPACTS[attribute],
+            fix=_fix(table, name, attribute, expected, found),
         )
 
 
-def _told(attribute: str, value: str | None) -> str:
+def _format_attribute(attribute: str, value: str | None) -> str:
     if attribute in {"type", "nullability"}:
         return value or ""
     return f"{attribute} {value}" if value else f"no {attribute}"
 
 
 def _nullability(found: str) -> str:
-    if found == REQUIRED:
+    if found == NOT_NULL:
         return "Inserts that leave the column empty fail."
     if found == "NULL":
         return "Rows without a value can be written, and readers do not expect them."
     return "Rows from before may hold NULL, and readers do not expect it."
 
 
-def _remedy(table: str, name: str, attribute: str, expected: Column, found: Column) -> str:
+def _fix(table: str, name: str, attribute: str, expected: Column, found: Column) -> str:
     if attribute in {"type", "collation"}:
-        return sql.change_type(table, name, expected)
+        return sql.alter_column_type(table, name, expected)
     if attribute == "comment":
         return sql.comment_on("COLUMN", f"{sql.quote(table)}.{sql.quote(name)}", expected.comment)
     if attribute == "nullability":
-        return sql.alter_column(table, name, f"{'DROP' if expected.nullability == 'NULL' else 'SET'} {REQUIRED}")
+        return sql.alter_column(table, name, f"{'DROP' if expected.nullability == 'NULL' else 'SET'} {NOT_NULL}")
     if attribute == "storage":
-        return sql.lines(
+        return sql.join_statements(
             sql.alter_column(table, name, f"SET STORAGE {expected.storage}"),
             "-- Values that are there already stay where they are until they are written again.",
         )
-    return _default_remedy(table, name, expected, found)
+    return _default_fix(table, name, expected, found)
 
 
-def _default_remedy(table: str, name: str, expected: Column, found: Column) -> str:
+def _default_fix(table: str, name: str, expected: Column, found: Column) -> str:
     there = found.default or ""
     if there.endswith(" VIRTUAL"):
-        return sql.lines(
+        return sql.join_statements(
             f"ALTER TABLE {sql.quote(table)} DROP COLUMN {sql.quote(name)};", sql.add_column(table, name, expected)
         )
     special = "IDENTITY" if there.endswith(" IDENTITY") else "EXPRESSION" if there.startswith("GENERATED") else None
-    return sql.lines(
+    return sql.join_statements(
         sql.alter_column(table, name, f"DROP {special}") if special else "",
         sql.alter_column(table, name, f"SET DEFAULT {expected.default}") if expected.default else "",
         sql.alter_column(table, name, "DROP DEFAULT") if not special and not expected.default else "",
@@ -111,23 +111,23 @@ def _default_remedy(table: str, name: str, expected: Column, found: Column) -> s
 def _extra(table: str, name: str, column: Column) -> Finding:
     refuses = column.nullability != "NULL" and column.default is None
     return Finding(
-        object=_named(table, name),
+        object=_label(table, name),
         expected="no such column",
         found=f"{column.type} {column.nullability}{f' DEFAULT {column.default}' if column.default else ''}",
-        consequence="Every insert of the models fails, since it gives no value."
+        impact="Every insert of the models fails, since it gives no value."
         if refuses
         else "None for this package, which does not use it.",
-        remedy=sql.alter_column(table, name, f"DROP {REQUIRED}") if refuses else "-- Nothing to mend.",
+        fix=sql.alter_column(table, name, f"DROP {NOT_NULL}") if refuses else "-- Nothing to mend.",
         is_drift=refuses,
     )
 
 
-def _order(table: str, expected: list[str], found: list[str]) -> Finding:
+def _column_order_finding(table: str, expected: list[str], found: list[str]) -> Finding:
     return Finding(
         object=f"table {table}",
         expected=f"columns in the order {', '.join(expected)}",
         found=f"in the order {', '.join(found)}",
-        consequence="INSERT and COPY without a list of columns put values into other columns.",
-        remedy="-- Only a new table has another order; name the columns in INSERT and COPY.",
+        impact="INSERT and COPY without a list of columns put values into other columns.",
+        fix="-- Only a new table has another order; name the columns in INSERT and COPY.",
         is_drift=False,
     )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import statements as sql
-from syntegra_db.catalog.findings import Finding
+from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog._findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syntegra_db.catalog.shape import Table
+    from syntegra_db.catalog._schema import Table
 
-HOLDS_ROWS = ("table", "partition")
+KINDS_WITH_STORAGE = ("table", "partition")
 
 
 def missing_table(name: str, table: Table) -> Iterator[Finding]:
@@ -21,8 +21,8 @@ def missing_table(name: str, table: Table) -> Iterator[Finding]:
         object=f"table {name}",
         expected="table",
         found="no such table",
-        consequence="Every statement on it fails.",
-        remedy=sql.create_table(name, table),
+        impact="Every statement on it fails.",
+        fix=sql.create_table(name, table),
     )
 
 
@@ -33,16 +33,16 @@ def compare_table(name: str, expected: Table, found: Table) -> Iterator[Finding]
             object=f"table {name}",
             expected=expected.kind,
             found=found.kind,
-            consequence="Statements, constraints and indexes of a plain table do not work on it, or not alike.",
-            remedy=_detach(name, found),
+            impact="Statements, constraints and indexes of a plain table do not work on it, or not alike.",
+            fix=_detach(name, found),
         )
-    if found.kind in HOLDS_ROWS:
+    if found.kind in KINDS_WITH_STORAGE:
         yield from _attributes(name, expected, found)
 
 
 def _attributes(name: str, expected: Table, found: Table) -> Iterator[Finding]:
     quoted = sql.quote(name)
-    for wanted, there, consequence, remedy in (
+    for wanted, there, impact, fix in (
         (
             expected.persistence,
             found.persistence,
@@ -50,16 +50,16 @@ def _attributes(name: str, expected: Table, found: Table) -> Iterator[Finding]:
             f"ALTER TABLE {quoted} SET LOGGED;",
         ),
         (
-            _told("inherits from", expected.parents),
-            _told("inherits from", () if found.kind == "partition" else found.parents),
+            _format_relation("inherits from", expected.parents),
+            _format_relation("inherits from", () if found.kind == "partition" else found.parents),
             "Queries on the other table read these rows as well, and its changes reach this one.",
-            sql.lines(*(f"ALTER TABLE {quoted} NO INHERIT {parent};" for parent in found.parents)),
+            sql.join_statements(*(f"ALTER TABLE {quoted} NO INHERIT {parent};" for parent in found.parents)),
         ),
         (
-            _told("inherited by", expected.children),
-            _told("inherited by", found.children),
+            _format_relation("inherited by", expected.children),
+            _format_relation("inherited by", found.children),
             "Queries on it read the rows of the other table as well, where its keys do not hold.",
-            sql.lines(*(f"ALTER TABLE {child} NO INHERIT {quoted};" for child in found.children)),
+            sql.join_statements(*(f"ALTER TABLE {child} NO INHERIT {quoted};" for child in found.children)),
         ),
         (
             f"row-level security {expected.row_security}",
@@ -75,14 +75,16 @@ def _attributes(name: str, expected: Table, found: Table) -> Iterator[Finding]:
         ),
     ):
         if wanted != there:
-            yield Finding(object=f"table {name}", expected=wanted, found=there, consequence=consequence, remedy=remedy)
+            yield Finding(object=f"table {name}", expected=wanted, found=there, impact=impact, fix=fix)
 
 
-def _told(relation: str, tables: tuple[str, ...]) -> str:
+def _format_relation(relation: str, tables: tuple[str, ...]) -> str:
     return f"{relation} {', '.join(tables) or 'no table'}"
 
 
 def _detach(name: str, found: Table) -> str:
     if found.kind == "partition":
-        return sql.lines(*(f"ALTER TABLE {parent} DETACH PARTITION {sql.quote(name)};" for parent in found.parents))
+        return sql.join_statements(
+            *(f"ALTER TABLE {parent} DETACH PARTITION {sql.quote(name)};" for parent in found.parents)
+        )
     return "-- No statement makes a table of it: rename it, create the table, copy the rows."

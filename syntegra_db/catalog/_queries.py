@@ -13,7 +13,7 @@ SCHEMA = text("""
 """)
 
 # With the tables' schema and the extension's on the path, and temporary objects last, definitions name no schema.
-SURROUNDINGS = text("""
+SESSION_CONTEXT = text("""
     SELECT current_schema() AS schema, current_user AS role, extversion AS version, quote_ident(nspname) AS home,
            CASE WHEN to_regtype('vector') IS NULL THEN current_setting('search_path') END AS search_path,
            set_config('search_path', concat_ws(', ', quote_ident(current_schema()), quote_ident(nspname), 'pg_temp'),
@@ -121,7 +121,7 @@ TYPES = text("""
 """)
 
 # A trigger or rule whose state is not the usual one says so at its end.
-ATTACHMENTS = text(r"""
+TRIGGERS_RULES_POLICIES = text(r"""
     SELECT tgrelid AS table_oid, 'trigger' AS kind, tgname AS name,
            concat(pg_get_triggerdef(oid, true),
                   CASE tgenabled WHEN 'D' THEN ' DISABLED' WHEN 'R' THEN ' REPLICA' WHEN 'A' THEN ' ALWAYS' END)

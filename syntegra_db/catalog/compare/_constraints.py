@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import statements as sql
-from syntegra_db.catalog.findings import Finding
-from syntegra_db.catalog.matching import INVALID, match
+from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog._findings import Finding
+from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from syntegra_db.catalog.shape import Table
+    from syntegra_db.catalog._schema import Table
 
 NOT_VALID = " NOT VALID"
 NAME = re.compile(r"\w+")
 TARGET = re.compile(r"^FOREIGN KEY .*\) REFERENCES (?P<table>.+?)\(")
-ABSENCES = {
+IMPACTS = {
     "PRIMARY KEY": "Two rows can have the same id, and finding a row by its id reads the whole table.",
     "UNIQUE": "No foreign key can refer to these columns, and rows can repeat them.",
     "CHECK": "Values can be written that readers do not expect, such as a NaN that poisons every sum above it.",
@@ -35,37 +35,37 @@ def compare_constraints(
     """
     wanted = _only(expected.constraints, foreign_keys=foreign_keys)
     there = _only(found.constraints, foreign_keys=foreign_keys)
-    difference = match(wanted, there)
+    difference = diff_definitions(wanted, there)
     for name in difference.extra:
-        yield _extra(table, name, there[name], is_drift=_concerns(expected, there[name], ours))
+        yield _extra(table, name, there[name], is_drift=_affects_package(expected, there[name], ours))
     for name, other in difference.renamed.items():
         yield Finding(
-            object=_named(table, name),
+            object=_label(table, name),
             expected=wanted[name],
             found=f"the same under the name {other}",
-            consequence="A later migration that changes it by name fails.",
-            remedy=f"ALTER TABLE {sql.quote(table)} RENAME CONSTRAINT {sql.quote(other)} TO {sql.quote(name)};",
+            impact="A later migration that changes it by name fails.",
+            fix=f"ALTER TABLE {sql.quote(table)} RENAME CONSTRAINT {sql.quote(other)} TO {sql.quote(name)};",
         )
     for name in difference.missing:
         yield Finding(
-            object=_named(table, name),
+            object=_label(table, name),
             expected=wanted[name],
             found="no such constraint",
-            consequence=_absence(wanted[name]),
-            remedy=sql.add_constraint(table, name, wanted[name], index_exists=name in found.indexes),
+            impact=_impact_if_missing(wanted[name]),
+            fix=sql.add_constraint(table, name, wanted[name], index_exists=name in found.indexes),
         )
     for name in difference.changed:
         yield _changed(table, name, wanted[name], there[name])
 
 
-def names_no_column(check: str, table: Table) -> bool:
+def references_no_column(check: str, table: Table) -> bool:
     """Tell whether the definition of a CHECK names no column of `table`."""
     return check.startswith("CHECK") and table.columns.keys().isdisjoint(NAME.findall(check))
 
 
-def _concerns(table: Table, definition: str, ours: Collection[str]) -> bool:
+def _affects_package(table: Table, definition: str, ours: Collection[str]) -> bool:
     target = TARGET.search(definition)
-    return target["table"] in ours if target else not names_no_column(definition, table)
+    return target["table"] in ours if target else not references_no_column(definition, table)
 
 
 def _only(constraints: dict[str, str], *, foreign_keys: bool) -> dict[str, str]:
@@ -76,35 +76,35 @@ def _only(constraints: dict[str, str], *, foreign_keys: bool) -> dict[str, str]:
     }
 
 
-def _named(table: str, constraint: str) -> str:
+def _label(table: str, constraint: str) -> str:
     return f"constraint {constraint} on {table}"
 
 
-def _absence(definition: str) -> str:
-    return next(told for kind, told in ABSENCES.items() if definition.startswith(kind))
+def _impact_if_missing(definition: str) -> str:
+    return next(told for kind, told in IMPACTS.items() if definition.startswith(kind))
 
 
 def _changed(table: str, name: str, expected: str, found: str) -> Finding:
     if found == expected + NOT_VALID:
-        consequence = "Rows from before it was added may break it."
-        remedy = sql.validate_constraint(table, name)
-    elif found == expected + INVALID:
-        consequence = "Its index is not in use and may not hold every row."
-        remedy = sql.rebuild_index(name)
+        impact = "Rows from before it was added may break it."
+        fix = sql.validate_constraint(table, name)
+    elif found == expected + INVALID_SUFFIX:
+        impact = "Its index is not in use and may not hold every row."
+        fix = sql.reindex(name)
     else:
-        consequence = _absence(expected)
-        remedy = sql.lines(sql.drop_constraint(table, name), sql.add_constraint(table, name, expected))
-    return Finding(object=_named(table, name), expected=expected, found=found, consequence=consequence, remedy=remedy)
+        impact = _impact_if_missing(expected)
+        fix = sql.join_statements(sql.drop_constraint(table, name), sql.add_constraint(table, name, expected))
+    return Finding(object=_label(table, name), expected=expected, found=found, impact=impact, fix=fix)
 
 
 def _extra(table: str, name: str, definition: str, *, is_drift: bool) -> Finding:
     return Finding(
-        object=_named(table, name),
+        object=_label(table, name),
         expected="no such constraint",
         found=definition,
-        consequence="It refuses rows that the models write in good faith."
+        impact="It refuses rows that the models write in good faith."
         if is_drift
         else "It refuses rows that the application does not want, by columns or tables of its own.",
-        remedy=sql.drop_constraint(table, name) if is_drift else "-- Nothing to mend.",
+        fix=sql.drop_constraint(table, name) if is_drift else "-- Nothing to mend.",
         is_drift=is_drift,
     )

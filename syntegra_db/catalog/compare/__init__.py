@@ -1,40 +1,40 @@
-"""Two shapes compared: every difference by name, in an order in which the remedies can be run one after the other."""
+"""Two shapes compared: every difference by name, in an order in which the fixes can be run one after the other."""
 
 from __future__ import annotations
 
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import statements as sql
-from syntegra_db.catalog.attachments import compare_attachments
-from syntegra_db.catalog.columns import compare_columns
-from syntegra_db.catalog.constraints import compare_constraints
-from syntegra_db.catalog.findings import Finding
-from syntegra_db.catalog.indexes import compare_indexes
-from syntegra_db.catalog.matching import match
-from syntegra_db.catalog.shape import Table
-from syntegra_db.catalog.tables import HOLDS_ROWS, compare_table, missing_table
-from syntegra_db.catalog.types import compare_types
+from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog._findings import Finding
+from syntegra_db.catalog._schema import Table
+from syntegra_db.catalog.compare._columns import compare_columns
+from syntegra_db.catalog.compare._constraints import compare_constraints
+from syntegra_db.catalog.compare._diff import diff_definitions
+from syntegra_db.catalog.compare._enums import compare_enums
+from syntegra_db.catalog.compare._indexes import compare_indexes
+from syntegra_db.catalog.compare._tables import KINDS_WITH_STORAGE, compare_table, missing_table
+from syntegra_db.catalog.compare._triggers import compare_attached_objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syntegra_db.catalog.shape import Shape
+    from syntegra_db.catalog._schema import Schema
 
 
-def compare(expected: Shape, found: Shape) -> Iterator[Finding]:
+def compare_schemas(expected: Schema, found: Schema) -> Iterator[Finding]:
     """Yield what of `expected` is missing or otherwise in `found`, and what hangs on its tables unasked.
 
     Types and tables that only `found` has are left alone.
     """
-    yield from compare_types(expected, found)
+    yield from compare_enums(expected, found)
     for name, table in expected.tables.items():
         there = found.tables.get(name)
         yield from missing_table(name, table) if there is None else compare_table(name, table, there)
     both = [
         (name, table, found.tables[name])
         for name, table in expected.tables.items()
-        if name in found.tables and found.tables[name].kind in HOLDS_ROWS
+        if name in found.tables and found.tables[name].kind in KINDS_WITH_STORAGE
     ]
     yield from chain.from_iterable(compare_sequences(*tables) for tables in both)
     yield from chain.from_iterable(compare_columns(*tables) for tables in both)
@@ -45,7 +45,7 @@ def compare(expected: Shape, found: Shape) -> Iterator[Finding]:
         compare_constraints(*tables, foreign_keys=True, ours=expected.tables) for tables in both + missing
     )
     yield from chain.from_iterable(compare_indexes(*tables) for tables in both)
-    yield from chain.from_iterable(compare_attachments(*tables) for tables in both)
+    yield from chain.from_iterable(compare_attached_objects(*tables) for tables in both)
 
 
 def compare_sequences(_table: str, expected: Table, found: Table) -> Iterator[Finding]:
@@ -55,7 +55,7 @@ def compare_sequences(_table: str, expected: Table, found: Table) -> Iterator[Fi
         for name, definition in expected.sequences.items()
         if definition.rsplit(".", 1)[1] in found.columns
     }
-    difference = match(wanted, found.sequences)
+    difference = diff_definitions(wanted, found.sequences)
     for name in difference.missing:
         yield _sequence(name, wanted[name], "no such sequence", sql.create_sequence(name, wanted[name]))
     for name, other in difference.renamed.items():
@@ -64,15 +64,15 @@ def compare_sequences(_table: str, expected: Table, found: Table) -> Iterator[Fi
     for name in difference.changed:
         there = found.sequences[name]
         logged = f"ALTER SEQUENCE {sql.quote(name)} SET LOGGED;" if there.startswith(sql.UNLOGGED) else ""
-        yield _sequence(name, wanted[name], there, sql.lines(logged, sql.alter_sequence(name, wanted[name])))
+        yield _sequence(name, wanted[name], there, sql.join_statements(logged, sql.alter_sequence(name, wanted[name])))
 
 
-def _sequence(name: str, expected: str, found: str, remedy: str) -> Finding:
+def _sequence(name: str, expected: str, found: str, fix: str) -> Finding:
     return Finding(
         object=f"sequence {name}",
         expected=expected,
         found=found,
-        consequence="New rows get no id, one that is taken or out of range, or the sequence goes its own way when the "
+        impact="New rows get no id, one that is taken or out of range, or the sequence goes its own way when the "
         "table is dropped or restored.",
-        remedy=remedy,
+        fix=fix,
     )

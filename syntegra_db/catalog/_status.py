@@ -9,9 +9,9 @@ from psycopg.errors import LockNotAvailable
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from syntegra_db.catalog.indexes import VECTOR_INDEX
-from syntegra_db.catalog.manifest import all_revisions, load_manifest
-from syntegra_db.catalog.snapshot import LOCK_TIMEOUT_MILLISECONDS
+from syntegra_db.catalog._introspection import LOCK_TIMEOUT_MILLISECONDS
+from syntegra_db.catalog._manifest import all_revisions, load_manifest
+from syntegra_db.catalog.compare._indexes import VECTOR_INDEX
 from syntegra_db.errors import LockTimeout
 from syntegra_db.migrations.config import head_revision
 from syntegra_db.migrations.revision import current_revision, require_known_revision
@@ -44,7 +44,7 @@ INVALID_INDEXES = text("""
 """)
 # The catalog keeps no row count of a build. What it keeps is the transaction that made an index, the same as the
 # primary key's when both came with the empty table, and a file number that changes with every rewrite.
-VECTOR_INDEX_BUILD = text("""
+vectors = text("""
     SELECT made.xmin::text <> with_table.xmin::text,
            pg_relation_filenode(indexes.oid) <> indexes.oid, pg_relation_filenode(tables.oid) <> tables.oid
     FROM pg_index AS made
@@ -66,7 +66,7 @@ class TableStatus:
 
 
 @dataclass(frozen=True)
-class Status:
+class DatabaseStatus:
     """Where a database stands.
 
     `extension_version` is pgvector's. `vector_index_trained` is False when the vector index came with its empty table
@@ -86,7 +86,7 @@ class Status:
     vector_index_trained: bool | None
 
 
-def read_status(connection: Connection) -> Status:
+def read_status(connection: Connection) -> DatabaseStatus:
     """Return where the database stands, at any revision that this package knows.
 
     Raises:
@@ -101,7 +101,7 @@ def read_status(connection: Connection) -> Status:
     known = all_revisions()
     names = [name for number in known for name in load_manifest(number).tables]
     tables = {"tables": list(dict.fromkeys(names))}
-    return Status(
+    return DatabaseStatus(
         server_version=server_version,
         database=database,
         schema=schema,
@@ -128,8 +128,8 @@ def _tables(connection: Connection, tables: dict[str, list[str]]) -> list[TableS
 
 
 def vector_index_trained(connection: Connection) -> bool | None:
-    """Return whether the vector index was built anew since it came with its empty table; see `Status`."""
-    build = connection.execute(VECTOR_INDEX_BUILD, {"index": VECTOR_INDEX}).first()
+    """Return whether the vector index was built anew since it came with its empty table; see `DatabaseStatus`."""
+    build = connection.execute(vectors, {"index": VECTOR_INDEX}).first()
     if build is None:
         return None
     made_later, index_rewritten, table_rewritten = build

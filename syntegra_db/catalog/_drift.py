@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from psycopg.errors import InternalError_, UndefinedObject, UndefinedTable
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.catalog import statements as sql
-from syntegra_db.catalog.compare import compare
-from syntegra_db.catalog.findings import Finding, Report
-from syntegra_db.catalog.manifest import all_revisions, load_manifest
-from syntegra_db.catalog.snapshot import Snapshot, require_schema, snapshot
-from syntegra_db.catalog.surroundings import compare_extension, compare_privileges
+from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog._findings import DriftReport, Finding
+from syntegra_db.catalog._introspection import LiveCatalog, introspect, require_current_schema
+from syntegra_db.catalog._manifest import all_revisions, load_manifest
+from syntegra_db.catalog.compare import compare_schemas
+from syntegra_db.catalog.compare._extension import compare_extension, compare_privileges
 from syntegra_db.migrations.revision import current_revision, require_known_revision
 
 if TYPE_CHECKING:
@@ -21,23 +21,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from syntegra_db.catalog.shape import Shape
+    from syntegra_db.catalog._schema import Schema
 
 
 # What the server says of an object that a migration drops between two looks at it.
-GONE_MEANWHILE = (InternalError_, UndefinedObject, UndefinedTable)
-LOOKS = 5
+CONCURRENT_DDL_ERRORS = (InternalError_, UndefinedObject, UndefinedTable)
+MAX_READS = 5
 
 
-def verify(connection: Connection) -> list[Finding]:
-    """Return where the database is not what the revision that it says it is at should be; nothing where it is.
-
-    See `check_index_health`, which adds what is worth a note and no drift.
-    """
-    return examine(connection).findings
-
-
-def examine(connection: Connection) -> Report:
+def verify(connection: Connection) -> DriftReport:
     """Compare the current schema with the manifest of its revision, for drift and notes.
 
     Any role will do that may use the schema and read `alembic_version`; at no revision, nothing is expected. Tables
@@ -46,31 +38,31 @@ def examine(connection: Connection) -> Report:
 
     Raises:
         RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.
-        SettingsError, LockNotObtained: see `snapshot`.
+        SettingsError, LockNotObtained: see `introspect`.
     """
-    revision, found = _look(connection)
+    revision, found = _read_consistently(connection)
     differences = list(_differences(revision, found.shape))
     if any(finding.is_drift for finding in differences):
-        twin = _twin(revision, found.shape)
+        twin = _matching_revision(revision, found.shape)
         if twin != revision:
-            remedy = _stamp(revision, twin)
-            differences = [replace(finding, remedy=remedy) for finding in differences]
+            fix = _restamp_fix(revision, twin)
+            differences = [replace(finding, fix=fix) for finding in differences]
     expected = load_manifest(revision)
     findings = [*compare_extension(expected, found), *differences, *compare_privileges(expected, found)]
-    return Report(
+    return DriftReport(
         revision=revision,
         findings=[finding for finding in findings if finding.is_drift],
         notes=[finding for finding in findings if not finding.is_drift],
     )
 
 
-def made_by_hand(connection: Connection) -> list[str]:
+def unversioned_objects(connection: Connection) -> list[str]:
     """Return the tables and types that stand there though the revision that the database says comes before them.
 
     Raises:
         RevisionError, DatabaseAhead, SettingsError, LockNotObtained: see `check_index_health`.
     """
-    revision, found = _look(connection)
+    revision, found = _read_consistently(connection)
     expected = load_manifest(revision)
     there = {**found.shape.tables, **found.shape.types}
     later = {
@@ -79,20 +71,20 @@ def made_by_hand(connection: Connection) -> list[str]:
     return [name for name in later if name in there and name not in expected.tables and name not in expected.types]
 
 
-def _look(connection: Connection) -> tuple[str | None, Snapshot]:
+def _read_consistently(connection: Connection) -> tuple[str | None, LiveCatalog]:
     """Return the revision and what is there at it: once more if a migration ended in between."""
     manifests = [load_manifest(known) for known in all_revisions()]
     tables = {name for manifest in manifests for name in manifest.tables}
     types = {name for manifest in manifests for name in manifest.types}
-    require_schema(connection)
-    attempts_left = LOOKS
+    require_current_schema(connection)
+    attempts_left = MAX_READS
     while True:
         attempts_left -= 1
         revision = current_revision(connection)
         try:
-            found = snapshot(connection, tables, types)
+            found = introspect(connection, tables, types)
         except DBAPIError as error:
-            if attempts_left and isinstance(error.orig, GONE_MEANWHILE):
+            if attempts_left and isinstance(error.orig, CONCURRENT_DDL_ERRORS):
                 continue
             raise
         if current_revision(connection) == revision:
@@ -100,44 +92,46 @@ def _look(connection: Connection) -> tuple[str | None, Snapshot]:
             return revision, found
 
 
-def _differences(revision: str | None, found: Shape) -> Iterator[Finding]:
+def _differences(revision: str | None, found: Schema) -> Iterator[Finding]:
     """Yield what differs from the manifest of `revision`, and the objects of other revisions that are there."""
     expected = load_manifest(revision)
-    yield from compare(expected, found)
+    yield from compare_schemas(expected, found)
     tables, types = set(expected.tables), set(expected.types)
     for known in all_revisions():
         manifest = load_manifest(known)
         for name in sorted(manifest.tables.keys() & found.tables.keys() - tables):
-            yield _unexpected("table", name, revision, known, f"-- Where nothing needs it: DROP TABLE {name};")
+            yield _object_of_other_revision(
+                "table", name, revision, known, f"-- Where nothing needs it: DROP TABLE {name};"
+            )
         for name in sorted(manifest.types.keys() & found.types.keys() - types):
-            yield _unexpected("type", name, revision, known, f"DROP TYPE {name};")
+            yield _object_of_other_revision("type", name, revision, known, f"DROP TYPE {name};")
         tables.update(manifest.tables)
         types.update(manifest.types)
 
 
-def _unexpected(kind: str, name: str, revision: str | None, known: str, remedy: str) -> Finding:
+def _object_of_other_revision(kind: str, name: str, revision: str | None, known: str, fix: str) -> Finding:
     return Finding(
         object=f"{kind} {name}",
         expected=f"no such {kind} at {f'revision {revision}' if revision else 'no revision'}",
         found=f"a {kind} of that name, as revision {known} has",
-        consequence=f"A migration that creates the {kind} fails.",
-        remedy=remedy,
+        impact=f"A migration that creates the {kind} fails.",
+        fix=fix,
     )
 
 
-def _twin(revision: str | None, found: Shape) -> str | None:
+def _matching_revision(revision: str | None, found: Schema) -> str | None:
     """Return the revision that the tables are exactly at, or else the one that the database says."""
     others = [known for known in (*reversed(all_revisions()), None) if known != revision]
     return next((known for known in others if not any(_drift(known, found))), revision)
 
 
-def _drift(revision: str | None, found: Shape) -> Iterator[Finding]:
+def _drift(revision: str | None, found: Schema) -> Iterator[Finding]:
     return (finding for finding in _differences(revision, found) if finding.is_drift)
 
 
-def _stamp(revision: str | None, twin: str | None) -> str:
+def _restamp_fix(revision: str | None, twin: str | None) -> str:
     """Return the statements after which the database says that it is at `twin`."""
     tell = f"-- The tables are exactly those of {f'revision {twin}' if twin else 'no revision'}."
     if twin is None:
-        return sql.lines(tell, sql.delete_stamp())
-    return sql.lines(tell, sql.change_stamp(twin) if revision else sql.create_stamp(twin))
+        return sql.join_statements(tell, sql.unstamp())
+    return sql.join_statements(tell, sql.restamp(twin) if revision else sql.stamp(twin))

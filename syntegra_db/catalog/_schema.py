@@ -1,7 +1,7 @@
 """What a database is made of, in words that are the same on every server that holds the same revision.
 
 Definitions are PostgreSQL's own text without a schema: `PRIMARY KEY (id)`, `btree (client_id)`. What a server adds to
-say that something is there and not in force ends them: `NOT VALID`, `NOT ENFORCED`, and `INVALID` for an index.
+say that something is there and not in force ends them: `NOT VALID`, `NOT ENFORCED`, and `INVALID_SUFFIX` for an index.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Column:
 class Table:
     """One table with everything that hangs on it, by name.
 
-    `attachments` are what acts on rows unasked: triggers, rules and policies, by kind and name such as
+    `attached_objects` are what acts on rows unasked: triggers, rules and policies, by kind and name such as
     `trigger set_updated_at`, and the triggers of foreign keys that are disabled.
     """
 
@@ -40,20 +40,20 @@ class Table:
     constraints: dict[str, str] = field(default_factory=dict)
     indexes: dict[str, str] = field(default_factory=dict)
     sequences: dict[str, str] = field(default_factory=dict)
-    attachments: dict[str, str] = field(default_factory=dict)
+    attached_objects: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Shape:
+class Schema:
     """The tables and the labels of the ENUM types, in their order."""
 
     types: dict[str, tuple[str, ...]] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
 
 
-def shape_from(types: dict[str, list[str]], tables: dict[str, dict[str, Any]]) -> Shape:
+def schema_from_dict(types: dict[str, list[str]], tables: dict[str, dict[str, Any]]) -> Schema:
     """Return the shape that nested dictionaries, such as a manifest's, describe."""
-    return Shape(
+    return Schema(
         types={name: tuple(labels) for name, labels in types.items()},
         tables={name: _table_from(**attributes) for name, attributes in tables.items()},
     )

@@ -12,16 +12,16 @@ from syntegra_db.migrations.config import VERSION_TABLE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from syntegra_db.catalog.shape import Column, Table
+    from syntegra_db.catalog._schema import Column, Table
 
-KEY = re.compile(r"(PRIMARY KEY|UNIQUE) (\(.+\))")
+KEY_CONSTRAINT = re.compile(r"(PRIMARY KEY|UNIQUE) (\(.+\))")
 FOREIGN_KEY = "FOREIGN KEY"
 UNLOGGED = "UNLOGGED "
 
 quote = PGDialect().identifier_preparer.quote  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 
 
-def lines(*statements: str) -> str:
+def join_statements(*statements: str) -> str:
     """Return statements one below the other, without the empty ones."""
     return "\n".join(statement for statement in statements if statement)
 
@@ -36,31 +36,31 @@ def alter_column(table: str, column: str, *actions: str) -> str:
     return f"ALTER TABLE {quote(table)} {', '.join(f'ALTER COLUMN {quote(column)} {action}' for action in actions)};"
 
 
-def create_type(name: str, labels: Iterable[str]) -> str:
+def create_enum(name: str, labels: Iterable[str]) -> str:
     """Return the statement that creates an ENUM type."""
     return f"CREATE TYPE {quote(name)} AS ENUM ({', '.join(literal(label) for label in labels)});"
 
 
-def replace_type(name: str, labels: Iterable[str], columns: Iterable[tuple[str, str, Column]]) -> str:
+def recreate_enum(name: str, labels: Iterable[str], columns: Iterable[tuple[str, str, Column]]) -> str:
     """Return the transaction that gives an ENUM type other labels, and moves the `columns` that use it over.
 
     It rewrites their tables under ACCESS EXCLUSIVE, and fails whole where a row holds a label that is to go.
     """
     old = f"{name}_old"
-    return lines(
+    return join_statements(
         "BEGIN;",
         f"ALTER TYPE {quote(name)} RENAME TO {quote(old)};",
-        create_type(name, labels),
-        *(change_type(*column) for column in columns),
+        create_enum(name, labels),
+        *(alter_column_type(*column) for column in columns),
         f"DROP TYPE {quote(old)};",
         "COMMIT;",
     )
 
 
-def change_type(table: str, name: str, column: Column) -> str:
+def alter_column_type(table: str, name: str, column: Column) -> str:
     """Return the statements that give a column its type, collation, default and storage."""
     collation = f" COLLATE {column.collation}" if column.collation else ""
-    return lines(
+    return join_statements(
         alter_column(
             table,
             name,
@@ -80,7 +80,7 @@ def set_storage(table: str, name: str, column: Column) -> str:
 def add_column(table: str, name: str, column: Column) -> str:
     """Return the statements that add a column as it should be."""
     required = column.nullability != "NULL" and not column.default
-    return lines(
+    return join_statements(
         "-- On a table with rows: add it without NOT NULL, fill it, then SET NOT NULL." if required else "",
         f"ALTER TABLE {quote(table)} ADD COLUMN {column_definition(table, name, column)};",
         set_storage(table, name, column),
@@ -123,7 +123,7 @@ def create_table(name: str, table: Table) -> str:
         for constraint, definition in table.constraints.items()
         if not definition.startswith(FOREIGN_KEY)
     ]
-    return lines(
+    return join_statements(
         "-- Where it was renamed, give it its name back. Else this makes an empty one; a backup has the rows.",
         f"CREATE TABLE {quote(name)} ({', '.join(parts)});",
         *(set_storage(name, column_name, column) for column_name, column in table.columns.items()),
@@ -139,10 +139,10 @@ def create_table(name: str, table: Table) -> str:
 def add_constraint(table: str, name: str, definition: str, *, index_exists: bool = False) -> str:
     """Return the statements that add a constraint: rows are checked, and indexes built, while others write."""
     add = f"ALTER TABLE {quote(table)} ADD CONSTRAINT {quote(name)}"
-    key = KEY.fullmatch(definition)
+    key = KEY_CONSTRAINT.fullmatch(definition)
     if key is None:
-        return lines(f"{add} {definition} NOT VALID;", validate_constraint(table, name))
-    return lines(
+        return join_statements(f"{add} {definition} NOT VALID;", validate_constraint(table, name))
+    return join_statements(
         "" if index_exists else create_index(name, table, f"UNIQUE btree {key[2]}"),
         f"{add} {key[1]} USING INDEX {quote(name)};",
     )
@@ -170,7 +170,7 @@ def drop_index(name: str) -> str:
     return f"DROP INDEX CONCURRENTLY {quote(name)};"
 
 
-def rebuild_index(name: str) -> str:
+def reindex(name: str) -> str:
     """Return the statement that builds an index anew while others write."""
     return f"REINDEX INDEX CONCURRENTLY {quote(name)};"
 
@@ -178,10 +178,10 @@ def rebuild_index(name: str) -> str:
 def create_sequence(name: str, definition: str) -> str:
     """Return the statements that create a sequence and start it after the greatest number in its column."""
     table, column = definition.rsplit(" ", 1)[1].split(".")
-    return lines(
+    return join_statements(
         f"CREATE SEQUENCE IF NOT EXISTS {quote(name)};",
         alter_sequence(name, definition),
-        f"SELECT setval({literal(quote(name))}, coalesce(max({column}), 0) + 1, false) FROM {table};",  # noqa: S608  a remedy
+        f"SELECT setval({literal(quote(name))}, coalesce(max({column}), 0) + 1, false) FROM {table};",  # noqa: S608  a fix
     )
 
 
@@ -190,20 +190,20 @@ def alter_sequence(name: str, definition: str) -> str:
     return f"ALTER SEQUENCE {quote(name)} {definition};"
 
 
-def create_stamp(revision: str) -> str:
+def stamp(revision: str) -> str:
     """Return the statements that put `revision` into a database that says none."""
-    return lines(
+    return join_statements(
         f"CREATE TABLE IF NOT EXISTS {VERSION_TABLE} (version_num varchar(32) NOT NULL, "
         f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num));",
-        f"INSERT INTO {VERSION_TABLE} VALUES ({literal(revision)}) ON CONFLICT DO NOTHING;",  # noqa: S608  a remedy
+        f"INSERT INTO {VERSION_TABLE} VALUES ({literal(revision)}) ON CONFLICT DO NOTHING;",  # noqa: S608  a fix
     )
 
 
-def change_stamp(revision: str) -> str:
+def restamp(revision: str) -> str:
     """Return the statement after which a database says `revision` instead of another one."""
-    return f"UPDATE {VERSION_TABLE} SET version_num = {literal(revision)};"  # noqa: S608  a remedy
+    return f"UPDATE {VERSION_TABLE} SET version_num = {literal(revision)};"  # noqa: S608  a fix
 
 
-def delete_stamp() -> str:
+def unstamp() -> str:
     """Return the statement after which a database says no revision."""
-    return f"DELETE FROM {VERSION_TABLE};"  # noqa: S608  a remedy
+    return f"DELETE FROM {VERSION_TABLE};"  # noqa: S608  a fix

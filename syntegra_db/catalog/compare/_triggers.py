@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import statements as sql
-from syntegra_db.catalog.findings import Finding
-from syntegra_db.catalog.matching import match
+from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog._findings import Finding
+from syntegra_db.catalog.compare._diff import diff_definitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syntegra_db.catalog.shape import Table
+    from syntegra_db.catalog._schema import Table
 
 DISABLED_FOREIGN_KEY = "foreign key trigger"
-EXTRAS = {
+EXTRA_OBJECT_IMPACTS = {
     "trigger": "Writes to the table do something that this package does not know of.",
     "rule": "Statements on the table become others, which this package does not know of.",
     "policy": "Where row-level security is on, it decides which rows a role sees and writes.",
 }
 
 
-def compare_attachments(table: str, expected: Table, found: Table) -> Iterator[Finding]:
+def compare_attached_objects(table: str, expected: Table, found: Table) -> Iterator[Finding]:
     """Yield the triggers, rules and policies of one table that differ, and its foreign keys that are not enforced."""
-    wanted, there = expected.attachments, found.attachments
-    difference = match(wanted, there)
+    wanted, there = expected.attached_objects, found.attached_objects
+    difference = diff_definitions(wanted, there)
     for named in difference.extra:
         yield (
             _disabled(table, named, there[named])
@@ -36,8 +36,8 @@ def compare_attachments(table: str, expected: Table, found: Table) -> Iterator[F
             object=f"{named} on {table}",
             expected=wanted[named],
             found=there.get(named, "not there"),
-            consequence="What the revision made it for does not happen.",
-            remedy=sql.lines(_drop(table, named) if named in there else "", f"{wanted[named]};"),
+            impact="What the revision made it for does not happen.",
+            fix=sql.join_statements(_drop(table, named) if named in there else "", f"{wanted[named]};"),
         )
 
 
@@ -47,9 +47,9 @@ def _disabled(table: str, named: str, found: str) -> Finding:
         object=f"{named} on {table}",
         expected="enabled",
         found=found,
-        consequence="The foreign key is not enforced: rows can point at a data source that is not there, and deleting "
+        impact="The foreign key is not enforced: rows can point at a data source that is not there, and deleting "
         "one leaves them behind.",
-        remedy=f"ALTER TABLE {sql.quote(table)} ENABLE TRIGGER {trigger};",
+        fix=f"ALTER TABLE {sql.quote(table)} ENABLE TRIGGER {trigger};",
     )
 
 
@@ -59,8 +59,8 @@ def _extra(table: str, named: str, found: str) -> Finding:
         object=f"{named} on {table}",
         expected=f"no such {kind}",
         found=found,
-        consequence=EXTRAS[kind],
-        remedy=_drop(table, named),
+        impact=EXTRA_OBJECT_IMPACTS[kind],
+        fix=_drop(table, named),
     )
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-INVALID = " INVALID"
+INVALID_SUFFIX = " INVALID"
 
 
 @dataclass(frozen=True)
-class Match:
+class DefinitionDiff:
     """Names by what became of them; `renamed` leads from the expected name to the one that is there."""
 
     missing: tuple[str, ...]
@@ -21,7 +21,7 @@ class Match:
     extra: tuple[str, ...]
 
 
-def match(expected: Mapping[str, str], found: Mapping[str, str]) -> Match:
+def diff_definitions(expected: Mapping[str, str], found: Mapping[str, str]) -> DefinitionDiff:
     """Return what differs between two sets of definitions; the same definition under another name was renamed."""
     extra = [name for name in found if name not in expected]
     missing, renamed = [], {}
@@ -35,4 +35,4 @@ def match(expected: Mapping[str, str], found: Mapping[str, str]) -> Match:
             renamed[name] = twin
             extra.remove(twin)
     changed = [name for name in expected if name in found and found[name] != expected[name]]
-    return Match(missing=tuple(missing), renamed=renamed, changed=tuple(changed), extra=tuple(extra))
+    return DefinitionDiff(missing=tuple(missing), renamed=renamed, changed=tuple(changed), extra=tuple(extra))

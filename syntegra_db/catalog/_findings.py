@@ -9,20 +9,20 @@ from dataclasses import dataclass
 class Finding:
     """One difference between what a server holds and what it should.
 
-    `remedy` is SQL for psql, a statement a line, to be run outside a transaction; a line that begins with `--` is for
+    `fix` is SQL for psql, a statement a line, to be run outside a transaction; a line that begins with `--` is for
     a person, where no statement can decide. A finding that is no drift is a note: it is right, or may be on purpose.
     """
 
     object: str
     expected: str
     found: str
-    consequence: str
-    remedy: str
+    impact: str
+    fix: str
     is_drift: bool = True
 
 
 @dataclass(frozen=True)
-class Report:
+class DriftReport:
     """What was found in a database that says it is at `revision`, drift and notes apart."""
 
     revision: str | None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import statements as sql
-from syntegra_db.catalog.findings import Finding
+from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog._findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syntegra_db.catalog.shape import Column, Shape
+    from syntegra_db.catalog._schema import Column, Schema
 
 
-def compare_types(expected: Shape, found: Shape) -> Iterator[Finding]:
+def compare_enums(expected: Schema, found: Schema) -> Iterator[Finding]:
     """Yield the ENUM types that are missing or have other labels, or the same in another order."""
     for name, labels in expected.types.items():
         there = found.types.get(name)
@@ -22,21 +22,21 @@ def compare_types(expected: Shape, found: Shape) -> Iterator[Finding]:
                 object=f"type {name}",
                 expected=", ".join(labels),
                 found="no such ENUM type",
-                consequence="No column can have this type, and the models' statements that name it fail.",
-                remedy=sql.create_type(name, labels),
+                impact="No column can have this type, and the models' statements that name it fail.",
+                fix=sql.create_enum(name, labels),
             )
         elif there != labels:
             yield Finding(
                 object=f"type {name}",
                 expected=", ".join(labels),
                 found=", ".join(there),
-                consequence="The models write labels that the server refuses, read labels that they do not know, or "
+                impact="The models write labels that the server refuses, read labels that they do not know, or "
                 "compare them in another order.",
-                remedy=_remedy(name, labels, there, _columns_of(name, expected, found)),
+                fix=_fix(name, labels, there, _columns_of(name, expected, found)),
             )
 
 
-def _columns_of(type_name: str, expected: Shape, found: Shape) -> list[tuple[str, str, Column]]:
+def _columns_of(type_name: str, expected: Schema, found: Schema) -> list[tuple[str, str, Column]]:
     """Return the columns that have the type and should."""
     return [
         (table_name, column_name, column)
@@ -48,17 +48,17 @@ def _columns_of(type_name: str, expected: Shape, found: Shape) -> list[tuple[str
     ]
 
 
-def _remedy(name: str, labels: tuple[str, ...], found: tuple[str, ...], columns: list[tuple[str, str, Column]]) -> str:
+def _fix(name: str, labels: tuple[str, ...], found: tuple[str, ...], columns: list[tuple[str, str, Column]]) -> str:
     quoted = sql.quote(name)
     if len(found) == len(labels):
         pairs = [(old, new) for old, new in zip(found, labels, strict=True) if old != new]
         if not {old for old, _ in pairs} & set(labels) and not {new for _, new in pairs} & set(found):
-            return sql.lines(
+            return sql.join_statements(
                 *(f"ALTER TYPE {quoted} RENAME VALUE {sql.literal(old)} TO {sql.literal(new)};" for old, new in pairs)
             )
     if list(found) == [label for label in labels if label in found] and found:
         return _add_labels(quoted, labels, found)
-    return sql.replace_type(name, labels, columns)
+    return sql.recreate_enum(name, labels, columns)
 
 
 def _add_labels(quoted: str, labels: tuple[str, ...], found: tuple[str, ...]) -> str:
@@ -67,4 +67,4 @@ def _add_labels(quoted: str, labels: tuple[str, ...], found: tuple[str, ...]) ->
         if label not in found:
             where = f"AFTER {sql.literal(labels[place - 1])}" if place else f"BEFORE {sql.literal(found[0])}"
             statements.append(f"ALTER TYPE {quoted} ADD VALUE {sql.literal(label)} {where};")
-    return sql.lines(*statements)
+    return sql.join_statements(*statements)
