@@ -18,7 +18,7 @@ from document import Checkout
 from sqlalchemy.engine import URL
 
 from servers import Database
-from syntegra_db.migrations.config import head_revision
+from syntegra_db.revisions import head_revision
 from syntegra_db.settings import DRIVER
 
 if TYPE_CHECKING:

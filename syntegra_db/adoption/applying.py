@@ -18,9 +18,9 @@ from syntegra_db.catalog import _ddl as sql
 from syntegra_db.catalog import load_manifest, verify
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import AdoptionFailed, DecisionRequired, ExtensionUnavailable
-from syntegra_db.migrations import lock
-from syntegra_db.migrations.config import VERSION_TABLE
-from syntegra_db.migrations.options import MigrationOptions
+from syntegra_db.migrations import _lock
+from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.revisions import VERSION_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -64,7 +64,7 @@ def apply(
 ) -> Adopted:
     """Bring the database at `url` to the revision that it comes closest to, and stamp it.
 
-    Under the migrators' lock, the whole database is saved to a file, unless `backup` is False. The tables are then
+    Under the migrators' _lock, the whole database is saved to a file, unless `backup` is False. The tables are then
     locked, looked at once more, changed, verified and compared with what they were, in one transaction.
 
     Raises:
@@ -81,7 +81,9 @@ def apply(
         connection.detach()
         schema: str | None = connection.scalar(text("SELECT current_schema()"))
         connection.rollback()
-        lock.acquire(connection, lock.lock_key(VERSION_TABLE, schema or ""), options.migrator_patience)
+        _lock.acquire_migration_lock(
+            connection, _lock.lock_key(VERSION_TABLE, schema or ""), options.migration_lock_timeout
+        )
         wanted = require_decided(plan(connection, answers))
         connection.rollback()
         if wanted.is_empty:
@@ -126,7 +128,7 @@ def _save(connection: Connection) -> Path:
 
 
 def _transact(connection: Connection, answers: Answers, options: MigrationOptions) -> tuple[Plan, dict[str, int]]:
-    """Do everything in the connection's transaction, stepping aside and trying again for a lock."""
+    """Do everything in the connection's transaction, stepping aside and trying again for a _lock."""
     from syntegra_db.backup.sessions import patiently, prepare_transaction
 
     tables = list(plan(connection, answers).texts)
@@ -136,7 +138,7 @@ def _transact(connection: Connection, answers: Answers, options: MigrationOption
 
 
 def _adopt(connection: Connection, answers: Answers, tables: list[str]) -> tuple[Plan, dict[str, int]]:
-    _lock(connection, tables)
+    _lock_tables(connection, tables)
     for setting in (*SAME_TEXT, CONSTRAINTS_NOW, BUILD_MEMORY):
         execute(connection, setting)
     wanted = require_decided(plan(connection, answers))
@@ -158,7 +160,7 @@ def _adopt(connection: Connection, answers: Answers, tables: list[str]) -> tuple
     return wanted, {table: print_.rows for table, print_ in before.items()}
 
 
-def _lock(connection: Connection, tables: list[str]) -> None:
+def _lock_tables(connection: Connection, tables: list[str]) -> None:
     neighbours = connection.scalars(NEIGHBOURS, {"tables": tables}).all()
     names = ", ".join([*map(sql.quote, tables), *neighbours])
     if names:

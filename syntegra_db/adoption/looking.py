@@ -15,8 +15,7 @@ from syntegra_db.adoption import queries
 from syntegra_db.catalog._introspection import LiveCatalog, introspect, require_current_schema
 from syntegra_db.catalog._manifest import all_revisions, load_manifest
 from syntegra_db.errors import AdoptionNotPossible
-from syntegra_db.migrations.config import VERSION_TABLE
-from syntegra_db.migrations.revision import SELECT_VERSIONS, current_revision, require_known_revision
+from syntegra_db.revisions import SELECT_VERSIONS, VERSION_TABLE, current_revision, require_known_revision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -31,8 +31,8 @@ from syntegra_db.backup.sessions import (
 from syntegra_db.client_programs import env_with_c_locale, env_with_password, find_program_for_server
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import BackupFailed, InvalidBackup
-from syntegra_db.migrations.options import MigrationOptions
-from syntegra_db.migrations.revision import current_revision, require_known_revision
+from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.revisions import current_revision, require_known_revision
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _dump(
         "--encoding=UTF8",
         f"--snapshot={moment.snapshot}",
         # Somebody who waits to lock a table for himself waits for us, and pg_dump would wait behind him.
-        f"--lock-wait-timeout={max(1, round(options.lock_patience * 1000))}",
+        f"--lock-wait-timeout={max(1, round(options.lock_retry_timeout * 1000))}",
         *(f"--table={_pattern(moment.contents.schema, name)}" for name in moment.contents.tables),
         f"--dbname={moment.program.conninfo(url)}",
     ]

@@ -20,10 +20,9 @@ from syntegra_db.catalog import verify
 from syntegra_db.catalog._manifest import all_revisions
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import BackupRevisionMismatch, RestoreFailed, SchemaDrift, TablesNotEmpty
-from syntegra_db.migrations import lock
-from syntegra_db.migrations.config import VERSION_TABLE, head_revision
-from syntegra_db.migrations.options import MigrationOptions
-from syntegra_db.migrations.revision import current_revision, require_known_revision
+from syntegra_db.migrations import _lock
+from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.revisions import VERSION_TABLE, current_revision, head_revision, require_known_revision
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ def restore(
         BackupDoesNotFit: its revision is unknown to this package, or the database is past it.
         TablesHoldRows: there are rows, and `occupied` refuses them.
         RestoreFailed: the server refused something.
-        LockNotObtained: others kept a table, or the migrators' lock.
+        LockNotObtained: others kept a table, or the migrators' _lock.
         CatalogDiffers: the rows are restored, and the schema is not what it should be.
         ProgramMissing: there is no pg_restore that can read the file.
         ConnectionFailed: there is no connection; one of its subclasses says why.
@@ -126,7 +125,9 @@ def restore(
     with connect(engine) as connection:
         schema = connection.scalar(text("SELECT current_schema()"))
         connection.rollback()
-        lock.acquire(connection, lock.lock_key(VERSION_TABLE, str(schema)), work.options.migrator_patience)
+        _lock.acquire_migration_lock(
+            connection, _lock.lock_key(VERSION_TABLE, str(schema)), work.options.migration_lock_timeout
+        )
         try:
             with connection.begin():
                 filled, kept = _restore(connection, work)

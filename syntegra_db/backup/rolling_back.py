@@ -17,11 +17,10 @@ from syntegra_db.backup.restoring import confirm
 from syntegra_db.catalog._manifest import all_revisions
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import InvalidBackup, MigrationFailed, RevisionError
-from syntegra_db.migrations import lock
-from syntegra_db.migrations.config import VERSION_TABLE
-from syntegra_db.migrations.losses import describe_losses, lost_tables
-from syntegra_db.migrations.options import MigrationOptions
-from syntegra_db.migrations.revision import current_revision, require_known_revision
+from syntegra_db.migrations import _lock
+from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
+from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.revisions import VERSION_TABLE, current_revision, require_known_revision
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def rollback(
         RevisionError: the database is not past `target`, or there is no such revision.
         BackupFailed, BackupUnusable: the backup could not be made or proven; the database is as it was.
         MigrationFailed: the server refused the downgrade; the database is as it was, and the backup stays.
-        LockNotObtained: others kept a table, or the migrators' lock.
+        LockNotObtained: others kept a table, or the migrators' _lock.
         CatalogDiffers: the revision is reached, and the schema is not what it should be there.
         ProgramMissing: there is no pg_dump or pg_restore that is as new as the server.
         ConnectionFailed: there is no connection; one of its subclasses says why.
@@ -73,7 +72,9 @@ def rollback(
     with connect(engine) as connection:
         schema = connection.scalar(text("SELECT current_schema()"))
         connection.rollback()
-        lock.acquire(connection, lock.lock_key(VERSION_TABLE, str(schema)), options.migrator_patience)
+        _lock.acquire_migration_lock(
+            connection, _lock.lock_key(VERSION_TABLE, str(schema)), options.migration_lock_timeout
+        )
         before = current_revision(connection)
         revision = resolve(target, before)
         connection.rollback()
@@ -103,7 +104,7 @@ def cost(target: str, url: URL) -> str:
     """
     with connect(unpooled_engine(url)) as connection:
         before = current_revision(connection)
-        return describe_losses(connection, lost_tables(before, resolve(target, before)))
+        return describe_data_loss(connection, tables_to_drop(before, resolve(target, before)))
 
 
 def resolve(target: str, before: str | None) -> str | None:
@@ -132,7 +133,7 @@ def resolve(target: str, before: str | None) -> str | None:
 def _hold(connection: Connection, before: str | None, revision: str | None, options: MigrationOptions) -> list[str]:
     """Keep writers from the tables that go, and return these."""
     sessions.prepare_transaction(connection)
-    going = sessions.tables_there(connection, lost_tables(before, revision))
+    going = sessions.tables_there(connection, tables_to_drop(before, revision))
     sessions.lock_tables(connection, going, "SHARE ROW EXCLUSIVE", options)
     return going
 

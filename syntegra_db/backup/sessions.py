@@ -15,9 +15,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from syntegra_db.catalog._manifest import all_revisions, load_manifest
 from syntegra_db.errors import LockTimeout
 from syntegra_db.migrations import _one_alembic
-from syntegra_db.migrations.blockers import BlockerWatch
-from syntegra_db.migrations.config import alembic_config
-from syntegra_db.migrations.runner import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
+from syntegra_db.migrations._blockers import BlockerMonitor
+from syntegra_db.migrations._runner import INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS
+from syntegra_db.revisions import alembic_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
-    from syntegra_db.migrations.options import MigrationOptions
+    from syntegra_db.migrations._options import MigrationOptions
 
 logger = logging.getLogger(__name__)
 
@@ -130,13 +130,13 @@ def patiently(connection: Connection, work: Callable[[], Result], options: Migra
         LockNotObtained: others kept a lock for longer than the options allow; the message says who.
     """
     pid = driver(connection).info.backend_pid
-    deadline = time.monotonic() + options.lock_patience
-    pause = FIRST_PAUSE_SECONDS
+    deadline = time.monotonic() + options.lock_retry_timeout
+    pause = INITIAL_BACKOFF_SECONDS
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{max(1, round(options.lock_timeout * 1000))}ms'")
     while True:
         savepoint = connection.begin_nested()
         try:
-            with BlockerWatch(connection.engine, pid, options.lock_timeout / 2) as watch:
+            with BlockerMonitor(connection.engine, pid, options.lock_timeout / 2) as watch:
                 result = work()
             savepoint.commit()
         except OperationalError as error:
@@ -147,13 +147,13 @@ def patiently(connection: Connection, work: Callable[[], Result], options: Migra
             return result
         if time.monotonic() + pause > deadline:
             raise LockTimeout(
-                f"No lock after {options.lock_patience:g} s of trying: {watch}. Nothing was changed. End that "
+                f"No lock after {options.lock_retry_timeout:g} s of trying: {watch}. Nothing was changed. End that "
                 "transaction, or allow more time with SYNTEGRA_LOCK_PATIENCE, and run this again."
             )
         jittered = pause * random.uniform(0.5, 1)  # noqa: S311  spreads attempts, guards nothing
         logger.info("Stepped aside and trying again in %.1f s; waited for %s", jittered, watch)
         time.sleep(jittered)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        pause = min(2 * pause, MAX_BACKOFF_SECONDS)
 
 
 def reason(error: DBAPIError | psycopg.Error) -> str:

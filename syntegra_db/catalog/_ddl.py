@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
-from syntegra_db.migrations.config import VERSION_TABLE
+from syntegra_db.revisions import VERSION_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

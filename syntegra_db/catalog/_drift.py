@@ -14,7 +14,7 @@ from syntegra_db.catalog._introspection import LiveCatalog, introspect, require_
 from syntegra_db.catalog._manifest import all_revisions, load_manifest
 from syntegra_db.catalog.compare import compare_schemas
 from syntegra_db.catalog.compare._extension import compare_extension, compare_privileges
-from syntegra_db.migrations.revision import current_revision, require_known_revision
+from syntegra_db.revisions import current_revision, require_known_revision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

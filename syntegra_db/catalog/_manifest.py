@@ -14,7 +14,7 @@ from syntegra_db.catalog._introspection import introspect
 from syntegra_db.catalog._schema import Column, Schema, Table, schema_from_dict
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RevisionError
-from syntegra_db.migrations.config import VERSION_TABLE, script_directory
+from syntegra_db.revisions import VERSION_TABLE, script_directory
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from syntegra_db.catalog._introspection import LOCK_TIMEOUT_MILLISECONDS
 from syntegra_db.catalog._manifest import all_revisions, load_manifest
 from syntegra_db.catalog.compare._indexes import VECTOR_INDEX
 from syntegra_db.errors import LockTimeout
-from syntegra_db.migrations.config import head_revision
-from syntegra_db.migrations.revision import current_revision, require_known_revision
+from syntegra_db.revisions import current_revision, head_revision, require_known_revision
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -58,14 +58,14 @@ def adopt(  # noqa: PLR0913  an option each
 def _apply(answers: Answers, *, no_backup: bool, yes: bool, json_output: bool) -> None:
     from syntegra_db import adoption
     from syntegra_db.cli.progress import progress_on_stderr
-    from syntegra_db.migrations.options import migration_options
+    from syntegra_db.migrations._options import load_migration_options
     from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
     if no_backup:
         _confirm(yes=yes)
     with progress_on_stderr():
-        done = adoption.apply(url, answers, migration_options(), backup=not no_backup)
+        done = adoption.apply(url, answers, load_migration_options(), backup=not no_backup)
     if json_output:
         _print_json(done)
     else:

@@ -81,7 +81,7 @@ def restore(
     """Put the rows of a backup back, all or none; refuses where there are rows already."""
     from syntegra_db import backup as backups
     from syntegra_db.backup import Occupied
-    from syntegra_db.migrations.options import migration_options
+    from syntegra_db.migrations._options import load_migration_options
     from syntegra_db.settings import database_url, describe_database
 
     if replace and keep:
@@ -89,7 +89,7 @@ def restore(
     url = database_url()
     occupied = Occupied.REPLACE if replace else Occupied.KEEP if keep else Occupied.REFUSE
     with _progress("Restoring") as report:
-        done = backups.restore(file, url, occupied, options=migration_options(), report=report)
+        done = backups.restore(file, url, occupied, options=load_migration_options(), report=report)
     rows = sum(done.backup.contents.tables[name].rows for name in done.filled)
     typer.echo(f"Restored {rows:,} rows to the {describe_database(url)}, at revision {done.backup.contents.revision}.")
     if done.kept:
@@ -105,10 +105,10 @@ def rollback(
 ) -> None:
     """Go back to an older revision after a backup that was read back and counted, and say how to restore it."""
     from syntegra_db import backup as backups
-    from syntegra_db.migrations.options import migration_options
+    from syntegra_db.migrations._options import load_migration_options
     from syntegra_db.settings import database_url, describe_database
 
-    url, options = database_url(), migration_options()
+    url, options = database_url(), load_migration_options()
     if no_backup:
         _roll_back_without_backup(revision, yes=yes)
         return

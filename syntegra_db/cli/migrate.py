@@ -52,11 +52,11 @@ def _move(
     migrator_patience: float | None,
 ) -> None:
     from syntegra_db.cli.progress import progress_on_stderr
-    from syntegra_db.migrations.options import migration_options
+    from syntegra_db.migrations._options import load_migration_options
     from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
-    options = migration_options(lock_timeout, lock_patience, migrator_patience)
+    options = load_migration_options(lock_timeout, lock_patience, migrator_patience)
     with progress_on_stderr():
         reached = move(revision, url, options)
     typer.echo(f"The {describe_database(url)} is at {f'revision {reached}' if reached else 'no revision'}.")

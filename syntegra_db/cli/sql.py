@@ -17,11 +17,11 @@ def sql(
     ] = None,
 ) -> None:
     """Print a revision as plain SQL for psql, or write all of them as files."""
-    from syntegra_db.migrations.sql_scripts import sql_script, write_sql_scripts
+    from syntegra_db.migrations._sql_scripts import render_sql_script, write_sql_scripts
 
     if write is not None:
         typer.echo("\n".join(str(write / name) for name in write_sql_scripts(write)))
     elif revision is not None:
-        typer.echo(sql_script(revision, rollback=rollback).text, nl=False)
+        typer.echo(render_sql_script(revision, rollback=rollback).text, nl=False)
     else:
         raise typer.BadParameter("name a revision, or a folder with --write")

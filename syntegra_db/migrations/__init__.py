@@ -9,8 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from syntegra_db.errors import RevisionError
-from syntegra_db.migrations.config import alembic_config, head_revision
-from syntegra_db.migrations.revision import current_revision, require_head
+from syntegra_db.revisions import alembic_config, current_revision, head_revision, require_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy.engine import URL
 
-    from syntegra_db.migrations.options import MigrationOptions
+    from syntegra_db.migrations._options import MigrationOptions
 
 __all__ = ["alembic_config", "current_revision", "downgrade", "head_revision", "require_head", "upgrade"]
 

@@ -19,7 +19,7 @@ from syntegra_db import adoption, migrations
 from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import LockTimeout, MigrationFailed
-from syntegra_db.migrations.options import MigrationOptions
+from syntegra_db.migrations._options import MigrationOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,7 +161,7 @@ def test_killed_half_way_it_leaves_the_database_as_it_was(empty_database: Databa
 def test_it_steps_aside_for_others_and_says_for_whom(empty_database: Database) -> None:
     make(empty_database, "half_run")
     before = dump(empty_database)
-    impatient = MigrationOptions(lock_timeout=0.1, lock_patience=1)
+    impatient = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=1)
     with empty_database.connect() as other:
         other.execute("SET application_name = 'month-end report'")
         other.autocommit = False

@@ -13,7 +13,7 @@ from dumping import dump
 from syntegra_db import adoption, migrations
 from syntegra_db.catalog import DriftReport, verify
 from syntegra_db.errors import AdoptionFailed
-from syntegra_db.migrations import lock
+from syntegra_db.migrations import _lock
 
 if TYPE_CHECKING:
     from servers import Database
@@ -234,6 +234,6 @@ def test_rows_that_a_statement_loses_are_noticed(empty_database: Database) -> No
 def test_the_lock_of_migrators_is_given_back(empty_database: Database) -> None:
     make(empty_database, "half_run")
     adopt(empty_database, SIX[4])
-    key = lock.lock_key("alembic_version", "public")
+    key = _lock.lock_key("alembic_version", "public")
     with empty_database.connect() as connection:
         assert connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone() == (True,)

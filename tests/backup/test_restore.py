@@ -12,8 +12,8 @@ from syntegra_db import migrations
 from syntegra_db.backup import Occupied, create_backup, restore
 from syntegra_db.catalog import verify
 from syntegra_db.errors import BackupRevisionMismatch, LockTimeout, RestoreFailed, TablesNotEmpty
-from syntegra_db.migrations import lock
-from syntegra_db.migrations.options import MigrationOptions
+from syntegra_db.migrations import _lock
+from syntegra_db.migrations._options import MigrationOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROWS = 2_000
 SOURCE = "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'till', 'simple_csv')"
-IMPATIENT = MigrationOptions(lock_timeout=0.1, lock_patience=0.5, migrator_patience=0.5)
+IMPATIENT = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=0.5, migration_lock_timeout=0.5)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_behind_somebody_elses_lock_it_gives_up_and_says_whose(database: Databas
 
 def test_while_a_migration_runs_it_does_not(database: Database, saved: Path) -> None:
     with database.connect() as other:
-        other.execute("SELECT pg_advisory_lock(%s)", (lock.lock_key("alembic_version", "public"),))
+        other.execute("SELECT pg_advisory_lock(%s)", (_lock.lock_key("alembic_version", "public"),))
         with pytest.raises(LockTimeout, match="Another migration is still running"):
             restore(saved, database.url, Occupied.REPLACE, options=IMPATIENT)
 

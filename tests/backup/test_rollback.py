@@ -20,7 +20,7 @@ from syntegra_db import migrations
 from syntegra_db.backup import archive, dumping, rollback, rolling_back
 from syntegra_db.catalog import verify
 from syntegra_db.errors import ClientProgramNotFound, InvalidBackup, LockTimeout, RevisionError
-from syntegra_db.migrations.options import MigrationOptions
+from syntegra_db.migrations._options import MigrationOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,7 +144,7 @@ def test_without_pg_dump_it_stays_where_it_is(database: Database, monkeypatch: p
 def test_behind_a_reader_it_gives_up_and_nothing_changed(database: Database) -> None:
     fill(database, ROWS)
     before = content(database)
-    impatient = MigrationOptions(lock_timeout=0.1, lock_patience=0.5)
+    impatient = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=0.5)
     with database.connect() as reader:
         reader.autocommit = False
         reader.execute("SET application_name = 'month-end report'")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _processes = multiprocessing.get_context("forkserver")
 # What takes long is imported once, by the server that the processes are forked from.
-_processes.set_forkserver_preload(["alembic.command", "syntegra_db.migrations.environment", "syntegra_db.models"])
+_processes.set_forkserver_preload(["alembic.command", "syntegra_db.migrations._env", "syntegra_db.models"])
 
 
 class Migrator:

@@ -11,7 +11,7 @@ from commands import run, succeed
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo
 from syntegra_db.migrations import require_head
-from syntegra_db.migrations.losses import describe_losses
+from syntegra_db.migrations._data_loss import describe_data_loss
 
 if TYPE_CHECKING:
     from servers import Database, Server
@@ -193,7 +193,7 @@ def test_rows_that_cannot_be_counted_in_time_are_estimated(database: Database) -
     with database.connect() as holder, database.engine.connect() as connection:
         holder.autocommit = False
         holder.execute("LOCK TABLE clusters")
-        assert describe_losses(connection, ["clusters"]) == "clusters (about 1,200 rows)"
+        assert describe_data_loss(connection, ["clusters"]) == "clusters (about 1,200 rows)"
 
 
 def test_a_stamp_drops_nothing_and_is_told_when_it_lies(database: Database) -> None:

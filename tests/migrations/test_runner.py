@@ -16,9 +16,9 @@ from syntegra_db import migrations
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import LockTimeout, MigrationFailed
-from syntegra_db.migrations import lock
-from syntegra_db.migrations.options import MigrationOptions
-from syntegra_db.migrations.sql_scripts import sql_script
+from syntegra_db.migrations import _lock
+from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.migrations._sql_scripts import render_sql_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +134,7 @@ def test_a_downgrade_among_readers_does_not_stall_writers_either(database: Datab
 
 def test_when_patience_ends_the_error_names_the_blocker_and_nothing_changed(database: Database) -> None:
     database.execute(SOURCE)
-    impatient = MigrationOptions(lock_timeout=0.1, lock_patience=1)
+    impatient = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=1)
     with open_transaction(database, 3), pytest.raises(LockTimeout) as ended:
         migrations.downgrade("002", database.url, impatient)
     assert "month-end report" in str(ended.value)
@@ -143,22 +143,22 @@ def test_when_patience_ends_the_error_names_the_blocker_and_nothing_changed(data
 
 
 def test_waiting_for_another_migration_says_for_whom(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    key = lock.lock_key("alembic_version", "public")
+    key = _lock.lock_key("alembic_version", "public")
     with psycopg.connect(conninfo(database.url), application_name="the other one") as other:
         other.execute("SELECT pg_advisory_lock(%s)", (key,))
         other.commit()
         pid = other.info.backend_pid
         caplog.set_level("INFO", logger="syntegra_db")
         with pytest.raises(LockTimeout, match="still running after 1 s"):
-            migrations.upgrade("head", database.url, MigrationOptions(migrator_patience=1))
+            migrations.upgrade("head", database.url, MigrationOptions(migration_lock_timeout=1))
         (line,) = [record.getMessage() for record in caplog.records if "Waiting" in record.getMessage()]
         assert f"pid {pid}, the other one, connected since 20" in line
     migrations.upgrade("head", database.url)
 
 
 def test_the_plain_sql_files_wait_for_nobody_and_know_the_same_lock(empty_database: Database) -> None:
-    statements = sql_script("001").text.partition("BEGIN;")[2].partition("COMMIT;")[0]
-    key = lock.lock_key("alembic_version", "public")
+    statements = render_sql_script("001").text.partition("BEGIN;")[2].partition("COMMIT;")[0]
+    key = _lock.lock_key("alembic_version", "public")
     with empty_database.connect() as other, empty_database.connect() as connection:
         other.execute("SELECT pg_advisory_lock(%s)", (key,))
         with pytest.raises(psycopg.errors.RaiseException, match="another migration is running"):
@@ -212,7 +212,7 @@ def test_an_orphan_that_still_works_in_the_server_is_waited_for(empty_database: 
         wait_until_blocked(empty_database)
         orphan.kill()
         with pytest.raises(LockTimeout, match="syntegra_db migration"):
-            migrations.upgrade("head", empty_database.url, MigrationOptions(migrator_patience=0.5))
+            migrations.upgrade("head", empty_database.url, MigrationOptions(migration_lock_timeout=0.5))
     migrations.upgrade("head", empty_database.url)
     assert_clean(empty_database)
 
@@ -258,7 +258,7 @@ def test_a_stamp_that_another_program_takes_back_is_noticed(empty_database: Data
 def test_an_upgrade_runs_beside_create_index_concurrently(empty_database: Database) -> None:
     """A migrator that waits must not keep CREATE INDEX CONCURRENTLY from ending, nor leave its index invalid."""
     migrations.upgrade("002", empty_database.url)
-    key = lock.lock_key("alembic_version", "public")
+    key = _lock.lock_key("alembic_version", "public")
     with empty_database.connect() as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", (key,))
         waiting = threading.Thread(target=migrations.upgrade, args=("head", empty_database.url))

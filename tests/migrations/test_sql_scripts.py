@@ -14,9 +14,9 @@ from commands import PROGRAMS, ROOT
 from dumping import dump
 
 from syntegra_db import migrations
-from syntegra_db.migrations import lock
-from syntegra_db.migrations.config import VERSION_TABLE, script_directory
-from syntegra_db.migrations.sql_scripts import SqlScript, rollback_script, sql_scripts, upgrade_script
+from syntegra_db.migrations import _lock
+from syntegra_db.migrations._sql_scripts import SqlScript, render_sql_scripts, rollback_script, upgrade_script
+from syntegra_db.revisions import VERSION_TABLE, script_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def feed(tmp_path: Path) -> Feed:
 
 def test_files_are_current() -> None:
     files = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "migrations").iterdir()}
-    assert files == {script.name: script.text for script in sql_scripts()}, "run `make sql`"
+    assert files == {script.name: script.text for script in render_sql_scripts()}, "run `make sql`"
 
 
 def test_files_go_up_and_down(empty_database: Database, feed: Feed) -> None:
@@ -124,7 +124,7 @@ def test_refuses_what_does_not_fit(
 
 def test_waits_for_no_other_migration(empty_database: Database, feed: Feed) -> None:
     with empty_database.engine.connect() as migrator:
-        lock.acquire(migrator, lock.lock_key(VERSION_TABLE, "public"), patience=0)
+        _lock.acquire_migration_lock(migrator, _lock.lock_key(VERSION_TABLE, "public"), patience=0)
         result = feed(empty_database, SCRIPTS[0].text)
     assert result.returncode == PSQL_STOPPED_ON_AN_ERROR
     assert "another migration is running" in result.stderr

@@ -9,7 +9,7 @@ import pytest
 from dumping import dump
 
 from syntegra_db import migrations
-from syntegra_db.migrations.config import VERSION_TABLE, script_directory
+from syntegra_db.revisions import VERSION_TABLE, script_directory
 
 if TYPE_CHECKING:
     from servers import Database

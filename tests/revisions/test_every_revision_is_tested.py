@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from syntegra_db.migrations.config import script_directory
+from syntegra_db.revisions import script_directory
 
 
 def test_every_revision_has_tests_of_its_own() -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from syntegra_db.catalog._ddl import quote
 from syntegra_db.errors import RebuildFailed
-from syntegra_db.migrations.blockers import BLOCKERS, Blocker
+from syntegra_db.migrations._blockers import BLOCKERS, Blocker
 from syntegra_db.models import EMBEDDING_DIMENSIONS
 from syntegra_db.vectors._index import INDEX_NAMES, NEW_INDEX, OLD_INDEX, VECTOR_INDEX
 

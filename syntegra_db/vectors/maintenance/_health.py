@@ -14,7 +14,7 @@ from syntegra_db.binary_vectors import enable_binary_vectors
 from syntegra_db.catalog._status import vector_index_trained
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RebuildFailed
-from syntegra_db.migrations.revision import require_head
+from syntegra_db.revisions import require_head
 from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, VECTOR_INDEX, read_primary_index
 from syntegra_db.vectors._index_state import estimate_rows
 from syntegra_db.vectors._statements import Filters

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from syntegra_db.errors import LockTimeout, MigrationFailed, RebuildFailed
-from syntegra_db.migrations import lock
+from syntegra_db.migrations import _lock
 from syntegra_db.vectors._index import VECTOR_INDEX
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ REBUILD_LOCK_TIMEOUT_SECONDS = 10
 
 def is_rebuilding(connection: Connection) -> bool:
     """Tell whether a rebuild of the vector index is going on."""
-    return connection.execute(lock.HOLDER, {"key": _key(connection)}).first() is not None
+    return connection.execute(_lock.LOCK_HOLDER, {"key": _key(connection)}).first() is not None
 
 
 def acquire_rebuild_lock(connection: Connection) -> None:
@@ -84,12 +84,12 @@ def acquire_rebuild_lock(connection: Connection) -> None:
     deadline = time.monotonic() + REBUILD_LOCK_TIMEOUT_SECONDS
     while True:
         try:
-            lock.acquire(connection, key, 0)
+            _lock.acquire_migration_lock(connection, key, 0)
         except LockTimeout:
             if time.monotonic() < deadline:
-                time.sleep(lock.POLL_SECONDS)
+                time.sleep(_lock.POLL_SECONDS)
                 continue
-            holder = connection.execute(lock.HOLDER, {"key": key}).first()
+            holder = connection.execute(_lock.LOCK_HOLDER, {"key": key}).first()
             who = f" (pid {holder[0]}, connected since {holder[2]})" if holder else ""
             raise RebuildFailed(
                 f"Another rebuild of the vector index is running{who}, and nothing was changed. Wait for it, or end it "
@@ -104,4 +104,4 @@ def acquire_rebuild_lock(connection: Connection) -> None:
 
 
 def _key(connection: Connection) -> int:
-    return lock.lock_key(VECTOR_INDEX, connection.scalars(text("SELECT current_schema()")).one() or "")
+    return _lock.lock_key(VECTOR_INDEX, connection.scalars(text("SELECT current_schema()")).one() or "")

@@ -11,7 +11,7 @@ from syntegra_db.errors import SettingsError
 from syntegra_db.settings import describe_dotenv_error, describe_validation_error
 
 # lock_timeout is a 32-bit number of milliseconds.
-LONGEST_SECONDS = 2_147_483
+MAX_SECONDS = 2_147_483
 
 
 class MigrationOptions(BaseSettings):
@@ -25,12 +25,12 @@ class MigrationOptions(BaseSettings):
         env_prefix="SYNTEGRA_", env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
     )
 
-    lock_timeout: float = Field(default=0.5, gt=0, le=LONGEST_SECONDS, description="wait for one lock on a table")
-    lock_patience: float = Field(default=60, ge=0, le=LONGEST_SECONDS, description="all attempts at one revision")
-    migrator_patience: float = Field(default=60, ge=0, le=LONGEST_SECONDS, description="wait for another migration")
+    lock_timeout: float = Field(default=0.5, gt=0, le=MAX_SECONDS, description="wait for one lock on a table")
+    lock_retry_timeout: float = Field(default=60, ge=0, le=MAX_SECONDS, description="all attempts at one revision")
+    migration_lock_timeout: float = Field(default=60, ge=0, le=MAX_SECONDS, description="wait for another migration")
 
 
-def migration_options(
+def load_migration_options(
     lock_timeout: float | None = None, lock_patience: float | None = None, migrator_patience: float | None = None
 ) -> MigrationOptions:
     """Return the options that are given, and for the others what the environment says.

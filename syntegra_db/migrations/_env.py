@@ -13,9 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db import settings
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import EXIT_INTERRUPTED, MigrationFailed, SyntegraDBError
-from syntegra_db.migrations import runner
-from syntegra_db.migrations.config import VERSION_TABLE
-from syntegra_db.migrations.options import migration_options
+from syntegra_db.migrations import _runner
+from syntegra_db.migrations._options import load_migration_options
+from syntegra_db.revisions import VERSION_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
+def run_env(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
     """Run the Alembic command that `context` (the module `alembic.context`) stands for.
 
     Under the `alembic` command line, an error of this package becomes one line and its exit status; a Python
@@ -65,16 +65,18 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
         schema = current_schema(connection)
         connection.rollback()
         configure = partial(configure, connection=connection, version_table_schema=schema)
-        if is_move(context):
-            options = context.config.attributes.get("options") or migration_options()
-            runner.run(context, connection, configure, schema, options)
+        if changes_revision(context):
+            options = context.config.attributes.get("options") or load_migration_options()
+            _runner.migrate(context, connection, configure, schema, options)
         else:
-            _look(context, configure, models_metadata())
+            _run_inspection(context, configure, models_metadata())
 
 
-def _look(context: ModuleType, configure: partial[None], metadata: MetaData) -> None:
+def _run_inspection(context: ModuleType, configure: partial[None], metadata: MetaData) -> None:
     """Run a command that changes nothing; only a comparison sees the models, whose names must not reach revisions."""
-    configure(target_metadata=metadata, compare_server_default=True, include_name=partial(_is_ours, metadata.tables))
+    configure(
+        target_metadata=metadata, compare_server_default=True, include_name=partial(_include_name, metadata.tables)
+    )
     try:
         _run_migrations(context)
     except DBAPIError as error:
@@ -91,7 +93,7 @@ def _run_migrations(context: ModuleType) -> None:
         context.run_migrations()
 
 
-def is_move(context: ModuleType) -> bool:
+def changes_revision(context: ModuleType) -> bool:
     """Tell whether the command takes the database to another revision, rather than looking at it."""
     try:
         context.get_revision_argument()
@@ -113,6 +115,6 @@ def current_schema(connection: Connection) -> str:
     return schema
 
 
-def _is_ours(tables: Collection[str], name: str | None, kind: str, _parents: dict[str, Any]) -> bool:
+def _include_name(tables: Collection[str], name: str | None, kind: str, _parents: dict[str, Any]) -> bool:
     """Keep the application's tables out of `alembic check`."""
     return kind != "table" or name in tables

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import Connection, Engine, String, column, select, table, text
 from sqlalchemy.exc import ProgrammingError
 
 from syntegra_db.connections import connect
 from syntegra_db.errors import DatabaseAhead, DatabaseBehind, RevisionError
-from syntegra_db.migrations.config import VERSION_TABLE, head_revision, script_directory
 from syntegra_db.settings import describe_database
 
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+    from syntegra_db.migrations._options import MigrationOptions
+
+VERSION_TABLE = "alembic_version"
 SELECT_VERSIONS = select(column("version_num", String)).select_from(table(VERSION_TABLE)).order_by("version_num")
 VERSION_TABLE_EXISTS = text(
     "SELECT to_regclass(quote_ident(current_schema()) || '.' || quote_ident(CAST(:name AS text))) IS NOT NULL"
@@ -80,3 +91,38 @@ def require_head(bind: Engine | Connection) -> None:
             f"The {describe_database(bind.engine.url)} is at {f'revision {revision}' if revision else 'no revision'} "
             f"and this service needs {head}. Run `syntegra-db upgrade head`."
         )
+
+
+def script_location() -> Path:
+    """Return the folder of the revisions: inside the installed package, or beside it in a checkout."""
+    packaged = Path(__file__).parent / "migrations" / "alembic"
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "alembic"
+
+
+def alembic_config(url: URL | None = None, options: MigrationOptions | None = None) -> Config:
+    """Return Alembic's configuration for the database at `url`, by default the one that the settings name.
+
+    The URL travels as an object: in an option of the configuration, a `%` in the password would be interpolated.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(script_location()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    if url is not None:
+        config.attributes["url"] = url
+    if options is not None:
+        config.attributes["options"] = options
+    return config
+
+
+@cache
+def script_directory() -> ScriptDirectory:
+    """Return the revisions of this package."""
+    return ScriptDirectory.from_config(alembic_config())
+
+
+def head_revision() -> str:
+    """Return the newest revision of this package, such as `003`."""
+    head = script_directory().get_current_head()
+    if head is None:
+        raise RuntimeError(f"There is no revision in {script_location()}; the package is not whole: install it again.")
+    return head

@@ -21,10 +21,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ResourceClosedError
 
 from syntegra_db.connections import connect
 from syntegra_db.errors import ConnectionFailed, ExtensionUnavailable, LockTimeout, MigrationFailed, SchemaDrift
-from syntegra_db.migrations import lock
-from syntegra_db.migrations.blockers import BlockerWatch
-from syntegra_db.migrations.config import VERSION_TABLE
-from syntegra_db.migrations.revision import current_revision, require_known_revision
+from syntegra_db.migrations import _lock
+from syntegra_db.migrations._blockers import BlockerMonitor
+from syntegra_db.revisions import VERSION_TABLE, current_revision, require_known_revision
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -32,15 +31,15 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext, MigrationInfo
     from sqlalchemy import Connection, Engine
 
-    from syntegra_db.migrations.options import MigrationOptions
+    from syntegra_db.migrations._options import MigrationOptions
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE_SECONDS = 0.25
-LONGEST_PAUSE_SECONDS = 5.0
+INITIAL_BACKOFF_SECONDS = 0.25
+MAX_BACKOFF_SECONDS = 5.0
 
 
-def run(
+def migrate(
     context: ModuleType,
     connection: Connection,
     configure: partial[None],
@@ -61,16 +60,16 @@ def run(
     # A session of its own, which takes its lock and its settings along when it closes.
     connection.detach()
     try:
-        before, reached = _move(context, connection, configure, schema, options)
+        before, reached = _migrate_locked(context, connection, configure, schema, options)
     except DBAPIError as error:
-        raise _failure(connection, context, error) from error
+        raise _to_migration_failed(connection, context, error) from error
     # Still under the lock: the next migrator may want another revision.
-    _confirm(connection.engine, before, reached)
+    _verify_result(connection.engine, before, reached)
     connection.close()
     context.config.attributes["reached"] = reached
 
 
-def _move(
+def _migrate_locked(
     context: ModuleType,
     connection: Connection,
     configure: partial[None],
@@ -78,7 +77,7 @@ def _move(
     options: MigrationOptions,
 ) -> tuple[str | None, str | None]:
     """Return the revisions before and after."""
-    lock.acquire(connection, lock.lock_key(VERSION_TABLE, schema), options.migrator_patience)
+    _lock.acquire_migration_lock(connection, _lock.lock_key(VERSION_TABLE, schema), options.migration_lock_timeout)
     before = _revision(connection)
     require_known_revision(before)
     connection.execute(
@@ -87,26 +86,26 @@ def _move(
     )
     connection.commit()
     if _is_downgrade(context):
-        _announce_losses(context, connection, before)
+        _log_data_loss(context, connection, before)
     steps = _StepLog(before)
-    _migrate(context, connection, partial(configure, on_version_apply=steps), steps, options)
+    _run_with_retries(context, connection, partial(configure, on_version_apply=steps), steps, options)
     return before, steps.reached
 
 
-def _announce_losses(context: ModuleType, connection: Connection, before: str | None) -> None:
-    from syntegra_db.migrations.losses import describe_losses, lost_tables
+def _log_data_loss(context: ModuleType, connection: Connection, before: str | None) -> None:
+    from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
 
-    lost = lost_tables(before, _target(context))
+    lost = tables_to_drop(before, _target(context))
     if lost:
-        logger.warning("This drops %s", describe_losses(connection, lost))
+        logger.warning("This drops %s", describe_data_loss(connection, lost))
 
 
-def _confirm(engine: Engine, before: str | None, reached: str | None) -> None:
+def _verify_result(engine: Engine, before: str | None, reached: str | None) -> None:
     """Return if a new connection finds the revision that was reached, and the catalog as that revision has it."""
     try:
         with connect(engine) as fresh:
             found = current_revision(fresh)
-            drift = _drift(fresh) if found == reached != before else []
+            drift = _drifted_objects(fresh) if found == reached != before else []
     except (ConnectionFailed, LockTimeout, DBAPIError) as error:
         raise MigrationFailed(
             f"The database is at {_name(reached)}, but that could not be confirmed on a new connection: "
@@ -124,7 +123,7 @@ def _confirm(engine: Engine, before: str | None, reached: str | None) -> None:
         )
 
 
-def _drift(connection: Connection) -> list[str]:
+def _drifted_objects(connection: Connection) -> list[str]:
     from syntegra_db.catalog import verify
 
     return [finding.object for finding in verify(connection).findings]
@@ -137,7 +136,7 @@ def _is_downgrade(context: ModuleType) -> bool:
     return bool(config.attributes.get("downgrade"))
 
 
-def _migrate(
+def _run_with_retries(
     context: ModuleType,
     connection: Connection,
     configure: partial[None],
@@ -146,15 +145,15 @@ def _migrate(
 ) -> None:
     pid = connection.scalars(text("SELECT pg_backend_pid()")).one()
     revision = _revision(connection)
-    deadline = time.monotonic() + options.lock_patience
-    pause = FIRST_PAUSE_SECONDS
+    deadline = time.monotonic() + options.lock_retry_timeout
+    pause = INITIAL_BACKOFF_SECONDS
     while True:
         try:
-            with BlockerWatch(connection.engine, pid, options.lock_timeout / 2) as watch:
+            with BlockerMonitor(connection.engine, pid, options.lock_timeout / 2) as watch:
                 configure()
                 with context.begin_transaction():
                     context.run_migrations()
-                steps.tell()
+                steps.log_pending()
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
                 raise
@@ -162,19 +161,19 @@ def _migrate(
             return
         connection.rollback()
         reached = _revision(connection)
-        steps.forget_unless(reached)
+        steps.sync_with(reached)
         if reached != revision:
-            revision, deadline, pause = reached, time.monotonic() + options.lock_patience, FIRST_PAUSE_SECONDS
+            revision, deadline, pause = reached, time.monotonic() + options.lock_retry_timeout, INITIAL_BACKOFF_SECONDS
         if time.monotonic() + pause > deadline:
             raise LockTimeout(
-                f"No lock after {options.lock_patience:g} s of trying: {watch}. The database is at "
+                f"No lock after {options.lock_retry_timeout:g} s of trying: {watch}. The database is at "
                 f"{_name(revision)}, and nothing else was changed. End that transaction, or allow more time with "
                 "SYNTEGRA_LOCK_PATIENCE, and run this again."
             )
         jittered = pause * random.uniform(0.5, 1)  # noqa: S311  spreads attempts, guards nothing
         logger.info("Stepped aside and trying again in %.1f s; waited for %s", jittered, watch)
         time.sleep(jittered)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        pause = min(2 * pause, MAX_BACKOFF_SECONDS)
 
 
 class _StepLog:
@@ -187,28 +186,28 @@ class _StepLog:
 
     def __call__(self, ctx: MigrationContext, step: MigrationInfo, heads: set[str], run_args: dict[str, Any]) -> None:  # noqa: ARG002  Alembic's signature
         """Note a revision that is about to be committed; the one before it is by now."""
-        self.tell()
+        self.log_pending()
         now = time.monotonic()
         what = "stamped" if step.is_stamp else "applied" if step.is_upgrade else "taken back"
         self._untold = f"{step.up_revision_id} {what} in {now - self._began:.2f} s"
         self._began = now
         self.reached = next(iter(heads), None)
 
-    def tell(self) -> None:
+    def log_pending(self) -> None:
         """Say what was noted last; it is committed."""
         if self._untold is not None:
             logger.info("%s", self._untold)
             self._untold = None
 
-    def forget_unless(self, revision: str | None) -> None:
+    def sync_with(self, revision: str | None) -> None:
         """After a failure, tell what was noted if the database is at it, else drop it."""
         if self.reached == revision:
-            self.tell()
+            self.log_pending()
         self._untold = None
         self.reached = revision
 
 
-def _failure(connection: Connection, context: ModuleType, error: DBAPIError) -> MigrationFailed:
+def _to_migration_failed(connection: Connection, context: ModuleType, error: DBAPIError) -> MigrationFailed:
     """Return what to say of a run that the server ended."""
     diagnosis = getattr(error.orig, "diag", None)
     reason = getattr(diagnosis, "message_primary", None) or str(error.orig).strip()
@@ -219,7 +218,7 @@ def _failure(connection: Connection, context: ModuleType, error: DBAPIError) -> 
         hint = getattr(diagnosis, "message_hint", None) or "Mend it and run this again."
     kind = ExtensionUnavailable if "the extension vector" in reason else MigrationFailed
     target = _name(_target(context))
-    where = _where_it_stands(connection)
+    where = _describe_state(connection)
     if isinstance(error.orig, DuplicateTable | DuplicateObject):
         hint = _adoption_hint(connection) or hint
     return kind(f"On the way to {target}: {reason}. {where}. {hint}")
@@ -233,7 +232,7 @@ def _adoption_hint(connection: Connection) -> str | None:
     return f"Made by other means: {names}. Run `syntegra-db adopt`, which keeps every row." if names else None
 
 
-def _where_it_stands(connection: Connection) -> str:
+def _describe_state(connection: Connection) -> str:
     try:
         connection.rollback()
         return f"The database is at {_name(_revision(connection))}, and nothing else was changed"

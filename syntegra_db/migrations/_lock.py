@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
-HOLDER = text(
+LOCK_HOLDER = text(
     """
     SELECT pid, application_name, to_char(backend_start, 'YYYY-MM-DD HH24:MI:SS TZ')
     FROM pg_locks JOIN pg_stat_activity USING (pid)
@@ -39,7 +39,7 @@ def lock_key(version_table: str, schema: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def acquire(connection: Connection, key: int, patience: float) -> None:
+def acquire_migration_lock(connection: Connection, key: int, patience: float) -> None:
     """Take the migrators' lock on the session of `connection`, waiting at most `patience` seconds.
 
     It is the session that migrates: the lock lasts exactly as long as work may still be going on in the server, even
@@ -50,30 +50,30 @@ def acquire(connection: Connection, key: int, patience: float) -> None:
         LockNotObtained: another session still holds it; the message says which.
         MigrationFailed: a pooler in transaction mode stands in between, where no session lock means anything.
     """
-    _require_session(connection)
+    _reject_transaction_pooling(connection)
     deadline = time.monotonic() + patience
     announced = False
-    while not _try(connection, key):
-        holder = connection.execute(HOLDER, {"key": key}).first()
+    while not _try_lock(connection, key):
+        holder = connection.execute(LOCK_HOLDER, {"key": key}).first()
         connection.rollback()
         if time.monotonic() >= deadline:
             raise LockTimeout(
-                f"Another migration is still running after {patience:g} s ({_describe(holder)}); nothing was changed. "
-                "Wait for it, or end it with SELECT pg_terminate_backend(pid), and run this again."
+                f"Another migration is still running after {patience:g} s ({_describe_holder(holder)}); nothing was "
+                f"changed. Wait for it, or end it with SELECT pg_terminate_backend(pid), and run this again."
             )
         if holder is not None and not announced:
-            logger.info("Waiting for another migration to end: %s", _describe(holder))
+            logger.info("Waiting for another migration to end: %s", _describe_holder(holder))
             announced = True
         time.sleep(POLL_SECONDS)
 
 
-def _try(connection: Connection, key: int) -> bool:
+def _try_lock(connection: Connection, key: int) -> bool:
     obtained = bool(connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}))
     connection.commit()
     return obtained
 
 
-def _describe(holder: tuple[int, str, str] | None) -> str:
+def _describe_holder(holder: tuple[int, str, str] | None) -> str:
     if holder is None:
         return "it just ended"
     pid, application, since = holder
@@ -82,7 +82,7 @@ def _describe(holder: tuple[int, str, str] | None) -> str:
     )
 
 
-def _require_session(connection: Connection) -> None:
+def _reject_transaction_pooling(connection: Connection) -> None:
     """Return if a lock would stay with this connection; asked first, for one taken in vain would be left behind.
 
     A pooler makes up the process id that it gives a client at start. Where it differs from the server's, a second

@@ -14,8 +14,8 @@ from alembic import command
 from alembic.util import CommandError
 
 from syntegra_db.errors import RevisionError
-from syntegra_db.migrations.config import VERSION_TABLE, alembic_config, script_directory
-from syntegra_db.migrations.options import MigrationOptions
+from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.revisions import VERSION_TABLE, alembic_config, script_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,14 +81,14 @@ class SqlScript(NamedTuple):
     text: str
 
 
-def sql_scripts() -> Iterator[SqlScript]:
+def render_sql_scripts() -> Iterator[SqlScript]:
     """Yield each revision and its rollback as a file for psql, oldest revision first."""
     for script in reversed(list(script_directory().walk_revisions())):
         yield upgrade_script(script)
         yield rollback_script(script)
 
 
-def sql_script(revision: str, *, rollback: bool = False) -> SqlScript:
+def render_sql_script(revision: str, *, rollback: bool = False) -> SqlScript:
     """Return one revision, or its rollback, as a file for psql.
 
     Raises:
@@ -105,7 +105,7 @@ def sql_script(revision: str, *, rollback: bool = False) -> SqlScript:
 
 def write_sql_scripts(folder: Path) -> list[str]:
     """Write all files to `folder` and return their names; a file of that folder that is none of them is removed."""
-    scripts = list(sql_scripts())
+    scripts = list(render_sql_scripts())
     for stale in {file.name for file in folder.glob("[0-9]*.sql")} - {script.name for script in scripts}:
         (folder / stale).unlink()
     for script in scripts:
@@ -121,7 +121,7 @@ def upgrade_script(script: Script) -> SqlScript:
         before=f"'{before}'" if before else "NULL",
         before_name=f"revision {before}" if before else "no other",
     )
-    statements = _offline("upgrade", f"{before or 'base'}:{revision}")
+    statements = _offline_sql("upgrade", f"{before or 'base'}:{revision}")
     title = f"Revision {revision}. {script.doc}"
     return SqlScript(
         f"{revision}_{_slug(script)}.sql", _script(script, title, guard, statements, f"Revision {revision} applied.")
@@ -132,7 +132,7 @@ def rollback_script(script: Script) -> SqlScript:
     """Return the downgrade of a revision as a file for psql."""
     revision = script.revision
     guard = ROLLBACK_GUARD.format(revision=revision)
-    statements = _offline("downgrade", f"{revision}:{script.down_revision or 'base'}")
+    statements = _offline_sql("downgrade", f"{revision}:{script.down_revision or 'base'}")
     title = f"Takes back revision {revision} and loses the rows of its tables. {script.doc}"
     return SqlScript(
         f"{revision}_rollback_{_slug(script).removeprefix('create_')}.sql",
@@ -156,7 +156,7 @@ def _slug(script: Script) -> str:
     return script.path.rpartition("/")[2].removesuffix(".py").removeprefix(f"{script.revision}_")
 
 
-def _offline(direction: str, revisions: str) -> str:
+def _offline_sql(direction: str, revisions: str) -> str:
     """Return the statements of Alembic's offline mode without its transaction and its comments."""
     buffer = io.StringIO()
     config = alembic_config()

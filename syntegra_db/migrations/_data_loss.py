@@ -19,18 +19,18 @@ RELATIVE = re.compile(r"(?P<base>\w+)?(?P<steps>[+-]\d+)")
 ESTIMATE = text("SELECT CAST(greatest(reltuples, 0) AS bigint) FROM pg_class WHERE oid = to_regclass(:table)")
 
 
-def lost_tables(revision: str | None, target: str | None) -> list[str]:
+def tables_to_drop(revision: str | None, target: str | None) -> list[str]:
     """Return the tables that a move from `revision` to `target`, as Alembic spells it, drops."""
     known = all_revisions()
-    before = _place(revision, known)
-    after = _target_place(target, before, known)
+    before = _position(revision, known)
+    after = _target_position(target, before, known)
     if after >= before:
         return []
     kept = load_manifest(known[after - 1]).tables if after else {}
     return [name for name in load_manifest(known[before - 1]).tables if name not in kept]
 
 
-def describe_losses(connection: Connection, tables: list[str]) -> str:
+def describe_data_loss(connection: Connection, tables: list[str]) -> str:
     """Return the tables with their rows, such as `clusters (6 rows)`, counted or, after 2 s of counting, estimated."""
     return ", ".join(f"{name} ({_rows(connection, name)})" for name in tables)
 
@@ -49,15 +49,15 @@ def _rows(connection: Connection, name: str) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
 
 
-def _target_place(target: str | None, current: int, known: list[str]) -> int:
+def _target_position(target: str | None, current: int, known: list[str]) -> int:
     relative = RELATIVE.fullmatch(target or "")
     if relative is None:
-        return _place(target, known)
+        return _position(target, known)
     base = relative["base"]
-    return max(0, (current if base is None else _place(base, known)) + int(relative["steps"]))
+    return max(0, (current if base is None else _position(base, known)) + int(relative["steps"]))
 
 
-def _place(revision: str | None, known: list[str]) -> int:
+def _position(revision: str | None, known: list[str]) -> int:
     """Return how many revisions lead to `revision`; to `head`, and to one that Alembic will refuse, all of them."""
     if revision is None or revision == "base":
         return 0

@@ -38,15 +38,15 @@ class Blocker(NamedTuple):
     def __str__(self) -> str:
         age = "" if self.transaction_seconds is None else f", in a transaction for {self.transaction_seconds:.0f} s"
         who = f"pid {self.pid} ({self.application or 'no application name'}, {self.state or 'state hidden'}{age})"
-        return f"{who}: {without_literals(self.statement)}"
+        return f"{who}: {mask_literals(self.statement)}"
 
 
-def without_literals(statement: str) -> str:
+def mask_literals(statement: str) -> str:
     """Return the beginning of `statement` on one line, with its literals masked: they are clients' data."""
     return " ".join(LITERAL.sub("'…'", statement).split())[:STATEMENT_CHARACTERS]
 
 
-class BlockerWatch:
+class BlockerMonitor:
     """Remembers whom the session `pid` waited for, asked on a connection of its own while it waits.
 
     It asks only after `delay` seconds, so that a migration that nobody blocks does not pay for it.
