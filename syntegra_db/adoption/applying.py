@@ -119,21 +119,21 @@ def describe(decision: Decision) -> str:
 
 
 def _save(connection: Connection) -> Path:
-    from syntegra_db.adoption.saving import save
+    from syntegra_db.adoption.saving import dump_database
 
     logger.info("Saving the whole database")
-    path = save(connection)
+    path = dump_database(connection)
     logger.info("Saved in %s", path)
     return path
 
 
 def _transact(connection: Connection, answers: Answers, options: MigrationOptions) -> tuple[Plan, dict[str, int]]:
     """Do everything in the connection's transaction, stepping aside and trying again for a _lock."""
-    from syntegra_db.backup.sessions import patiently, prepare_transaction
+    from syntegra_db.backup._session import begin_unlimited_transaction, patiently
 
     tables = list(plan(connection, answers).texts)
     connection.rollback()
-    prepare_transaction(connection)
+    begin_unlimited_transaction(connection)
     return patiently(connection, lambda: _adopt(connection, answers, tables), options)
 
 
@@ -237,7 +237,7 @@ def _compare(connection: Connection, wanted: Plan, expected: Mapping[str, Finger
 
 
 def _failure(error: DBAPIError) -> AdoptionFailed | ExtensionUnavailable:
-    from syntegra_db.backup.sessions import reason
+    from syntegra_db.backup._session import reason
 
     if isinstance(error.orig, InsufficientPrivilege) and "extension" in str(error.orig):
         return ExtensionUnavailable(

@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 # Not that of the backups of rows, which are restored another way.
 SUFFIX = ".pgdump"
-COMPLAINT = re.compile(r"error: (.+)")
+ERROR_LINE = re.compile(r"error: (.+)")
 
 
-def save(connection: Connection) -> Path:
+def dump_database(connection: Connection) -> Path:
     """Let pg_dump write the whole database, compressed, to a new file in `backups/`, and return its path.
 
     Raises:
         BackupFailed: pg_dump made none, or what it made cannot be read; nothing is left of it.
         ProgramMissing: there is no pg_dump that is as new as the server.
     """
-    from syntegra_db.backup.files import FOLDER, complete_file
-    from syntegra_db.backup.sessions import server_version
+    from syntegra_db.backup._files import DEFAULT_DIRECTORY, atomic_file
+    from syntegra_db.backup._session import server_version
     from syntegra_db.client_programs import find_program_for_server
 
     url = connection.engine.url
     version = server_version(connection)
     program = find_program_for_server("pg_dump", version, for_url=url)
     name = re.sub(r"[^\w.-]", "_", url.database or "").lstrip(".-")
-    path = FOLDER / f"{name}-before-adoption-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{SUFFIX}"
-    with complete_file(path) as file:
+    path = DEFAULT_DIRECTORY / f"{name}-before-adoption-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{SUFFIX}"
+    with atomic_file(path) as file:
         archive = Path(file.name)
         _run(
             [*program.command, "--format=custom", "--no-sync", f"--dbname={program.conninfo(url)}"], connection, archive
@@ -65,7 +65,7 @@ def _run(command: list[str], connection: Connection, write: Path | None, read: P
         if ended.returncode:
             complaints.seek(0)
             said = complaints.read().decode(errors="replace")
-            found = COMPLAINT.search(said)
+            found = ERROR_LINE.search(said)
             raise BackupFailed(
                 f"No backup of the {describe_database(url)}: {found[1] if found else said.strip()}. The database is "
                 f"untouched, and nothing is left of the file."

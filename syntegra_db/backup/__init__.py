@@ -3,27 +3,27 @@
 A backup holds rows and their revision; the schema comes from the revisions. See `seal` for the form of the file.
 """
 
-from syntegra_db.backup.dumping import create_backup, prove
-from syntegra_db.backup.files import FOLDER
-from syntegra_db.backup.restoring import Occupied, Restored, restore
-from syntegra_db.backup.rolling_back import RolledBack, cost, rollback
-from syntegra_db.backup.seal import Backup, Contents, TableRows, read_seal, read_whole
-from syntegra_db.backup.sessions import Progress
+from syntegra_db.backup._dump import create_backup, verify_backup
+from syntegra_db.backup._files import DEFAULT_DIRECTORY
+from syntegra_db.backup._footer import Backup, BackupMetadata, TableSummary, read_metadata, verify_checksum
+from syntegra_db.backup._restore import ExistingRows, RestoreResult, restore
+from syntegra_db.backup._rollback import RollbackResult, describe_rollback_loss, rollback
+from syntegra_db.backup._session import RowProgress
 
 __all__ = [
-    "FOLDER",
+    "DEFAULT_DIRECTORY",
     "Backup",
-    "Contents",
-    "Occupied",
-    "Progress",
-    "Restored",
-    "RolledBack",
-    "TableRows",
-    "cost",
+    "BackupMetadata",
+    "ExistingRows",
+    "RestoreResult",
+    "RollbackResult",
+    "RowProgress",
+    "TableSummary",
     "create_backup",
-    "prove",
-    "read_seal",
-    "read_whole",
+    "describe_rollback_loss",
+    "read_metadata",
     "restore",
     "rollback",
+    "verify_backup",
+    "verify_checksum",
 ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from syntegra_db.backup import Backup, Progress
+    from syntegra_db.backup import Backup, RowProgress
 
 Output = Annotated[
     Path | None,
@@ -43,20 +43,20 @@ def backups(
     from rich.filesize import decimal
     from rich.table import Table
 
-    from syntegra_db.backup import FOLDER, read_seal, read_whole
-    from syntegra_db.backup.files import SUFFIX
+    from syntegra_db.backup import DEFAULT_DIRECTORY, read_metadata, verify_checksum
+    from syntegra_db.backup._files import SUFFIX
     from syntegra_db.errors import InvalidBackup
 
-    files = sorted((folder or FOLDER).glob(f"*{SUFFIX}"))
+    files = sorted((folder or DEFAULT_DIRECTORY).glob(f"*{SUFFIX}"))
     table = Table("File", "Revision", "Rows", "Size", "Checksum", box=None)
     for file in files:
         try:
-            made = read_seal(file)
+            made = read_metadata(file)
         except InvalidBackup:
             table.add_row(str(file), "", "", decimal(file.stat().st_size), "none: cut short, or not a backup")
             continue
         try:
-            read_whole(file)
+            verify_checksum(file)
             state = "right"
         except InvalidBackup:
             state = "wrong: damaged"
@@ -65,7 +65,7 @@ def backups(
     if files:
         Console().print(table)
     else:
-        typer.echo(f"There is no backup in {folder or FOLDER}.")
+        typer.echo(f"There is no backup in {folder or DEFAULT_DIRECTORY}.")
 
 
 def restore(
@@ -80,14 +80,14 @@ def restore(
 ) -> None:
     """Put the rows of a backup back, all or none; refuses where there are rows already."""
     from syntegra_db import backup as backups
-    from syntegra_db.backup import Occupied
+    from syntegra_db.backup import ExistingRows
     from syntegra_db.migrations._options import load_migration_options
     from syntegra_db.settings import database_url, describe_database
 
     if replace and keep:
         raise typer.BadParameter("--replace and --keep exclude each other")
     url = database_url()
-    occupied = Occupied.REPLACE if replace else Occupied.KEEP if keep else Occupied.REFUSE
+    occupied = ExistingRows.REPLACE if replace else ExistingRows.KEEP if keep else ExistingRows.REFUSE
     with _progress("Restoring") as report:
         done = backups.restore(file, url, occupied, options=load_migration_options(), report=report)
     rows = sum(done.backup.contents.tables[name].rows for name in done.filled)
@@ -116,17 +116,17 @@ def rollback(
         done = backups.rollback(revision, url, output, options=options, report=report)
     typer.echo(f"{_summary(done.backup)}, read back and counted: {done.backup.path}")
     typer.echo(f"The {describe_database(url)} is at {f'revision {done.revision}' if done.revision else 'no revision'}.")
-    typer.echo(f"To bring the rows back:\n  {done.restoring_command}")
+    typer.echo(f"To bring the rows back:\n  {done.restore_command}")
 
 
 def _roll_back_without_backup(revision: str, *, yes: bool) -> None:
-    from syntegra_db.backup import cost
+    from syntegra_db.backup import describe_rollback_loss
     from syntegra_db.cli.migrate import downgrade
     from syntegra_db.errors import ConfirmationRequired
     from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
-    lost = cost(revision, url)
+    lost = describe_rollback_loss(revision, url)
     typer.echo(f"Without a backup, the {describe_database(url)} loses for good: {lost}.", err=True)
     if not yes:
         if not sys.stdin.isatty():
@@ -146,7 +146,7 @@ def _summary(made: Backup) -> str:
 
 
 @contextmanager
-def _progress(doing: str) -> Iterator[Callable[[Progress], None] | None]:
+def _progress(doing: str) -> Iterator[Callable[[RowProgress], None] | None]:
     """Show a bar with rows and bytes at a terminal, and plain lines elsewhere."""
     from syntegra_db.cli.progress import progress_on_stderr
 
@@ -169,7 +169,7 @@ def _progress(doing: str) -> Iterator[Callable[[Progress], None] | None]:
         yield lambda progress: _show(bar, task, progress)
 
 
-def _show(bar: Bar, task: TaskID, progress: Progress) -> None:
+def _show(bar: Bar, task: TaskID, progress: RowProgress) -> None:
     from rich.filesize import decimal
 
     bar.update(task, completed=progress.rows, total=progress.total_rows, size=decimal(progress.bytes))

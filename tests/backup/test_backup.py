@@ -13,7 +13,7 @@ from backup.filling import TABLES, content, fill
 from commands import run, succeed
 
 from syntegra_db import migrations
-from syntegra_db.backup import Progress, create_backup, prove, read_seal, restore
+from syntegra_db.backup import RowProgress, create_backup, read_metadata, restore, verify_backup
 from syntegra_db.errors import BackupFailed
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ ROWS = 2_000
 def test_it_has_every_table_with_its_rows_and_the_revision(database: Database) -> None:
     fill(database, ROWS)
     backup = create_backup(database.url)
-    assert backup == read_seal(backup.path)
+    assert backup == read_metadata(backup.path)
     assert backup.contents.revision == "003"
     expected = {name: row[0] for name, row in content(database).items()}
     assert {name: table.rows for name, table in backup.contents.tables.items()} == expected
-    prove(backup)
+    verify_backup(backup)
 
 
 def test_at_an_older_revision_it_has_the_tables_of_that_one(empty_database: Database) -> None:
@@ -125,7 +125,7 @@ def write(database: Database, written: list[int], done: threading.Event) -> None
 
 def test_progress_says_rows_and_bytes(database: Database) -> None:
     fill(database, 20_000)
-    said: list[Progress] = []
+    said: list[RowProgress] = []
     total = create_backup(database.url, report=said.append).contents.rows
     assert said
     assert all(progress.total_rows == total and progress.rows <= total for progress in said)

@@ -16,8 +16,8 @@ from backup.filling import content, fill
 from commands import PROGRAMS, run
 
 from syntegra_db import client_programs, embedded
-from syntegra_db.backup import Occupied, create_backup, read_seal, read_whole, restore
-from syntegra_db.backup.seal import FOOTER_BYTES, seal
+from syntegra_db.backup import ExistingRows, create_backup, read_metadata, restore, verify_checksum
+from syntegra_db.backup._footer import FOOTER_BYTES, write_footer
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import BackupFailed, BackupRevisionMismatch, ClientProgramNotFound, InvalidBackup
 
@@ -111,7 +111,7 @@ def test_killed_during_a_backup_no_half_file_has_a_name_and_the_next_one_cleans_
         process.wait()
         left += len(unfinished())
         for complete in Path("backups").glob("*.dump"):
-            read_whole(complete)
+            verify_checksum(complete)
     wait_until_alone(filled)
     create_backup(filled.url, Path("backups/last.dump"))
     assert left
@@ -123,9 +123,9 @@ def unfinished() -> set[Path]:
 
 
 def test_a_file_that_another_backup_is_writing_is_left_alone(filled: Database) -> None:
-    from syntegra_db.backup.files import complete_file
+    from syntegra_db.backup._files import atomic_file
 
-    with complete_file(Path("backups/slow.dump")) as file:
+    with atomic_file(Path("backups/slow.dump")) as file:
         create_backup(filled.url)
         assert Path(file.name).exists()
     assert Path("backups/slow.dump").exists()
@@ -153,7 +153,7 @@ def test_killed_during_a_restore_the_rows_are_the_old_ones_or_the_new(filled: Da
         wait_until_alone(filled)
         assert content(filled) in (old, new)
     assert killed
-    restore(saved, filled.url, Occupied.REPLACE)
+    restore(saved, filled.url, ExistingRows.REPLACE)
     assert content(filled) == new
 
 
@@ -162,7 +162,7 @@ def test_a_truncated_file(filled: Database, saved: Path, share: float) -> None:
     before = content(filled)
     os.truncate(saved, int(saved.stat().st_size * share))
     with pytest.raises(InvalidBackup, match="cut short, or another program made it"):
-        restore(saved, filled.url, Occupied.REPLACE)
+        restore(saved, filled.url, ExistingRows.REPLACE)
     assert content(filled) == before
 
 
@@ -177,7 +177,7 @@ def test_one_flipped_byte_anywhere(filled: Database, saved: Path) -> None:
         flipped[place] ^= 1 << moments.randrange(8)
         saved.write_bytes(flipped)
         with pytest.raises(InvalidBackup):
-            restore(saved, filled.url, Occupied.REPLACE)
+            restore(saved, filled.url, ExistingRows.REPLACE)
     assert content(filled) == before
 
 
@@ -185,32 +185,32 @@ def test_a_dump_of_another_program(filled: Database, tmp_path: Path) -> None:
     dump = tmp_path / "foreign.dump"
     subprocess.run([str(EMBEDDED / "pg_dump"), "-Fc", "-f", str(dump), conninfo(filled.url)], check=True)
     with pytest.raises(InvalidBackup, match="another program made it"):
-        restore(dump, filled.url, Occupied.REPLACE)
+        restore(dump, filled.url, ExistingRows.REPLACE)
 
 
 def test_a_file_of_a_newer_revision(filled: Database, saved: Path, tmp_path: Path) -> None:
     newer = sealed_again(saved, tmp_path / "newer.dump", revision="004")
     with pytest.raises(BackupRevisionMismatch, match="is of revision 004, which this package does not know"):
-        restore(newer, filled.url, Occupied.REPLACE)
+        restore(newer, filled.url, ExistingRows.REPLACE)
 
 
 def test_a_file_with_fewer_rows_than_it_says_changes_nothing(filled: Database, saved: Path, tmp_path: Path) -> None:
     before = content(filled)
-    tables = read_seal(saved).contents.tables
+    tables = read_metadata(saved).contents.tables
     wrong = {**tables, "clusters": replace(tables["clusters"], rows=7)}
     with pytest.raises(Exception, match="rows for clusters instead of 7"):
-        restore(sealed_again(saved, tmp_path / "wrong.dump", tables=wrong), filled.url, Occupied.REPLACE)
+        restore(sealed_again(saved, tmp_path / "wrong.dump", tables=wrong), filled.url, ExistingRows.REPLACE)
     assert content(filled) == before
 
 
 def sealed_again(saved: Path, path: Path, **changes: Any) -> Path:
     """The backup with another seal, as another version of the package might have made it."""
-    backup = read_seal(saved)
+    backup = read_metadata(saved)
     whole = saved.read_bytes()
     length = int(whole[-FOOTER_BYTES:].split()[3])
     path.write_bytes(whole[: -FOOTER_BYTES - length])
     with path.open("r+b") as file:
-        seal(file, replace(backup.contents, **changes))
+        write_footer(file, replace(backup.contents, **changes))
     return path
 
 
@@ -248,7 +248,7 @@ def test_with_an_older_pg_restore_than_made_it(filled: Database, monkeypatch: py
     saved = create_backup(filled.url).path
     only(monkeypatch, embedded.bin_directory(16))
     with pytest.raises(ClientProgramNotFound, match="pg_restore of PostgreSQL 18 or newer"):
-        restore(saved, filled.url, Occupied.REPLACE)
+        restore(saved, filled.url, ExistingRows.REPLACE)
 
 
 def test_a_role_that_may_not_read_is_told_so(server_role: str, filled: Database) -> None:
@@ -282,7 +282,7 @@ def test_in_the_container_when_it_is_nowhere_else(
     monkeypatch.setattr(client_programs, "_paths", lambda _: iter(()))
     monkeypatch.setattr(client_programs, "LOCAL_HOSTS", {filled.url.host})
     saved = create_backup(filled.url).path
-    restore(saved, filled.url, Occupied.REPLACE)
+    restore(saved, filled.url, ExistingRows.REPLACE)
     assert content(filled) == before
 
 

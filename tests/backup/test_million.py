@@ -8,7 +8,7 @@ import pytest
 from backup.filling import content, fill
 
 from syntegra_db import migrations
-from syntegra_db.backup import Occupied, restore, rollback
+from syntegra_db.backup import ExistingRows, restore, rollback
 from syntegra_db.catalog import verify
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def test_rollback_and_restore_bring_back_the_same_rows_sequences_and_recall(data
     assert sum(row[0] for row in before.values()) == ROWS
     assert before["text_summary"][0] == ROWS // 10
     done = rollback("002", database.url)
-    restore(done.backup.path, database.url, Occupied.KEEP)
+    restore(done.backup.path, database.url, ExistingRows.KEEP)
     assert content(database) == before
     with database.engine.connect() as connection:
         assert migrations.current_revision(connection) == "003"

@@ -9,7 +9,7 @@ from backup.filling import content, fill
 from commands import run, succeed
 
 from syntegra_db import migrations
-from syntegra_db.backup import Occupied, create_backup, restore
+from syntegra_db.backup import ExistingRows, create_backup, restore
 from syntegra_db.catalog import verify
 from syntegra_db.errors import BackupRevisionMismatch, LockTimeout, RestoreFailed, TablesNotEmpty
 from syntegra_db.migrations import _lock
@@ -69,7 +69,7 @@ def test_a_vector_index_of_another_kind_stays_of_that_kind(database: Database, s
     )
     index = "SELECT indexdef FROM pg_indexes WHERE tablename = 'text_summary' ORDER BY indexname"
     before = database.query(index)
-    restore(saved, database.url, Occupied.REPLACE)
+    restore(saved, database.url, ExistingRows.REPLACE)
     assert database.query(index) == before
 
 
@@ -83,14 +83,14 @@ def test_tables_with_rows_are_refused_and_untouched(database: Database, saved: P
 def test_replace_puts_the_files_rows_in_place_of_theirs(database: Database, saved: Path) -> None:
     before = content(database)
     database.execute("DELETE FROM kpi_summary; UPDATE clusters SET cluster_id = 99;")
-    restore(saved, database.url, Occupied.REPLACE)
+    restore(saved, database.url, ExistingRows.REPLACE)
     assert content(database) == before
 
 
 def test_replace_never_gives_an_id_out_twice(database: Database, saved: Path) -> None:
     database.execute(SOURCE)
     (given,) = database.query("SELECT max(id) FROM data_sources")
-    restore(saved, database.url, Occupied.REPLACE)
+    restore(saved, database.url, ExistingRows.REPLACE)
     database.execute(SOURCE)
     assert database.query("SELECT max(id) FROM data_sources") > [given]
 
@@ -99,7 +99,7 @@ def test_keep_leaves_tables_with_rows_and_fills_the_others(database: Database, s
     before = content(database)
     database.execute("TRUNCATE kpi_summary")
     database.execute(SOURCE)
-    done = restore(saved, database.url, Occupied.KEEP)
+    done = restore(saved, database.url, ExistingRows.KEEP)
     assert done.filled == ["kpi_summary"]
     assert "data_sources" in done.kept
     assert content(database, "kpi_summary")["kpi_summary"] == before["kpi_summary"]
@@ -110,7 +110,7 @@ def test_a_table_that_another_one_points_at_is_not_emptied(database: Database, s
     database.execute("CREATE TABLE invoices (source_id bigint REFERENCES data_sources)")
     before = content(database)
     with pytest.raises(RestoreFailed, match="cannot truncate a table referenced in a foreign key constraint"):
-        restore(saved, database.url, Occupied.REPLACE)
+        restore(saved, database.url, ExistingRows.REPLACE)
     assert content(database) == before
 
 
@@ -124,7 +124,7 @@ def test_what_fails_half_way_leaves_rows_and_revision_as_they_were(database: Dat
     )
     before = content(database, "data_sources", "processed_data")
     with pytest.raises(RestoreFailed, match="no such row, please"):
-        restore(saved, database.url, Occupied.REPLACE)
+        restore(saved, database.url, ExistingRows.REPLACE)
     assert content(database, "data_sources", "processed_data") == before
     assert revision(database) == "002"
 
@@ -132,7 +132,7 @@ def test_what_fails_half_way_leaves_rows_and_revision_as_they_were(database: Dat
 def test_a_row_whose_data_source_is_gone_is_not_lost_in_silence(database: Database, saved: Path) -> None:
     database.execute("TRUNCATE processed_data; DELETE FROM data_sources WHERE client_id = 3")
     with pytest.raises(RestoreFailed, match="violates foreign key constraint"):
-        restore(saved, database.url, Occupied.KEEP)
+        restore(saved, database.url, ExistingRows.KEEP)
     assert database.query("SELECT count(*) FROM processed_data") == [(0,)]
 
 
@@ -163,14 +163,14 @@ def test_behind_somebody_elses_lock_it_gives_up_and_says_whose(database: Databas
         other.execute("SET application_name = 'month-end report'")
         other.execute("SELECT count(*) FROM clusters")
         with pytest.raises(LockTimeout, match="month-end report"):
-            restore(saved, database.url, Occupied.REPLACE, options=IMPATIENT)
+            restore(saved, database.url, ExistingRows.REPLACE, options=IMPATIENT)
 
 
 def test_while_a_migration_runs_it_does_not(database: Database, saved: Path) -> None:
     with database.connect() as other:
         other.execute("SELECT pg_advisory_lock(%s)", (_lock.lock_key("alembic_version", "public"),))
         with pytest.raises(LockTimeout, match="Another migration is still running"):
-            restore(saved, database.url, Occupied.REPLACE, options=IMPATIENT)
+            restore(saved, database.url, ExistingRows.REPLACE, options=IMPATIENT)
 
 
 def test_the_command_says_what_it_did(server: Server, saved: Path, tmp_path: Path) -> None:

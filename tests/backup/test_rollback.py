@@ -17,7 +17,7 @@ from commands import PROGRAMS, ROOT, run, succeed
 
 from syntegra_db import backup as backups
 from syntegra_db import migrations
-from syntegra_db.backup import archive, dumping, rollback, rolling_back
+from syntegra_db.backup import _dump, _pg_restore, _rollback, rollback
 from syntegra_db.catalog import verify
 from syntegra_db.errors import ClientProgramNotFound, InvalidBackup, LockTimeout, RevisionError
 from syntegra_db.migrations._options import MigrationOptions
@@ -55,7 +55,7 @@ def test_other_ways_to_name_the_revision(database: Database, target: str, reache
     before = content(database)
     done = rollback(target, database.url)
     assert revision(database) == done.revision == reached
-    occupied = backups.Occupied.KEEP if done.restoring_command.endswith(" --keep") else backups.Occupied.REFUSE
+    occupied = backups.ExistingRows.KEEP if done.restore_command.endswith(" --keep") else backups.ExistingRows.REFUSE
     backups.restore(done.backup.path, database.url, occupied)
     assert content(database) == before
 
@@ -65,8 +65,8 @@ def test_rows_of_the_tables_that_stay_are_not_touched_by_the_restore(database: D
     before = content(database)
     done = rollback("002", database.url)
     database.execute("INSERT INTO processed_data (client_id, source_type, data) VALUES (1, 'new', '{}')")
-    assert done.restoring_command.endswith(" --keep")
-    backups.restore(done.backup.path, database.url, backups.Occupied.KEEP)
+    assert done.restore_command.endswith(" --keep")
+    backups.restore(done.backup.path, database.url, backups.ExistingRows.KEEP)
     assert database.query("SELECT count(*) FROM processed_data WHERE source_type = 'new'") == [(1,)]
     assert content(database, *ANALYTICS) == {name: before[name] for name in ANALYTICS}
 
@@ -80,7 +80,7 @@ def test_a_row_that_was_acknowledged_at_any_time_is_in_the_file(database: Databa
         time.sleep(0.01)
     done = rollback("002", database.url)
     thread.join()
-    backups.restore(done.backup.path, database.url, backups.Occupied.KEEP)
+    backups.restore(done.backup.path, database.url, backups.ExistingRows.KEEP)
     there = {row[0] for row in database.query("SELECT id FROM clusters")}
     assert set(acknowledged) <= there
 
@@ -111,8 +111,8 @@ def test_a_file_that_lacks_rows_ends_it_before_the_downgrade(
 ) -> None:
     fill(database, ROWS)
     before = content(database)
-    count = archive.count_archived
-    monkeypatch.setattr(dumping, "count_archived", lambda *arguments: {**count(*arguments), "clusters": 199})
+    count = _pg_restore.count_archived_rows
+    monkeypatch.setattr(_dump, "count_archived", lambda *arguments: {**count(*arguments), "clusters": 199})
     with pytest.raises(InvalidBackup, match="has 199 rows of clusters, and the table had 200"):
         rollback("002", database.url)
     assert content(database) == before
@@ -125,7 +125,7 @@ def test_a_table_with_more_rows_than_the_file_ends_it_before_the_downgrade(
     stale = backups.create_backup(database.url)
     database.execute("INSERT INTO clusters (client_id, cluster_id, features_json) VALUES (1, 1, '{}')")
     before = content(database)
-    monkeypatch.setattr(rolling_back, "create_backup", lambda *_, **__: stale)
+    monkeypatch.setattr(_rollback, "create_backup", lambda *_, **__: stale)
     with pytest.raises(InvalidBackup, match="has 200 rows of clusters, and the table has 201"):
         rollback("002", database.url)
     assert content(database) == before

@@ -31,14 +31,14 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 TRANSACTION_TIMEOUT_SINCE = 17
-TABLES_THERE = text("""
+EXISTING_TABLES = text("""
     SELECT relname FROM pg_class
     WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind IN ('r', 'p')
       AND relname = ANY (:names)
 """)
 
 
-class Progress(NamedTuple):
+class RowProgress(NamedTuple):
     """How far the work is: rows of how many, and bytes of a file written or of rows sent."""
 
     rows: int
@@ -46,17 +46,17 @@ class Progress(NamedTuple):
     bytes: int
 
 
-def driver(connection: Connection) -> psycopg.Connection:
+def psycopg_connection(connection: Connection) -> psycopg.Connection:
     """Return psycopg's connection beneath."""
     return cast("psycopg.Connection", connection.connection.dbapi_connection)
 
 
 def server_version(connection: Connection) -> int:
     """Return the server's major version, from what it said when the session began."""
-    return driver(connection).info.server_version // 10_000
+    return psycopg_connection(connection).info.server_version // 10_000
 
 
-def prepare_transaction(connection: Connection) -> None:
+def begin_unlimited_transaction(connection: Connection) -> None:
     """Begin the transaction if need be, without limits of time, and so that hidden rows are an error.
 
     Its snapshot is not yet taken by that.
@@ -69,7 +69,7 @@ def prepare_transaction(connection: Connection) -> None:
     connection.exec_driver_sql("SET LOCAL row_security = off")
 
 
-def package_tables(revision: str) -> list[str]:
+def tables_at_revision(revision: str) -> list[str]:
     """Return the tables of `revision` in the order of the revisions that made them, referenced ones first."""
     known = all_revisions()
     earlier = known[: known.index(revision) + 1]
@@ -81,9 +81,9 @@ def package_tables(revision: str) -> list[str]:
     ]
 
 
-def tables_there(connection: Connection, names: Iterable[str]) -> list[str]:
+def existing_tables(connection: Connection, names: Iterable[str]) -> list[str]:
     """Return those of `names` that are tables of the current schema, in the order given."""
-    there = set(connection.scalars(TABLES_THERE, {"names": list(names)}))
+    there = set(connection.scalars(EXISTING_TABLES, {"names": list(names)}))
     return [name for name in names if name in there]
 
 
@@ -92,7 +92,7 @@ def quote(connection: Connection, *names: str) -> str:
     return ".".join(connection.dialect.identifier_preparer.quote(name) for name in names)
 
 
-def holding_rows(connection: Connection, tables: Iterable[str]) -> list[str]:
+def nonempty_tables(connection: Connection, tables: Iterable[str]) -> list[str]:
     """Return those of `tables` that hold a row."""
     return [name for name in tables if connection.scalar(select(exists().select_from(table(name))))]
 
@@ -129,7 +129,7 @@ def patiently(connection: Connection, work: Callable[[], Result], options: Migra
     Raises:
         LockNotObtained: others kept a lock for longer than the options allow; the message says who.
     """
-    pid = driver(connection).info.backend_pid
+    pid = psycopg_connection(connection).info.backend_pid
     deadline = time.monotonic() + options.lock_retry_timeout
     pause = INITIAL_BACKOFF_SECONDS
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{max(1, round(options.lock_timeout * 1000))}ms'")

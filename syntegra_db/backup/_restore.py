@@ -13,9 +13,9 @@ from psycopg import sql
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.backup import sessions
-from syntegra_db.backup.archive import require_tables, restoring_program, table_data
-from syntegra_db.backup.seal import Backup, read_whole
+from syntegra_db.backup import _session
+from syntegra_db.backup._footer import Backup, verify_checksum
+from syntegra_db.backup._pg_restore import find_pg_restore, open_table_data, require_tables
 from syntegra_db.catalog import verify
 from syntegra_db.catalog._manifest import all_revisions
 from syntegra_db.connections import connect, unpooled_engine
@@ -42,7 +42,7 @@ VECTOR_INDEXES = text("""
     WHERE amname IN ('ivfflat', 'hnsw') AND indrelid = ANY (CAST(:tables AS regclass[]))
 """)
 # Never backwards, since it is not undone when the transaction is: an id that was given out is not given out again.
-CONTINUE_SEQUENCE = """
+ADVANCE_SEQUENCE = """
     SELECT setval(sequence, wanted) FROM (
       SELECT sequence, greatest((SELECT max(id) FROM {table}), CAST(:last_id AS bigint)) AS wanted
       FROM CAST(pg_get_serial_sequence(:table, 'id') AS regclass) AS sequence
@@ -63,7 +63,7 @@ RAISE_MEMORY = text("""
 """)
 
 
-class Occupied(Enum):
+class ExistingRows(Enum):
     """What is to become of tables that hold rows already.
 
     REFUSE restores nothing then; REPLACE removes the rows in the same transaction; KEEP leaves such tables as they
@@ -75,7 +75,7 @@ class Occupied(Enum):
     KEEP = "keep"
 
 
-class Restored(NamedTuple):
+class RestoreResult(NamedTuple):
     """What a restore did: the file's contents, the tables that it filled, and those that it left with their rows."""
 
     backup: Backup
@@ -83,24 +83,24 @@ class Restored(NamedTuple):
     kept: list[str]
 
 
-class _Work(NamedTuple):
+class _RestoreJob(NamedTuple):
     """What a restore was asked for, as its steps need it."""
 
     backup: Backup
     program: ClientProgram
-    occupied: Occupied
+    occupied: ExistingRows
     options: MigrationOptions
-    report: Callable[[sessions.Progress], None] | None
+    report: Callable[[_session.RowProgress], None] | None
 
 
 def restore(
     path: Path,
     url: URL,
-    occupied: Occupied = Occupied.REFUSE,
+    occupied: ExistingRows = ExistingRows.REFUSE,
     *,
     options: MigrationOptions | None = None,
-    report: Callable[[sessions.Progress], None] | None = None,
-) -> Restored:
+    report: Callable[[_session.RowProgress], None] | None = None,
+) -> RestoreResult:
     """Put the rows of the backup in `path` into the database at `url`, all or none.
 
     One transaction upgrades the schema to the file's revision if need be, fills the tables, continues the sequences,
@@ -116,11 +116,11 @@ def restore(
         ProgramMissing: there is no pg_restore that can read the file.
         ConnectionFailed: there is no connection; one of its subclasses says why.
     """
-    backup = read_whole(path)
+    backup = verify_checksum(path)
     _require_known(backup)
-    program = restoring_program(backup.contents)
+    program = find_pg_restore(backup.contents)
     require_tables(program, path, backup.contents)
-    work = _Work(backup, program, occupied, options or MigrationOptions(), report)
+    work = _RestoreJob(backup, program, occupied, options or MigrationOptions(), report)
     engine = unpooled_engine(url, "syntegra_db restore")
     with connect(engine) as connection:
         schema = connection.scalar(text("SELECT current_schema()"))
@@ -133,11 +133,11 @@ def restore(
                 filled, kept = _restore(connection, work)
         except (DBAPIError, psycopg.Error) as error:
             raise RestoreFailed(
-                f"The rows of {path} were not restored to the {describe_database(url)}: {sessions.reason(error)}. The "
+                f"The rows of {path} were not restored to the {describe_database(url)}: {_session.reason(error)}. The "
                 f"database is as it was; mend the cause and run this again."
             ) from None
-    confirm(engine, "The rows are restored")
-    return Restored(backup, filled, kept)
+    require_no_drift(engine, "The rows are restored")
+    return RestoreResult(backup, filled, kept)
 
 
 def _require_known(backup: Backup) -> None:
@@ -149,31 +149,31 @@ def _require_known(backup: Backup) -> None:
         )
 
 
-def _restore(connection: Connection, work: _Work) -> tuple[list[str], list[str]]:
+def _restore(connection: Connection, work: _RestoreJob) -> tuple[list[str], list[str]]:
     """Return the tables filled and those kept, in the transaction that `connection` is in."""
-    sessions.prepare_transaction(connection)
+    _session.begin_unlimited_transaction(connection)
     connection.exec_driver_sql("SET LOCAL client_encoding = 'UTF8'")
     contents = work.backup.contents
     before = current_revision(connection)
     require_known_revision(before)
     _refuse_downgrade(before, work.backup, connection)
-    kept = _make_way(connection, work)
+    kept = _prepare_tables(connection, work)
     if before != contents.revision:
         logger.info("Upgrading the schema to revision %s", contents.revision)
-        sessions.patiently(
-            connection, lambda: sessions.move(command.upgrade, connection, contents.revision), work.options
+        _session.patiently(
+            connection, lambda: _session.move(command.upgrade, connection, contents.revision), work.options
         )
     filled = [name for name in contents.tables if name not in kept]
     indexes = _drop_vector_indexes(connection, filled)
-    _fill(connection, work, filled)
+    _copy_tables(connection, work, filled)
     for name, definition in indexes.items():
         logger.info("Building %s on the data", name)
         connection.execute(RAISE_MEMORY, {"mebibytes": _memory_mebibytes(definition)})
         connection.exec_driver_sql(definition)
     for name in filled:
-        table = sessions.quote(connection, name)
+        table = _session.quote(connection, name)
         parameters = {"table": table, "last_id": contents.tables[name].last_id}
-        connection.execute(text(CONTINUE_SEQUENCE.format(table=table)), parameters)
+        connection.execute(text(ADVANCE_SEQUENCE.format(table=table)), parameters)
         connection.exec_driver_sql(f"ANALYZE {table}")
     return filled, kept
 
@@ -187,44 +187,44 @@ def _refuse_downgrade(before: str | None, backup: Backup, connection: Connection
         )
 
 
-def _make_way(connection: Connection, work: _Work) -> list[str]:
+def _prepare_tables(connection: Connection, work: _RestoreJob) -> list[str]:
     """Lock the tables to fill, empty them if that was asked for, and return those that stay as they are."""
-    there = sessions.tables_there(connection, work.backup.contents.tables)
+    there = _session.existing_tables(connection, work.backup.contents.tables)
     # Those to keep are not locked, so that their services go on.
-    kept = sessions.holding_rows(connection, there) if work.occupied is Occupied.KEEP else []
+    kept = _session.nonempty_tables(connection, there) if work.occupied is ExistingRows.KEEP else []
     to_fill = [name for name in there if name not in kept]
-    sessions.lock_tables(connection, to_fill, "ACCESS EXCLUSIVE", work.options)
-    occupied = sessions.holding_rows(connection, to_fill)
-    if work.occupied is Occupied.KEEP:
+    _session.lock_tables(connection, to_fill, "ACCESS EXCLUSIVE", work.options)
+    occupied = _session.nonempty_tables(connection, to_fill)
+    if work.occupied is ExistingRows.KEEP:
         return [*kept, *occupied]
-    if occupied and work.occupied is Occupied.REFUSE:
+    if occupied and work.occupied is ExistingRows.REFUSE:
         raise TablesNotEmpty(
             f"{', '.join(occupied)} of the {describe_database(connection.engine.url)} hold rows, and nothing was "
             f"changed. Add --replace to put the backup's rows in place of theirs, or --keep to fill only the tables "
             "that are empty."
         )
     if occupied:
-        names = ", ".join(sessions.quote(connection, name) for name in there)
+        names = ", ".join(_session.quote(connection, name) for name in there)
         connection.exec_driver_sql(f"TRUNCATE {names}")
     return []
 
 
 def _drop_vector_indexes(connection: Connection, tables: Iterable[str]) -> dict[str, str]:
     """Drop the vector indexes of `tables`, and return their definitions: built on the data, they find more."""
-    names = [sessions.quote(connection, name) for name in tables]
+    names = [_session.quote(connection, name) for name in tables]
     definitions = {row.name: row.definition for row in connection.execute(VECTOR_INDEXES, {"tables": names})}
     for name in definitions:
-        connection.exec_driver_sql(f"DROP INDEX {sessions.quote(connection, name)}")
+        connection.exec_driver_sql(f"DROP INDEX {_session.quote(connection, name)}")
     return definitions
 
 
-def _fill(connection: Connection, work: _Work, tables: list[str]) -> None:
+def _copy_tables(connection: Connection, work: _RestoreJob, tables: list[str]) -> None:
     expected = work.backup.contents.tables
     total = sum(expected[name].rows for name in tables)
     rows = sent = 0
-    cursor = sessions.driver(connection).cursor()
+    cursor = _session.psycopg_connection(connection).cursor()
     for name in tables:
-        with table_data(work.program, work.backup.path, name) as data:
+        with open_table_data(work.program, work.backup.path, name) as data:
             _require_columns(connection, name, data.columns)
             columns = sql.SQL(", ").join(map(sql.Identifier, data.columns))
             statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(name), columns)
@@ -234,7 +234,7 @@ def _fill(connection: Connection, work: _Work, tables: list[str]) -> None:
                     rows += chunk.count(b"\n")
                     sent += len(chunk)
                     if work.report is not None:
-                        work.report(sessions.Progress(rows, total, sent))
+                        work.report(_session.RowProgress(rows, total, sent))
         if cursor.rowcount != expected[name].rows:
             raise RestoreFailed(
                 f"{work.backup.path} gave {cursor.rowcount:,} rows for {name} instead of {expected[name].rows:,}. The "
@@ -244,7 +244,7 @@ def _fill(connection: Connection, work: _Work, tables: list[str]) -> None:
 
 
 def _require_columns(connection: Connection, table: str, columns: list[str]) -> None:
-    there = set(connection.scalars(COLUMNS, {"table": sessions.quote(connection, table)}))
+    there = set(connection.scalars(COLUMNS, {"table": _session.quote(connection, table)}))
     if missing := [column for column in columns if column not in there]:
         raise RestoreFailed(
             f"The backup has columns of {table} that no revision makes: {', '.join(missing)}. The database is as it "
@@ -260,7 +260,7 @@ def _memory_mebibytes(definition: str) -> int:
     return max(LEAST_MEMORY_MEBIBYTES, round(needed * 1.1 / (1 << 20)))
 
 
-def confirm(engine: Engine, done: str) -> None:
+def require_no_drift(engine: Engine, done: str) -> None:
     """Return if a new connection finds the schema as its revision should be, after what is `done`.
 
     Raises:

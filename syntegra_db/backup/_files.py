@@ -16,9 +16,9 @@ from syntegra_db.errors import BackupFailed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FOLDER = Path("backups")
+DEFAULT_DIRECTORY = Path("backups")
 SUFFIX = ".dump"
-UNFINISHED = ".*.syntegra_db-unfinished"
+PARTIAL_PATTERN = ".*.syntegra_db-unfinished"
 OWNER_ONLY = 0o600
 OWNER_ONLY_FOLDER = 0o700
 
@@ -26,11 +26,11 @@ OWNER_ONLY_FOLDER = 0o700
 def default_path(database: str, revision: str, moment: datetime) -> Path:
     """Return where a backup goes that nobody has named: `backups/DATABASE-REVISION-20240116T093000Z.dump`."""
     name = re.sub(r"[^\w.-]", "_", database).lstrip(".-")
-    return FOLDER / f"{name}-{revision}-{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}{SUFFIX}"
+    return DEFAULT_DIRECTORY / f"{name}-{revision}-{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}{SUFFIX}"
 
 
 @contextmanager
-def complete_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Give an empty file, readable by its owner only, that gets the name `path` when the block ends well.
 
     Until then it stands in the same folder under a name that begins with a dot, locked by this process; what
@@ -40,11 +40,11 @@ def complete_file(path: Path) -> Iterator[BinaryIO]:
         BackupFailed: the folder or the file cannot be written, the disk is full, or `path` is there already.
     """
     try:
-        if path.parent == FOLDER:
-            FOLDER.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
+        if path.parent == DEFAULT_DIRECTORY:
+            DEFAULT_DIRECTORY.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
         _refuse_existing(path)
-        remove_unfinished(path.parent)
-        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED[2:]}")
+        remove_partial_files(path.parent)
+        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL_PATTERN[2:]}")
         with _locked(unfinished) as file:
             try:
                 yield file
@@ -63,9 +63,9 @@ def complete_file(path: Path) -> Iterator[BinaryIO]:
         ) from None
 
 
-def remove_unfinished(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove the unfinished files of `folder` that no process is writing any more."""
-    for left in folder.glob(UNFINISHED):
+    for left in folder.glob(PARTIAL_PATTERN):
         with suppress(OSError), left.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()
@@ -73,12 +73,12 @@ def remove_unfinished(folder: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[BinaryIO]:
-    with open(path, "x+b", opener=_for_owner_only) as file:
+    with open(path, "x+b", opener=_open_private) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
 
 
-def _for_owner_only(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_APPEND, OWNER_ONLY)
 
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 FOOTER = re.compile(rb"\nsyntegra_db backup 1 (\d{12}) ([0-9a-f]{64})\n")
 DIGEST_CHARACTERS = 64
 # The digest and the newline behind it are all that the digest does not cover.
-UNCOVERED_BYTES = DIGEST_CHARACTERS + 1
-FOOTER_BYTES = len("\nsyntegra_db backup 1 ") + 12 + 1 + UNCOVERED_BYTES
+DIGEST_LINE_BYTES = DIGEST_CHARACTERS + 1
+FOOTER_BYTES = len("\nsyntegra_db backup 1 ") + 12 + 1 + DIGEST_LINE_BYTES
 CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class TableRows:
+class TableSummary:
     """The rows of a table, and the last number that the sequence of its ids gave out, if it gave any."""
 
     rows: int
@@ -35,7 +35,7 @@ class TableRows:
 
 
 @dataclass(frozen=True)
-class Contents:
+class BackupMetadata:
     """What a backup holds, at one moment of the database; `made_at` is that moment in UTC, `pg_dump` a major version.
 
     `tables` stand in the order in which their rows can be inserted.
@@ -47,7 +47,7 @@ class Contents:
     made_at: str
     server_version: str
     pg_dump: int
-    tables: dict[str, TableRows]
+    tables: dict[str, TableSummary]
 
     @property
     def rows(self) -> int:
@@ -61,10 +61,10 @@ class Backup:
 
     path: Path
     size: int
-    contents: Contents
+    contents: BackupMetadata
 
 
-def seal(file: BinaryIO, contents: Contents) -> None:
+def write_footer(file: BinaryIO, contents: BackupMetadata) -> None:
     """Append the seal to the archive in `file`, open for reading and appending."""
     file.seek(0)
     digest = hashlib.sha256()
@@ -76,7 +76,7 @@ def seal(file: BinaryIO, contents: Contents) -> None:
     file.write(before_digest + digest.hexdigest().encode() + b"\n")
 
 
-def read_seal(path: Path) -> Backup:
+def read_metadata(path: Path) -> Backup:
     """Return what the file says that it holds, from its last bytes alone.
 
     Raises:
@@ -88,7 +88,7 @@ def read_seal(path: Path) -> Backup:
             file.seek(max(0, size - FOOTER_BYTES))
             footer = FOOTER.fullmatch(file.read())
             if footer is None:
-                raise _without_seal(path)
+                raise _missing_footer(path)
             length = int(footer[1])
             file.seek(max(0, size - FOOTER_BYTES - length))
             contents = _contents(file.read(length))
@@ -97,31 +97,31 @@ def read_seal(path: Path) -> Backup:
             f"{path} cannot be read: {error.strerror}. Name a file that `syntegra-db backups` lists."
         ) from None
     except (ValueError, KeyError, TypeError):
-        raise damaged(path) from None
+        raise corrupt_backup(path) from None
     return Backup(path, size, contents)
 
 
-def read_whole(path: Path) -> Backup:
+def verify_checksum(path: Path) -> Backup:
     """Return what the file holds, once each of its bytes has gone through the checksum.
 
     Raises:
-        BackupUnusable: as `read_seal`, or a byte of it is not what it was when it was made.
+        BackupUnusable: as `read_metadata`, or a byte of it is not what it was when it was made.
     """
-    backup = read_seal(path)
+    backup = read_metadata(path)
     try:
         with path.open("rb") as file:
             digest = hashlib.sha256()
-            for chunk in _chunks(file, backup.size - UNCOVERED_BYTES):
+            for chunk in _chunks(file, backup.size - DIGEST_LINE_BYTES):
                 digest.update(chunk)
             recorded = file.read(DIGEST_CHARACTERS)
     except OSError as error:
         raise InvalidBackup(f"{path} cannot be read to its end: {error.strerror}. Take another backup.") from None
     if recorded != digest.hexdigest().encode():
-        raise damaged(path)
+        raise corrupt_backup(path)
     return backup
 
 
-def damaged(path: Path) -> InvalidBackup:
+def corrupt_backup(path: Path) -> InvalidBackup:
     """Return the error for a file whose bytes have changed."""
     return InvalidBackup(
         f"{path} is damaged: its checksum does not fit its bytes. Nothing was changed; take another backup, or another "
@@ -129,7 +129,7 @@ def damaged(path: Path) -> InvalidBackup:
     )
 
 
-def _without_seal(path: Path) -> InvalidBackup:
+def _missing_footer(path: Path) -> InvalidBackup:
     return InvalidBackup(
         f"{path} does not end as a backup of syntegra-db does: it was cut short, or another program made it. Nothing "
         "was changed; take another backup, or, for a dump of pg_dump, see its pg_restore."
@@ -142,7 +142,7 @@ def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _contents(record: bytes) -> Contents:
+def _contents(record: bytes) -> BackupMetadata:
     fields = json.loads(record)
-    fields["tables"] = {name: TableRows(**table) for name, table in fields["tables"].items()}
-    return Contents(**fields)
+    fields["tables"] = {name: TableSummary(**table) for name, table in fields["tables"].items()}
+    return BackupMetadata(**fields)

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from syntegra_db.backup.seal import Backup, Contents
+    from syntegra_db.backup._footer import Backup, BackupMetadata
     from syntegra_db.client_programs import ClientProgram
 
 CHUNK_BYTES = 1 << 20
 COPY = re.compile(rb"COPY .+ \((?P<columns>.*)\) FROM stdin;\n")
 COLUMN = re.compile(r'"((?:[^"]|"")+)"|([^", ]+)')
 # In COPY's text format no row reads like this: in a value, a backslash is written twice.
-END_OF_ROWS = b"\n\\.\n"
+END_OF_COPY = b"\n\\.\n"
 
 
 class TableData(NamedTuple):
@@ -32,7 +32,7 @@ class TableData(NamedTuple):
     chunks: Iterator[bytes]
 
 
-def restoring_program(contents: Contents) -> ClientProgram:
+def find_pg_restore(contents: BackupMetadata) -> ClientProgram:
     """Return a pg_restore that can read a backup with these contents.
 
     Raises:
@@ -41,7 +41,7 @@ def restoring_program(contents: Contents) -> ClientProgram:
     return find_program_for_server("pg_restore", contents.pg_dump)
 
 
-def require_tables(program: ClientProgram, path: Path, contents: Contents) -> None:
+def require_tables(program: ClientProgram, path: Path, contents: BackupMetadata) -> None:
     """Return if the archive's table of contents names the rows of each table of `contents`.
 
     Raises:
@@ -63,7 +63,7 @@ def require_tables(program: ClientProgram, path: Path, contents: Contents) -> No
         raise InvalidBackup(f"{path} lacks the rows of {', '.join(missing)}. Take another backup.")
 
 
-def count_archived(program: ClientProgram, backup: Backup) -> dict[str, int]:
+def count_archived_rows(program: ClientProgram, backup: Backup) -> dict[str, int]:
     """Return the rows of each table, counted by reading the whole archive.
 
     Raises:
@@ -71,13 +71,13 @@ def count_archived(program: ClientProgram, backup: Backup) -> dict[str, int]:
     """
     counts = {}
     for name in backup.contents.tables:
-        with table_data(program, backup.path, name) as data:
+        with open_table_data(program, backup.path, name) as data:
             counts[name] = sum(chunk.count(b"\n") for chunk in data.chunks)
     return counts
 
 
 @contextmanager
-def table_data(program: ClientProgram, path: Path, table: str) -> Iterator[TableData]:
+def open_table_data(program: ClientProgram, path: Path, table: str) -> Iterator[TableData]:
     """Give the rows of `table`; those that the block does not read are not decompressed.
 
     Raises:
@@ -103,7 +103,7 @@ def table_data(program: ClientProgram, path: Path, table: str) -> Iterator[Table
             raise _unreadable(path, complaints.read().decode(errors="replace"))
 
 
-def complaint(said: str) -> str:
+def first_error(said: str) -> str:
     """Return from what a program of PostgreSQL wrote on standard error the first error, without its prefix."""
     lines = [line for line in said.splitlines() if "error:" in line] or said.strip().splitlines() or ["no reason given"]
     return lines[0].partition("error: ")[2] or lines[0]
@@ -123,7 +123,7 @@ def _rows(output: IO[bytes]) -> Iterator[bytes]:
     buffer = b"\n"
     while chunk := output.read(CHUNK_BYTES):
         buffer += chunk
-        end = buffer.find(END_OF_ROWS)
+        end = buffer.find(END_OF_COPY)
         if end >= 0:
             yield buffer[1 : end + 1]
             return
@@ -133,4 +133,4 @@ def _rows(output: IO[bytes]) -> Iterator[bytes]:
 
 
 def _unreadable(path: Path, said: str) -> InvalidBackup:
-    return InvalidBackup(f"pg_restore cannot read {path}: {complaint(said)}. Take another backup.")
+    return InvalidBackup(f"pg_restore cannot read {path}: {first_error(said)}. Take another backup.")

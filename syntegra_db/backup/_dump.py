@@ -13,20 +13,27 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.backup.archive import complaint, count_archived, require_tables, restoring_program
-from syntegra_db.backup.files import complete_file, default_path
-from syntegra_db.backup.seal import Backup, Contents, TableRows, read_seal, read_whole, seal
-from syntegra_db.backup.sessions import (
-    Progress,
+from syntegra_db.backup._files import atomic_file, default_path
+from syntegra_db.backup._footer import (
+    Backup,
+    BackupMetadata,
+    TableSummary,
+    read_metadata,
+    verify_checksum,
+    write_footer,
+)
+from syntegra_db.backup._pg_restore import count_archived_rows, find_pg_restore, first_error, require_tables
+from syntegra_db.backup._session import (
+    RowProgress,
+    begin_unlimited_transaction,
     count_rows,
-    driver,
+    existing_tables,
     lock_tables,
-    package_tables,
-    prepare_transaction,
+    psycopg_connection,
     quote,
     reason,
     server_version,
-    tables_there,
+    tables_at_revision,
 )
 from syntegra_db.client_programs import env_with_c_locale, env_with_password, find_program_for_server
 from syntegra_db.connections import connect, unpooled_engine
@@ -46,13 +53,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.25
-MOMENT = text("""
+EXPORT_SNAPSHOT = text("""
     SELECT current_database() AS database, current_schema() AS schema, now() AS moment,
            current_setting('server_version') AS server_version, pg_export_snapshot() AS snapshot
 """)
 LAST_ID = text("SELECT pg_sequence_last_value(CAST(pg_get_serial_sequence(:table, 'id') AS regclass))")
 # A transaction sees the statistics of its first look until it forgets them.
-FORGET_STATISTICS = text("SELECT pg_stat_clear_snapshot()")
+CLEAR_STATS_SNAPSHOT = text("SELECT pg_stat_clear_snapshot()")
 ROWS_DUMPED = text("""
     SELECT relname, tuples_processed
     FROM pg_stat_progress_copy JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relid
@@ -60,12 +67,12 @@ ROWS_DUMPED = text("""
 """)
 
 
-class Moment(NamedTuple):
+class ExportedSnapshot(NamedTuple):
     """A snapshot that `program`, a pg_dump, can look at too while its transaction is open, and what it shows."""
 
     program: ClientProgram
     snapshot: str
-    contents: Contents
+    contents: BackupMetadata
     path: Path
 
 
@@ -74,7 +81,7 @@ def create_backup(
     path: Path | None = None,
     *,
     options: MigrationOptions | None = None,
-    report: Callable[[Progress], None] | None = None,
+    report: Callable[[RowProgress], None] | None = None,
 ) -> Backup:
     """Save the rows of the package's tables at `url`, at one moment and with their revision, in a new file.
 
@@ -94,30 +101,30 @@ def create_backup(
     with connect(frozen) as connection:
         program = find_program_for_server("pg_dump", server_version(connection), for_url=url)
         try:
-            moment = _hold_moment(connection, program, path, options)
+            moment = _export_snapshot(connection, program, path, options)
         except DBAPIError as error:
             raise BackupFailed(
                 f"No backup of the {describe_database(url)}: {reason(error)}. Nothing was changed."
             ) from None
-        reader = restoring_program(moment.contents)
-        with complete_file(moment.path) as file:
+        reader = find_pg_restore(moment.contents)
+        with atomic_file(moment.path) as file:
             target = Path(file.name)
             _dump(connection, moment, target, options, report)
-            seal(file, moment.contents)
+            write_footer(file, moment.contents)
             file.flush()
             require_tables(reader, target, moment.contents)
-    return read_seal(moment.path)
+    return read_metadata(moment.path)
 
 
-def prove(backup: Backup) -> None:
+def verify_backup(backup: Backup) -> None:
     """Return if every byte of the backup is as it was made, and pg_restore reads from it as many rows as it says.
 
     Raises:
         BackupUnusable: it is not so.
         ProgramMissing: there is no pg_restore that could read it.
     """
-    read_whole(backup.path)
-    archived = count_archived(restoring_program(backup.contents), backup)
+    verify_checksum(backup.path)
+    archived = count_archived_rows(find_pg_restore(backup.contents), backup)
     for name, table in backup.contents.tables.items():
         if archived[name] != table.rows:
             raise InvalidBackup(
@@ -126,9 +133,9 @@ def prove(backup: Backup) -> None:
             )
 
 
-def _hold_moment(
+def _export_snapshot(
     connection: Connection, program: ClientProgram, path: Path | None, options: MigrationOptions
-) -> Moment:
+) -> ExportedSnapshot:
     """Return a moment of the database; the transaction that holds it stays open, and the tables stay there."""
     while True:
         revision = current_revision(connection)
@@ -138,47 +145,49 @@ def _hold_moment(
                 f"The {describe_database(connection.engine.url)} is at no revision, so that there is nothing to save. "
                 f"Correct the name of the database, or migrate it: syntegra-db upgrade."
             )
-        expected = package_tables(revision)
-        tables = tables_there(connection, expected)
+        expected = tables_at_revision(revision)
+        tables = existing_tables(connection, expected)
         connection.rollback()
-        prepare_transaction(connection)
+        begin_unlimited_transaction(connection)
         # Before the snapshot: a table that is locked after it could have been emptied in between.
         lock_tables(connection, tables, "ACCESS SHARE", options)
-        row = connection.execute(MOMENT).mappings().one()
+        row = connection.execute(EXPORT_SNAPSHOT).mappings().one()
         if current_revision(connection) == revision:
             break
         connection.rollback()
     if missing := [name for name in expected if name not in tables]:
         logger.warning("Not in the database, and so not in the backup: %s", ", ".join(missing))
-    contents = Contents(
+    contents = BackupMetadata(
         database=row["database"],
         schema=row["schema"],
         revision=revision,
         made_at=row["moment"].astimezone(UTC).isoformat(timespec="seconds"),
         server_version=row["server_version"],
         pg_dump=program.version,
-        tables=_look(connection, tables),
+        tables=_summarize_tables(connection, tables),
     )
-    return Moment(program, row["snapshot"], contents, path or default_path(row["database"], revision, row["moment"]))
+    return ExportedSnapshot(
+        program, row["snapshot"], contents, path or default_path(row["database"], revision, row["moment"])
+    )
 
 
-def _look(connection: Connection, tables: list[str]) -> dict[str, TableRows]:
+def _summarize_tables(connection: Connection, tables: list[str]) -> dict[str, TableSummary]:
     counts = count_rows(connection, tables)
     return {
-        name: TableRows(rows, connection.scalar(LAST_ID, {"table": quote(connection, name)}))
+        name: TableSummary(rows, connection.scalar(LAST_ID, {"table": quote(connection, name)}))
         for name, rows in counts.items()
     }
 
 
 def _dump(
     connection: Connection,
-    moment: Moment,
+    moment: ExportedSnapshot,
     target: Path,
     options: MigrationOptions,
-    report: Callable[[Progress], None] | None,
+    report: Callable[[RowProgress], None] | None,
 ) -> None:
     """Let pg_dump write the archive to `target`."""
-    application = f"syntegra_db backup {driver(connection).info.backend_pid}"
+    application = f"syntegra_db backup {psycopg_connection(connection).info.backend_pid}"
     url = connection.engine.url.update_query_dict({"application_name": application})
     command = [
         *moment.program.command,
@@ -191,20 +200,20 @@ def _dump(
         f"--snapshot={moment.snapshot}",
         # Somebody who waits to lock a table for himself waits for us, and pg_dump would wait behind him.
         f"--lock-wait-timeout={max(1, round(options.lock_retry_timeout * 1000))}",
-        *(f"--table={_pattern(moment.contents.schema, name)}" for name in moment.contents.tables),
+        *(f"--table={_pg_dump_pattern(moment.contents.schema, name)}" for name in moment.contents.tables),
         f"--dbname={moment.program.conninfo(url)}",
     ]
-    counter = _RowsDumped(connection, application, moment.contents)
+    counter = _DumpedRowCounter(connection, application, moment.contents)
     with target.open("wb") as archive, TemporaryFile() as complaints:
-        with _running(command, url, archive, complaints) as process:
+        with _killed_on_error(command, url, archive, complaints) as process:
             while process.poll() is None:
                 if report is not None:
-                    report(Progress(counter.read(), moment.contents.rows, target.stat().st_size))
+                    report(RowProgress(counter.read(), moment.contents.rows, target.stat().st_size))
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(REPORT_SECONDS)
         if process.returncode:
             complaints.seek(0)
-            said = complaint(complaints.read().decode(errors="replace"))
+            said = first_error(complaints.read().decode(errors="replace"))
             raise BackupFailed(
                 f"pg_dump made no backup of the {describe_database(connection.engine.url)} in {moment.path}: {said}. "
                 f"The database is untouched, and nothing is left of the file."
@@ -212,7 +221,7 @@ def _dump(
 
 
 @contextmanager
-def _running(
+def _killed_on_error(
     command: list[str], url: URL, archive: IO[bytes], complaints: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `command`, and end it when the block is left before it has ended."""
@@ -230,17 +239,17 @@ def _running(
             raise
 
 
-class _RowsDumped:
+class _DumpedRowCounter:
     """How many rows the session of pg_dump has sent, as the server counts them."""
 
-    def __init__(self, connection: Connection, application: str, contents: Contents) -> None:
+    def __init__(self, connection: Connection, application: str, contents: BackupMetadata) -> None:
         self._connection = connection
         self._application = application
         self._contents = contents
         self._seen: dict[str, int] = {}
 
     def read(self) -> int:
-        self._connection.execute(FORGET_STATISTICS)
+        self._connection.execute(CLEAR_STATS_SNAPSHOT)
         dumping = self._connection.execute(ROWS_DUMPED, {"application": self._application})
         running: dict[str, int] = {row.relname: row.tuples_processed for row in dumping}
         for name in self._seen.keys() - running.keys():
@@ -249,6 +258,6 @@ class _RowsDumped:
         return sum(self._seen.values())
 
 
-def _pattern(*names: str) -> str:
+def _pg_dump_pattern(*names: str) -> str:
     """Return the name of a table as pg_dump takes it literally."""
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)

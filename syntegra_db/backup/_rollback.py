@@ -11,9 +11,9 @@ from alembic import command
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.backup import sessions
-from syntegra_db.backup.dumping import create_backup, prove
-from syntegra_db.backup.restoring import confirm
+from syntegra_db.backup import _session
+from syntegra_db.backup._dump import create_backup, verify_backup
+from syntegra_db.backup._restore import require_no_drift
 from syntegra_db.catalog._manifest import all_revisions
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import InvalidBackup, MigrationFailed, RevisionError
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
 
-    from syntegra_db.backup.seal import Backup
+    from syntegra_db.backup._footer import Backup
 
 logger = logging.getLogger(__name__)
 
-STEPS = re.compile(r"-(\d+)")
+RELATIVE_TARGET = re.compile(r"-(\d+)")
 
 
-class RolledBack(NamedTuple):
+class RollbackResult(NamedTuple):
     """What a rollback did: the proven file, the revision that the database is at now, and what brings all back."""
 
     backup: Backup
     revision: str | None
-    restoring_command: str
+    restore_command: str
 
 
 def rollback(
@@ -51,8 +51,8 @@ def rollback(
     path: Path | None = None,
     *,
     options: MigrationOptions | None = None,
-    report: Callable[[sessions.Progress], None] | None = None,
-) -> RolledBack:
+    report: Callable[[_session.RowProgress], None] | None = None,
+) -> RollbackResult:
     """Back up the database at `url`, prove the file, then take the database back to `target`, or `base`.
 
     Nobody writes to the tables that go between the backup's moment and their end, so that the file has every row that
@@ -76,27 +76,27 @@ def rollback(
             connection, _lock.lock_key(VERSION_TABLE, str(schema)), options.migration_lock_timeout
         )
         before = current_revision(connection)
-        revision = resolve(target, before)
+        revision = resolve_target(target, before)
         connection.rollback()
         try:
             with connection.begin():
-                going = _hold(connection, before, revision, options)
+                going = _block_writes(connection, before, revision, options)
                 backup = create_backup(url, path, options=options, report=report)
-                _prove(connection, backup, going)
-                sessions.patiently(
-                    connection, lambda: sessions.move(command.downgrade, connection, revision or "base"), options
+                _verify_against_tables(connection, backup, going)
+                _session.patiently(
+                    connection, lambda: _session.move(command.downgrade, connection, revision or "base"), options
                 )
         except DBAPIError as error:
             raise MigrationFailed(
-                f"The {describe_database(url)} was not taken back: {sessions.reason(error)}. It is at revision "
+                f"The {describe_database(url)} was not taken back: {_session.reason(error)}. It is at revision "
                 f"{before}, as it was; mend the cause and run this again."
             ) from None
-    confirm(engine, f"The database is back at {f'revision {revision}' if revision else 'no revision'}")
+    require_no_drift(engine, f"The database is back at {f'revision {revision}' if revision else 'no revision'}")
     keep = " --keep" if revision else ""
-    return RolledBack(backup, revision, f"syntegra-db restore {shlex.quote(str(backup.path))}{keep}")
+    return RollbackResult(backup, revision, f"syntegra-db restore {shlex.quote(str(backup.path))}{keep}")
 
 
-def cost(target: str, url: URL) -> str:
+def describe_rollback_loss(target: str, url: URL) -> str:
     """Return the tables that go with their rows, such as `clusters (6 rows)`.
 
     Raises:
@@ -104,10 +104,10 @@ def cost(target: str, url: URL) -> str:
     """
     with connect(unpooled_engine(url)) as connection:
         before = current_revision(connection)
-        return describe_data_loss(connection, tables_to_drop(before, resolve(target, before)))
+        return describe_data_loss(connection, tables_to_drop(before, resolve_target(target, before)))
 
 
-def resolve(target: str, before: str | None) -> str | None:
+def resolve_target(target: str, before: str | None) -> str | None:
     """Return the revision that `target` means to a database at `before`, None for `base`; it is an older one.
 
     Raises:
@@ -116,7 +116,7 @@ def resolve(target: str, before: str | None) -> str | None:
     require_known_revision(before)
     known = [None, *all_revisions()]
     place = known.index(before)
-    steps = STEPS.fullmatch(target)
+    steps = RELATIVE_TARGET.fullmatch(target)
     if steps is not None:
         return known[max(0, place - int(steps[1]))]
     wanted = None if target == "base" else target
@@ -130,19 +130,21 @@ def resolve(target: str, before: str | None) -> str | None:
     return wanted
 
 
-def _hold(connection: Connection, before: str | None, revision: str | None, options: MigrationOptions) -> list[str]:
+def _block_writes(
+    connection: Connection, before: str | None, revision: str | None, options: MigrationOptions
+) -> list[str]:
     """Keep writers from the tables that go, and return these."""
-    sessions.prepare_transaction(connection)
-    going = sessions.tables_there(connection, tables_to_drop(before, revision))
-    sessions.lock_tables(connection, going, "SHARE ROW EXCLUSIVE", options)
+    _session.begin_unlimited_transaction(connection)
+    going = _session.existing_tables(connection, tables_to_drop(before, revision))
+    _session.lock_tables(connection, going, "SHARE ROW EXCLUSIVE", options)
     return going
 
 
-def _prove(connection: Connection, backup: Backup, going: list[str]) -> None:
+def _verify_against_tables(connection: Connection, backup: Backup, going: list[str]) -> None:
     """Return if the file can be read to its end, and has as many rows as the tables that go."""
     logger.info("Reading %s back", backup.path)
-    prove(backup)
-    for name, rows in sessions.count_rows(connection, going).items():
+    verify_backup(backup)
+    for name, rows in _session.count_rows(connection, going).items():
         saved = backup.contents.tables[name].rows
         if saved != rows:
             raise InvalidBackup(
