@@ -1,7 +1,25 @@
 """Taking over a database whose tables were made by hand: what would change, and the change itself."""
 
-from syntegra_db.adoption.applying import apply
-from syntegra_db.adoption.parts import Adopted, Answers, Change, Decision, Fill, Plan, Rewrite
-from syntegra_db.adoption.planning import plan
+from syntegra_db.adoption._apply import apply
+from syntegra_db.adoption._model import (
+    AdoptionInput,
+    AdoptionPlan,
+    AdoptionResult,
+    Backfill,
+    OpenQuestion,
+    SchemaChange,
+    TableRewrite,
+)
+from syntegra_db.adoption._planning import plan
 
-__all__ = ["Adopted", "Answers", "Change", "Decision", "Fill", "Plan", "Rewrite", "apply", "plan"]
+__all__ = [
+    "AdoptionInput",
+    "AdoptionPlan",
+    "AdoptionResult",
+    "Backfill",
+    "OpenQuestion",
+    "SchemaChange",
+    "TableRewrite",
+    "apply",
+    "plan",
+]

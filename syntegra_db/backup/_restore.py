@@ -111,7 +111,7 @@ def restore(
         BackupDoesNotFit: its revision is unknown to this package, or the database is past it.
         TablesHoldRows: there are rows, and `occupied` refuses them.
         RestoreFailed: the server refused something.
-        LockNotObtained: others kept a table, or the migrators' _lock.
+        LockNotObtained: others kept a table, or the migration lock.
         CatalogDiffers: the rows are restored, and the schema is not what it should be.
         ProgramMissing: there is no pg_restore that can read the file.
         ConnectionFailed: there is no connection; one of its subclasses says why.

@@ -62,7 +62,7 @@ def rollback(
         RevisionError: the database is not past `target`, or there is no such revision.
         BackupFailed, BackupUnusable: the backup could not be made or proven; the database is as it was.
         MigrationFailed: the server refused the downgrade; the database is as it was, and the backup stays.
-        LockNotObtained: others kept a table, or the migrators' _lock.
+        LockNotObtained: others kept a table, or the migration lock.
         CatalogDiffers: the revision is reached, and the schema is not what it should be there.
         ProgramMissing: there is no pg_dump or pg_restore that is as new as the server.
         ConnectionFailed: there is no connection; one of its subclasses says why.

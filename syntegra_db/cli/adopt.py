@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syntegra_db.adoption import Adopted, Answers, Change, Plan
+    from syntegra_db.adoption import AdoptionInput, AdoptionPlan, AdoptionResult, SchemaChange
 
 Values = Annotated[
     list[str] | None,
@@ -33,13 +33,13 @@ def adopt(  # noqa: PLR0913  an option each
 ) -> None:
     """Take over tables that were made by hand: print what would change, and with --apply change it."""
     from syntegra_db import adoption
-    from syntegra_db.adoption.answers import parse_values
-    from syntegra_db.adoption.applying import require_decided
+    from syntegra_db.adoption._apply import require_no_open_questions
+    from syntegra_db.adoption._backfills import parse_assignments
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
-    answers = adoption.Answers(parse_values(values or []), timezone)
+    answers = adoption.AdoptionInput(parse_assignments(values or []), timezone)
     if apply:
         _apply(answers, no_backup=no_backup, yes=yes, json_output=json_output)
         return
@@ -51,11 +51,11 @@ def adopt(  # noqa: PLR0913  an option each
         _print_json(plan)
     else:
         _print(plan, describe_database(url))
-    if plan.decisions:
-        require_decided(plan)
+    if plan.open_questions:
+        require_no_open_questions(plan)
 
 
-def _apply(answers: Answers, *, no_backup: bool, yes: bool, json_output: bool) -> None:
+def _apply(answers: AdoptionInput, *, no_backup: bool, yes: bool, json_output: bool) -> None:
     from syntegra_db import adoption
     from syntegra_db.cli.progress import progress_on_stderr
     from syntegra_db.migrations._options import load_migration_options
@@ -87,14 +87,14 @@ def _confirm(*, yes: bool) -> None:
         raise AdoptionNotPossible("Nothing was changed. Leave out --no-backup to keep the whole database in a file.")
 
 
-def _print_json(result: Plan | Adopted) -> None:
+def _print_json(result: AdoptionPlan | AdoptionResult) -> None:
     import json
     from dataclasses import asdict
 
     typer.echo(json.dumps(asdict(result), ensure_ascii=False, indent=2, default=str))
 
 
-def _print_done(done: Adopted, where: str) -> None:
+def _print_done(done: AdoptionResult, where: str) -> None:
     if not done.rows and done.plan.is_empty:
         typer.echo(f"There is nothing to do: the {where} is at revision {done.plan.revision} and holds what it should.")
         return
@@ -105,7 +105,7 @@ def _print_done(done: Adopted, where: str) -> None:
     typer.echo(f"The {where} is at revision {done.plan.revision}.")
 
 
-def _print(plan: Plan, where: str) -> None:
+def _print(plan: AdoptionPlan, where: str) -> None:
     if plan.is_empty:
         typer.echo(f"There is nothing to do: the {where} is at revision {plan.revision} and holds what it should.")
         return
@@ -113,11 +113,11 @@ def _print(plan: Plan, where: str) -> None:
     typer.echo(f"The {where} {stamped} and comes closest to revision {plan.revision}.")
     for heading, lines in (
         ("Matches", plan.matches),
-        ("Stays as it is", plan.stays),
+        ("Stays as it is", plan.kept),
         ("Changes without touching a row", tuple(_changes((*plan.preparations, *plan.changes)))),
         (
             "Gets values",
-            tuple(f"{each.table}.{each.column} = {each.expression}, {each.rows:,} rows" for each in plan.fills),
+            tuple(f"{each.table}.{each.column} = {each.expression}, {each.rows:,} rows" for each in plan.backfills),
         ),
         ("Writes tables anew, while nobody else can read or write them", tuple(_rewrites(plan))),
         ("Needs a decision", tuple(_decisions(plan))),
@@ -126,11 +126,11 @@ def _print(plan: Plan, where: str) -> None:
             typer.secho(f"\n{heading}", bold=True)
         for line in lines:
             typer.echo(f"  {line}")
-    if not plan.decisions:
+    if not plan.open_questions:
         typer.echo("\nThis was a plan. To carry it out: the same command with --apply")
 
 
-def _changes(changes: tuple[Change, ...]) -> Iterator[str]:
+def _changes(changes: tuple[SchemaChange, ...]) -> Iterator[str]:
     """Yield the changes a line each, but the comments, which are many, as a number."""
     comments = [change for change in changes if change.statements[0].startswith("COMMENT ON")]
     for change in changes:
@@ -140,7 +140,7 @@ def _changes(changes: tuple[Change, ...]) -> Iterator[str]:
         yield f"comments: {len(comments)}"
 
 
-def _rewrites(plan: Plan) -> Iterator[str]:
+def _rewrites(plan: AdoptionPlan) -> Iterator[str]:
     from rich.filesize import decimal
 
     for rewrite in plan.rewrites:
@@ -149,7 +149,7 @@ def _rewrites(plan: Plan) -> Iterator[str]:
         yield from (f"  {column}" for column in rewrite.columns)
 
 
-def _decisions(plan: Plan) -> Iterator[str]:
-    from syntegra_db.adoption.applying import describe
+def _decisions(plan: AdoptionPlan) -> Iterator[str]:
+    from syntegra_db.adoption._apply import describe_question
 
-    yield from (describe(decision) for decision in plan.decisions)
+    yield from (describe_question(decision) for decision in plan.open_questions)

@@ -32,8 +32,8 @@ class Handmade:
     timezone: str | None = None
 
     @property
-    def answers(self) -> adoption.Answers:
-        return adoption.Answers(self.values, self.timezone)
+    def answers(self) -> adoption.AdoptionInput:
+        return adoption.AdoptionInput(self.values, self.timezone)
 
 
 SIX = [
@@ -64,7 +64,7 @@ SIX = [
 each = pytest.mark.parametrize("handmade", SIX, ids=lambda handmade: handmade.name)
 
 
-def adopt(database: Database, handmade: Handmade) -> adoption.Adopted:
+def adopt(database: Database, handmade: Handmade) -> adoption.AdoptionResult:
     return adoption.apply(database.url, handmade.answers, backup=False)
 
 
@@ -73,7 +73,7 @@ def look(database: Database) -> DriftReport:
         return verify(connection)
 
 
-def look_at_plan(database: Database, answers: adoption.Answers | None = None) -> adoption.Plan:
+def look_at_plan(database: Database, answers: adoption.AdoptionInput | None = None) -> adoption.AdoptionPlan:
     with database.engine.connect() as connection:
         return adoption.plan(connection, answers)
 
@@ -125,7 +125,7 @@ def test_a_plan_changes_nothing(empty_database: Database, handmade: Handmade) ->
         plan = adoption.plan(connection, handmade.answers)
         assert connection.exec_driver_sql("SHOW TimeZone").scalar_one() != "Europe/Madrid"
         connection.commit()
-    assert (plan.is_empty, plan.decisions) == (False, ())
+    assert (plan.is_empty, plan.open_questions) == (False, ())
     assert dump(empty_database) == before
 
 
@@ -193,8 +193,8 @@ def test_moments_in_utc_are_not_written_again(empty_database: Database) -> None:
         "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'till', 'simple_csv')",
     )
     before = empty_database.query("SELECT pg_relation_filenode('data_sources')")
-    assert look_at_plan(empty_database, adoption.Answers({}, "UTC")).rewrites == ()
-    adoption.apply(empty_database.url, adoption.Answers({}, "UTC"), backup=False)
+    assert look_at_plan(empty_database, adoption.AdoptionInput({}, "UTC")).rewrites == ()
+    adoption.apply(empty_database.url, adoption.AdoptionInput({}, "UTC"), backup=False)
     assert empty_database.query("SELECT pg_relation_filenode('data_sources')") == before
     assert look(empty_database).findings == []
 
@@ -202,14 +202,14 @@ def test_moments_in_utc_are_not_written_again(empty_database: Database) -> None:
 def test_a_conversion_that_changes_a_value_is_taken_back(
     empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from syntegra_db.adoption import conversions
+    from syntegra_db.adoption import _conversions
 
-    def careless(old: str, new: str) -> conversions.Conversion:
-        return conversions.Conversion(using=f"({{}})::{new} * 1.0000001", before=f"({{}})::{old}::text")
+    def careless(old: str, new: str) -> _conversions.Conversion:
+        return _conversions.Conversion(using=f"({{}})::{new} * 1.0000001", before=f"({{}})::{old}::text")
 
     make(empty_database, "serial_ids")
     before = dump(empty_database)
-    monkeypatch.setattr(conversions, "_to_number", careless)
+    monkeypatch.setattr(_conversions, "_to_number", careless)
     with pytest.raises(
         AdoptionFailed, match=r"Values of anomaly_log would have changed in value, .*Nothing was changed"
     ):

@@ -9,8 +9,8 @@ from adoption.handmade import make, run
 from dumping import dump
 
 from syntegra_db import adoption
-from syntegra_db.adoption.answers import parse_values
-from syntegra_db.adoption.conversions import conversion
+from syntegra_db.adoption._backfills import parse_assignments
+from syntegra_db.adoption._conversions import find_conversion
 from syntegra_db.errors import DecisionRequired
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 NO_CLIENT = "column processed_data.client_id"
 
 
-def decisions(database: Database, **answers: str) -> dict[str, adoption.Decision]:
+def decisions(database: Database, **answers: str) -> dict[str, adoption.OpenQuestion]:
     timezone = answers.pop("timezone", None)
     values = {name.replace("__", "."): value for name, value in answers.items()}
     with database.engine.connect() as connection:
-        found = adoption.plan(connection, adoption.Answers(values, timezone)).decisions
+        found = adoption.plan(connection, adoption.AdoptionInput(values, timezone)).open_questions
     return {decision.object: decision for decision in found}
 
 
@@ -168,7 +168,7 @@ def test_answer_is_a_value_or_an_expression(empty_database: Database, value: str
         "UPDATE data_sources SET client_id = 2",
         "DELETE FROM processed_data WHERE source_type IS NOT NULL OR id < 14",
     )
-    adoption.apply(empty_database.url, adoption.Answers(values), backup=False)
+    adoption.apply(empty_database.url, adoption.AdoptionInput(values), backup=False)
     assert set(empty_database.query("SELECT source_type FROM processed_data")) == {(held,)}
 
 
@@ -185,14 +185,14 @@ def test_answer_is_a_value_or_an_expression(empty_database: Database, value: str
 def test_answer_that_is_none(empty_database: Database, name: str, value: str, complaint: str) -> None:
     make(empty_database, "first_two")
     with empty_database.engine.connect() as connection, pytest.raises(DecisionRequired, match=complaint):
-        adoption.plan(connection, adoption.Answers({name: value}))
+        adoption.plan(connection, adoption.AdoptionInput({name: value}))
 
 
 def test_assignments_are_read() -> None:
-    assert parse_values(["a.b=7", "a.c=x = 'y'"]) == {"a.b": "7", "a.c": "x = 'y'"}
+    assert parse_assignments(["a.b=7", "a.c=x = 'y'"]) == {"a.b": "7", "a.c": "x = 'y'"}
     for wrong in ("a.b", "a.b=", "b=7"):
         with pytest.raises(DecisionRequired, match=r"TABLE\.COLUMN=VALUE"):
-            parse_values([wrong])
+            parse_assignments([wrong])
 
 
 @pytest.mark.parametrize(
@@ -208,4 +208,4 @@ def test_assignments_are_read() -> None:
     ],
 )
 def test_types_without_a_conversion_that_keeps_every_value(found: str, expected: str) -> None:
-    assert conversion(found, expected, {"level": ("low", "high")}, "UTC") is None
+    assert find_conversion(found, expected, {"level": ("low", "high")}, "UTC") is None

@@ -123,7 +123,7 @@ REFUSED = {
 }
 
 
-def read_plan(database: Database, answers: adoption.Answers | None = None) -> adoption.Plan:
+def read_plan(database: Database, answers: adoption.AdoptionInput | None = None) -> adoption.AdoptionPlan:
     with database.engine.connect() as connection:
         return adoption.plan(connection, answers)
 
@@ -207,4 +207,4 @@ def test_a_newer_revision_is_not_taken_for_another_history(database: Database) -
 def test_a_zone_that_the_server_does_not_know(empty_database: Database) -> None:
     make(empty_database, NAMED)
     with pytest.raises(AdoptionNotPossible, match="no time zone Atlantis/Capital"):
-        read_plan(empty_database, adoption.Answers(timezone="Atlantis/Capital"))
+        read_plan(empty_database, adoption.AdoptionInput(timezone="Atlantis/Capital"))

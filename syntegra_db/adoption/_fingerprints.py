@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from syntegra_db.adoption.rows import execute
+from syntegra_db.adoption._row_checks import execute
 from syntegra_db.catalog import _ddl as sql
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from syntegra_db.adoption.parts import Fill
+    from syntegra_db.adoption._model import Backfill
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def fingerprint(
     return Fingerprint(found[0], dict(zip(texts, found[1:], strict=True)))
 
 
-def fill(connection: Connection, what: Fill, text: str) -> Decimal:
+def backfill(connection: Connection, what: Backfill, text: str) -> Decimal:
     """Give a column the values of its answer where it has none, and return their checksum, given SQL of their text."""
     table, column = sql.quote(what.table), sql.quote(what.column)
     checksum: Decimal = execute(

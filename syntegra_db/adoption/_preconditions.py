@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syntegra_db.adoption import queries
+from syntegra_db.adoption import _queries
 from syntegra_db.catalog.compare._extension import compare_extension
 from syntegra_db.catalog.compare._triggers import DISABLED_FOREIGN_KEY, compare_attached_objects
 from syntegra_db.errors import AdoptionNotPossible
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from syntegra_db.adoption.conversions import Conversion
-    from syntegra_db.adoption.looking import Situation
+    from syntegra_db.adoption._conversions import Conversion
+    from syntegra_db.adoption._inspection import Inspection
 
 KEY = "PRIMARY KEY"
 ID_KEY = "PRIMARY KEY (id)"
 
 
-def refuse_what_cannot_be_read(connection: Connection, situation: Situation) -> None:
+def require_readable(connection: Connection, situation: Inspection) -> None:
     """Return if the role owns what it is to change, and every table is a table.
 
     Raises:
@@ -30,8 +30,8 @@ def refuse_what_cannot_be_read(connection: Connection, situation: Situation) -> 
     _raise([*_privileges(connection, situation), *_kinds(situation)])
 
 
-def refuse_what_cannot_change(
-    connection: Connection, situation: Situation, conversions: Mapping[tuple[str, str], Conversion | None]
+def require_convertible(
+    connection: Connection, situation: Inspection, conversions: Mapping[tuple[str, str], Conversion | None]
 ) -> None:
     """Return if every table can be brought to its shape in place.
 
@@ -57,17 +57,17 @@ def _raise(reasons: list[str]) -> None:
         )
 
 
-def _privileges(connection: Connection, situation: Situation) -> Iterator[str]:
-    here = connection.execute(queries.SCHEMA).mappings().one()
+def _privileges(connection: Connection, situation: Inspection) -> Iterator[str]:
+    here = connection.execute(_queries.SCHEMA).mappings().one()
     if not here["may_create"]:
         yield f"role {here['role']} may not create anything in schema {here['schema']}"
-    for row in connection.execute(queries.OWNERS, {"tables": list(situation.found.tables)}).mappings():
+    for row in connection.execute(_queries.OWNERS, {"tables": list(situation.found.tables)}).mappings():
         yield (
             f"role {row['role']} is not the owner of table {row['table']}, which {row['owner']} is; adopt as that role"
         )
 
 
-def _kinds(situation: Situation) -> Iterator[str]:
+def _kinds(situation: Inspection) -> Iterator[str]:
     for name, table in situation.found.tables.items():
         if table.kind != "table":
             yield f"{name} is a {table.kind}, and no statement makes a table of it: rename it and copy its rows"
@@ -82,7 +82,7 @@ def _kinds(situation: Situation) -> Iterator[str]:
             )
 
 
-def _keys(situation: Situation) -> Iterator[str]:
+def _keys(situation: Inspection) -> Iterator[str]:
     for name, table in situation.found.tables.items():
         if "id" not in table.columns:
             yield f"table {name} has no column id, which its rows are known by"
@@ -91,7 +91,7 @@ def _keys(situation: Situation) -> Iterator[str]:
                 yield f"the primary key of table {name} is {definition.removeprefix(f'{KEY} ')} and not (id)"
 
 
-def _attachments(situation: Situation) -> Iterator[str]:
+def _attachments(situation: Inspection) -> Iterator[str]:
     """Yield triggers, rules and policies, and what says of each column that it is made on reading."""
     for name, table in situation.found.tables.items():
         if name not in situation.expected.tables:
@@ -104,26 +104,26 @@ def _attachments(situation: Situation) -> Iterator[str]:
                 yield f"column {name}.{column} is generated and holds no values"
 
 
-def _types(connection: Connection, situation: Situation) -> Iterator[str]:
+def _types(connection: Connection, situation: Inspection) -> Iterator[str]:
     changed = [
         name for name, labels in situation.expected.types.items() if situation.found.types.get(name, labels) != labels
     ]
     parameters = {"types": changed, "tables": list(situation.found.tables)}
-    for row in connection.execute(queries.TYPE_USERS, parameters).mappings():
+    for row in connection.execute(_queries.TYPE_USERS, parameters).mappings():
         yield f"type {row['type']} has other labels, and column {row['column']} of the application uses it too"
 
 
-def _extension(connection: Connection, situation: Situation) -> Iterator[str]:
+def _extension(connection: Connection, situation: Inspection) -> Iterator[str]:
     extension = situation.snapshot.extension
     for finding in compare_extension(situation.expected, situation.snapshot):
         if extension is None:
-            if not connection.scalar(queries.VECTOR_AVAILABLE):
+            if not connection.scalar(_queries.VECTOR_AVAILABLE):
                 yield "the extension vector (pgvector) is not installed on this server"
         elif finding.is_drift or extension.search_path is not None:
             yield f"{finding.object} is {finding.found}: {finding.fix.splitlines()[-1].rstrip(';')}"
 
 
-def _columns(situation: Situation, conversions: Mapping[tuple[str, str], Conversion | None]) -> Iterator[str]:
+def _columns(situation: Inspection, conversions: Mapping[tuple[str, str], Conversion | None]) -> Iterator[str]:
     for (table, column), conversion in conversions.items():
         found = situation.found.tables[table].columns[column].type
         expected = situation.expected.tables[table].columns[column].type
@@ -137,7 +137,7 @@ def _columns(situation: Situation, conversions: Mapping[tuple[str, str], Convers
             )
 
 
-def _foreign_keys(situation: Situation, conversions: Mapping[tuple[str, str], Conversion | None]) -> Iterator[str]:
+def _foreign_keys(situation: Inspection, conversions: Mapping[tuple[str, str], Conversion | None]) -> Iterator[str]:
     """Yield the application's foreign keys that a change of type would break; others PostgreSQL takes along."""
     ours = situation.found.tables
     for row in situation.constraints:
@@ -148,7 +148,7 @@ def _foreign_keys(situation: Situation, conversions: Mapping[tuple[str, str], Co
         )
         for column in columns:
             conversion = conversions.get((table, column))
-            if conversion is not None and not conversion.keeps_keys:
+            if conversion is not None and not conversion.preserves_foreign_keys:
                 yield (
                     f"foreign key {row['name']} of {row['table']} to {row['target']} depends on the type of column "
                     f"{table}.{column}, which has to change: drop it first"

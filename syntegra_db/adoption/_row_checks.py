@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.adoption.parts import SHOWN_IDS
+from syntegra_db.adoption._model import SHOWN_IDS, OpenQuestion
 from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog._ddl import FOREIGN_KEY
 from syntegra_db.errors import DecisionRequired
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from sqlalchemy import Connection, CursorResult
 
-    from syntegra_db.adoption.conversions import Conversion
+    from syntegra_db.adoption._conversions import Conversion
+    from syntegra_db.adoption._inspection import Inspection
     from syntegra_db.catalog._schema import Column, Schema
 
 PLAIN_VALUE = re.compile(r"[\w .:+-]+")
@@ -31,7 +33,7 @@ def execute(connection: Connection, statement: str) -> CursorResult[Any]:
 
 
 @dataclass(frozen=True)
-class Offenders:
+class Violations:
     """How many rows there are, and the first few ids."""
 
     count: int
@@ -39,7 +41,7 @@ class Offenders:
 
 
 @dataclass(frozen=True)
-class Rows:
+class PlannedRows:
     """The rows of our tables with every answer filled in and every type converted."""
 
     connection: Connection
@@ -48,7 +50,7 @@ class Rows:
     conversions: Mapping[tuple[str, str], Conversion | None]
     expressions: Mapping[tuple[str, str], str]
     version: int
-    misfits: set[tuple[str, str]] = field(default_factory=set)
+    unconvertible_columns: set[tuple[str, str]] = field(default_factory=set)
 
     def count(self, table: str) -> int:
         """Return the number of rows."""
@@ -61,46 +63,48 @@ class Rows:
             return self.count(table)
         return self._offenders(table, f"{sql.quote(column)} IS NULL").count
 
-    def empty(self, table: str, column: str) -> Offenders:
+    def missing_values(self, table: str, column: str) -> Violations:
         """Return the rows that are to have no value in a column."""
         return self._offenders(table, f"{self._value(table, column)} IS NULL")
 
-    def misfitting(self, table: str, column: str, fits: str) -> Offenders:
+    def unconvertible(self, table: str, column: str, fits: str) -> Violations:
         """Return the rows whose value the new type of a column cannot hold, and remember the column as one of those."""
         offenders = self._offenders(table, f"NOT ({fits.replace('{}', self._value(table, column))})")
         if offenders.count:
-            self.misfits.add((table, column))
+            self.unconvertible_columns.add((table, column))
         return offenders
 
-    def repeated(self, table: str) -> Offenders:
+    def duplicate_ids(self, table: str) -> Violations:
         """Return the ids that more than one row has."""
         return self._offenders(
             table,
             f"id IN (SELECT id FROM {sql.quote(table)} GROUP BY id HAVING count(*) > 1)",  # noqa: S608  names of our own
         )
 
-    def breaking(self, table: str, check: str) -> Offenders:
+    def check_violations(self, table: str, check: str) -> Violations:
         """Return the rows that break a CHECK, given as its definition; none where a column does not convert anyway."""
         named = [name for name in self.expected.tables[table].columns if name in NAMES.findall(check)]
-        if any((table, name) in self.misfits for name in named):
-            return Offenders(0, ())
-        rows = self._future(table, named)
+        if any((table, name) in self.unconvertible_columns for name in named):
+            return Violations(0, ())
+        rows = self._converted_rows(table, named)
         return self._offenders(table, f"NOT ({check.removeprefix('CHECK ')})", rows)
 
-    def astray(self, table: str, columns: Sequence[str], target: str, target_columns: Sequence[str]) -> Offenders:
+    def dangling_references(
+        self, table: str, columns: Sequence[str], target: str, target_columns: Sequence[str]
+    ) -> Violations:
         """Return the rows whose foreign key points at no row of `target`."""
         used = {(table, name) for name in columns} | {(target, name) for name in target_columns}
-        if used & self.misfits:
-            return Offenders(0, ())
+        if used & self.unconvertible_columns:
+            return Violations(0, ())
         condition = " AND ".join(f"here.{sql.quote(name)} IS NOT NULL" for name in columns)
         if target in self.found.tables:
             pairs = zip(columns, target_columns, strict=True)
             same = " AND ".join(f"there.{sql.quote(other)} = here.{sql.quote(name)}" for name, other in pairs)
-            rows = self._future(target, target_columns)
+            rows = self._converted_rows(target, target_columns)
             condition += f" AND NOT EXISTS (SELECT FROM {rows} AS there WHERE {same})"
-        return self._offenders(table, condition, self._future(table, columns))
+        return self._offenders(table, condition, self._converted_rows(table, columns))
 
-    def _offenders(self, table: str, condition: str, rows: str | None = None) -> Offenders:
+    def _offenders(self, table: str, condition: str, rows: str | None = None) -> Violations:
         source = sql.quote(table) if rows is None else f"{rows} AS here"
         found = execute(
             self.connection,
@@ -108,7 +112,7 @@ class Rows:
             f"SELECT (SELECT count(*) FROM offenders), ARRAY(SELECT id FROM offenders ORDER BY id LIMIT {SHOWN_IDS})",
         )
         count, ids = tuple(found.one())
-        return Offenders(count, tuple(ids))
+        return Violations(count, tuple(ids))
 
     def _value(self, table: str, column: str) -> str:
         """Return what a row holds, or is to be given, in a column before it is converted."""
@@ -118,7 +122,7 @@ class Rows:
             return expression or self.expected.tables[table].columns[column].default or "NULL"
         return f"coalesce({sql.quote(column)}, {expression})" if expression else sql.quote(column)
 
-    def _future(self, table: str, columns: Sequence[str]) -> str:
+    def _converted_rows(self, table: str, columns: Sequence[str]) -> str:
         """Return a subquery of the id and the converted values of `columns`."""
         values = [f"{self._converted(table, name)} AS {sql.quote(name)}" for name in columns if name != "id"]
         return f"(SELECT {', '.join(['id', *values])} FROM {sql.quote(table)})"  # noqa: S608  names of our own
@@ -131,7 +135,7 @@ class Rows:
         return f"({value})::{column.type}"
 
 
-def expression_of(connection: Connection, table: str, there: Mapping[str, Column], kind: str, value: str) -> str:
+def parse_fill_value(connection: Connection, table: str, there: Mapping[str, Column], kind: str, value: str) -> str:
     """Return an answer as SQL: a constant where it is a plain value of the type `kind`, else an expression.
 
     Raises:
@@ -139,9 +143,9 @@ def expression_of(connection: Connection, table: str, there: Mapping[str, Column
     """
     constant = sql.literal(value)
     plain = PLAIN_VALUE.fullmatch(value) and "::" not in value and value not in there and value.upper() != "NULL"
-    if plain and _complaint(connection, f"SELECT CAST({constant} AS {kind})") is None:
+    if plain and _sql_error(connection, f"SELECT CAST({constant} AS {kind})") is None:
         return constant
-    complaint = _complaint(connection, f"SELECT CAST(({value}) AS {kind}) FROM {sql.quote(table)} LIMIT 0")  # noqa: S608  the operator's own
+    complaint = _sql_error(connection, f"SELECT CAST(({value}) AS {kind}) FROM {sql.quote(table)} LIMIT 0")  # noqa: S608  the operator's own
     if complaint is not None:
         raise DecisionRequired(
             f"--set {table}.…={value}: neither a value of type {kind} nor an SQL expression ({complaint}). "
@@ -150,7 +154,7 @@ def expression_of(connection: Connection, table: str, there: Mapping[str, Column
     return f"({value})"
 
 
-def _complaint(connection: Connection, statement: str) -> str | None:
+def _sql_error(connection: Connection, statement: str) -> str | None:
     savepoint = connection.begin_nested()
     try:
         execute(connection, statement)
@@ -159,3 +163,67 @@ def _complaint(connection: Connection, statement: str) -> str | None:
         return str(error.orig).splitlines()[0]
     savepoint.rollback()
     return None
+
+
+REFERENCE = re.compile(r"FOREIGN KEY \((?P<columns>[^)]+)\) REFERENCES (?P<target>\w+)\((?P<target_columns>[^)]+)\)")
+INPUT_IS_VALID_SINCE = 160000
+FIX_ROWS = "Correct the rows yourself, since adopt changes no value that is there, and run it again"
+
+
+def check_rows(situation: Inspection, rows: PlannedRows) -> Iterator[OpenQuestion]:
+    """Yield what a person has to decide about rows: types first, since the other checks need values that convert."""
+    tables = [name for name in situation.expected.tables if name in situation.found.tables]
+    for (table, column), each in rows.conversions.items():
+        if each is not None and each.convertible is not None and _can_ask(rows, each.convertible):
+            offenders = rows.unconvertible(table, column, each.convertible)
+            yield from _decision(f"column {table}.{column}", f"has {each.unconvertible_label}", FIX_ROWS, offenders)
+    for table in tables:
+        yield from _required(situation, rows, table)
+    for table in tables:
+        yield from _constraints(situation, rows, table)
+
+
+def _can_ask(rows: PlannedRows, fits: str) -> bool:
+    return rows.version >= INPUT_IS_VALID_SINCE or "pg_input_is_valid" not in fits
+
+
+def _required(situation: Inspection, rows: PlannedRows, table: str) -> Iterator[OpenQuestion]:
+    for name, wanted in situation.expected.tables[table].columns.items():
+        there = situation.found.tables[table].columns.get(name)
+        if wanted.nullability == "NULL" or (there is not None and there.nullability == wanted.nullability):
+            continue
+        if there is None and wanted.default is not None and (table, name) not in rows.expressions:
+            continue
+        reason = "is required and missing" if there is None else "is required, and rows have no value in it"
+        if (table, name) in rows.expressions:
+            reason = "is required, and the answer gives rows no value"
+        yield from _decision(
+            f"column {table}.{name}",
+            reason,
+            f"--set {table}.{name}=VALUE, or an SQL expression",
+            rows.missing_values(table, name),
+        )
+
+
+def _constraints(situation: Inspection, rows: PlannedRows, table: str) -> Iterator[OpenQuestion]:
+    expected, found = situation.expected.tables[table], situation.found.tables[table]
+    for name, definition in expected.constraints.items():
+        if definition in found.constraints.values():
+            continue
+        named = f"constraint {name} on {table}"
+        reference = REFERENCE.match(definition)
+        if definition.startswith("PRIMARY KEY"):
+            yield from _decision(named, "does not hold: rows share an id", FIX_ROWS, rows.duplicate_ids(table))
+        elif definition.startswith("CHECK"):
+            yield from _decision(
+                named, f"does not hold: {definition}", FIX_ROWS, rows.check_violations(table, definition)
+            )
+        elif definition.startswith(FOREIGN_KEY) and reference is not None:
+            columns, targets = (reference[part].split(", ") for part in ("columns", "target_columns"))
+            offenders = rows.dangling_references(table, columns, reference["target"], targets)
+            yield from _decision(named, f"does not hold: {definition}", FIX_ROWS, offenders)
+
+
+def _decision(named: str, reason: str, advice: str, offenders: Violations) -> Iterator[OpenQuestion]:
+    if offenders.count:
+        yield OpenQuestion(named, reason, advice, offenders.count, offenders.ids)

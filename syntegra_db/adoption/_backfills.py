@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syntegra_db.adoption.parts import Fill
-from syntegra_db.adoption.rows import expression_of
+from syntegra_db.adoption._model import Backfill
+from syntegra_db.adoption._row_checks import parse_fill_value
 from syntegra_db.errors import DecisionRequired
 
 if TYPE_CHECKING:
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from syntegra_db.adoption.looking import Situation
+    from syntegra_db.adoption._inspection import Inspection
 
 
-def parse_values(assignments: Iterable[str]) -> dict[str, str]:
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     """Return the values of assignments such as `processed_data.client_id=7`, by `table.column`.
 
     Raises:
@@ -33,7 +33,7 @@ def parse_values(assignments: Iterable[str]) -> dict[str, str]:
     return values
 
 
-def fills_of(connection: Connection, situation: Situation) -> list[Fill]:
+def plan_backfills(connection: Connection, situation: Inspection) -> list[Backfill]:
     """Return the columns that the answers give values to; `rows` is still to be counted.
 
     Raises:
@@ -53,7 +53,7 @@ def fills_of(connection: Connection, situation: Situation) -> list[Fill]:
             kind = wanted.type if missing else there.columns[column].type
             # An ENUM type may not be there yet.
             is_enum = missing and kind in situation.expected.types
-            expression = expression_of(connection, table, there.columns, "text" if is_enum else kind, value)
+            expression = parse_fill_value(connection, table, there.columns, "text" if is_enum else kind, value)
             cast = f"({expression})::text::{kind}" if is_enum else expression
-            found.append(Fill(table, column, cast, 0, missing))
+            found.append(Backfill(table, column, cast, 0, missing))
     return found

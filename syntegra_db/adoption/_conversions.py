@@ -25,7 +25,7 @@ LARGEST_DOUBLE = "1e300"
 LENGTH = re.compile(r"\((\d+)\)")
 PLAIN = "({})::text"
 VECTOR_TEXT = "encode(vector_send({}), 'hex')"
-OFFSET_NEVER = ("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu")
+UTC_ZONES = ("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu")
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,22 @@ class Conversion:
     """How the values of one type become another's.
 
     `using` is None for PostgreSQL's own assignment; `fits` is true for a value that can be converted, None where all
-    can. `before` and `after` give the same text for the same value. `keeps_keys` tells whether a foreign key to a
-    column of the old type goes on working.
+    can. `before` and `after` give the same text for the same value. `preserves_foreign_keys` tells whether a foreign
+    key to a column of the old type goes on working.
     """
 
     using: str | None = None
-    fits: str | None = None
+    convertible: str | None = None
     before: str = PLAIN
     after: str = PLAIN
     rewrites: bool = True
-    keeps_keys: bool = False
-    misfit: str = "values that the type cannot hold"
+    preserves_foreign_keys: bool = False
+    unconvertible_label: str = "values that the type cannot hold"
 
 
-def conversion(found: str, expected: str, labels: Mapping[str, tuple[str, ...]], timezone: str) -> Conversion | None:
+def find_conversion(
+    found: str, expected: str, labels: Mapping[str, tuple[str, ...]], timezone: str
+) -> Conversion | None:
     """Return how `found` becomes `expected`, or None where no conversion keeps every value.
 
     `labels` has those of each ENUM type, by name: of the expected ones as they should be.
@@ -59,7 +61,7 @@ def conversion(found: str, expected: str, labels: Mapping[str, tuple[str, ...]],
     makers: dict[str, Callable[[], Conversion | None]] = {
         "jsonb": partial(_to_jsonb, found),
         "vector": partial(_to_vector, found, expected),
-        "timestamp with time zone": partial(_to_instant, old, timezone),
+        "timestamp with time zone": partial(_to_timestamptz, old, timezone),
         "numeric": partial(_to_number, old, new),
         "double precision": partial(_to_number, old, new),
         **dict.fromkeys(INTEGERS, partial(_to_integer, old, new)),
@@ -81,8 +83,8 @@ def _to_enum(name: str, labels: tuple[str, ...]) -> Conversion:
     listed = ", ".join(sql.literal(label) for label in labels)
     return Conversion(
         using=f"({{}})::text::{sql.quote(name)}",
-        fits=f"({{}})::text = ANY (ARRAY[{listed}])",
-        misfit=f"values that are none of {', '.join(labels)}",
+        convertible=f"({{}})::text = ANY (ARRAY[{listed}])",
+        unconvertible_label=f"values that are none of {', '.join(labels)}",
     )
 
 
@@ -91,10 +93,10 @@ def _to_string(old: str, old_length: int | None, new: str, length: int | None) -
     roomy = length is None or (old_length is not None and old_length <= length)
     return Conversion(
         using=f"({{}})::text::{new}" if padded else None,
-        fits=None if roomy else f"char_length({{}}) <= {length}",
+        convertible=None if roomy else f"char_length({{}}) <= {length}",
         rewrites=padded or not roomy,
-        keeps_keys=not padded,
-        misfit=f"values longer than {length} characters",
+        preserves_foreign_keys=not padded,
+        unconvertible_label=f"values longer than {length} characters",
     )
 
 
@@ -104,9 +106,9 @@ def _to_integer(old: str, new: str) -> Conversion | None:
     limit = INTEGER_LIMITS.get(new)
     widens = INTEGERS[old] < INTEGERS[new]
     return Conversion(
-        fits=None if widens or limit is None else f"{{}} BETWEEN {-limit} AND {limit - 1}",
-        keeps_keys=True,
-        misfit=f"values out of the range of {new}",
+        convertible=None if widens or limit is None else f"{{}} BETWEEN {-limit} AND {limit - 1}",
+        preserves_foreign_keys=True,
+        unconvertible_label=f"values out of the range of {new}",
     )
 
 
@@ -116,7 +118,9 @@ def _to_number(old: str, new: str) -> Conversion | None:
         return Conversion()
     if old in INTEGERS:
         fits = f"abs(({{}})::numeric) <= {EXACT_INTEGER}" if old == "bigint" else None
-        return Conversion(fits=fits, after="({})::bigint::text", misfit="values that double precision cannot hold")
+        return Conversion(
+            convertible=fits, after="({})::bigint::text", unconvertible_label="values that double precision cannot hold"
+        )
     if old == new:
         return Conversion(rewrites=False)
     if old in FLOATS:
@@ -125,25 +129,25 @@ def _to_number(old: str, new: str) -> Conversion | None:
         back = "trim_scale(({})::double precision::text::numeric)"
         return Conversion(
             using="({})::text::double precision",
-            fits=f"CASE WHEN abs({{}}) < {LARGEST_DOUBLE} THEN {back} = trim_scale({{}}) "
+            convertible=f"CASE WHEN abs({{}}) < {LARGEST_DOUBLE} THEN {back} = trim_scale({{}}) "
             "ELSE {} IN ('NaN', 'Infinity', '-Infinity') END",
             before="trim_scale({})::text",
             after="trim_scale(({})::text::numeric)::text",
-            misfit="values with more digits than double precision holds",
+            unconvertible_label="values with more digits than double precision holds",
         )
     return None
 
 
-def _to_instant(old: str, timezone: str) -> Conversion | None:
+def _to_timestamptz(old: str, timezone: str) -> Conversion | None:
     if old == "timestamp with time zone":
         return Conversion(rewrites=False)
     if old not in {"timestamp without time zone", "date"}:
         return None
     return Conversion(
-        fits="({})::timestamptz::timestamp = ({})::timestamp",
+        convertible="({})::timestamptz::timestamp = ({})::timestamp",
         before="({})::timestamptz::text",
-        rewrites=old == "date" or timezone not in OFFSET_NEVER,
-        misfit=f"points in time that clocks in {timezone} skip",
+        rewrites=old == "date" or timezone not in UTC_ZONES,
+        unconvertible_label=f"points in time that clocks in {timezone} skip",
     )
 
 
@@ -151,9 +155,9 @@ def _to_jsonb(found: str) -> Conversion | None:
     if found == "json":
         return Conversion(
             using="({})::jsonb",
-            fits="position('\\u0000' in ({})::text) = 0",
+            convertible="position('\\u0000' in ({})::text) = 0",
             before="({})::jsonb::text",
-            misfit="values that jsonb cannot hold",
+            unconvertible_label="values that jsonb cannot hold",
         )
     if found.endswith("[]") and _base(found.removesuffix("[]")) in STRINGS:
         return Conversion(using="to_jsonb({})", before="to_jsonb({})::text")
@@ -161,9 +165,9 @@ def _to_jsonb(found: str) -> Conversion | None:
         # pg_input_is_valid came with PostgreSQL 16; before, the conversion itself says which value it is.
         return Conversion(
             using="({})::jsonb",
-            fits="pg_input_is_valid(({})::text, 'jsonb')",
+            convertible="pg_input_is_valid(({})::text, 'jsonb')",
             before="({})::jsonb::text",
-            misfit="values that are no JSON",
+            unconvertible_label="values that are no JSON",
         )
     return None
 
@@ -173,13 +177,14 @@ def _to_vector(found: str, expected: str) -> Conversion | None:
     misfit = f"vectors without {dimensions} dimensions"
     if _base(found) == "vector":
         fits = f"vector_dims({{}}) = {dimensions}"
-        return Conversion(fits=fits, before=VECTOR_TEXT, after=VECTOR_TEXT, misfit=misfit)
+        return Conversion(convertible=fits, before=VECTOR_TEXT, after=VECTOR_TEXT, unconvertible_label=misfit)
     if found == "real[]":
         return Conversion(
             using=f"({{}})::vector({dimensions})",
-            fits=f"cardinality({{}}) = {dimensions} AND array_ndims({{}}) = 1 AND array_position({{}}, NULL) IS NULL",
+            convertible=f"cardinality({{}}) = {dimensions} AND array_ndims({{}}) = 1 AND array_position({{}}, NULL) "
+            f"IS NULL",
             before=VECTOR_TEXT.replace("{}", "({})::vector"),
             after=VECTOR_TEXT,
-            misfit=misfit,
+            unconvertible_label=misfit,
         )
     return None

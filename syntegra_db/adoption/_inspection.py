@@ -11,7 +11,7 @@ from psycopg.errors import InvalidParameterValue
 from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
-from syntegra_db.adoption import queries
+from syntegra_db.adoption import _queries
 from syntegra_db.catalog._introspection import LiveCatalog, introspect, require_current_schema
 from syntegra_db.catalog._manifest import all_revisions, load_manifest
 from syntegra_db.errors import AdoptionNotPossible
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, RowMapping
 
-    from syntegra_db.adoption.parts import Answers
+    from syntegra_db.adoption._model import AdoptionInput
     from syntegra_db.catalog._schema import Schema
 
-OUR_REVISION = re.compile(r"\d{3}")
+REVISION_ID = re.compile(r"\d{3}")
 
 
 @dataclass(frozen=True)
-class Situation:
+class Inspection:
     """A database beside the manifest of the revision that it comes closest to.
 
     `dependents` names by (table, column) what forbids another type; `constraints` has the CHECKs and foreign keys on
@@ -40,7 +40,7 @@ class Situation:
     stamped: str | None
     expected: Schema
     snapshot: LiveCatalog
-    answers: Answers
+    answers: AdoptionInput
     timezone: str
     version: int
     constraints: Sequence[RowMapping]
@@ -53,7 +53,7 @@ class Situation:
         return self.snapshot.shape
 
 
-def look(connection: Connection, answers: Answers) -> Situation:
+def inspect_database(connection: Connection, answers: AdoptionInput) -> Inspection:
     """Return what is there, and set the transaction's time zone to the one of points in time without a zone.
 
     Raises:
@@ -61,7 +61,7 @@ def look(connection: Connection, answers: Answers) -> Situation:
         DatabaseAhead, SettingsError, LockNotObtained: see `require_known_revision` and `introspect`.
     """
     require_current_schema(connection)
-    stamped = _stamp(connection)
+    stamped = _stamped_revision(connection)
     timezone = _set_timezone(connection, answers.timezone)
     manifests = [load_manifest(revision) for revision in all_revisions()]
     tables = {name for manifest in manifests for name in manifest.tables}
@@ -70,19 +70,19 @@ def look(connection: Connection, answers: Answers) -> Situation:
     revision = closest_revision(found.shape)
     there = {"tables": list(found.shape.tables)}
     dependents = defaultdict(list)
-    for row in connection.execute(queries.DEPENDENTS, there).mappings():
+    for row in connection.execute(_queries.DEPENDENTS, there).mappings():
         dependents[row["table"], row["column"]].append(row["dependent"])
-    return Situation(
+    return Inspection(
         revision=revision,
         stamped=stamped,
         expected=load_manifest(revision),
         snapshot=found,
         answers=answers,
         timezone=timezone,
-        version=connection.scalars(queries.VERSION).one(),
-        constraints=connection.execute(queries.CONSTRAINTS, there).mappings().all(),
+        version=connection.scalars(_queries.SERVER_VERSION).one(),
+        constraints=connection.execute(_queries.CHECKS_AND_FOREIGN_KEYS, there).mappings().all(),
         dependents=dict(dependents),
-        shared_sequences=frozenset(connection.scalars(queries.SHARED_SEQUENCES)),
+        shared_sequences=frozenset(connection.scalars(_queries.SHARED_SEQUENCES)),
     )
 
 
@@ -92,8 +92,8 @@ def closest_revision(found: Schema) -> str:
     Raises:
         AdoptionRefused: none has any.
     """
-    there = _parts(found)
-    shared = {revision: len(_parts(load_manifest(revision)) & there) for revision in all_revisions()}
+    there = _object_names(found)
+    shared = {revision: len(_object_names(load_manifest(revision)) & there) for revision in all_revisions()}
     most = max(shared.values())
     if most == 0:
         raise AdoptionNotPossible(
@@ -103,20 +103,20 @@ def closest_revision(found: Schema) -> str:
     return next(revision for revision, count in shared.items() if count == most)
 
 
-def _parts(shape: Schema) -> set[tuple[str, ...]]:
+def _object_names(shape: Schema) -> set[tuple[str, ...]]:
     columns = {(table, column) for table, parts in shape.tables.items() for column in parts.columns}
     return columns | {("table", name) for name in shape.tables} | {("type", name) for name in shape.types}
 
 
-def _stamp(connection: Connection) -> str | None:
+def _stamped_revision(connection: Connection) -> str | None:
     """Return the revision that the database says it is at."""
-    if not connection.scalar(queries.VERSION_TABLE):
+    if not connection.scalar(_queries.VERSION_TABLE_EXISTS):
         return None
     versions = connection.scalars(SELECT_VERSIONS).all()
     foreign = [version for version in versions if version not in all_revisions()]
     if not foreign:
         return current_revision(connection)
-    if len(versions) == 1 and OUR_REVISION.fullmatch(versions[0]):
+    if len(versions) == 1 and REVISION_ID.fullmatch(versions[0]):
         require_known_revision(versions[0])
     raise AdoptionNotPossible(
         f"{VERSION_TABLE} says {' and '.join(foreign)}, a revision of the application's own migrations, and two "

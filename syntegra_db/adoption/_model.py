@@ -13,7 +13,7 @@ SHOWN_IDS = 10
 
 
 @dataclass(frozen=True)
-class Answers:
+class AdoptionInput:
     """What only a person can say: values by `table.column`, and the time zone of points in time that name none.
 
     A value is a plain word, number or date that the column can hold, or an SQL expression over the row's columns.
@@ -25,7 +25,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Change:
+class SchemaChange:
     """One thing that is brought in line without touching a row, with its statements in their order."""
 
     object: str
@@ -35,7 +35,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Fill:
+class Backfill:
     """A column whose missing values an answer supplies; `expression` is SQL, `rows` how many get a value.
 
     `adds_column` tells whether the column itself is missing.
@@ -49,7 +49,7 @@ class Fill:
 
 
 @dataclass(frozen=True)
-class Rewrite:
+class TableRewrite:
     """A table that is written anew under ACCESS EXCLUSIVE; `seconds` is an estimate of how long."""
 
     table: str
@@ -61,7 +61,7 @@ class Rewrite:
 
 
 @dataclass(frozen=True)
-class Decision:
+class OpenQuestion:
     """What a person has to decide first: `count` rows, of which `ids` are the first; `advice` is what to do."""
 
     object: str
@@ -72,7 +72,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class ColumnText:
+class ColumnTextSql:
     """A column that was there before: SQL of its values as text, the same before and after."""
 
     column: str
@@ -81,36 +81,36 @@ class ColumnText:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AdoptionPlan:
     """What stands between a database and `revision`; the groups are carried out in this order.
 
     `stamped` is the revision that the database says it is at. `matches` and `stays` name objects, `fills` and
-    `rewrites` touch rows; nothing can be applied while there are `decisions`.
+    `rewrites` touch rows; nothing can be applied while there are `open_questions`.
     """
 
     revision: str
     stamped: str | None
     timezone: str
     matches: tuple[str, ...]
-    stays: tuple[str, ...]
-    preparations: tuple[Change, ...]
-    fills: tuple[Fill, ...]
-    rewrites: tuple[Rewrite, ...]
-    changes: tuple[Change, ...]
-    decisions: tuple[Decision, ...]
-    texts: Mapping[str, tuple[ColumnText, ...]]
+    kept: tuple[str, ...]
+    preparations: tuple[SchemaChange, ...]
+    backfills: tuple[Backfill, ...]
+    rewrites: tuple[TableRewrite, ...]
+    changes: tuple[SchemaChange, ...]
+    open_questions: tuple[OpenQuestion, ...]
+    texts: Mapping[str, tuple[ColumnTextSql, ...]]
 
     @property
     def is_empty(self) -> bool:
         """Tell whether there is nothing to do."""
-        steps = (self.preparations, self.fills, self.rewrites, self.changes, self.decisions)
+        steps = (self.preparations, self.backfills, self.rewrites, self.changes, self.open_questions)
         return self.stamped == self.revision and not any(steps)
 
 
 @dataclass(frozen=True)
-class Adopted:
+class AdoptionResult:
     """What was done: the plan, the backup, and the rows of each table, all of which are what they were."""
 
-    plan: Plan
+    plan: AdoptionPlan
     backup: Path | None
     rows: Mapping[str, int]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from syntegra_db.adoption import queries
-from syntegra_db.adoption.parts import Change, Rewrite
+from syntegra_db.adoption import _queries
+from syntegra_db.adoption._model import SchemaChange, TableRewrite
 from syntegra_db.catalog import _ddl as sql
 
 if TYPE_CHECKING:
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from syntegra_db.adoption.conversions import Conversion
-    from syntegra_db.adoption.looking import Situation
-    from syntegra_db.adoption.rows import Rows
+    from syntegra_db.adoption._conversions import Conversion
+    from syntegra_db.adoption._inspection import Inspection
+    from syntegra_db.adoption._row_checks import PlannedRows
     from syntegra_db.catalog._schema import Column, Table
 
 # Measured once: 11.3 s under the lock, with checks, checksums, rewrite and indexes, for 288 MB (930,000 rows, 30,000 of
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 BYTES_PER_SECOND = 25_000_000
 
 
-def rewrites_of(
-    connection: Connection, situation: Situation, rows: Rows
-) -> tuple[tuple[Rewrite, ...], tuple[Change, ...]]:
+def plan_rewrites(
+    connection: Connection, situation: Inspection, rows: PlannedRows
+) -> tuple[tuple[TableRewrite, ...], tuple[SchemaChange, ...]]:
     """Return the tables that are written anew, and those of which only the catalog changes."""
     rewrites, changes = [], []
     for name in situation.expected.tables:
@@ -36,12 +36,12 @@ def rewrites_of(
         logged = situation.found.tables[name].persistence == "unlogged"
         if not converted and not logged:
             continue
-        told = tuple(_told(situation, name, column) for column in converted)
+        told = tuple(_describe_conversion(situation, name, column) for column in converted)
         statement = tuple(_statement(situation, name, converted)) if converted else ()
         if logged or any(each.rewrites for each in converted.values()):
-            size = connection.scalars(queries.SIZE, {"table": sql.quote(name)}).one()
+            size = connection.scalars(_queries.SIZE, {"table": sql.quote(name)}).one()
             rewrites.append(
-                Rewrite(
+                TableRewrite(
                     table=name,
                     columns=(*told, *(["unlogged → permanent"] if logged else [])),
                     rows=rows.count(name),
@@ -52,12 +52,12 @@ def rewrites_of(
             )
         else:
             found = "another type, of which no value is stored otherwise"
-            changes.append(Change(f"table {name}", ", ".join(told), found, statement))
+            changes.append(SchemaChange(f"table {name}", ", ".join(told), found, statement))
     return tuple(rewrites), tuple(changes)
 
 
-def convert(
-    situation: Situation, name: str, found: Table, conversions: Mapping[tuple[str, str], Conversion | None]
+def converted_table(
+    situation: Inspection, name: str, found: Table, conversions: Mapping[tuple[str, str], Conversion | None]
 ) -> Table:
     """Return the table as it is after its rewrite."""
     wanted = situation.expected.tables[name].columns
@@ -75,13 +75,13 @@ def _converted(there: Column, wanted: Column) -> Column:
     return replace(there, type=wanted.type, collation=wanted.collation, default=wanted.default, storage=wanted.storage)
 
 
-def _told(situation: Situation, table: str, column: str) -> str:
+def _describe_conversion(situation: Inspection, table: str, column: str) -> str:
     found, wanted = (shape.tables[table].columns[column] for shape in (situation.found, situation.expected))
     zone = f", read as {situation.timezone}" if found.type in {"timestamp without time zone", "date"} else ""
     return f"{column}: {found.type} → {wanted.type}{zone}"
 
 
-def _statement(situation: Situation, table: str, converted: Mapping[str, Conversion]) -> Iterator[str]:
+def _statement(situation: Inspection, table: str, converted: Mapping[str, Conversion]) -> Iterator[str]:
     actions = []
     for name, each in converted.items():
         column = situation.expected.tables[table].columns[name]
@@ -102,10 +102,10 @@ def _statement(situation: Situation, table: str, converted: Mapping[str, Convers
     actions += [
         f"ALTER COLUMN {sql.quote(name)} SET STORAGE {column.storage}"
         for name, column in situation.expected.tables[table].columns.items()
-        if name not in converted and _is_elsewhere(situation.found.tables[table].columns.get(name), column)
+        if name not in converted and _storage_differs(situation.found.tables[table].columns.get(name), column)
     ]
     yield f"ALTER TABLE {sql.quote(table)} {', '.join(actions)};"
 
 
-def _is_elsewhere(found: Column | None, wanted: Column) -> bool:
+def _storage_differs(found: Column | None, wanted: Column) -> bool:
     return found is not None and found.storage != wanted.storage

@@ -21,7 +21,7 @@ DEPENDENTS = text("""
     ORDER BY 1, 2, 3
 """)
 
-CONSTRAINTS = text("""
+CHECKS_AND_FOREIGN_KEYS = text("""
     SELECT conrelid::regclass::text AS table, conname AS name, contype::text AS type,
            nullif(confrelid, 0)::regclass::text AS target, pg_get_constraintdef(oid) AS definition,
            ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY (conkey) ORDER BY 1)
@@ -76,6 +76,6 @@ SIZE = text("SELECT pg_total_relation_size(CAST(:table AS regclass))")
 
 VECTOR_AVAILABLE = text("SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector')")
 
-VERSION_TABLE = text("SELECT to_regclass(quote_ident(current_schema()) || '.alembic_version') IS NOT NULL")
+VERSION_TABLE_EXISTS = text("SELECT to_regclass(quote_ident(current_schema()) || '.alembic_version') IS NOT NULL")
 
-VERSION = text("SELECT current_setting('server_version_num')::int")
+SERVER_VERSION = text("SELECT current_setting('server_version_num')::int")

@@ -10,10 +10,10 @@ from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.adoption.fingerprints import Fingerprint, fill, fingerprint
-from syntegra_db.adoption.parts import Adopted, Answers, Decision, Plan
-from syntegra_db.adoption.planning import plan
-from syntegra_db.adoption.rows import execute
+from syntegra_db.adoption._fingerprints import Fingerprint, backfill, fingerprint
+from syntegra_db.adoption._model import AdoptionInput, AdoptionPlan, AdoptionResult, OpenQuestion
+from syntegra_db.adoption._planning import plan
+from syntegra_db.adoption._row_checks import execute
 from syntegra_db.catalog import _ddl as sql
 from syntegra_db.catalog import load_manifest, verify
 from syntegra_db.connections import connect, unpooled_engine
@@ -34,7 +34,11 @@ logger = logging.getLogger(__name__)
 APPLICATION_NAME = "syntegra_db adoption"
 CREATE_EXTENSION = "CREATE EXTENSION vector;"
 # The text of a number or a moment must not depend on who looks.
-SAME_TEXT = ("SET LOCAL extra_float_digits = 1", "SET LOCAL DateStyle = 'ISO'", "SET LOCAL IntervalStyle = 'postgres'")
+TEXT_FORMAT_SETTINGS = (
+    "SET LOCAL extra_float_digits = 1",
+    "SET LOCAL DateStyle = 'ISO'",
+    "SET LOCAL IntervalStyle = 'postgres'",
+)
 # pgvector 0.8.4 refuses to build its index with less.
 BUILD_MEMORY = (
     "SELECT set_config('maintenance_work_mem', greatest(setting::bigint, 65536) || 'kB', true) "
@@ -43,7 +47,7 @@ BUILD_MEMORY = (
 # Whoever checks rows at the end of the transaction would keep their table from being changed before.
 CONSTRAINTS_NOW = "SET CONSTRAINTS ALL IMMEDIATE"
 # Tables of the application that are locked as well when a foreign key between them and ours is made anew.
-NEIGHBOURS = text("""
+RELATED_TABLES = text("""
     SELECT DISTINCT other::regclass::text
     FROM pg_constraint CROSS JOIN LATERAL unnest(ARRAY[conrelid, confrelid]) AS other
     WHERE contype = 'f' AND conparentid = 0
@@ -60,11 +64,11 @@ FOREIGN_KEYS = text("""
 
 
 def apply(
-    url: URL, answers: Answers | None = None, options: MigrationOptions | None = None, *, backup: bool = True
-) -> Adopted:
+    url: URL, answers: AdoptionInput | None = None, options: MigrationOptions | None = None, *, backup: bool = True
+) -> AdoptionResult:
     """Bring the database at `url` to the revision that it comes closest to, and stamp it.
 
-    Under the migrators' _lock, the whole database is saved to a file, unless `backup` is False. The tables are then
+    Under the migration lock, the whole database is saved to a file, unless `backup` is False. The tables are then
     locked, looked at once more, changed, verified and compared with what they were, in one transaction.
 
     Raises:
@@ -75,7 +79,7 @@ def apply(
         ExtensionUnavailable: an administrator has to create the extension first.
         ConnectionFailed: there is no connection; one of its subclasses says why.
     """
-    answers, options = answers or Answers(), options or MigrationOptions()
+    answers, options = answers or AdoptionInput(), options or MigrationOptions()
     with connect(unpooled_engine(url, APPLICATION_NAME)) as connection:
         # A session of its own, which takes its lock along when it closes.
         connection.detach()
@@ -84,33 +88,34 @@ def apply(
         _lock.acquire_migration_lock(
             connection, _lock.lock_key(VERSION_TABLE, schema or ""), options.migration_lock_timeout
         )
-        wanted = require_decided(plan(connection, answers))
+        wanted = require_no_open_questions(plan(connection, answers))
         connection.rollback()
         if wanted.is_empty:
-            return Adopted(wanted, None, {})
+            return AdoptionResult(wanted, None, {})
         saved = _save(connection) if backup else None
         try:
-            adopted, rows = _transact(connection, answers, options)
+            adopted, rows = _apply_with_retries(connection, answers, options)
             connection.commit()
         except DBAPIError as error:
             raise _failure(error) from error
-    return Adopted(adopted, saved, rows)
+    return AdoptionResult(adopted, saved, rows)
 
 
-def require_decided(wanted: Plan) -> Plan:
+def require_no_open_questions(wanted: AdoptionPlan) -> AdoptionPlan:
     """Return the plan if nothing is left to decide.
 
     Raises:
         DecisionNeeded: with all that is.
     """
-    if wanted.decisions:
+    if wanted.open_questions:
         raise DecisionRequired(
-            f"Decide first: {'; '.join(describe(decision) for decision in wanted.decisions)}. Nothing was changed."
+            f"Decide first: {'; '.join(describe_question(decision) for decision in wanted.open_questions)}. Nothing "
+            f"was changed."
         )
     return wanted
 
 
-def describe(decision: Decision) -> str:
+def describe_question(decision: OpenQuestion) -> str:
     """Return a decision with the ids that it is about, such as `column clusters.id is required (3 rows: 1, 2, 3)`."""
     shown = ", ".join(map(str, decision.ids))
     more = ", …" if decision.count > len(decision.ids) else ""
@@ -119,7 +124,7 @@ def describe(decision: Decision) -> str:
 
 
 def _save(connection: Connection) -> Path:
-    from syntegra_db.adoption.saving import dump_database
+    from syntegra_db.backup._full_dump import dump_database
 
     logger.info("Saving the whole database")
     path = dump_database(connection)
@@ -127,24 +132,28 @@ def _save(connection: Connection) -> Path:
     return path
 
 
-def _transact(connection: Connection, answers: Answers, options: MigrationOptions) -> tuple[Plan, dict[str, int]]:
+def _apply_with_retries(
+    connection: Connection, answers: AdoptionInput, options: MigrationOptions
+) -> tuple[AdoptionPlan, dict[str, int]]:
     """Do everything in the connection's transaction, stepping aside and trying again for a _lock."""
     from syntegra_db.backup._session import begin_unlimited_transaction, patiently
 
     tables = list(plan(connection, answers).texts)
     connection.rollback()
     begin_unlimited_transaction(connection)
-    return patiently(connection, lambda: _adopt(connection, answers, tables), options)
+    return patiently(connection, lambda: _apply_in_transaction(connection, answers, tables), options)
 
 
-def _adopt(connection: Connection, answers: Answers, tables: list[str]) -> tuple[Plan, dict[str, int]]:
+def _apply_in_transaction(
+    connection: Connection, answers: AdoptionInput, tables: list[str]
+) -> tuple[AdoptionPlan, dict[str, int]]:
     _lock_tables(connection, tables)
-    for setting in (*SAME_TEXT, CONSTRAINTS_NOW, BUILD_MEMORY):
+    for setting in (*TEXT_FORMAT_SETTINGS, CONSTRAINTS_NOW, BUILD_MEMORY):
         execute(connection, setting)
-    wanted = require_decided(plan(connection, answers))
+    wanted = require_no_open_questions(plan(connection, answers))
     connection.execute(text("SELECT set_config('TimeZone', :zone, true)"), {"zone": wanted.timezone})
     keys = _foreign_keys(connection, wanted.revision)
-    before = _before(connection, wanted)
+    before = _fingerprint_tables(connection, wanted)
     _run(connection, [statement for change in wanted.preparations for statement in change.statements])
     expected = _fill(connection, wanted, before)
     for rewrite in wanted.rewrites:
@@ -153,7 +162,7 @@ def _adopt(connection: Connection, answers: Answers, tables: list[str]) -> tuple
         logger.info("Rewrote %s, %s rows, in %.1f s", rewrite.table, f"{rewrite.rows:,}", time.monotonic() - began)
     _run(connection, [statement for change in wanted.changes for statement in change.statements])
     _run(connection, _stamp(wanted))
-    _compare(connection, wanted, expected)
+    _verify_unchanged(connection, wanted, expected)
     if _foreign_keys(connection, wanted.revision) != keys:
         raise AdoptionFailed("A foreign key of the application did not come through as it was; nothing was changed.")
     _run(connection, [f"ANALYZE {sql.quote(rewrite.table)};" for rewrite in wanted.rewrites])
@@ -161,7 +170,7 @@ def _adopt(connection: Connection, answers: Answers, tables: list[str]) -> tuple
 
 
 def _lock_tables(connection: Connection, tables: list[str]) -> None:
-    neighbours = connection.scalars(NEIGHBOURS, {"tables": tables}).all()
+    neighbours = connection.scalars(RELATED_TABLES, {"tables": tables}).all()
     names = ", ".join([*map(sql.quote, tables), *neighbours])
     if names:
         execute(connection, f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
@@ -179,8 +188,8 @@ def _foreign_keys(connection: Connection, revision: str) -> list[tuple[str, ...]
     return [tuple(row) for row in connection.execute(FOREIGN_KEYS, {"ours": ours})]
 
 
-def _before(connection: Connection, wanted: Plan) -> dict[str, Fingerprint]:
-    filled = {(each.table, each.column) for each in wanted.fills}
+def _fingerprint_tables(connection: Connection, wanted: AdoptionPlan) -> dict[str, Fingerprint]:
+    filled = {(each.table, each.column) for each in wanted.backfills}
     return {
         table: fingerprint(
             connection,
@@ -192,17 +201,17 @@ def _before(connection: Connection, wanted: Plan) -> dict[str, Fingerprint]:
     }
 
 
-def _fill(connection: Connection, wanted: Plan, before: Mapping[str, Fingerprint]) -> dict[str, Fingerprint]:
+def _fill(connection: Connection, wanted: AdoptionPlan, before: Mapping[str, Fingerprint]) -> dict[str, Fingerprint]:
     """Give rows the values of the answers, and return the fingerprints that are to be found at the end."""
     expected = dict(before)
     texts = {(table, each.column): each.before for table, columns in wanted.texts.items() for each in columns}
-    for each in wanted.fills:
-        checksum = fill(connection, each, texts.get((each.table, each.column), "NULL"))
+    for each in wanted.backfills:
+        checksum = backfill(connection, each, texts.get((each.table, each.column), "NULL"))
         expected[each.table] = expected[each.table].with_filled({each.column: checksum})
     return expected
 
 
-def _stamp(wanted: Plan) -> list[str]:
+def _stamp(wanted: AdoptionPlan) -> list[str]:
     if wanted.stamped == wanted.revision:
         return []
     if wanted.stamped is not None:
@@ -210,7 +219,7 @@ def _stamp(wanted: Plan) -> list[str]:
     return sql.stamp(wanted.revision).splitlines()
 
 
-def _compare(connection: Connection, wanted: Plan, expected: Mapping[str, Fingerprint]) -> None:
+def _verify_unchanged(connection: Connection, wanted: AdoptionPlan, expected: Mapping[str, Fingerprint]) -> None:
     """Return if the catalog is that of the revision, and every row that was there is what it was.
 
     Raises:
