@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from syntegra_db.cli import adopt, backup, client, local, migrate, sql, status, vectors, verify
+from syntegra_db.cli import adopt, backup, local, migrate, psql, sql, status, vectors, verify
 from syntegra_db.errors import EXIT_INTERRUPTED, ConnectionFailed, SyntegraDBError
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ app.command()(status.status)
 app.command()(verify.verify)
 app.command()(sql.sql)
 app.command(hidden=True)(verify.manifests)
-app.command(context_settings=client.PASS_THROUGH)(client.psql)
+app.command(context_settings=psql.PASS_THROUGH)(psql.psql)
 app.add_typer(local.app, name="local")
 app.add_typer(vectors.app, name="vectors")
 

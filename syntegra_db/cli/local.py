@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from syntegra_db.cli.client import PASS_THROUGH
+from syntegra_db.cli.psql import PASS_THROUGH
 
 app = typer.Typer(help="An embedded PostgreSQL in this folder: no root, no Docker.", no_args_is_help=True)
 

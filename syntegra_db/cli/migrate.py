@@ -29,7 +29,7 @@ def upgrade(
     """Upgrade the database, by default to the newest revision."""
     from syntegra_db import migrations
 
-    _move(migrations.upgrade, revision, lock_timeout, lock_patience, migrator_patience)
+    _run_migration(migrations.upgrade, revision, lock_timeout, lock_patience, migrator_patience)
 
 
 def downgrade(
@@ -41,10 +41,10 @@ def downgrade(
     """Take the database back to an older revision; the rows of the tables it drops are lost."""
     from syntegra_db import migrations
 
-    _move(migrations.downgrade, revision, lock_timeout, lock_patience, migrator_patience)
+    _run_migration(migrations.downgrade, revision, lock_timeout, lock_patience, migrator_patience)
 
 
-def _move(
+def _run_migration(
     move: Callable[..., str | None],
     revision: str,
     lock_timeout: float | None,

@@ -25,7 +25,7 @@ def progress_on_stderr() -> Iterator[None]:
         return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    with _listening(PACKAGE, handler):
+    with _attached_handler(PACKAGE, handler):
         yield
 
 
@@ -36,19 +36,19 @@ def _at_terminal() -> Iterator[None]:
 
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress, log_beside(console):
+    with Progress(*columns, console=console, transient=True) as progress, log_above_progress(console):
         task = progress.add_task("Looking where the database stands")
-        with _listening(STEPS, _StepTitle(lambda title: progress.update(task, description=title))):
+        with _attached_handler(STEPS, _StepTitle(lambda title: progress.update(task, description=title))):
             yield
 
 
 @contextmanager
-def log_beside(console: Console) -> Iterator[None]:
+def log_above_progress(console: Console) -> Iterator[None]:
     """Print the package's log on `console`, above what moves there."""
     from rich.logging import RichHandler
 
     lines = RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=None)
-    with _listening(PACKAGE, lines):
+    with _attached_handler(PACKAGE, lines):
         yield
 
 
@@ -66,7 +66,7 @@ class _StepTitle(logging.Handler):
 
 
 @contextmanager
-def _listening(name: str, handler: logging.Handler) -> Iterator[None]:
+def _attached_handler(name: str, handler: logging.Handler) -> Iterator[None]:
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.INFO)

@@ -70,13 +70,13 @@ def _print_condition(condition: IndexHealth, seconds: float) -> None:
     built_on = {None: "unknown", 0: "none, it came with the empty table"}
     trained = built_on.get(condition.built_on) or f"{condition.built_on:,}"
     typer.echo(f"Rows with an embedding: about {condition.rows:,}; when the index was built: {trained}")
-    typer.echo("\n".join(_measured(condition, seconds)))
+    typer.echo("\n".join(_measurement_lines(condition, seconds)))
     typer.echo(condition.advice)
     if condition.command is not None:
         typer.echo(f"  {condition.command}")
 
 
-def _measured(condition: IndexHealth, seconds: float) -> Iterator[str]:
+def _measurement_lines(condition: IndexHealth, seconds: float) -> Iterator[str]:
     measured = condition.measured
     if measured is None:
         yield f"Not measured: {condition.not_measured_reason}"
@@ -162,11 +162,11 @@ def _print_rebuilt(done: RebuildResult) -> None:
 @contextmanager
 def _progress() -> Iterator[Callable[[BuildProgress], None]]:
     """Show a bar with the server's own names of the phases at a terminal, and lines elsewhere."""
-    from syntegra_db.cli.progress import log_beside, progress_on_stderr
+    from syntegra_db.cli.progress import log_above_progress, progress_on_stderr
 
     if not sys.stderr.isatty():
         with progress_on_stderr():
-            yield _Lines().show
+            yield _PhaseLogger().show
         return
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -174,7 +174,7 @@ def _progress() -> Iterator[Callable[[BuildProgress], None]]:
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     console = Console(stderr=True)
-    with Bar(*columns, TimeElapsedColumn(), console=console, transient=True) as bar, log_beside(console):
+    with Bar(*columns, TimeElapsedColumn(), console=console, transient=True) as bar, log_above_progress(console):
         task = bar.add_task("looking", total=None)
         yield lambda progress: _show(bar, task, progress)
 
@@ -186,7 +186,7 @@ def _show(bar: Bar, task: TaskID, progress: BuildProgress) -> None:
     bar.update(task, description=progress.phase + waits, completed=progress.done)
 
 
-class _Lines:
+class _PhaseLogger:
     """Logs each phase once, and each session that is waited for."""
 
     def __init__(self) -> None:

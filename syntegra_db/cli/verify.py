@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from syntegra_db.catalog import DriftReport, Finding
 
-DRIFT = 1
-COULD_NOT_LOOK = 2
+EXIT_DRIFT = 1
+EXIT_ERROR = 2
 LABEL_WIDTH = 8
 
 
@@ -32,13 +32,13 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
         # Of a driver's error the first line, which is the server's; the rest repeats the statement.
         reason = str(error.orig).splitlines()[0] if isinstance(error, DBAPIError) else error
         typer.echo(f"Error: {reason}", err=True)
-        raise typer.Exit(COULD_NOT_LOOK) from None
+        raise typer.Exit(EXIT_ERROR) from None
     if json_output:
         _print_json(report)
     else:
         _print(report, describe_database(url))
     if report.findings:
-        raise typer.Exit(DRIFT)
+        raise typer.Exit(EXIT_DRIFT)
 
 
 def manifests(
