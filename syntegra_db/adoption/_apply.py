@@ -13,14 +13,14 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db.adoption._fingerprints import Fingerprint, backfill, fingerprint
 from syntegra_db.adoption._model import AdoptionInput, AdoptionPlan, AdoptionResult, OpenQuestion
 from syntegra_db.adoption._planning import plan
-from syntegra_db.adoption._row_checks import execute
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog import load_manifest, verify
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import AdoptionFailed, DecisionRequired, ExtensionUnavailable
 from syntegra_db.migrations import _lock
 from syntegra_db.migrations._options import MigrationOptions
 from syntegra_db.revisions import VERSION_TABLE
+from syntegra_db.sql import execute_raw, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -149,7 +149,7 @@ def _apply_in_transaction(
 ) -> tuple[AdoptionPlan, dict[str, int]]:
     _lock_tables(connection, tables)
     for setting in (*TEXT_FORMAT_SETTINGS, CONSTRAINTS_NOW, BUILD_MEMORY):
-        execute(connection, setting)
+        execute_raw(connection, setting)
     wanted = require_no_open_questions(plan(connection, answers))
     connection.execute(text("SELECT set_config('TimeZone', :zone, true)"), {"zone": wanted.timezone})
     keys = _foreign_keys(connection, wanted.revision)
@@ -165,21 +165,21 @@ def _apply_in_transaction(
     _verify_unchanged(connection, wanted, expected)
     if _foreign_keys(connection, wanted.revision) != keys:
         raise AdoptionFailed("A foreign key of the application did not come through as it was; nothing was changed.")
-    _run(connection, [f"ANALYZE {sql.quote(rewrite.table)};" for rewrite in wanted.rewrites])
+    _run(connection, [f"ANALYZE {quote(rewrite.table)};" for rewrite in wanted.rewrites])
     return wanted, {table: print_.rows for table, print_ in before.items()}
 
 
 def _lock_tables(connection: Connection, tables: list[str]) -> None:
     neighbours = connection.scalars(RELATED_TABLES, {"tables": tables}).all()
-    names = ", ".join([*map(sql.quote, tables), *neighbours])
+    names = ", ".join([*map(quote, tables), *neighbours])
     if names:
-        execute(connection, f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+        execute_raw(connection, f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
 
 
 def _run(connection: Connection, statements: Iterable[str]) -> None:
     for statement in statements:
         logger.debug("%s", statement)
-        execute(connection, statement)
+        execute_raw(connection, statement)
 
 
 def _foreign_keys(connection: Connection, revision: str) -> list[tuple[str, ...]]:
@@ -215,8 +215,8 @@ def _stamp(wanted: AdoptionPlan) -> list[str]:
     if wanted.stamped == wanted.revision:
         return []
     if wanted.stamped is not None:
-        return [sql.restamp(wanted.revision)]
-    return sql.stamp(wanted.revision).splitlines()
+        return [ddl.restamp(wanted.revision)]
+    return ddl.stamp(wanted.revision).splitlines()
 
 
 def _verify_unchanged(connection: Connection, wanted: AdoptionPlan, expected: Mapping[str, Fingerprint]) -> None:

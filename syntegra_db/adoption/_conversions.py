@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.sql import literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,9 +80,9 @@ def _length(name: str) -> int | None:
 
 
 def _to_enum(name: str, labels: tuple[str, ...]) -> Conversion:
-    listed = ", ".join(sql.literal(label) for label in labels)
+    listed = ", ".join(literal(label) for label in labels)
     return Conversion(
-        using=f"({{}})::text::{sql.quote(name)}",
+        using=f"({{}})::text::{quote(name)}",
         convertible=f"({{}})::text = ANY (ARRAY[{listed}])",
         unconvertible_label=f"values that are none of {', '.join(labels)}",
     )

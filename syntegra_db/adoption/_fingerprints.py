@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from syntegra_db.adoption._row_checks import execute
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.sql import execute_raw, quote
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -40,15 +39,15 @@ def fingerprint(
 ) -> Fingerprint:
     """Return the fingerprint of a table, given SQL of each column's text; of those `to_fill`, of the values."""
     sums = [_sum(text, only_values=name in to_fill) for name, text in texts.items()]
-    statement = f"SELECT {', '.join(['count(*)', *sums])} FROM {sql.quote(table)}"  # noqa: S608  names of the catalog
-    found = tuple(execute(connection, statement).one())
+    statement = f"SELECT {', '.join(['count(*)', *sums])} FROM {quote(table)}"  # noqa: S608  names of the catalog
+    found = tuple(execute_raw(connection, statement).one())
     return Fingerprint(found[0], dict(zip(texts, found[1:], strict=True)))
 
 
 def backfill(connection: Connection, what: Backfill, text: str) -> Decimal:
     """Give a column the values of its answer where it has none, and return their checksum, given SQL of their text."""
-    table, column = sql.quote(what.table), sql.quote(what.column)
-    checksum: Decimal = execute(
+    table, column = quote(what.table), quote(what.column)
+    checksum: Decimal = execute_raw(
         connection,
         f"WITH filled AS (UPDATE {table} SET {column} = {what.expression} WHERE {column} IS NULL "  # noqa: S608  names of our own
         f"RETURNING id, ({text}) AS text) SELECT {_sum('filled.text')} FROM filled",

@@ -16,12 +16,13 @@ from syntegra_db.adoption._preconditions import require_convertible, require_rea
 from syntegra_db.adoption._reconcile import reconcile_constraints, reconcile_sequence
 from syntegra_db.adoption._rewrites import converted_table, plan_rewrites
 from syntegra_db.adoption._row_checks import PlannedRows, check_rows
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog._schema import Schema
 from syntegra_db.catalog.compare import compare_schemas
 from syntegra_db.catalog.compare._enums import compare_enums
 from syntegra_db.catalog.compare._extension import compare_extension
 from syntegra_db.errors import AdoptionFailed
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -134,7 +135,7 @@ def _draft(connection: Connection, situation: Inspection, conversions: Conversio
         draft.preparations += [*room.changes, *moved]
         draft.decisions += room.decisions
     # A foreign key goes before the key that it points at is touched.
-    draft.preparations.sort(key=lambda change: sql.FOREIGN_KEY not in change.found)
+    draft.preparations.sort(key=lambda change: ddl.FOREIGN_KEY not in change.found)
     return draft
 
 
@@ -147,8 +148,8 @@ def _extension(situation: Inspection) -> Iterator[SchemaChange]:
 def _types(situation: Inspection) -> Iterator[SchemaChange]:
     for finding in compare_enums(situation.expected, situation.found):
         name = finding.object.removeprefix("type ")
-        create = sql.create_enum(name, situation.expected.types[name])
-        aside = f"ALTER TYPE {sql.quote(name)} RENAME TO {sql.quote(f'{name}_old')};"
+        create = ddl.create_enum(name, situation.expected.types[name])
+        aside = f"ALTER TYPE {quote(name)} RENAME TO {quote(f'{name}_old')};"
         statements = (aside, create) if name in situation.found.types else (create,)
         yield SchemaChange(finding.object, finding.expected, finding.found, statements)
 
@@ -159,7 +160,7 @@ def _drop_replaced_enums(situation: Inspection) -> Iterator[SchemaChange]:
         there = situation.found.types.get(name, labels)
         if there != labels:
             old = f"{name}_old"
-            yield SchemaChange(f"type {old}", "no such type", ", ".join(there), (f"DROP TYPE {sql.quote(old)};",))
+            yield SchemaChange(f"type {old}", "no such type", ", ".join(there), (f"DROP TYPE {quote(old)};",))
 
 
 def _texts(name: str, situation: Inspection, conversions: Conversions) -> tuple[ColumnTextSql, ...]:
@@ -168,8 +169,8 @@ def _texts(name: str, situation: Inspection, conversions: Conversions) -> tuple[
     return tuple(
         ColumnTextSql(
             column,
-            each.before.replace("{}", sql.quote(column)),
-            each.after.replace("{}", sql.quote(column)),
+            each.before.replace("{}", quote(column)),
+            each.after.replace("{}", quote(column)),
         )
         for column, each in converted.items()
     )
@@ -224,8 +225,8 @@ def _change(finding: Finding) -> SchemaChange:
 
 
 def _added(table: str, name: str, column: Column) -> SchemaChange:
-    definition = sql.column_definition(table, name, _bare(column))
-    statement = f"ALTER TABLE {sql.quote(table)} ADD COLUMN {definition};"
+    definition = ddl.column_definition(table, name, _bare(column))
+    statement = f"ALTER TABLE {quote(table)} ADD COLUMN {definition};"
     return SchemaChange(f"column {table}.{name}", column.type, "no such column", (statement,))
 
 

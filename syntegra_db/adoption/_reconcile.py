@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.adoption import _queries
 from syntegra_db.adoption._model import OpenQuestion, SchemaChange
-from syntegra_db.adoption._row_checks import execute
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog.compare._constraints import references_no_column
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 from syntegra_db.catalog.compare._indexes import VECTOR_INDEX, serves_cosine_search
+from syntegra_db.sql import execute_raw, literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,7 +58,7 @@ def _drop(room: ReconciledTable, table: str, constraint: str, expected: str) -> 
             f"constraint {constraint} on {table}",
             expected,
             room.table.constraints[constraint],
-            (sql.drop_constraint(table, constraint),),
+            (ddl.drop_constraint(table, constraint),),
         )
     )
     _remove_constraint(room, constraint)
@@ -68,11 +68,11 @@ def _foreign_keys(situation: Inspection, name: str, room: ReconciledTable) -> No
     """Drop those among our tables that are not as they should be, or the same as one that is."""
     wanted = situation.expected.tables[name].constraints
     difference = diff_definitions(
-        {key: definition for key, definition in wanted.items() if definition.startswith(sql.FOREIGN_KEY)},
+        {key: definition for key, definition in wanted.items() if definition.startswith(ddl.FOREIGN_KEY)},
         {
             key: definition
             for key, definition in room.table.constraints.items()
-            if definition.startswith(sql.FOREIGN_KEY)
+            if definition.startswith(ddl.FOREIGN_KEY)
         },
     )
     for row in situation.constraints:
@@ -104,7 +104,7 @@ def _checks(situation: Inspection, name: str, room: ReconciledTable, converted: 
         elif enums == columns[check]:
             _drop(room, name, check, f"replaced by the ENUM type of {', '.join(sorted(enums))}")
         elif not references_no_column(definition, expected):
-            _ask(room, f"constraint {check} on {name}", definition, sql.drop_constraint(name, check))
+            _ask(room, f"constraint {check} on {name}", definition, ddl.drop_constraint(name, check))
             _remove_constraint(room, check)
 
 
@@ -128,7 +128,7 @@ def _unique(expected: Table, name: str, room: ReconciledTable) -> None:
     wanted = set(expected.constraints.values())
     for constraint, definition in list(room.table.constraints.items()):
         if definition.startswith(("UNIQUE", "EXCLUDE")) and definition not in wanted:
-            _ask(room, f"constraint {constraint} on {name}", definition, sql.drop_constraint(name, constraint))
+            _ask(room, f"constraint {constraint} on {name}", definition, ddl.drop_constraint(name, constraint))
             _remove_constraint(room, constraint)
     for index, definition in list(room.table.indexes.items()):
         if not definition.startswith("UNIQUE ") or definition.endswith(INVALID_SUFFIX):
@@ -139,7 +139,7 @@ def _unique(expected: Table, name: str, room: ReconciledTable) -> None:
         if taken is not None:
             _rename(room, index, taken)
         elif index not in expected.indexes:
-            _ask(room, f"index {index}", definition, f"DROP INDEX {sql.quote(index)};")
+            _ask(room, f"index {index}", definition, f"DROP INDEX {quote(index)};")
             _move_index(room, index, None)
 
 
@@ -149,7 +149,7 @@ def _missing_keys(expected: Table, found: Table) -> Iterator[str]:
 
 
 def _is_index_of(expected: Table, constraint: str, definition: str) -> bool:
-    key = sql.KEY_CONSTRAINT.fullmatch(expected.constraints[constraint])
+    key = ddl.KEY_CONSTRAINT.fullmatch(expected.constraints[constraint])
     return key is not None and definition == f"UNIQUE btree {key[2]}"
 
 
@@ -164,7 +164,7 @@ def _vector_index(expected: Table, room: ReconciledTable) -> None:
 
 def _rename(room: ReconciledTable, old: str, new: str) -> None:
     if old != new:
-        statement = f"ALTER INDEX {sql.quote(old)} RENAME TO {sql.quote(new)};"
+        statement = f"ALTER INDEX {quote(old)} RENAME TO {quote(new)};"
         room.changes.append(SchemaChange(f"index {new}", "of this name", f"under the name {old}", (statement,)))
     _move_index(room, old, new)
 
@@ -188,7 +188,7 @@ def reconcile_sequence(
     A change of type or owner is left to the comparison.
     """
     expected = situation.expected.tables[name]
-    wanted = sql.serial_sequence(name, "id")
+    wanted = ddl.serial_sequence(name, "id")
     if "id" not in expected.columns or wanted not in expected.sequences:
         return [], found
     default = found.columns["id"].default or ""
@@ -218,37 +218,37 @@ def reconcile_sequence(
 
 def _from_identity(table: str, wanted: str, old: str, definition: str) -> Iterator[str]:
     aside = f"{old}_identity"
-    yield f"ALTER SEQUENCE {sql.quote(old)} RENAME TO {sql.quote(aside)};"
-    yield from _create_sequence(wanted, definition, after=sql.quote(aside))
-    yield sql.alter_column(table, "id", f"DROP {IDENTITY}")
+    yield f"ALTER SEQUENCE {quote(old)} RENAME TO {quote(aside)};"
+    yield from _create_sequence(wanted, definition, after=quote(aside))
+    yield ddl.alter_column(table, "id", f"DROP {IDENTITY}")
 
 
 def _create_sequence(name: str, definition: str, after: str | None = None) -> Iterator[str]:
     """Yield what makes a sequence that goes on after every id, and after where it itself or `after`, as SQL, stood."""
     table = definition.rsplit(" ", 1)[1].split(".", maxsplit=1)[0]
-    others = (sql.quote(name), *([after] if after else []))
+    others = (quote(name), *([after] if after else []))
     stood = "".join(f", (SELECT last_value + is_called::int FROM {sequence})" for sequence in others)  # noqa: S608  likewise
-    yield f"CREATE SEQUENCE IF NOT EXISTS {sql.quote(name)};"
-    yield sql.alter_sequence(name, definition)
+    yield f"CREATE SEQUENCE IF NOT EXISTS {quote(name)};"
+    yield ddl.alter_sequence(name, definition)
     upcoming = f"greatest(coalesce(max(id), 0) + 1{stood})"
-    yield f"SELECT setval({sql.literal(sql.quote(name))}, {upcoming}, false) FROM {table};"  # noqa: S608  names of our own
+    yield f"SELECT setval({literal(quote(name))}, {upcoming}, false) FROM {table};"  # noqa: S608  names of our own
 
 
 def _set_default(table: str, sequence: str) -> Iterator[str]:
-    yield sql.alter_column(table, "id", f"SET DEFAULT nextval({sql.literal(sql.quote(sequence))})")
+    yield ddl.alter_column(table, "id", f"SET DEFAULT nextval({literal(quote(sequence))})")
 
 
 def _rename_sequence(
     connection: Connection, table: str, wanted: str, old: str, found: Table
 ) -> tuple[list[SchemaChange], Table]:
-    rename = f"ALTER SEQUENCE {sql.quote(old)} RENAME TO {sql.quote(wanted)};"
+    rename = f"ALTER SEQUENCE {quote(old)} RENAME TO {quote(wanted)};"
     change = SchemaChange(f"sequence {wanted}", "of this name", f"the same under the name {old}", (rename,))
     default = f"nextval('{wanted}'::regclass)"
     sequences = {wanted if name == old else name: definition for name, definition in found.sequences.items()}
     columns = {**found.columns, "id": replace(found.columns["id"], default=default)}
     # A name that is taken belongs to a sequence that nothing uses.
     taken = connection.scalar(_queries.SEQUENCE_EXISTS, {"name": wanted})
-    aside = f"ALTER SEQUENCE {sql.quote(wanted)} RENAME TO {sql.quote(f'{wanted}_unused')};"
+    aside = f"ALTER SEQUENCE {quote(wanted)} RENAME TO {quote(f'{wanted}_unused')};"
     changes = [replace(change, statements=(aside, rename))] if taken else [change]
     return [*changes, *_advance_sequence(connection, table, old, wanted)], replace(
         found, columns=columns, sequences=sequences
@@ -258,14 +258,14 @@ def _rename_sequence(
 def _advance_sequence(connection: Connection, table: str, sequence: str, name: str | None = None) -> list[SchemaChange]:
     """Return what lets a sequence go on after the greatest id, where it stands before it."""
     name = name or sequence
-    found = execute(
+    found = execute_raw(
         connection,
-        f"SELECT coalesce(max(id), 0), (SELECT last_value + is_called::int FROM {sql.quote(sequence)}) "  # noqa: S608  names of our own
-        f"FROM {sql.quote(table)}",
+        f"SELECT coalesce(max(id), 0), (SELECT last_value + is_called::int FROM {quote(sequence)}) "  # noqa: S608  names of our own
+        f"FROM {quote(table)}",
     )
     greatest, upcoming = tuple(found.one())
     if upcoming > greatest:
         return []
     # setval() would outlive a transaction that is taken back.
-    move = f"ALTER SEQUENCE {sql.quote(name)} RESTART WITH {greatest + 1};"
+    move = f"ALTER SEQUENCE {quote(name)} RESTART WITH {greatest + 1};"
     return [SchemaChange(f"sequence {name}", f"goes on after {greatest}", f"goes on with {upcoming}", (move,))]

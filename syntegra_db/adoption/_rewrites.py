@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.adoption import _queries
 from syntegra_db.adoption._model import SchemaChange, TableRewrite
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ def plan_rewrites(
         told = tuple(_describe_conversion(situation, name, column) for column in converted)
         statement = tuple(_statement(situation, name, converted)) if converted else ()
         if logged or any(each.rewrites for each in converted.values()):
-            size = connection.scalars(_queries.SIZE, {"table": sql.quote(name)}).one()
+            size = connection.scalars(_queries.SIZE, {"table": quote(name)}).one()
             rewrites.append(
                 TableRewrite(
                     table=name,
@@ -47,7 +47,7 @@ def plan_rewrites(
                     rows=rows.count(name),
                     bytes=size,
                     seconds=size / BYTES_PER_SECOND,
-                    statements=(*statement, *([f"ALTER TABLE {sql.quote(name)} SET LOGGED;"] if logged else [])),
+                    statements=(*statement, *([f"ALTER TABLE {quote(name)} SET LOGGED;"] if logged else [])),
                 )
             )
         else:
@@ -86,8 +86,8 @@ def _statement(situation: Inspection, table: str, converted: Mapping[str, Conver
     for name, each in converted.items():
         column = situation.expected.tables[table].columns[name]
         found = situation.found.tables[table].columns[name]
-        alter = f"ALTER COLUMN {sql.quote(name)}"
-        using = f" USING {each.using.replace('{}', sql.quote(name))}" if each.using else ""
+        alter = f"ALTER COLUMN {quote(name)}"
+        using = f" USING {each.using.replace('{}', quote(name))}" if each.using else ""
         collation = f" COLLATE {column.collation}" if column.collation else ""
         if (found.default or "").startswith("GENERATED ALWAYS AS ("):
             actions.append(f"{alter} DROP EXPRESSION")
@@ -100,11 +100,11 @@ def _statement(situation: Inspection, table: str, converted: Mapping[str, Conver
             actions.append(f"{alter} SET STORAGE {column.storage}")
     # Values go to another place while their rows are written anyway.
     actions += [
-        f"ALTER COLUMN {sql.quote(name)} SET STORAGE {column.storage}"
+        f"ALTER COLUMN {quote(name)} SET STORAGE {column.storage}"
         for name, column in situation.expected.tables[table].columns.items()
         if name not in converted and _storage_differs(situation.found.tables[table].columns.get(name), column)
     ]
-    yield f"ALTER TABLE {sql.quote(table)} {', '.join(actions)};"
+    yield f"ALTER TABLE {quote(table)} {', '.join(actions)};"
 
 
 def _storage_differs(found: Column | None, wanted: Column) -> bool:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.adoption._model import SHOWN_IDS, OpenQuestion
-from syntegra_db.catalog import _ddl as sql
 from syntegra_db.catalog._ddl import FOREIGN_KEY
 from syntegra_db.errors import DecisionRequired
+from syntegra_db.sql import execute_raw, literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from typing import Any
 
-    from sqlalchemy import Connection, CursorResult
+    from sqlalchemy import Connection
 
     from syntegra_db.adoption._conversions import Conversion
     from syntegra_db.adoption._inspection import Inspection
@@ -25,11 +24,6 @@ if TYPE_CHECKING:
 
 PLAIN_VALUE = re.compile(r"[\w .:+-]+")
 NAMES = re.compile(r"\w+")
-
-
-def execute(connection: Connection, statement: str) -> CursorResult[Any]:
-    """Run one statement as it stands: neither a colon nor a percent sign in it means anything to the driver."""
-    return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
 @dataclass(frozen=True)
@@ -54,14 +48,14 @@ class PlannedRows:
 
     def count(self, table: str) -> int:
         """Return the number of rows."""
-        counted: int = execute(self.connection, f"SELECT count(*) FROM {sql.quote(table)}").scalar_one()  # noqa: S608  names of our own
+        counted: int = execute_raw(self.connection, f"SELECT count(*) FROM {quote(table)}").scalar_one()  # noqa: S608  names of our own
         return counted
 
     def count_filled(self, table: str, column: str) -> int:
         """Return how many rows an answer gives a value to."""
         if column not in self.found.tables[table].columns:
             return self.count(table)
-        return self._offenders(table, f"{sql.quote(column)} IS NULL").count
+        return self._offenders(table, f"{quote(column)} IS NULL").count
 
     def missing_values(self, table: str, column: str) -> Violations:
         """Return the rows that are to have no value in a column."""
@@ -78,7 +72,7 @@ class PlannedRows:
         """Return the ids that more than one row has."""
         return self._offenders(
             table,
-            f"id IN (SELECT id FROM {sql.quote(table)} GROUP BY id HAVING count(*) > 1)",  # noqa: S608  names of our own
+            f"id IN (SELECT id FROM {quote(table)} GROUP BY id HAVING count(*) > 1)",  # noqa: S608  names of our own
         )
 
     def check_violations(self, table: str, check: str) -> Violations:
@@ -96,17 +90,17 @@ class PlannedRows:
         used = {(table, name) for name in columns} | {(target, name) for name in target_columns}
         if used & self.unconvertible_columns:
             return Violations(0, ())
-        condition = " AND ".join(f"here.{sql.quote(name)} IS NOT NULL" for name in columns)
+        condition = " AND ".join(f"here.{quote(name)} IS NOT NULL" for name in columns)
         if target in self.found.tables:
             pairs = zip(columns, target_columns, strict=True)
-            same = " AND ".join(f"there.{sql.quote(other)} = here.{sql.quote(name)}" for name, other in pairs)
+            same = " AND ".join(f"there.{quote(other)} = here.{quote(name)}" for name, other in pairs)
             rows = self._converted_rows(target, target_columns)
             condition += f" AND NOT EXISTS (SELECT FROM {rows} AS there WHERE {same})"
         return self._offenders(table, condition, self._converted_rows(table, columns))
 
     def _offenders(self, table: str, condition: str, rows: str | None = None) -> Violations:
-        source = sql.quote(table) if rows is None else f"{rows} AS here"
-        found = execute(
+        source = quote(table) if rows is None else f"{rows} AS here"
+        found = execute_raw(
             self.connection,
             f"WITH offenders AS (SELECT id FROM {source} WHERE {condition}) "  # noqa: S608  names of our own
             f"SELECT (SELECT count(*) FROM offenders), ARRAY(SELECT id FROM offenders ORDER BY id LIMIT {SHOWN_IDS})",
@@ -120,12 +114,12 @@ class PlannedRows:
         there = self.found.tables[table].columns.get(column)
         if there is None:
             return expression or self.expected.tables[table].columns[column].default or "NULL"
-        return f"coalesce({sql.quote(column)}, {expression})" if expression else sql.quote(column)
+        return f"coalesce({quote(column)}, {expression})" if expression else quote(column)
 
     def _converted_rows(self, table: str, columns: Sequence[str]) -> str:
         """Return a subquery of the id and the converted values of `columns`."""
-        values = [f"{self._converted(table, name)} AS {sql.quote(name)}" for name in columns if name != "id"]
-        return f"(SELECT {', '.join(['id', *values])} FROM {sql.quote(table)})"  # noqa: S608  names of our own
+        values = [f"{self._converted(table, name)} AS {quote(name)}" for name in columns if name != "id"]
+        return f"(SELECT {', '.join(['id', *values])} FROM {quote(table)})"  # noqa: S608  names of our own
 
     def _converted(self, table: str, name: str) -> str:
         column, value = self.expected.tables[table].columns[name], self._value(table, name)
@@ -141,11 +135,11 @@ def parse_fill_value(connection: Connection, table: str, there: Mapping[str, Col
     Raises:
         DecisionNeeded: it is neither.
     """
-    constant = sql.literal(value)
+    constant = literal(value)
     plain = PLAIN_VALUE.fullmatch(value) and "::" not in value and value not in there and value.upper() != "NULL"
     if plain and _sql_error(connection, f"SELECT CAST({constant} AS {kind})") is None:
         return constant
-    complaint = _sql_error(connection, f"SELECT CAST(({value}) AS {kind}) FROM {sql.quote(table)} LIMIT 0")  # noqa: S608  the operator's own
+    complaint = _sql_error(connection, f"SELECT CAST(({value}) AS {kind}) FROM {quote(table)} LIMIT 0")  # noqa: S608  the operator's own
     if complaint is not None:
         raise DecisionRequired(
             f"--set {table}.…={value}: neither a value of type {kind} nor an SQL expression ({complaint}). "
@@ -157,7 +151,7 @@ def parse_fill_value(connection: Connection, table: str, there: Mapping[str, Col
 def _sql_error(connection: Connection, statement: str) -> str | None:
     savepoint = connection.begin_nested()
     try:
-        execute(connection, statement)
+        execute_raw(connection, statement)
     except DBAPIError as error:
         savepoint.rollback()
         return str(error.orig).splitlines()[0]

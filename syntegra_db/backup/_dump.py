@@ -30,7 +30,6 @@ from syntegra_db.backup._session import (
     existing_tables,
     lock_tables,
     psycopg_connection,
-    quote,
     reason,
     server_version,
     tables_at_revision,
@@ -41,6 +40,7 @@ from syntegra_db.errors import BackupFailed, InvalidBackup
 from syntegra_db.migrations._options import MigrationOptions
 from syntegra_db.revisions import current_revision, require_known_revision
 from syntegra_db.settings import describe_database
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,8 +174,7 @@ def _export_snapshot(
 def _summarize_tables(connection: Connection, tables: list[str]) -> dict[str, TableSummary]:
     counts = count_rows(connection, tables)
     return {
-        name: TableSummary(rows, connection.scalar(LAST_ID, {"table": quote(connection, name)}))
-        for name, rows in counts.items()
+        name: TableSummary(rows, connection.scalar(LAST_ID, {"table": quote(name)})) for name, rows in counts.items()
     }
 
 

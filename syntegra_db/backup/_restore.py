@@ -24,6 +24,7 @@ from syntegra_db.migrations import _lock
 from syntegra_db.migrations._options import MigrationOptions
 from syntegra_db.revisions import VERSION_TABLE, current_revision, head_revision, require_known_revision
 from syntegra_db.settings import describe_database
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -171,7 +172,7 @@ def _restore(connection: Connection, work: _RestoreJob) -> tuple[list[str], list
         connection.execute(RAISE_MEMORY, {"mebibytes": _memory_mebibytes(definition)})
         connection.exec_driver_sql(definition)
     for name in filled:
-        table = _session.quote(connection, name)
+        table = quote(name)
         parameters = {"table": table, "last_id": contents.tables[name].last_id}
         connection.execute(text(ADVANCE_SEQUENCE.format(table=table)), parameters)
         connection.exec_driver_sql(f"ANALYZE {table}")
@@ -204,17 +205,17 @@ def _prepare_tables(connection: Connection, work: _RestoreJob) -> list[str]:
             "that are empty."
         )
     if occupied:
-        names = ", ".join(_session.quote(connection, name) for name in there)
+        names = ", ".join(quote(name) for name in there)
         connection.exec_driver_sql(f"TRUNCATE {names}")
     return []
 
 
 def _drop_vector_indexes(connection: Connection, tables: Iterable[str]) -> dict[str, str]:
     """Drop the vector indexes of `tables`, and return their definitions: built on the data, they find more."""
-    names = [_session.quote(connection, name) for name in tables]
+    names = [quote(name) for name in tables]
     definitions = {row.name: row.definition for row in connection.execute(VECTOR_INDEXES, {"tables": names})}
     for name in definitions:
-        connection.exec_driver_sql(f"DROP INDEX {_session.quote(connection, name)}")
+        connection.exec_driver_sql(f"DROP INDEX {quote(name)}")
     return definitions
 
 
@@ -244,7 +245,7 @@ def _copy_tables(connection: Connection, work: _RestoreJob, tables: list[str]) -
 
 
 def _require_columns(connection: Connection, table: str, columns: list[str]) -> None:
-    there = set(connection.scalars(COLUMNS, {"table": _session.quote(connection, table)}))
+    there = set(connection.scalars(COLUMNS, {"table": quote(table)}))
     if missing := [column for column in columns if column not in there]:
         raise RestoreFailed(
             f"The backup has columns of {table} that no revision makes: {', '.join(missing)}. The database is as it "

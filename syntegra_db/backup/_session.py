@@ -18,6 +18,7 @@ from syntegra_db.migrations import _one_alembic
 from syntegra_db.migrations._blockers import BlockerMonitor
 from syntegra_db.migrations._runner import INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS
 from syntegra_db.revisions import alembic_config
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -87,11 +88,6 @@ def existing_tables(connection: Connection, names: Iterable[str]) -> list[str]:
     return [name for name in names if name in there]
 
 
-def quote(connection: Connection, *names: str) -> str:
-    """Return the name, with its schema if that is given first, quoted for SQL where it needs it."""
-    return ".".join(connection.dialect.identifier_preparer.quote(name) for name in names)
-
-
 def nonempty_tables(connection: Connection, tables: Iterable[str]) -> list[str]:
     """Return those of `tables` that hold a row."""
     return [name for name in tables if connection.scalar(select(exists().select_from(table(name))))]
@@ -116,7 +112,7 @@ def lock_tables(connection: Connection, tables: Iterable[str], mode: str, option
     Raises:
         LockNotObtained: others kept one of them locked.
     """
-    names = ", ".join(quote(connection, name) for name in tables)
+    names = ", ".join(quote(name) for name in tables)
     if names:
         patiently(connection, lambda: connection.exec_driver_sql(f"LOCK TABLE {names} IN {mode} MODE"), options)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from sqlalchemy.dialects.postgresql.base import PGDialect
-
 from syntegra_db.revisions import VERSION_TABLE
+from syntegra_db.sql import literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,17 +17,10 @@ KEY_CONSTRAINT = re.compile(r"(PRIMARY KEY|UNIQUE) (\(.+\))")
 FOREIGN_KEY = "FOREIGN KEY"
 UNLOGGED = "UNLOGGED "
 
-quote = PGDialect().identifier_preparer.quote  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
-
 
 def join_statements(*statements: str) -> str:
     """Return statements one below the other, without the empty ones."""
     return "\n".join(statement for statement in statements if statement)
-
-
-def literal(value: str | None) -> str:
-    """Return a string constant, or NULL."""
-    return "NULL" if value is None else "'" + value.replace("'", "''") + "'"
 
 
 def alter_column(table: str, column: str, *actions: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from psycopg.errors import InternalError_, UndefinedObject, UndefinedTable
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, introspect, require_current_schema
 from syntegra_db.catalog._manifest import all_revisions, load_manifest
@@ -133,5 +133,5 @@ def _restamp_fix(revision: str | None, twin: str | None) -> str:
     """Return the statements after which the database says that it is at `twin`."""
     tell = f"-- The tables are exactly those of {f'revision {twin}' if twin else 'no revision'}."
     if twin is None:
-        return sql.join_statements(tell, sql.unstamp())
-    return sql.join_statements(tell, sql.restamp(twin) if revision else sql.stamp(twin))
+        return ddl.join_statements(tell, ddl.unstamp())
+    return ddl.join_statements(tell, ddl.restamp(twin) if revision else ddl.stamp(twin))

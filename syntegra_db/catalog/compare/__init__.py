@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog._findings import Finding
 from syntegra_db.catalog._schema import Table
 from syntegra_db.catalog.compare._columns import compare_columns
@@ -15,6 +15,7 @@ from syntegra_db.catalog.compare._enums import compare_enums
 from syntegra_db.catalog.compare._indexes import compare_indexes
 from syntegra_db.catalog.compare._tables import KINDS_WITH_STORAGE, compare_table, missing_table
 from syntegra_db.catalog.compare._triggers import compare_attached_objects
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,14 +58,14 @@ def compare_sequences(_table: str, expected: Table, found: Table) -> Iterator[Fi
     }
     difference = diff_definitions(wanted, found.sequences)
     for name in difference.missing:
-        yield _sequence(name, wanted[name], "no such sequence", sql.create_sequence(name, wanted[name]))
+        yield _sequence(name, wanted[name], "no such sequence", ddl.create_sequence(name, wanted[name]))
     for name, other in difference.renamed.items():
-        rename = f"ALTER SEQUENCE {sql.quote(other)} RENAME TO {sql.quote(name)};"
+        rename = f"ALTER SEQUENCE {quote(other)} RENAME TO {quote(name)};"
         yield _sequence(name, wanted[name], f"the same under the name {other}", rename)
     for name in difference.changed:
         there = found.sequences[name]
-        logged = f"ALTER SEQUENCE {sql.quote(name)} SET LOGGED;" if there.startswith(sql.UNLOGGED) else ""
-        yield _sequence(name, wanted[name], there, sql.join_statements(logged, sql.alter_sequence(name, wanted[name])))
+        logged = f"ALTER SEQUENCE {quote(name)} SET LOGGED;" if there.startswith(ddl.UNLOGGED) else ""
+        yield _sequence(name, wanted[name], there, ddl.join_statements(logged, ddl.alter_sequence(name, wanted[name])))
 
 
 def _sequence(name: str, expected: str, found: str, fix: str) -> Finding:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog._findings import Finding
 from syntegra_db.catalog._schema import Column
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ def compare_columns(table: str, expected: Table, found: Table) -> Iterator[Findi
                 expected=column.type,
                 found="no such column",
                 impact="Every statement of the models on this table fails.",
-                fix=sql.add_column(table, name, column),
+                fix=ddl.add_column(table, name, column),
             )
     for name, column in found.columns.items():
         if name not in expected.columns:
@@ -81,14 +82,14 @@ def _nullability(found: str) -> str:
 
 def _fix(table: str, name: str, attribute: str, expected: Column, found: Column) -> str:
     if attribute in {"type", "collation"}:
-        return sql.alter_column_type(table, name, expected)
+        return ddl.alter_column_type(table, name, expected)
     if attribute == "comment":
-        return sql.comment_on("COLUMN", f"{sql.quote(table)}.{sql.quote(name)}", expected.comment)
+        return ddl.comment_on("COLUMN", f"{quote(table)}.{quote(name)}", expected.comment)
     if attribute == "nullability":
-        return sql.alter_column(table, name, f"{'DROP' if expected.nullability == 'NULL' else 'SET'} {NOT_NULL}")
+        return ddl.alter_column(table, name, f"{'DROP' if expected.nullability == 'NULL' else 'SET'} {NOT_NULL}")
     if attribute == "storage":
-        return sql.join_statements(
-            sql.alter_column(table, name, f"SET STORAGE {expected.storage}"),
+        return ddl.join_statements(
+            ddl.alter_column(table, name, f"SET STORAGE {expected.storage}"),
             "-- Values that are there already stay where they are until they are written again.",
         )
     return _default_fix(table, name, expected, found)
@@ -97,14 +98,14 @@ def _fix(table: str, name: str, attribute: str, expected: Column, found: Column)
 def _default_fix(table: str, name: str, expected: Column, found: Column) -> str:
     there = found.default or ""
     if there.endswith(" VIRTUAL"):
-        return sql.join_statements(
-            f"ALTER TABLE {sql.quote(table)} DROP COLUMN {sql.quote(name)};", sql.add_column(table, name, expected)
+        return ddl.join_statements(
+            f"ALTER TABLE {quote(table)} DROP COLUMN {quote(name)};", ddl.add_column(table, name, expected)
         )
     special = "IDENTITY" if there.endswith(" IDENTITY") else "EXPRESSION" if there.startswith("GENERATED") else None
-    return sql.join_statements(
-        sql.alter_column(table, name, f"DROP {special}") if special else "",
-        sql.alter_column(table, name, f"SET DEFAULT {expected.default}") if expected.default else "",
-        sql.alter_column(table, name, "DROP DEFAULT") if not special and not expected.default else "",
+    return ddl.join_statements(
+        ddl.alter_column(table, name, f"DROP {special}") if special else "",
+        ddl.alter_column(table, name, f"SET DEFAULT {expected.default}") if expected.default else "",
+        ddl.alter_column(table, name, "DROP DEFAULT") if not special and not expected.default else "",
     )
 
 
@@ -117,7 +118,7 @@ def _extra(table: str, name: str, column: Column) -> Finding:
         impact="Every insert of the models fails, since it gives no value."
         if refuses
         else "None for this package, which does not use it.",
-        fix=sql.alter_column(table, name, f"DROP {NOT_NULL}") if refuses else "-- Nothing to mend.",
+        fix=ddl.alter_column(table, name, f"DROP {NOT_NULL}") if refuses else "-- Nothing to mend.",
         is_drift=refuses,
     )
 

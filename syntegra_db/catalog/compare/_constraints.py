@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog._findings import Finding
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -44,7 +45,7 @@ def compare_constraints(
             expected=wanted[name],
             found=f"the same under the name {other}",
             impact="A later migration that changes it by name fails.",
-            fix=f"ALTER TABLE {sql.quote(table)} RENAME CONSTRAINT {sql.quote(other)} TO {sql.quote(name)};",
+            fix=f"ALTER TABLE {quote(table)} RENAME CONSTRAINT {quote(other)} TO {quote(name)};",
         )
     for name in difference.missing:
         yield Finding(
@@ -52,7 +53,7 @@ def compare_constraints(
             expected=wanted[name],
             found="no such constraint",
             impact=_impact_if_missing(wanted[name]),
-            fix=sql.add_constraint(table, name, wanted[name], index_exists=name in found.indexes),
+            fix=ddl.add_constraint(table, name, wanted[name], index_exists=name in found.indexes),
         )
     for name in difference.changed:
         yield _changed(table, name, wanted[name], there[name])
@@ -72,7 +73,7 @@ def _only(constraints: dict[str, str], *, foreign_keys: bool) -> dict[str, str]:
     return {
         name: definition
         for name, definition in constraints.items()
-        if definition.startswith(sql.FOREIGN_KEY) == foreign_keys
+        if definition.startswith(ddl.FOREIGN_KEY) == foreign_keys
     }
 
 
@@ -87,13 +88,13 @@ def _impact_if_missing(definition: str) -> str:
 def _changed(table: str, name: str, expected: str, found: str) -> Finding:
     if found == expected + NOT_VALID:
         impact = "Rows from before it was added may break it."
-        fix = sql.validate_constraint(table, name)
+        fix = ddl.validate_constraint(table, name)
     elif found == expected + INVALID_SUFFIX:
         impact = "Its index is not in use and may not hold every row."
-        fix = sql.reindex(name)
+        fix = ddl.reindex(name)
     else:
         impact = _impact_if_missing(expected)
-        fix = sql.join_statements(sql.drop_constraint(table, name), sql.add_constraint(table, name, expected))
+        fix = ddl.join_statements(ddl.drop_constraint(table, name), ddl.add_constraint(table, name, expected))
     return Finding(object=_label(table, name), expected=expected, found=found, impact=impact, fix=fix)
 
 
@@ -105,6 +106,6 @@ def _extra(table: str, name: str, definition: str, *, is_drift: bool) -> Finding
         impact="It refuses rows that the models write in good faith."
         if is_drift
         else "It refuses rows that the application does not want, by columns or tables of its own.",
-        fix=sql.drop_constraint(table, name) if is_drift else "-- Nothing to mend.",
+        fix=ddl.drop_constraint(table, name) if is_drift else "-- Nothing to mend.",
         is_drift=is_drift,
     )

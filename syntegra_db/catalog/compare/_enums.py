@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog._findings import Finding
+from syntegra_db.sql import literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ def compare_enums(expected: Schema, found: Schema) -> Iterator[Finding]:
                 expected=", ".join(labels),
                 found="no such ENUM type",
                 impact="No column can have this type, and the models' statements that name it fail.",
-                fix=sql.create_enum(name, labels),
+                fix=ddl.create_enum(name, labels),
             )
         elif there != labels:
             yield Finding(
@@ -49,22 +50,22 @@ def _columns_of(type_name: str, expected: Schema, found: Schema) -> list[tuple[s
 
 
 def _fix(name: str, labels: tuple[str, ...], found: tuple[str, ...], columns: list[tuple[str, str, Column]]) -> str:
-    quoted = sql.quote(name)
+    quoted = quote(name)
     if len(found) == len(labels):
         pairs = [(old, new) for old, new in zip(found, labels, strict=True) if old != new]
         if not {old for old, _ in pairs} & set(labels) and not {new for _, new in pairs} & set(found):
-            return sql.join_statements(
-                *(f"ALTER TYPE {quoted} RENAME VALUE {sql.literal(old)} TO {sql.literal(new)};" for old, new in pairs)
+            return ddl.join_statements(
+                *(f"ALTER TYPE {quoted} RENAME VALUE {literal(old)} TO {literal(new)};" for old, new in pairs)
             )
     if list(found) == [label for label in labels if label in found] and found:
         return _add_labels(quoted, labels, found)
-    return sql.recreate_enum(name, labels, columns)
+    return ddl.recreate_enum(name, labels, columns)
 
 
 def _add_labels(quoted: str, labels: tuple[str, ...], found: tuple[str, ...]) -> str:
     statements = []
     for place, label in enumerate(labels):
         if label not in found:
-            where = f"AFTER {sql.literal(labels[place - 1])}" if place else f"BEFORE {sql.literal(found[0])}"
-            statements.append(f"ALTER TYPE {quoted} ADD VALUE {sql.literal(label)} {where};")
-    return sql.join_statements(*statements)
+            where = f"AFTER {literal(labels[place - 1])}" if place else f"BEFORE {literal(found[0])}"
+            statements.append(f"ALTER TYPE {quoted} ADD VALUE {literal(label)} {where};")
+    return ddl.join_statements(*statements)

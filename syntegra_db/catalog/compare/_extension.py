@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog._findings import Finding
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ def compare_extension(expected: Schema, found: LiveCatalog) -> Iterator[Finding]
             "Numbers lose digits on their way to the client, and older ones still corrupt ivfflat indexes."
             if too_old
             else "A search with a filter can return fewer rows than it was asked for: iterative scans came with 0.8.",
-            sql.join_statements(
+            ddl.join_statements(
                 "-- Where the server itself has no newer pgvector, install one first.", "ALTER EXTENSION vector UPDATE;"
             ),
             is_drift=too_old,
@@ -47,8 +48,7 @@ def compare_extension(expected: Schema, found: LiveCatalog) -> Iterator[Finding]
         yield _extension(
             f"in schema {extension.schema}, which is not on the search_path",
             "Sessions like this one find neither the type nor its operators.",
-            f"ALTER ROLE {sql.quote(found.privileges.role)} "
-            f"SET search_path = {extension.search_path}, {extension.schema};",
+            f"ALTER ROLE {quote(found.privileges.role)} SET search_path = {extension.search_path}, {extension.schema};",
             is_drift=False,
         )
 
@@ -81,14 +81,14 @@ def compare_privileges(expected: Schema, found: LiveCatalog) -> Iterator[Finding
     for privilege in PRIVILEGES:
         without = [name for name in tables if privilege in lacking[name]]
         if without and without == tables:
-            yield _privilege(role, privilege, "any table", ", ".join(map(sql.quote, tables)), is_drift=False)
+            yield _privilege(role, privilege, "any table", ", ".join(map(quote, tables)), is_drift=False)
             continue
         for name in without:
-            yield _privilege(role, privilege, name, sql.quote(name), is_drift=privilege == "SELECT")
+            yield _privilege(role, privilege, name, quote(name), is_drift=privilege == "SELECT")
     for name in tables:
         for sequence in expected.tables[name].sequences:
             if "INSERT" not in lacking[name] and sequence in found.privileges.unusable_sequences:
-                yield _privilege(role, "USAGE", sequence, f"SEQUENCE {sql.quote(sequence)}", is_drift=True)
+                yield _privilege(role, "USAGE", sequence, f"SEQUENCE {quote(sequence)}", is_drift=True)
 
 
 def _privilege(role: str, privilege: str, where: str, targets: str, *, is_drift: bool) -> Finding:
@@ -99,6 +99,6 @@ def _privilege(role: str, privilege: str, where: str, targets: str, *, is_drift:
         impact="A service that logs in with this role cannot insert into its table."
         if privilege == "USAGE"
         else f"A service that logs in with this role cannot {privilege} there.",
-        fix=f"GRANT {privilege} ON {targets} TO {sql.quote(role)};",
+        fix=f"GRANT {privilege} ON {targets} TO {quote(role)};",
         is_drift=is_drift,
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog._findings import Finding
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def compare_indexes(table: str, expected: Table, found: Table) -> Iterator[Findi
             expected=expected.indexes[name],
             found="no such index",
             impact=_impact_if_missing(expected.indexes[name]),
-            fix=sql.create_index(name, table, expected.indexes[name]),
+            fix=ddl.create_index(name, table, expected.indexes[name]),
         )
     for name, other in difference.renamed.items():
         yield Finding(
@@ -48,7 +49,7 @@ def compare_indexes(table: str, expected: Table, found: Table) -> Iterator[Findi
             expected=expected.indexes[name],
             found=f"the same under the name {other}",
             impact="A later migration that changes it by name fails.",
-            fix=f"ALTER INDEX {sql.quote(other)} RENAME TO {sql.quote(name)};",
+            fix=f"ALTER INDEX {quote(other)} RENAME TO {quote(name)};",
         )
     for name in difference.changed:
         yield from _changed(table, name, expected.indexes[name], found.indexes[name])
@@ -79,11 +80,11 @@ def _changed(table: str, name: str, expected: str, found: str) -> Iterator[Findi
             expected=expected,
             found=found,
             impact=_impact_if_missing(expected),
-            fix=sql.join_statements(sql.drop_index(name), sql.create_index(name, table, expected)),
+            fix=ddl.join_statements(ddl.drop_index(name), ddl.create_index(name, table, expected)),
         )
         return
     if found != definition:
-        yield _invalid(name, expected, found, sql.reindex(name))
+        yield _invalid(name, expected, found, ddl.reindex(name))
     if definition != expected:
         yield Finding(
             object=_label(name),
@@ -107,12 +108,12 @@ def _invalid(name: str, expected: str, found: str, fix: str) -> Finding:
 
 def _extra(name: str, definition: str) -> Iterator[Finding]:
     if definition.endswith(INVALID_SUFFIX):
-        yield _invalid(name, "no such index, or a valid one", definition, sql.drop_index(name))
+        yield _invalid(name, "no such index, or a valid one", definition, ddl.drop_index(name))
     elif definition.startswith("UNIQUE "):
         yield Finding(
             object=_label(name),
             expected="no such index",
             found=definition,
             impact="It refuses rows that the models write in good faith.",
-            fix=sql.drop_index(name),
+            fix=ddl.drop_index(name),
         )

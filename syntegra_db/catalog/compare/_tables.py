@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog._findings import Finding
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ def missing_table(name: str, table: Table) -> Iterator[Finding]:
         expected="table",
         found="no such table",
         impact="Every statement on it fails.",
-        fix=sql.create_table(name, table),
+        fix=ddl.create_table(name, table),
     )
 
 
@@ -41,7 +42,7 @@ def compare_table(name: str, expected: Table, found: Table) -> Iterator[Finding]
 
 
 def _attributes(name: str, expected: Table, found: Table) -> Iterator[Finding]:
-    quoted = sql.quote(name)
+    quoted = quote(name)
     for wanted, there, impact, fix in (
         (
             expected.persistence,
@@ -53,13 +54,13 @@ def _attributes(name: str, expected: Table, found: Table) -> Iterator[Finding]:
             _format_relation("inherits from", expected.parents),
             _format_relation("inherits from", () if found.kind == "partition" else found.parents),
             "Queries on the other table read these rows as well, and its changes reach this one.",
-            sql.join_statements(*(f"ALTER TABLE {quoted} NO INHERIT {parent};" for parent in found.parents)),
+            ddl.join_statements(*(f"ALTER TABLE {quoted} NO INHERIT {parent};" for parent in found.parents)),
         ),
         (
             _format_relation("inherited by", expected.children),
             _format_relation("inherited by", found.children),
             "Queries on it read the rows of the other table as well, where its keys do not hold.",
-            sql.join_statements(*(f"ALTER TABLE {child} NO INHERIT {quoted};" for child in found.children)),
+            ddl.join_statements(*(f"ALTER TABLE {child} NO INHERIT {quoted};" for child in found.children)),
         ),
         (
             f"row-level security {expected.row_security}",
@@ -71,7 +72,7 @@ def _attributes(name: str, expected: Table, found: Table) -> Iterator[Finding]:
             f"comment {expected.comment}",
             f"comment {found.comment}" if found.comment else "no comment",
             "The data dictionary and \\d+ say something else than is meant.",
-            sql.comment_on("TABLE", quoted, expected.comment),
+            ddl.comment_on("TABLE", quoted, expected.comment),
         ),
     ):
         if wanted != there:
@@ -84,7 +85,7 @@ def _format_relation(relation: str, tables: tuple[str, ...]) -> str:
 
 def _detach(name: str, found: Table) -> str:
     if found.kind == "partition":
-        return sql.join_statements(
-            *(f"ALTER TABLE {parent} DETACH PARTITION {sql.quote(name)};" for parent in found.parents)
+        return ddl.join_statements(
+            *(f"ALTER TABLE {parent} DETACH PARTITION {quote(name)};" for parent in found.parents)
         )
     return "-- No statement makes a table of it: rename it, create the table, copy the rows."

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _ddl as sql
+from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog._findings import Finding
 from syntegra_db.catalog.compare._diff import diff_definitions
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,19 +38,19 @@ def compare_attached_objects(table: str, expected: Table, found: Table) -> Itera
             expected=wanted[named],
             found=there.get(named, "not there"),
             impact="What the revision made it for does not happen.",
-            fix=sql.join_statements(_drop(table, named) if named in there else "", f"{wanted[named]};"),
+            fix=ddl.join_statements(_drop(table, named) if named in there else "", f"{wanted[named]};"),
         )
 
 
 def _disabled(table: str, named: str, found: str) -> Finding:
-    trigger = sql.quote(named.removeprefix(f"{DISABLED_FOREIGN_KEY} "))
+    trigger = quote(named.removeprefix(f"{DISABLED_FOREIGN_KEY} "))
     return Finding(
         object=f"{named} on {table}",
         expected="enabled",
         found=found,
         impact="The foreign key is not enforced: rows can point at a data source that is not there, and deleting "
         "one leaves them behind.",
-        fix=f"ALTER TABLE {sql.quote(table)} ENABLE TRIGGER {trigger};",
+        fix=f"ALTER TABLE {quote(table)} ENABLE TRIGGER {trigger};",
     )
 
 
@@ -66,4 +67,4 @@ def _extra(table: str, named: str, found: str) -> Finding:
 
 def _drop(table: str, named: str) -> str:
     kind, name = named.split(" ", 1)
-    return f"DROP {kind.upper()} {sql.quote(name)} ON {sql.quote(table)};"
+    return f"DROP {kind.upper()} {quote(name)} ON {quote(table)};"

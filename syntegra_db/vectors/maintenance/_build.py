@@ -14,10 +14,10 @@ from psycopg.errors import DiskFull, LockNotAvailable
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from syntegra_db.catalog._ddl import quote
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations._blockers import BLOCKERS, Blocker
 from syntegra_db.models import EMBEDDING_DIMENSIONS
+from syntegra_db.sql import quote
 from syntegra_db.vectors._index import INDEX_NAMES, NEW_INDEX, OLD_INDEX, VECTOR_INDEX
 
 if TYPE_CHECKING:
