@@ -1,0 +1,43 @@
+"""The top-level package: its version and `python -m syntegra_db`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from commands import ROOT, run, succeed
+
+import syntegra_db
+
+
+def test_version_of_package_is_that_of_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert syntegra_db.__version__ == project["version"]
+
+
+def test_unknown_attribute_of_package_raises_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'syntegra_db' has no attribute 'nonsense'"):
+        _ = syntegra_db.nonsense  # type: ignore[attr-defined]  # what the test is about
+
+
+def test_import_of_package_loads_no_metadata_and_no_dependency() -> None:
+    program = (
+        "import sys; import syntegra_db;"
+        "print([n for n in ('importlib.metadata', 'sqlalchemy', 'alembic', 'psycopg', 'typer') if n in sys.modules])"
+    )
+    # Without `site`, which may import anything; the checkout is the working directory.
+    output = subprocess.run([sys.executable, "-S", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert output.stdout == "[]\n"
+
+
+def test_python_m_prints_the_same_help_as_the_command() -> None:
+    output = succeed("python", "-m", "syntegra_db", "--help")
+    assert " upgrade " in output
+    assert output.splitlines()[2:] == succeed("syntegra-db", "--help").splitlines()[2:]
+
+
+def test_python_m_with_error_exits_with_its_status() -> None:
+    result = run("python", "-m", "syntegra_db", "status", url="mysql://host/database")
+    assert (result.returncode, result.stderr.count("\n")) == (3, 1), result.stderr
