@@ -123,7 +123,7 @@ def test_a_statement_is_looked_at_once(engine: Engine, monkeypatch: pytest.Monke
         looked.append(column)
         return look(column)
 
-    monkeypatch.setattr(binary_vectors, "_is_alike_in_binary", counted)
+    monkeypatch.setattr(binary_vectors, "_is_binary_safe", counted)
     seen = formats(engine)
     with Session(engine) as session:
         for client in (1, 2, 3):

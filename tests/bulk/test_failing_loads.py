@@ -62,7 +62,7 @@ def test_the_servers_log_shows_nothing_of_an_error_on_this_side(session: Session
     with pytest.raises(LookupError):
         copy_rows(session, KpiSummary, rows())
     ((log,),) = database.query("SELECT pg_read_file('log', true)")
-    assert "_Abandoned" in log
+    assert "_CopyAborted" in log
     assert unique not in log
 
 
