@@ -51,25 +51,25 @@ CREATE TABLE data_sources (
     CONSTRAINT uq_data_sources_client_id_id UNIQUE (client_id, id)
 );
 
-COMMENT ON TABLE data_sources IS 'Connectors that bring clients'' data in';
+COMMENT ON TABLE data_sources IS 'Connectors to the external data of clients';
 
-COMMENT ON COLUMN data_sources.id IS 'Row number, from a sequence that the column owns';
+COMMENT ON COLUMN data_sources.id IS 'Primary key, from a sequence owned by this column';
 
 COMMENT ON COLUMN data_sources.client_id IS 'Client that owns the row; the clients table belongs to the application';
 
-COMMENT ON COLUMN data_sources.name IS 'Name that the client gave the connector';
+COMMENT ON COLUMN data_sources.name IS 'Connector name, chosen by the client';
 
-COMMENT ON COLUMN data_sources.type IS 'Kind of connector, such as simple_csv or api_rest';
+COMMENT ON COLUMN data_sources.type IS 'Connector type, such as simple_csv or api_rest (open set)';
 
-COMMENT ON COLUMN data_sources.config_json IS 'Settings of the connector; may hold credentials: never show';
+COMMENT ON COLUMN data_sources.config_json IS 'Connector settings; may contain credentials, so never display or log them';
 
-COMMENT ON COLUMN data_sources.status IS 'State of the connector, such as idle, processing or error';
+COMMENT ON COLUMN data_sources.status IS 'Connector status, such as idle, processing or error (open set)';
 
-COMMENT ON COLUMN data_sources.last_run_at IS 'When the connector last ran; empty before the first';
+COMMENT ON COLUMN data_sources.last_run_at IS 'Time of the last run; NULL before the first run';
 
-COMMENT ON COLUMN data_sources.created_at IS 'When the row was inserted';
+COMMENT ON COLUMN data_sources.created_at IS 'Time when the row was inserted';
 
-COMMENT ON COLUMN data_sources.updated_at IS 'When the row last changed';
+COMMENT ON COLUMN data_sources.updated_at IS 'Time when the row was last updated';
 
 CREATE INDEX idx_data_sources_client_id ON data_sources (client_id);
 

@@ -43,19 +43,19 @@ CREATE TABLE processed_data (
     CONSTRAINT fk_processed_data_source FOREIGN KEY(client_id, source_id) REFERENCES data_sources (client_id, id) ON DELETE SET NULL (source_id)
 );
 
-COMMENT ON TABLE processed_data IS 'Normalised records of clients'' data';
+COMMENT ON TABLE processed_data IS 'Normalised records of clients';
 
-COMMENT ON COLUMN processed_data.id IS 'Row number, from a sequence that the column owns';
+COMMENT ON COLUMN processed_data.id IS 'Primary key, from a sequence owned by this column';
 
 COMMENT ON COLUMN processed_data.client_id IS 'Client that owns the row; the clients table belongs to the application';
 
-COMMENT ON COLUMN processed_data.source_id IS 'Data source of the same client that the row came from, if it still exists';
+COMMENT ON COLUMN processed_data.source_id IS 'Data source of the row, owned by the same client; NULL if none or deleted';
 
-COMMENT ON COLUMN processed_data.source_type IS 'Kind of business the record is about, such as restaurant, retail or service';
+COMMENT ON COLUMN processed_data.source_type IS 'Business type, such as restaurant, retail or service (open set)';
 
-COMMENT ON COLUMN processed_data.data IS 'The normalised record';
+COMMENT ON COLUMN processed_data.data IS 'Normalised record';
 
-COMMENT ON COLUMN processed_data.created_at IS 'When the row was inserted';
+COMMENT ON COLUMN processed_data.created_at IS 'Time when the row was inserted';
 
 CREATE INDEX idx_processed_data_client_id ON processed_data (client_id);
 

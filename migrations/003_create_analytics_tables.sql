@@ -89,25 +89,25 @@ CREATE TABLE kpi_summary (
     CONSTRAINT ck_kpi_summary_period_order CHECK (period_end >= period_start)
 );
 
-COMMENT ON TABLE kpi_summary IS 'KPIs of clients, one value a period';
+COMMENT ON TABLE kpi_summary IS 'KPI values of clients by period';
 
-COMMENT ON COLUMN kpi_summary.id IS 'Row number, from a sequence that the column owns';
+COMMENT ON COLUMN kpi_summary.id IS 'Primary key, from a sequence owned by this column';
 
 COMMENT ON COLUMN kpi_summary.client_id IS 'Client that owns the row; the clients table belongs to the application';
 
-COMMENT ON COLUMN kpi_summary.source_id IS 'Data source of the same client that the row came from, if it still exists';
+COMMENT ON COLUMN kpi_summary.source_id IS 'Data source of the row, owned by the same client; NULL if none or deleted';
 
-COMMENT ON COLUMN kpi_summary.kpi_name IS 'Name of the KPI, such as sales_mom or avg_ticket';
+COMMENT ON COLUMN kpi_summary.kpi_name IS 'KPI name, such as sales_mom or avg_ticket';
 
-COMMENT ON COLUMN kpi_summary.kpi_value IS 'Value of the KPI, in the unit of the KPI; finite';
+COMMENT ON COLUMN kpi_summary.kpi_value IS 'KPI value, in the unit of the KPI; finite';
 
-COMMENT ON COLUMN kpi_summary.period_start IS 'Start of the period that the value covers';
+COMMENT ON COLUMN kpi_summary.period_start IS 'Start of the period of the value';
 
-COMMENT ON COLUMN kpi_summary.period_end IS 'End of the period that the value covers';
+COMMENT ON COLUMN kpi_summary.period_end IS 'End of the period of the value';
 
-COMMENT ON COLUMN kpi_summary.calculated_at IS 'When the value was computed';
+COMMENT ON COLUMN kpi_summary.calculated_at IS 'Time when the value was calculated';
 
-COMMENT ON COLUMN kpi_summary.metadata IS 'What else is known about the value, such as its unit';
+COMMENT ON COLUMN kpi_summary.metadata IS 'Additional data about the value, such as its unit';
 
 CREATE INDEX idx_kpi_summary_client_kpi_period ON kpi_summary (client_id, kpi_name, period_start);
 
@@ -134,27 +134,27 @@ CREATE TABLE text_summary (
     CONSTRAINT fk_text_summary_source FOREIGN KEY(client_id, source_id) REFERENCES data_sources (client_id, id) ON DELETE SET NULL (source_id)
 );
 
-COMMENT ON TABLE text_summary IS 'Texts of clients'' customers with sentiment, keywords and embedding';
+COMMENT ON TABLE text_summary IS 'Analysed texts of clients with sentiment, keywords and embedding';
 
-COMMENT ON COLUMN text_summary.id IS 'Row number, from a sequence that the column owns';
+COMMENT ON COLUMN text_summary.id IS 'Primary key, from a sequence owned by this column';
 
 COMMENT ON COLUMN text_summary.client_id IS 'Client that owns the row; the clients table belongs to the application';
 
-COMMENT ON COLUMN text_summary.source_id IS 'Data source of the same client that the row came from, if it still exists';
+COMMENT ON COLUMN text_summary.source_id IS 'Data source of the row, owned by the same client; NULL if none or deleted';
 
-COMMENT ON COLUMN text_summary.text_field IS 'The text that was analysed';
+COMMENT ON COLUMN text_summary.text_field IS 'Analysed text';
 
-COMMENT ON COLUMN text_summary.sentiment IS 'Sentiment that was found, such as positive, neutral or negative';
+COMMENT ON COLUMN text_summary.sentiment IS 'Detected sentiment, such as positive, neutral or negative (open set)';
 
-COMMENT ON COLUMN text_summary.sentiment_score IS 'Strength of the sentiment, on the scale of the method that found it';
+COMMENT ON COLUMN text_summary.sentiment_score IS 'Sentiment strength, on the scale of the analysis method';
 
-COMMENT ON COLUMN text_summary.keywords IS 'Keywords that were extracted from the text';
+COMMENT ON COLUMN text_summary.keywords IS 'Keywords extracted from the text';
 
-COMMENT ON COLUMN text_summary.embedding IS 'Embedding of the text, 384 dimensions, compared by cosine distance';
+COMMENT ON COLUMN text_summary.embedding IS 'Embedding of the text: 384 dimensions, compared by cosine distance';
 
-COMMENT ON COLUMN text_summary.language IS 'Language of the text, as an ISO 639-1 code';
+COMMENT ON COLUMN text_summary.language IS 'Language of the text, ISO 639-1 code';
 
-COMMENT ON COLUMN text_summary.created_at IS 'When the row was inserted';
+COMMENT ON COLUMN text_summary.created_at IS 'Time when the row was inserted';
 
 ALTER TABLE text_summary ALTER COLUMN embedding SET STORAGE PLAIN;
 
@@ -188,27 +188,27 @@ CREATE TABLE trend_signals (
     CONSTRAINT ck_trend_signals_frequency_not_negative CHECK (frequency >= 0)
 );
 
-COMMENT ON TABLE trend_signals IS 'Terms and how their use changes, per sector and period';
+COMMENT ON TABLE trend_signals IS 'Frequency of terms and its change, by sector and period';
 
-COMMENT ON COLUMN trend_signals.id IS 'Row number, from a sequence that the column owns';
+COMMENT ON COLUMN trend_signals.id IS 'Primary key, from a sequence owned by this column';
 
-COMMENT ON COLUMN trend_signals.sector IS 'Sector of business that the term was seen in';
+COMMENT ON COLUMN trend_signals.sector IS 'Business sector of the term';
 
 COMMENT ON COLUMN trend_signals.term IS 'Term or keyword';
 
-COMMENT ON COLUMN trend_signals.period_start IS 'Start of the period that was analysed';
+COMMENT ON COLUMN trend_signals.period_start IS 'Start of the analysed period';
 
-COMMENT ON COLUMN trend_signals.period_end IS 'End of the period that was analysed';
+COMMENT ON COLUMN trend_signals.period_end IS 'End of the analysed period';
 
-COMMENT ON COLUMN trend_signals.frequency IS 'How many times the term came up in the period';
+COMMENT ON COLUMN trend_signals.frequency IS 'Number of occurrences of the term in the period; not negative';
 
-COMMENT ON COLUMN trend_signals.delta_pct IS 'Change of frequency against the period before, in percent';
+COMMENT ON COLUMN trend_signals.delta_pct IS 'Change in frequency from the previous period, in percent';
 
-COMMENT ON COLUMN trend_signals.status IS 'Where the trend is heading';
+COMMENT ON COLUMN trend_signals.status IS 'Trend status: emergent, stable or declining';
 
-COMMENT ON COLUMN trend_signals.metadata IS 'What else is known about the trend';
+COMMENT ON COLUMN trend_signals.metadata IS 'Additional data about the trend';
 
-COMMENT ON COLUMN trend_signals.created_at IS 'When the row was inserted';
+COMMENT ON COLUMN trend_signals.created_at IS 'Time when the row was inserted';
 
 CREATE INDEX idx_trend_signals_sector_term ON trend_signals (sector, term);
 
@@ -238,27 +238,27 @@ CREATE TABLE clusters (
     CONSTRAINT ck_clusters_silhouette_range CHECK (silhouette_score BETWEEN -1 AND 1)
 );
 
-COMMENT ON TABLE clusters IS 'Clients grouped by what they have in common';
+COMMENT ON TABLE clusters IS 'Clients grouped by similar features';
 
-COMMENT ON COLUMN clusters.id IS 'Row number, from a sequence that the column owns';
+COMMENT ON COLUMN clusters.id IS 'Primary key, from a sequence owned by this column';
 
 COMMENT ON COLUMN clusters.client_id IS 'Client that owns the row; the clients table belongs to the application';
 
-COMMENT ON COLUMN clusters.cluster_id IS 'Number of the cluster that the client was put in';
+COMMENT ON COLUMN clusters.cluster_id IS 'Number of the cluster assigned to the client';
 
 COMMENT ON COLUMN clusters.cluster_name IS 'Descriptive name of the cluster';
 
-COMMENT ON COLUMN clusters.features_json IS 'Features of the client that the clustering used';
+COMMENT ON COLUMN clusters.features_json IS 'Client features used for clustering';
 
-COMMENT ON COLUMN clusters.centroid IS 'Coordinates of the cluster''s centroid';
+COMMENT ON COLUMN clusters.centroid IS 'Coordinates of the cluster centroid';
 
-COMMENT ON COLUMN clusters.distance_to_centroid IS 'Distance from the client to the centroid, in the feature space; not negative';
+COMMENT ON COLUMN clusters.distance_to_centroid IS 'Distance from the client to the centroid in feature space; not negative';
 
-COMMENT ON COLUMN clusters.silhouette_score IS 'How well the client fits its cluster, from -1 to 1';
+COMMENT ON COLUMN clusters.silhouette_score IS 'Silhouette score of the client in its cluster, from -1 to 1';
 
-COMMENT ON COLUMN clusters.created_at IS 'When the row was inserted';
+COMMENT ON COLUMN clusters.created_at IS 'Time when the row was inserted';
 
-COMMENT ON COLUMN clusters.updated_at IS 'When the row last changed';
+COMMENT ON COLUMN clusters.updated_at IS 'Time when the row was last updated';
 
 CREATE INDEX idx_clusters_client_cluster ON clusters (client_id, cluster_id);
 
@@ -287,31 +287,31 @@ CREATE TABLE anomaly_log (
     CONSTRAINT ck_anomaly_log_expected_value_finite CHECK (expected_value > '-Infinity' AND expected_value < 'Infinity')
 );
 
-COMMENT ON TABLE anomaly_log IS 'Values of KPIs that were not expected';
+COMMENT ON TABLE anomaly_log IS 'Anomalous KPI values of clients';
 
-COMMENT ON COLUMN anomaly_log.id IS 'Row number, from a sequence that the column owns';
+COMMENT ON COLUMN anomaly_log.id IS 'Primary key, from a sequence owned by this column';
 
 COMMENT ON COLUMN anomaly_log.client_id IS 'Client that owns the row; the clients table belongs to the application';
 
-COMMENT ON COLUMN anomaly_log.source_id IS 'Data source of the same client that the row came from, if it still exists';
+COMMENT ON COLUMN anomaly_log.source_id IS 'Data source of the row, owned by the same client; NULL if none or deleted';
 
-COMMENT ON COLUMN anomaly_log.kpi_name IS 'Name of the KPI that the anomaly was found in';
+COMMENT ON COLUMN anomaly_log.kpi_name IS 'Name of the KPI with the anomaly';
 
-COMMENT ON COLUMN anomaly_log.detected_at IS 'When the anomaly was detected';
+COMMENT ON COLUMN anomaly_log.detected_at IS 'Time when the anomaly was detected';
 
-COMMENT ON COLUMN anomaly_log.value IS 'Value that was not expected, in the unit of the KPI; finite';
+COMMENT ON COLUMN anomaly_log.value IS 'Anomalous value, in the unit of the KPI; finite';
 
-COMMENT ON COLUMN anomaly_log.expected_value IS 'Value that was expected, in the unit of the KPI; finite';
+COMMENT ON COLUMN anomaly_log.expected_value IS 'Expected value, in the unit of the KPI; finite';
 
-COMMENT ON COLUMN anomaly_log.deviation IS 'Distance of the value from the expected one, in standard deviations';
+COMMENT ON COLUMN anomaly_log.deviation IS 'Deviation from the expected value, in standard deviations';
 
-COMMENT ON COLUMN anomaly_log.reason IS 'What the anomaly is, in words';
+COMMENT ON COLUMN anomaly_log.reason IS 'Description of the anomaly';
 
-COMMENT ON COLUMN anomaly_log.severity IS 'How serious the anomaly is';
+COMMENT ON COLUMN anomaly_log.severity IS 'Severity, in ascending order: low, medium, high, critical';
 
-COMMENT ON COLUMN anomaly_log.method IS 'Method that detected the anomaly';
+COMMENT ON COLUMN anomaly_log.method IS 'Detection method';
 
-COMMENT ON COLUMN anomaly_log.metadata IS 'What else is known about the anomaly';
+COMMENT ON COLUMN anomaly_log.metadata IS 'Additional data about the anomaly';
 
 CREATE INDEX idx_anomaly_log_client_kpi ON anomaly_log (client_id, kpi_name);
 

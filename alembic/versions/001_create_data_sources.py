@@ -28,7 +28,7 @@ def upgrade() -> None:
             sa.BigInteger(),
             nullable=False,
             autoincrement=True,
-            comment="Row number, from a sequence that the column owns",
+            comment="Primary key, from a sequence owned by this column",
         ),
         sa.Column(
             "client_id",
@@ -36,45 +36,47 @@ def upgrade() -> None:
             nullable=False,
             comment="Client that owns the row; the clients table belongs to the application",
         ),
-        sa.Column("name", sa.String(255), nullable=False, comment="Name that the client gave the connector"),
-        sa.Column("type", sa.String(50), nullable=False, comment="Kind of connector, such as simple_csv or api_rest"),
+        sa.Column("name", sa.String(255), nullable=False, comment="Connector name, chosen by the client"),
+        sa.Column(
+            "type", sa.String(50), nullable=False, comment="Connector type, such as simple_csv or api_rest (open set)"
+        ),
         sa.Column(
             "config_json",
             postgresql.JSONB(),
             nullable=False,
             server_default=sa.text("'{}'"),
-            comment="Settings of the connector; may hold credentials: never show",
+            comment="Connector settings; may contain credentials, so never display or log them",
         ),
         sa.Column(
             "status",
             sa.String(50),
             nullable=False,
             server_default="idle",
-            comment="State of the connector, such as idle, processing or error",
+            comment="Connector status, such as idle, processing or error (open set)",
         ),
         sa.Column(
             "last_run_at",
             sa.TIMESTAMP(timezone=True),
             nullable=True,
-            comment="When the connector last ran; empty before the first",
+            comment="Time of the last run; NULL before the first run",
         ),
         sa.Column(
             "created_at",
             sa.TIMESTAMP(timezone=True),
             nullable=False,
             server_default=sa.func.now(),
-            comment="When the row was inserted",
+            comment="Time when the row was inserted",
         ),
         sa.Column(
             "updated_at",
             sa.TIMESTAMP(timezone=True),
             nullable=False,
             server_default=sa.func.now(),
-            comment="When the row last changed",
+            comment="Time when the row was last updated",
         ),
         sa.PrimaryKeyConstraint("id", name="pk_data_sources"),
         sa.UniqueConstraint("client_id", "id", name="uq_data_sources_client_id_id"),
-        comment="Connectors that bring clients' data in",
+        comment="Connectors to the external data of clients",
     )
     op.create_index("idx_data_sources_client_id", "data_sources", ["client_id"])
     op.create_index("idx_data_sources_status", "data_sources", ["status"])

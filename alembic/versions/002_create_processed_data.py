@@ -28,7 +28,7 @@ def upgrade() -> None:
             sa.BigInteger(),
             nullable=False,
             autoincrement=True,
-            comment="Row number, from a sequence that the column owns",
+            comment="Primary key, from a sequence owned by this column",
         ),
         sa.Column(
             "client_id",
@@ -40,21 +40,21 @@ def upgrade() -> None:
             "source_id",
             sa.BigInteger(),
             nullable=True,
-            comment="Data source of the same client that the row came from, if it still exists",
+            comment="Data source of the row, owned by the same client; NULL if none or deleted",
         ),
         sa.Column(
             "source_type",
             sa.String(50),
             nullable=False,
-            comment="Kind of business the record is about, such as restaurant, retail or service",
+            comment="Business type, such as restaurant, retail or service (open set)",
         ),
-        sa.Column("data", postgresql.JSONB(), nullable=False, comment="The normalised record"),
+        sa.Column("data", postgresql.JSONB(), nullable=False, comment="Normalised record"),
         sa.Column(
             "created_at",
             sa.TIMESTAMP(timezone=True),
             nullable=False,
             server_default=sa.func.now(),
-            comment="When the row was inserted",
+            comment="Time when the row was inserted",
         ),
         sa.PrimaryKeyConstraint("id", name="pk_processed_data"),
         sa.ForeignKeyConstraint(
@@ -63,7 +63,7 @@ def upgrade() -> None:
             name="fk_processed_data_source",
             ondelete="SET NULL (source_id)",
         ),
-        comment="Normalised records of clients' data",
+        comment="Normalised records of clients",
     )
     op.create_index("idx_processed_data_client_id", "processed_data", ["client_id"])
     op.create_index("idx_processed_data_source_id", "processed_data", ["source_id"])

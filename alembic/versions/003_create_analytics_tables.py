@@ -108,17 +108,17 @@ def create_kpi_summary() -> None:
         id_column(),
         client_id_column(),
         source_id_column(),
-        required("kpi_name", sa.String(255), "Name of the KPI, such as sales_mom or avg_ticket"),
-        required("kpi_value", sa.Numeric(), "Value of the KPI, in the unit of the KPI; finite"),
-        required("period_start", TIMESTAMPTZ, "Start of the period that the value covers"),
-        required("period_end", TIMESTAMPTZ, "End of the period that the value covers"),
-        required("calculated_at", TIMESTAMPTZ, "When the value was computed", default=sa.func.now()),
-        optional("metadata", JSONB, "What else is known about the value, such as its unit"),
+        required("kpi_name", sa.String(255), "KPI name, such as sales_mom or avg_ticket"),
+        required("kpi_value", sa.Numeric(), "KPI value, in the unit of the KPI; finite"),
+        required("period_start", TIMESTAMPTZ, "Start of the period of the value"),
+        required("period_end", TIMESTAMPTZ, "End of the period of the value"),
+        required("calculated_at", TIMESTAMPTZ, "Time when the value was calculated", default=sa.func.now()),
+        optional("metadata", JSONB, "Additional data about the value, such as its unit"),
         sa.PrimaryKeyConstraint("id", name="pk_kpi_summary"),
         source_foreign_key("fk_kpi_summary_source"),
         finite("kpi_value", name=op.f("ck_kpi_summary_kpi_value_finite")),
         sa.CheckConstraint("period_end >= period_start", name=op.f("ck_kpi_summary_period_order")),
-        comment="KPIs of clients, one value a period",
+        comment="KPI values of clients by period",
     )
     op.create_index("idx_kpi_summary_client_kpi_period", "kpi_summary", ["client_id", "kpi_name", "period_start"])
     op.create_index("idx_kpi_summary_client_id", "kpi_summary", ["client_id"])
@@ -134,16 +134,16 @@ def create_text_summary() -> None:
         id_column(),
         client_id_column(),
         source_id_column(),
-        required("text_field", sa.Text(), "The text that was analysed"),
-        optional("sentiment", sa.String(50), "Sentiment that was found, such as positive, neutral or negative"),
-        optional("sentiment_score", sa.Double(), "Strength of the sentiment, on the scale of the method that found it"),
-        optional("keywords", JSONB, "Keywords that were extracted from the text"),
-        optional("embedding", VECTOR(384), "Embedding of the text, 384 dimensions, compared by cosine distance"),
-        required("language", sa.String(10), "Language of the text, as an ISO 639-1 code", default="es"),
-        required("created_at", TIMESTAMPTZ, "When the row was inserted", default=sa.func.now()),
+        required("text_field", sa.Text(), "Analysed text"),
+        optional("sentiment", sa.String(50), "Detected sentiment, such as positive, neutral or negative (open set)"),
+        optional("sentiment_score", sa.Double(), "Sentiment strength, on the scale of the analysis method"),
+        optional("keywords", JSONB, "Keywords extracted from the text"),
+        optional("embedding", VECTOR(384), "Embedding of the text: 384 dimensions, compared by cosine distance"),
+        required("language", sa.String(10), "Language of the text, ISO 639-1 code", default="es"),
+        required("created_at", TIMESTAMPTZ, "Time when the row was inserted", default=sa.func.now()),
         sa.PrimaryKeyConstraint("id", name="pk_text_summary"),
         source_foreign_key("fk_text_summary_source"),
-        comment="Texts of clients' customers with sentiment, keywords and embedding",
+        comment="Analysed texts of clients with sentiment, keywords and embedding",
     )
     # A vector of 1.5 kB would be moved out of line, and every scan would pay for fetching it back.
     op.execute("ALTER TABLE text_summary ALTER COLUMN embedding SET STORAGE PLAIN")
@@ -173,19 +173,21 @@ def create_trend_signals() -> None:
     op.create_table(
         "trend_signals",
         id_column(),
-        required("sector", sa.String(255), "Sector of business that the term was seen in"),
+        required("sector", sa.String(255), "Business sector of the term"),
         required("term", sa.String(255), "Term or keyword"),
-        required("period_start", TIMESTAMPTZ, "Start of the period that was analysed"),
-        required("period_end", TIMESTAMPTZ, "End of the period that was analysed"),
-        required("frequency", sa.Integer(), "How many times the term came up in the period", default="0"),
-        optional("delta_pct", sa.Double(), "Change of frequency against the period before, in percent"),
-        required("status", TREND_STATUS, "Where the trend is heading", default="stable"),
-        optional("metadata", JSONB, "What else is known about the trend"),
-        required("created_at", TIMESTAMPTZ, "When the row was inserted", default=sa.func.now()),
+        required("period_start", TIMESTAMPTZ, "Start of the analysed period"),
+        required("period_end", TIMESTAMPTZ, "End of the analysed period"),
+        required(
+            "frequency", sa.Integer(), "Number of occurrences of the term in the period; not negative", default="0"
+        ),
+        optional("delta_pct", sa.Double(), "Change in frequency from the previous period, in percent"),
+        required("status", TREND_STATUS, "Trend status: emergent, stable or declining", default="stable"),
+        optional("metadata", JSONB, "Additional data about the trend"),
+        required("created_at", TIMESTAMPTZ, "Time when the row was inserted", default=sa.func.now()),
         sa.PrimaryKeyConstraint("id", name="pk_trend_signals"),
         sa.CheckConstraint("period_end >= period_start", name=op.f("ck_trend_signals_period_order")),
         sa.CheckConstraint("frequency >= 0", name=op.f("ck_trend_signals_frequency_not_negative")),
-        comment="Terms and how their use changes, per sector and period",
+        comment="Frequency of terms and its change, by sector and period",
     )
     op.create_index("idx_trend_signals_sector_term", "trend_signals", ["sector", "term"])
     op.create_index("idx_trend_signals_period", "trend_signals", ["period_start", "period_end"])
@@ -201,22 +203,22 @@ def create_clusters() -> None:
         "clusters",
         id_column(),
         client_id_column(),
-        required("cluster_id", sa.Integer(), "Number of the cluster that the client was put in"),
+        required("cluster_id", sa.Integer(), "Number of the cluster assigned to the client"),
         optional("cluster_name", sa.String(255), "Descriptive name of the cluster"),
-        required("features_json", JSONB, "Features of the client that the clustering used"),
-        optional("centroid", JSONB, "Coordinates of the cluster's centroid"),
+        required("features_json", JSONB, "Client features used for clustering"),
+        optional("centroid", JSONB, "Coordinates of the cluster centroid"),
         optional(
             "distance_to_centroid",
             sa.Double(),
-            "Distance from the client to the centroid, in the feature space; not negative",
+            "Distance from the client to the centroid in feature space; not negative",
         ),
-        optional("silhouette_score", sa.Double(), "How well the client fits its cluster, from -1 to 1"),
-        required("created_at", TIMESTAMPTZ, "When the row was inserted", default=sa.func.now()),
-        required("updated_at", TIMESTAMPTZ, "When the row last changed", default=sa.func.now()),
+        optional("silhouette_score", sa.Double(), "Silhouette score of the client in its cluster, from -1 to 1"),
+        required("created_at", TIMESTAMPTZ, "Time when the row was inserted", default=sa.func.now()),
+        required("updated_at", TIMESTAMPTZ, "Time when the row was last updated", default=sa.func.now()),
         sa.PrimaryKeyConstraint("id", name="pk_clusters"),
         sa.CheckConstraint("distance_to_centroid >= 0", name=op.f("ck_clusters_distance_not_negative")),
         sa.CheckConstraint("silhouette_score BETWEEN -1 AND 1", name=op.f("ck_clusters_silhouette_range")),
-        comment="Clients grouped by what they have in common",
+        comment="Clients grouped by similar features",
     )
     op.create_index("idx_clusters_client_cluster", "clusters", ["client_id", "cluster_id"])
     op.create_index("idx_clusters_client_id", "clusters", ["client_id"])
@@ -231,20 +233,22 @@ def create_anomaly_log() -> None:
         id_column(),
         client_id_column(),
         source_id_column(),
-        required("kpi_name", sa.String(255), "Name of the KPI that the anomaly was found in"),
-        required("detected_at", TIMESTAMPTZ, "When the anomaly was detected", default=sa.func.now()),
-        required("value", sa.Numeric(), "Value that was not expected, in the unit of the KPI; finite"),
-        optional("expected_value", sa.Numeric(), "Value that was expected, in the unit of the KPI; finite"),
-        optional("deviation", sa.Double(), "Distance of the value from the expected one, in standard deviations"),
-        optional("reason", sa.Text(), "What the anomaly is, in words"),
-        required("severity", ANOMALY_SEVERITY, "How serious the anomaly is", default="medium"),
-        optional("method", sa.String(100), "Method that detected the anomaly"),
-        optional("metadata", JSONB, "What else is known about the anomaly"),
+        required("kpi_name", sa.String(255), "Name of the KPI with the anomaly"),
+        required("detected_at", TIMESTAMPTZ, "Time when the anomaly was detected", default=sa.func.now()),
+        required("value", sa.Numeric(), "Anomalous value, in the unit of the KPI; finite"),
+        optional("expected_value", sa.Numeric(), "Expected value, in the unit of the KPI; finite"),
+        optional("deviation", sa.Double(), "Deviation from the expected value, in standard deviations"),
+        optional("reason", sa.Text(), "Description of the anomaly"),
+        required(
+            "severity", ANOMALY_SEVERITY, "Severity, in ascending order: low, medium, high, critical", default="medium"
+        ),
+        optional("method", sa.String(100), "Detection method"),
+        optional("metadata", JSONB, "Additional data about the anomaly"),
         sa.PrimaryKeyConstraint("id", name="pk_anomaly_log"),
         source_foreign_key("fk_anomaly_log_source"),
         finite("value", name=op.f("ck_anomaly_log_value_finite")),
         finite("expected_value", name=op.f("ck_anomaly_log_expected_value_finite")),
-        comment="Values of KPIs that were not expected",
+        comment="Anomalous KPI values of clients",
     )
     op.create_index("idx_anomaly_log_client_kpi", "anomaly_log", ["client_id", "kpi_name"])
     op.create_index("idx_anomaly_log_client_id", "anomaly_log", ["client_id"])
@@ -268,7 +272,7 @@ def optional(name: str, kind: TypeEngine[Any], comment: str) -> sa.Column[Any]:
 
 def id_column() -> sa.Column[Any]:
     """Return the primary key column, a BIGSERIAL."""
-    return required("id", sa.BigInteger(), "Row number, from a sequence that the column owns")
+    return required("id", sa.BigInteger(), "Primary key, from a sequence owned by this column")
 
 
 def client_id_column() -> sa.Column[Any]:
@@ -281,7 +285,7 @@ def client_id_column() -> sa.Column[Any]:
 def source_id_column() -> sa.Column[Any]:
     """Return the column of the data source that a row came from."""
     return optional(
-        "source_id", sa.BigInteger(), "Data source of the same client that the row came from, if it still exists"
+        "source_id", sa.BigInteger(), "Data source of the row, owned by the same client; NULL if none or deleted"
     )
 
 

@@ -46,30 +46,30 @@ class AnomalyLog(Base):
         Index("idx_anomaly_log_kpi_name", "kpi_name"),
         Index("idx_anomaly_log_detected_at", "detected_at"),
         Index("idx_anomaly_log_severity", "severity"),
-        {"comment": "Values of KPIs that were not expected"},
+        {"comment": "Anomalous KPI values of clients"},
     )
 
     id: Mapped[BigSerial]
     client_id: Mapped[ClientId]
     source_id: Mapped[SourceId | None]
-    kpi_name: Mapped[str] = mapped_column(String(255), comment="Name of the KPI that the anomaly was found in")
-    detected_at: Mapped[TimestampNow] = mapped_column(comment="When the anomaly was detected")
-    value: Mapped[FiniteNumeric] = mapped_column(comment="Value that was not expected, in the unit of the KPI; finite")
+    kpi_name: Mapped[str] = mapped_column(String(255), comment="Name of the KPI with the anomaly")
+    detected_at: Mapped[TimestampNow] = mapped_column(comment="Time when the anomaly was detected")
+    value: Mapped[FiniteNumeric] = mapped_column(comment="Anomalous value, in the unit of the KPI; finite")
     expected_value: Mapped[FiniteNumeric | None] = mapped_column(
-        comment="Value that was expected, in the unit of the KPI; finite"
+        comment="Expected value, in the unit of the KPI; finite"
     )
     deviation: Mapped[float | None] = mapped_column(
-        Double, comment="Distance of the value from the expected one, in standard deviations"
+        Double, comment="Deviation from the expected value, in standard deviations"
     )
-    reason: Mapped[str | None] = mapped_column(Text, comment="What the anomaly is, in words")
+    reason: Mapped[str | None] = mapped_column(Text, comment="Description of the anomaly")
     severity: Mapped[AnomalySeverity] = mapped_column(
         pg_enum(AnomalySeverity, "anomaly_severity"),
         server_default=AnomalySeverity.MEDIUM.value,
-        comment="How serious the anomaly is",
+        comment="Severity, in ascending order: low, medium, high, critical",
     )
-    method: Mapped[str | None] = mapped_column(String(100), comment="Method that detected the anomaly")
+    method: Mapped[str | None] = mapped_column(String(100), comment="Detection method")
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSON_TYPE, comment="What else is known about the anomaly"
+        "metadata", JSON_TYPE, comment="Additional data about the anomaly"
     )
 
     source: Mapped[DataSource | None] = relationship(

@@ -22,24 +22,22 @@ class Cluster(Base):
         Index("idx_clusters_client_id", "client_id"),
         Index("idx_clusters_cluster_id", "cluster_id"),
         Index("idx_clusters_features", "features_json", postgresql_using="gin"),
-        {"comment": "Clients grouped by what they have in common"},
+        {"comment": "Clients grouped by similar features"},
     )
 
     id: Mapped[BigSerial]
     client_id: Mapped[ClientId]
-    cluster_id: Mapped[int] = mapped_column(Integer, comment="Number of the cluster that the client was put in")
+    cluster_id: Mapped[int] = mapped_column(Integer, comment="Number of the cluster assigned to the client")
     cluster_name: Mapped[str | None] = mapped_column(String(255), comment="Descriptive name of the cluster")
-    features_json: Mapped[dict[str, Any]] = mapped_column(
-        JSON_TYPE, comment="Features of the client that the clustering used"
-    )
+    features_json: Mapped[dict[str, Any]] = mapped_column(JSON_TYPE, comment="Client features used for clustering")
     centroid: Mapped[dict[str, Any] | list[Any] | None] = mapped_column(
-        JSON_TYPE, comment="Coordinates of the cluster's centroid"
+        JSON_TYPE, comment="Coordinates of the cluster centroid"
     )
     distance_to_centroid: Mapped[float | None] = mapped_column(
-        Double, comment="Distance from the client to the centroid, in the feature space; not negative"
+        Double, comment="Distance from the client to the centroid in feature space; not negative"
     )
     silhouette_score: Mapped[float | None] = mapped_column(
-        Double, comment="How well the client fits its cluster, from -1 to 1"
+        Double, comment="Silhouette score of the client in its cluster, from -1 to 1"
     )
-    created_at: Mapped[TimestampNow] = mapped_column(comment="When the row was inserted")
-    updated_at: Mapped[TimestampNow] = mapped_column(onupdate=func.now(), comment="When the row last changed")
+    created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")
+    updated_at: Mapped[TimestampNow] = mapped_column(onupdate=func.now(), comment="Time when the row was last updated")

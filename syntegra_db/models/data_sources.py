@@ -29,22 +29,24 @@ class DataSource(Base):
         UniqueConstraint("client_id", "id", name="uq_data_sources_client_id_id"),
         Index("idx_data_sources_client_id", "client_id"),
         Index("idx_data_sources_status", "status"),
-        {"comment": "Connectors that bring clients' data in"},
+        {"comment": "Connectors to the external data of clients"},
     )
 
     id: Mapped[BigSerial]
     client_id: Mapped[ClientId]
-    name: Mapped[str] = mapped_column(String(255), comment="Name that the client gave the connector")
-    type: Mapped[str] = mapped_column(String(50), comment="Kind of connector, such as simple_csv or api_rest")
+    name: Mapped[str] = mapped_column(String(255), comment="Connector name, chosen by the client")
+    type: Mapped[str] = mapped_column(String(50), comment="Connector type, such as simple_csv or api_rest (open set)")
     config_json: Mapped[dict[str, Any]] = mapped_column(
-        JSON_TYPE, server_default=text("'{}'"), comment="Settings of the connector; may hold credentials: never show"
+        JSON_TYPE,
+        server_default=text("'{}'"),
+        comment="Connector settings; may contain credentials, so never display or log them",
     )
     status: Mapped[str] = mapped_column(
-        String(50), server_default="idle", comment="State of the connector, such as idle, processing or error"
+        String(50), server_default="idle", comment="Connector status, such as idle, processing or error (open set)"
     )
-    last_run_at: Mapped[Timestamp | None] = mapped_column(comment="When the connector last ran; empty before the first")
-    created_at: Mapped[TimestampNow] = mapped_column(comment="When the row was inserted")
-    updated_at: Mapped[TimestampNow] = mapped_column(onupdate=func.now(), comment="When the row last changed")
+    last_run_at: Mapped[Timestamp | None] = mapped_column(comment="Time of the last run; NULL before the first run")
+    created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")
+    updated_at: Mapped[TimestampNow] = mapped_column(onupdate=func.now(), comment="Time when the row was last updated")
 
     processed_data: WriteOnlyMapped[ProcessedData] = relationship(
         primaryjoin=source_primaryjoin("ProcessedData"), back_populates="source", passive_deletes="all"

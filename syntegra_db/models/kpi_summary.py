@@ -35,19 +35,19 @@ class KpiSummary(Base):
         Index("idx_kpi_summary_source_id", "source_id"),
         Index("idx_kpi_summary_kpi_name", "kpi_name"),
         Index("idx_kpi_summary_period_start", "period_start"),
-        {"comment": "KPIs of clients, one value a period"},
+        {"comment": "KPI values of clients by period"},
     )
 
     id: Mapped[BigSerial]
     client_id: Mapped[ClientId]
     source_id: Mapped[SourceId | None]
-    kpi_name: Mapped[str] = mapped_column(String(255), comment="Name of the KPI, such as sales_mom or avg_ticket")
-    kpi_value: Mapped[FiniteNumeric] = mapped_column(comment="Value of the KPI, in the unit of the KPI; finite")
-    period_start: Mapped[Timestamp] = mapped_column(comment="Start of the period that the value covers")
-    period_end: Mapped[Timestamp] = mapped_column(comment="End of the period that the value covers")
-    calculated_at: Mapped[TimestampNow] = mapped_column(comment="When the value was computed")
+    kpi_name: Mapped[str] = mapped_column(String(255), comment="KPI name, such as sales_mom or avg_ticket")
+    kpi_value: Mapped[FiniteNumeric] = mapped_column(comment="KPI value, in the unit of the KPI; finite")
+    period_start: Mapped[Timestamp] = mapped_column(comment="Start of the period of the value")
+    period_end: Mapped[Timestamp] = mapped_column(comment="End of the period of the value")
+    calculated_at: Mapped[TimestampNow] = mapped_column(comment="Time when the value was calculated")
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSON_TYPE, comment="What else is known about the value, such as its unit"
+        "metadata", JSON_TYPE, comment="Additional data about the value, such as its unit"
     )
 
     source: Mapped[DataSource | None] = relationship(

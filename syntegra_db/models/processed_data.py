@@ -24,17 +24,17 @@ class ProcessedData(Base):
         Index("idx_processed_data_source_id", "source_id"),
         Index("idx_processed_data_source_type", "source_type"),
         Index("idx_processed_data_created_at", "created_at"),
-        {"comment": "Normalised records of clients' data"},
+        {"comment": "Normalised records of clients"},
     )
 
     id: Mapped[BigSerial]
     client_id: Mapped[ClientId]
     source_id: Mapped[SourceId | None]
     source_type: Mapped[str] = mapped_column(
-        String(50), comment="Kind of business the record is about, such as restaurant, retail or service"
+        String(50), comment="Business type, such as restaurant, retail or service (open set)"
     )
-    data: Mapped[dict[str, Any]] = mapped_column(JSON_TYPE, comment="The normalised record")
-    created_at: Mapped[TimestampNow] = mapped_column(comment="When the row was inserted")
+    data: Mapped[dict[str, Any]] = mapped_column(JSON_TYPE, comment="Normalised record")
+    created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")
 
     source: Mapped[DataSource | None] = relationship(
         primaryjoin=source_primaryjoin("ProcessedData"), back_populates="processed_data", lazy="raise"

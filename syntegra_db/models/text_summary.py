@@ -41,29 +41,29 @@ class TextSummary(Base):
             postgresql_ops={"embedding": "vector_cosine_ops"},
             postgresql_with={"lists": 100},
         ),
-        {"comment": "Texts of clients' customers with sentiment, keywords and embedding"},
+        {"comment": "Analysed texts of clients with sentiment, keywords and embedding"},
     )
 
     id: Mapped[BigSerial]
     client_id: Mapped[ClientId]
     source_id: Mapped[SourceId | None]
-    text_field: Mapped[str] = mapped_column(Text, comment="The text that was analysed")
+    text_field: Mapped[str] = mapped_column(Text, comment="Analysed text")
     sentiment: Mapped[str | None] = mapped_column(
-        String(50), comment="Sentiment that was found, such as positive, neutral or negative"
+        String(50), comment="Detected sentiment, such as positive, neutral or negative (open set)"
     )
     sentiment_score: Mapped[float | None] = mapped_column(
-        Double, comment="Strength of the sentiment, on the scale of the method that found it"
+        Double, comment="Sentiment strength, on the scale of the analysis method"
     )
     keywords: Mapped[list[Any] | dict[str, Any] | None] = mapped_column(
-        JSON_TYPE, comment="Keywords that were extracted from the text"
+        JSON_TYPE, comment="Keywords extracted from the text"
     )
     embedding: Mapped[EmbeddingVector | None] = mapped_column(
-        Embedding, comment="Embedding of the text, 384 dimensions, compared by cosine distance"
+        Embedding, comment="Embedding of the text: 384 dimensions, compared by cosine distance"
     )
     language: Mapped[str] = mapped_column(
-        String(10), server_default="es", comment="Language of the text, as an ISO 639-1 code"
+        String(10), server_default="es", comment="Language of the text, ISO 639-1 code"
     )
-    created_at: Mapped[TimestampNow] = mapped_column(comment="When the row was inserted")
+    created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")
 
     source: Mapped[DataSource | None] = relationship(
         primaryjoin=source_primaryjoin("TextSummary"), back_populates="text_summaries", lazy="raise"

@@ -33,26 +33,26 @@ class TrendSignal(Base):
         Index("idx_trend_signals_term", "term"),
         Index("idx_trend_signals_status", "status"),
         Index("idx_trend_signals_delta_pct", "delta_pct"),
-        {"comment": "Terms and how their use changes, per sector and period"},
+        {"comment": "Frequency of terms and its change, by sector and period"},
     )
 
     id: Mapped[BigSerial]
-    sector: Mapped[str] = mapped_column(String(255), comment="Sector of business that the term was seen in")
+    sector: Mapped[str] = mapped_column(String(255), comment="Business sector of the term")
     term: Mapped[str] = mapped_column(String(255), comment="Term or keyword")
-    period_start: Mapped[Timestamp] = mapped_column(comment="Start of the period that was analysed")
-    period_end: Mapped[Timestamp] = mapped_column(comment="End of the period that was analysed")
+    period_start: Mapped[Timestamp] = mapped_column(comment="Start of the analysed period")
+    period_end: Mapped[Timestamp] = mapped_column(comment="End of the analysed period")
     frequency: Mapped[int] = mapped_column(
-        Integer, server_default="0", comment="How many times the term came up in the period"
+        Integer, server_default="0", comment="Number of occurrences of the term in the period; not negative"
     )
     delta_pct: Mapped[float | None] = mapped_column(
-        Double, comment="Change of frequency against the period before, in percent"
+        Double, comment="Change in frequency from the previous period, in percent"
     )
     status: Mapped[TrendStatus] = mapped_column(
         pg_enum(TrendStatus, "trend_status"),
         server_default=TrendStatus.STABLE.value,
-        comment="Where the trend is heading",
+        comment="Trend status: emergent, stable or declining",
     )
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSON_TYPE, comment="What else is known about the trend"
+        "metadata", JSON_TYPE, comment="Additional data about the trend"
     )
-    created_at: Mapped[TimestampNow] = mapped_column(comment="When the row was inserted")
+    created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")

@@ -27,7 +27,7 @@ NUMERIC_DTYPE_KINDS = "fiu"
 JSON_TYPE = JSONB(none_as_null=True)
 
 BigSerial = Annotated[
-    int, mapped_column(BigInteger, primary_key=True, comment="Row number, from a sequence that the column owns")
+    int, mapped_column(BigInteger, primary_key=True, comment="Primary key, from a sequence owned by this column")
 ]
 ClientId = Annotated[
     int,
@@ -35,7 +35,7 @@ ClientId = Annotated[
 ]
 SourceId = Annotated[
     int,
-    mapped_column(BigInteger, comment="Data source of the same client that the row came from, if it still exists"),
+    mapped_column(BigInteger, comment="Data source of the row, owned by the same client; NULL if none or deleted"),
 ]
 Timestamp = Annotated[datetime, mapped_column(TIMESTAMP(timezone=True))]
 TimestampNow = Annotated[datetime, mapped_column(TIMESTAMP(timezone=True), server_default=func.now())]

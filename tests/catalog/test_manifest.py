@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from servers import Database
 
 A_COLUMN = (
-    '"data": {"type": "jsonb", "nullability": "NOT NULL", "storage": "EXTENDED", "comment": "The normalised record"},'
+    '"data": {"type": "jsonb", "nullability": "NOT NULL", "storage": "EXTENDED", "comment": "Normalised record"},'
 )
 
 
