@@ -1,12 +1,12 @@
-# `make help` lists what there is. VENV=/path uses an environment that is there already, and leaves it as it is.
+# `make help` lists the targets. VENV=/path uses an existing environment and does not change it.
 PYTHON ?= python3
 VENV ?= .venv
 COMPOSE ?= $(or $(shell docker compose version >/dev/null 2>&1 && echo docker compose || command -v docker-compose), \
-  $(error Docker Compose is not installed; `make migrate` needs no Docker))
+  $(error Docker Compose is not installed; `make migrate` works without Docker))
 SYNTEGRA_DB = $(VENV)/bin/syntegra-db
 ENVIRONMENT = $(if $(filter .venv,$(VENV)),.venv/installed)
 
-# Each with a server of its own; with more, tests that watch a clock would watch the others.
+# Each process has its own server. With more processes, the load changes the results of tests that measure time.
 TWO_AT_ONCE = --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -21,9 +21,9 @@ help: ## Show this list
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z0-9.-]+:.*## / { printf "  %-24s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-##@ The database, embedded unless the environment or .env names another
+##@ Database: embedded, unless the environment or .env configures another server
 
-migrate: $(ENVIRONMENT) ## Start the embedded server if needed, upgrade to the newest revision, show what stands
+migrate: $(ENVIRONMENT) ## Start the embedded server if needed, upgrade to the newest revision, show the status
 	@$(SYNTEGRA_DB) local start --unless-configured
 	@$(SYNTEGRA_DB) upgrade head
 	@$(SYNTEGRA_DB) status
@@ -31,49 +31,49 @@ migrate: $(ENVIRONMENT) ## Start the embedded server if needed, upgrade to the n
 status: $(ENVIRONMENT) ## Show the revision, the tables and their sizes
 	@$(SYNTEGRA_DB) status
 
-verify: $(ENVIRONMENT) ## Compare the whole database with what its revision makes
+verify: $(ENVIRONMENT) ## Compare the installed schema with the declared schema of its revision
 	@$(SYNTEGRA_DB) verify
 
-demo: migrate ## Load a small data set and answer three questions with it
+demo: migrate ## Load a small data set and run three example queries
 	@$(VENV)/bin/python -m demo
 
-local-stop: $(ENVIRONMENT) ## Stop the embedded server; its data stays in .postgres/
+local-stop: $(ENVIRONMENT) ## Stop the embedded server; its data is kept in .postgres/
 	@$(SYNTEGRA_DB) local stop
 
 ##@ Revision 003, the analytics tables
 
-migrate-003: $(ENVIRONMENT) ## Apply revision 003, and those before it that are missing
+migrate-003: $(ENVIRONMENT) ## Upgrade to revision 003
 	@$(SYNTEGRA_DB) local start --unless-configured
 	@$(SYNTEGRA_DB) upgrade 003
 
-verify-analytics-tables: $(ENVIRONMENT) ## Compare the analytics tables with what revision 003 makes
+verify-analytics-tables: $(ENVIRONMENT) ## Compare the analytics tables with revision 003, using psql
 	@$(SYNTEGRA_DB) psql -f scripts/verify_analytics_tables.sql
 
-rollback-003: $(ENVIRONMENT) ## Take revision 003 back after a backup, and say how to restore its rows
+rollback-003: $(ENVIRONMENT) ## Back up the rows, downgrade to 002, print the restore command
 	@$(SYNTEGRA_DB) rollback 002
 
-##@ The index that searches by meaning use
+##@ Vector index
 
-vectors-status: $(ENVIRONMENT) ## Measure what it finds and how fast, and say whether to rebuild it
+vectors-status: $(ENVIRONMENT) ## Measure recall and speed, and recommend whether to rebuild
 	@$(SYNTEGRA_DB) vectors status
 
-vectors-rebuild: $(ENVIRONMENT) ## Build it on the rows that are there, while services go on
+vectors-rebuild: $(ENVIRONMENT) ## Rebuild the index from the current rows while services run
 	@$(SYNTEGRA_DB) vectors rebuild
 
 ##@ Backups, in backups/
 
-backup: $(ENVIRONMENT) ## Save the rows of all tables and their revision
+backup: $(ENVIRONMENT) ## Back up the rows of all tables, with the revision
 	@$(SYNTEGRA_DB) backup
 
-backups: $(ENVIRONMENT) ## List them, and check every byte
+backups: $(ENVIRONMENT) ## List the backups and verify their checksums
 	@$(SYNTEGRA_DB) backups
 
-restore: $(ENVIRONMENT) ## Restore FILE=…; where tables hold rows, with OPTION=--replace or OPTION=--keep
-	@$(SYNTEGRA_DB) restore '$(or $(FILE),$(error Name the file: make restore FILE=backups/…))' $(OPTION)
+restore: $(ENVIRONMENT) ## Restore FILE=…; if tables are not empty, add OPTION=--replace or OPTION=--keep
+	@$(SYNTEGRA_DB) restore '$(or $(FILE),$(error Set FILE: make restore FILE=backups/…))' $(OPTION)
 
 ##@ PostgreSQL in Docker
 
-up: .env ## Start it and wait until it is healthy; makes .env with a password if there is none
+up: .env ## Start the container and wait until it is healthy; create .env if it is missing
 	@$(COMPOSE) up --detach
 	@container=$$($(COMPOSE) ps --quiet --all postgres) && \
 	for _ in $$(seq 120); do \
@@ -84,16 +84,16 @@ up: .env ## Start it and wait until it is healthy; makes .env with a password if
 	  esac; \
 	done; \
 	$(COMPOSE) logs --tail 20 postgres >&2; \
-	echo 'PostgreSQL did not become healthy; the end of its log stands above.' >&2; \
+	echo 'PostgreSQL did not become healthy. The end of its log is above.' >&2; \
 	exit 1
 
-down: ## Stop it; its data stays in the volume
+down: ## Stop the container; its data is kept in the volume
 	@$(COMPOSE) down
 
-psql: ## Open psql in its container
+psql: ## Open psql in the container
 	@$(COMPOSE) exec $$(test -t 0 || echo -T) postgres sh -c 'psql -U "$$POSTGRES_USER" -d "$$POSTGRES_DB"'
 
-logs: ## Follow its log
+logs: ## Follow the log of the container
 	@$(COMPOSE) logs --follow postgres
 
 .env:
@@ -101,14 +101,14 @@ logs: ## Follow its log
 	  sed '/^POSTGRES_PASSWORD=/d' .env.example && \
 	  echo "POSTGRES_PASSWORD=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"; \
 	} >$@
-	@echo 'Made .env with a password of its own.'
+	@echo 'Created .env with a random password.'
 
 ##@ Development
 
-.venv: $(ENVIRONMENT) ## Make the environment in .venv, again when what it holds has changed
+.venv: $(ENVIRONMENT) ## Create the environment in .venv, again when its dependencies change
 
 .venv/installed: pyproject.toml constraints.txt
-	@echo 'Making the environment in .venv; the first time takes a minute.'
+	@echo 'Creating the environment in .venv. This takes about a minute.'
 	@$(PYTHON) -m venv --clear .venv
 	@.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
@@ -116,7 +116,7 @@ logs: ## Follow its log
 test: $(ENVIRONMENT) ## Run the tests on an embedded PostgreSQL 18
 	@$(VENV)/bin/pytest
 
-test-all: $(ENVIRONMENT) ## Run them on embedded PostgreSQL 16, embedded 18, and Docker
+test-all: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 16, embedded PostgreSQL 18, and Docker
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 -m 'not docker and not slow'
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 -m 'not docker'
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --database docker -m 'not slow and not embedded'
@@ -132,7 +132,7 @@ format: $(ENVIRONMENT) ## Format the code
 sql: $(ENVIRONMENT) ## Write migrations/*.sql from the revisions
 	@$(SYNTEGRA_DB) sql --write migrations
 
-manifests: $(ENVIRONMENT) ## Write what each revision makes, for verify, from the revisions
+manifests: $(ENVIRONMENT) ## Write the manifest of each revision, for verify
 	@$(SYNTEGRA_DB) manifests
 
 docs: $(ENVIRONMENT) ## Write docs/schema.md from the models
@@ -141,6 +141,6 @@ docs: $(ENVIRONMENT) ## Write docs/schema.md from the models
 build: $(ENVIRONMENT) ## Build the wheel and the source archive in dist/
 	@$(VENV)/bin/python -m build
 
-clean: ## Remove what was built and the tools' caches; databases and .venv stay
+clean: ## Remove build results and caches; keep databases and .venv
 	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -341,7 +341,7 @@ def test_an_installation_that_fails_is_tried_again(checkout: Checkout) -> None:
     for _ in range(2):
         outcome = broken.run("make status")
         assert outcome.status == 2
-        assert "Making the environment" in outcome.output
+        assert "Creating the environment" in outcome.output
     assert not (folder / ".venv" / "installed").exists()
 
 
