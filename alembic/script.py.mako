@@ -1,14 +1,14 @@
 """${message}.
 
 Why: …
-Locks: which, on which tables that exist, and until when (https://www.postgresql.org/docs/current/explicit-locking.html).
-How long: on a table of what size.
-If it fails: what state the database is in, and what to run.
-Downgrade: what it drops and which rows are lost.
+Locks: which mode, on which existing tables, until when (https://www.postgresql.org/docs/current/explicit-locking.html).
+Duration: how long, for which table size.
+If it fails: the state of the database, and what to run.
+Downgrade: what it drops, and which rows it deletes.
 
-Before this revision is merged: every constraint and index has a name, a CHECK's in op.f(); it imports nothing of
-syntegra_db; an index on a table that holds rows is made CONCURRENTLY in an autocommit block; `make sql`, `make manifests`
-and `make docs` have run; tests of its own stand in tests/revisions/.
+Checklist before the merge: every constraint and index has a name, a CHECK name is inside op.f(); no import from
+syntegra_db; an index on a table with rows is created CONCURRENTLY in an autocommit block; `make generate` has been run;
+the tests of this revision are in tests/revisions/.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
--- Revision 001. Create data_sources, the connectors that bring clients' data in.
+-- Revision 001. Create data_sources, the connectors to the external data of clients.
 --
 -- Made from alembic/versions/001_create_data_sources.py by `make sql`: change the revision, not this file.
 -- For psql, without any flag; it applies whole or not at all, and psql then exits with status 3.

@@ -54,7 +54,7 @@ BEGIN
                 || quote_ident(current_database()),
       HINT = 'Ask an administrator to run this in that database: CREATE EXTENSION vector; Then run this again.';
   WHEN unique_violation THEN
-    -- Another schema of this database was migrated in the same moment, and the extension is there now.
+    -- A concurrent migration of another schema in this database has created the extension.
     NULL;
   END;
   IF to_regtype('vector') IS NULL THEN

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Takes revision 003 back, from any current folder; the rows of its tables are saved to backups/ first: `make rollback-003`.
+# Runs `make rollback-003` from any directory: back up the rows of revision 003 to backups/, then downgrade to 002.
 set -euo pipefail
 
 exec make --no-print-directory --directory "$(dirname "${BASH_SOURCE[0]}")/.." rollback-003

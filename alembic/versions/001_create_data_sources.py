@@ -1,12 +1,12 @@
-"""Create data_sources, the connectors that bring clients' data in.
+"""Create data_sources, the connectors to the external data of clients.
 
-Why: every later table can point at the connector that a row came from. The UNIQUE (client_id, id) is what those
-foreign keys refer to, so that a row of one client can never point at a data source of another.
+Why: rows of later tables reference their connector. Their foreign keys reference UNIQUE (client_id, id), so a row of
+one client cannot reference a data source of another client.
 
 Locks: none on existing tables; the table is new.
-How long: milliseconds, whatever the size of the database.
-If it fails: the transaction rolls back whole; remove the cause and run it again.
-Downgrade: drops data_sources with every row in it.
+Duration: milliseconds, for any database size.
+If it fails: the whole transaction is rolled back; fix the cause and run it again.
+Downgrade: drops data_sources and deletes all its rows.
 """
 
 from __future__ import annotations
@@ -83,5 +83,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop data_sources with every row in it."""
+    """Drop data_sources and all its rows."""
     op.drop_table("data_sources")

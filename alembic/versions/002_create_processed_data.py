@@ -1,12 +1,12 @@
 """Create processed_data, the normalised records of clients.
 
-Why: workers leave here what connectors brought in, in one shape for every kind of business.
+Why: workers store the records from the connectors here, in one format for every business type.
 
-Locks: SHARE ROW EXCLUSIVE on data_sources while the foreign key is made: reads go on, writes to data_sources wait
-until the commit. Nothing else that exists is locked.
-How long: milliseconds, once the lock is there.
-If it fails: the transaction rolls back whole; remove the cause and run it again.
-Downgrade: drops processed_data with every row in it, under ACCESS EXCLUSIVE on it and on data_sources.
+Locks: SHARE ROW EXCLUSIVE on data_sources from the creation of the foreign key to the commit: reads of data_sources
+continue, writes wait. No other existing table is locked.
+Duration: milliseconds, after the lock is granted.
+If it fails: the whole transaction is rolled back; fix the cause and run it again.
+Downgrade: drops processed_data and deletes all its rows, under ACCESS EXCLUSIVE on it and on data_sources.
 """
 
 from __future__ import annotations
@@ -72,5 +72,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop processed_data with every row in it."""
+    """Drop processed_data and all its rows."""
     op.drop_table("processed_data")

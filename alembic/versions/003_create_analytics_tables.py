@@ -1,18 +1,18 @@
 """Create the five analytics tables, their two ENUM types and the vector index.
 
-Why: what the workers compute from the records: KPIs, texts with sentiment and embedding, trends of sectors, clusters
-of clients, anomalies.
+Why: the workers store their results here: KPIs, texts with sentiment and embedding, trends of sectors, clusters of
+clients, anomalies.
 
-Needs: the extension vector (pgvector). It is created when it is missing and this role may; otherwise the revision
-stops before it touches anything and names the statement that an administrator runs.
+Requires: the extension vector (pgvector). If it is missing, the revision creates it; if the role is not allowed to,
+the revision stops before any change and prints the statement for an administrator.
 
-Locks: SHARE ROW EXCLUSIVE on data_sources while the foreign keys are made: reads go on, writes to data_sources wait
-until the commit. Nothing else that exists is locked.
-How long: milliseconds, once the lock is there. The vector index is built on an empty table and finds little until it
-is rebuilt after the first load.
-If it fails: the transaction rolls back whole; remove the cause and run it again.
-Downgrade: drops the five tables with every row in them and the two ENUM types, under ACCESS EXCLUSIVE on them and
-last on data_sources. The extension stays: something else may use it.
+Locks: SHARE ROW EXCLUSIVE on data_sources from the creation of the first foreign key to the commit: reads of
+data_sources continue, writes wait. No other existing table is locked.
+Duration: milliseconds, after the lock is granted. The vector index is built on an empty table, so its recall is low
+until it is rebuilt after the first load.
+If it fails: the whole transaction is rolled back; fix the cause and run it again.
+Downgrade: drops the two ENUM types and the five tables and deletes all their rows, under ACCESS EXCLUSIVE on the five
+tables and, last, on data_sources. The extension is kept, because other applications may use it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ JSONB = postgresql.JSONB()
 TREND_STATUS = postgresql.ENUM(name="trend_status", create_type=False)
 ANOMALY_SEVERITY = postgresql.ENUM(name="anomaly_severity", create_type=False)
 
-# In SQL, so that the plain script made from this revision behaves alike; without %, which offline mode would double.
+# In SQL, so the generated psql script behaves the same; without %, which offline mode would double.
 REQUIRE_VECTOR = """\
 DO $$
 DECLARE
@@ -57,7 +57,7 @@ BEGIN
                 || quote_ident(current_database()),
       HINT = 'Ask an administrator to run this in that database: CREATE EXTENSION vector; Then run this again.';
   WHEN unique_violation THEN
-    -- Another schema of this database was migrated in the same moment, and the extension is there now.
+    -- A concurrent migration of another schema in this database has created the extension.
     NULL;
   END;
   IF to_regtype('vector') IS NULL THEN
@@ -75,7 +75,7 @@ $$"""
 
 def upgrade() -> None:
     """Create the five tables, the two ENUM types and all indexes."""
-    # "extension already exists" and "index created with little data" are what is wanted here.
+    # The notices "extension already exists" and "index created with little data" are expected here.
     op.execute("SET LOCAL client_min_messages = warning")
     op.execute(REQUIRE_VECTOR)
     op.execute("CREATE TYPE trend_status AS ENUM ('emergent', 'stable', 'declining')")
@@ -89,8 +89,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the five tables with every row in them, and the two ENUM types."""
-    # data_sources last: whoever writes to it then never waits behind a wait for one of these.
+    """Drop the five tables with all their rows, and the two ENUM types."""
+    # data_sources is locked last, so its writers never wait while this transaction waits for one of these locks.
     op.execute("LOCK TABLE anomaly_log, clusters, trend_signals, text_summary, kpi_summary")
     op.drop_table("anomaly_log")
     op.drop_table("clusters")
@@ -128,7 +128,7 @@ def create_kpi_summary() -> None:
 
 
 def create_text_summary() -> None:
-    """Create text_summary and its indexes, but the vector index."""
+    """Create text_summary and its indexes, except the vector index."""
     op.create_table(
         "text_summary",
         id_column(),
@@ -145,7 +145,7 @@ def create_text_summary() -> None:
         source_foreign_key("fk_text_summary_source"),
         comment="Analysed texts of clients with sentiment, keywords and embedding",
     )
-    # A vector of 1.5 kB would be moved out of line, and every scan would pay for fetching it back.
+    # By default, PostgreSQL stores a vector of 1.5 kB out of line, and every scan has to fetch it.
     op.execute("ALTER TABLE text_summary ALTER COLUMN embedding SET STORAGE PLAIN")
     op.create_index("idx_text_summary_client_id", "text_summary", ["client_id"])
     op.create_index("idx_text_summary_source_id", "text_summary", ["source_id"])
@@ -155,8 +155,8 @@ def create_text_summary() -> None:
 
 
 def create_vector_index() -> None:
-    """Create the index that a search by cosine distance uses."""
-    # pgvector 0.8.4 refuses to build it with less, even on an empty table.
+    """Create the vector index for searches by cosine distance."""
+    # pgvector 0.8.4 cannot build this index with less memory, even on an empty table.
     op.execute("SET LOCAL maintenance_work_mem = '64MB'")
     op.create_index(
         "idx_text_summary_embedding",
@@ -261,12 +261,12 @@ def create_anomaly_log() -> None:
 def required(
     name: str, kind: TypeEngine[Any], comment: str, *, default: str | sa.ColumnElement[Any] | None = None
 ) -> sa.Column[Any]:
-    """Return a column that is NOT NULL."""
+    """Return a NOT NULL column."""
     return sa.Column(name, kind, nullable=False, server_default=default, comment=comment)
 
 
 def optional(name: str, kind: TypeEngine[Any], comment: str) -> sa.Column[Any]:
-    """Return a column that may be NULL."""
+    """Return a nullable column."""
     return sa.Column(name, kind, nullable=True, comment=comment)
 
 
@@ -276,21 +276,21 @@ def id_column() -> sa.Column[Any]:
 
 
 def client_id_column() -> sa.Column[Any]:
-    """Return the column of the client that owns a row."""
+    """Return the client_id column."""
     return required(
         "client_id", sa.BigInteger(), "Client that owns the row; the clients table belongs to the application"
     )
 
 
 def source_id_column() -> sa.Column[Any]:
-    """Return the column of the data source that a row came from."""
+    """Return the source_id column."""
     return optional(
         "source_id", sa.BigInteger(), "Data source of the row, owned by the same client; NULL if none or deleted"
     )
 
 
 def source_foreign_key(name: str) -> sa.ForeignKeyConstraint:
-    """Return the foreign key to a data source of the same client; deleting that one empties source_id alone."""
+    """Return the foreign key to a data source of the same client; deleting the source sets only source_id to NULL."""
     return sa.ForeignKeyConstraint(
         ["client_id", "source_id"],
         ["data_sources.client_id", "data_sources.id"],
@@ -300,5 +300,5 @@ def source_foreign_key(name: str) -> sa.ForeignKeyConstraint:
 
 
 def finite(column: str, *, name: str) -> sa.CheckConstraint:
-    """Return the CHECK that refuses NaN, which PostgreSQL sorts above Infinity, and both infinities."""
+    """Return a CHECK that rejects NaN (which PostgreSQL sorts above Infinity) and both infinities."""
     return sa.CheckConstraint(f"{column} > '-Infinity' AND {column} < 'Infinity'", name=name)
