@@ -21,6 +21,7 @@ from syntegra_db.errors import (
     DatabaseNotFound,
     ServerUnreachable,
     SettingsError,
+    server_message,
 )
 from syntegra_db.settings import describe_database
 
@@ -82,7 +83,7 @@ def connect(engine: Engine) -> Iterator[Connection]:
     except DBAPIError as error:
         # libpq does not know a parameter of the URL, or not its value.
         raise SettingsError(
-            f"The URL of the {describe_database(engine.url)} is wrong: {_first_line(error.orig)}."
+            f"The URL of the {describe_database(engine.url)} is wrong: {server_message(error.orig)}."
         ) from None
     try:
         with connection:
@@ -90,7 +91,7 @@ def connect(engine: Engine) -> Iterator[Connection]:
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
-        where, reason = describe_database(engine.url), _first_line(error.orig)
+        where, reason = describe_database(engine.url), server_message(error.orig)
         raise ConnectionFailed(f"The connection to {where} was lost ({reason}); run this again.") from error
 
 
@@ -101,7 +102,7 @@ def diagnose_connection_failure(url: URL, error: BaseException | None) -> Connec
     gets into the database `postgres` and whether the wanted one is listed there.
     """
     where = describe_database(url)
-    reply = _first_line(error)
+    reply = server_message(error)
     ping = pq.PGconn.ping(conninfo(url).encode())
     if ping == pq.Ping.REJECT:
         return ServerUnreachable(f"The server of {where} is not accepting connections yet ({reply}); try again soon.")
@@ -131,9 +132,3 @@ def _database_exists(url: URL) -> bool | None:
             return found is not None
     except psycopg.OperationalError:
         return None
-
-
-def _first_line(error: BaseException | None) -> str:
-    lines = str(error).strip().splitlines()
-    message = lines[0] if lines else "no reason given"
-    return message.removeprefix("connection failed: ").removeprefix("connection is bad: ")

@@ -12,6 +12,17 @@ from typing import ClassVar
 EXIT_INTERRUPTED = 130
 
 
+def server_message(error: BaseException | None) -> str:
+    """Return the server's one-line message in a database error, without statement, detail or hint.
+
+    DETAIL and CONTEXT quote rows. An error of the client, such as a failed connection, gives its first line.
+    """
+    cause = getattr(error, "orig", None) or error
+    primary: str | None = getattr(getattr(cause, "diag", None), "message_primary", None)
+    first_line = (primary or str(cause or "")).strip().partition("\n")[0] or "no reason given"
+    return first_line.removeprefix("connection failed: ").removeprefix("connection is bad: ")
+
+
 class SyntegraDBError(Exception):
     """Base of the package's errors: one sentence that says what is wrong, where, and what to do."""
 

@@ -1,25 +1,16 @@
-"""The revision that a database says it is at."""
+"""Which revisions exist, and which one a database is at."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg.errors import InsufficientPrivilege
-from sqlalchemy import Connection, Engine, String, column, select, table, text
+from sqlalchemy import Connection, String, column, select, table, text
 from sqlalchemy.exc import ProgrammingError
 
-from syntegra_db.connections import connect
-from syntegra_db.errors import DatabaseAhead, DatabaseBehind, RevisionError
-from syntegra_db.settings import describe_database
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
-    from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.errors import DatabaseAhead, RevisionError
 
 VERSION_TABLE = "alembic_version"
 SELECT_VERSIONS = select(column("version_num", String)).select_from(table(VERSION_TABLE)).order_by("version_num")
@@ -69,55 +60,26 @@ def require_known_revision(revision: str | None) -> None:
         )
 
 
-def require_head(bind: Engine | Connection) -> None:
-    """Return if the database is at this package's newest revision; what a service calls when it starts.
-
-    With an asyncio engine: `async with engine.connect() as connection: await connection.run_sync(require_head)`.
-
-    Raises:
-        DatabaseBehind: it is at an older revision, or at none; the message says what to run.
-        DatabaseAhead: it is at a revision that this package does not know.
-        ConnectionFailed: there is no connection; one of its subclasses says why.
-    """
-    if isinstance(bind, Engine):
-        with connect(bind) as connection:
-            require_head(connection)
-        return
-    revision = current_revision(bind)
-    require_known_revision(revision)
-    head = head_revision()
-    if revision != head:
-        raise DatabaseBehind(
-            f"The {describe_database(bind.engine.url)} is at {f'revision {revision}' if revision else 'no revision'} "
-            f"and this service needs {head}. Run `syntegra-db upgrade head`."
-        )
-
-
 def script_location() -> Path:
     """Return the folder of the revisions: inside the installed package, or beside it in a checkout."""
     packaged = Path(__file__).parent / "migrations" / "alembic"
     return packaged if packaged.is_dir() else Path(__file__).parents[1] / "alembic"
 
 
-def alembic_config(url: URL | None = None, options: MigrationOptions | None = None) -> Config:
-    """Return Alembic's configuration for the database at `url`, by default the one that the settings name.
-
-    The URL travels as an object: in an option of the configuration, a `%` in the password would be interpolated.
-    """
-    config = Config()
-    config.set_main_option("script_location", str(script_location()).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    if url is not None:
-        config.attributes["url"] = url
-    if options is not None:
-        config.attributes["options"] = options
-    return config
-
-
 @cache
 def script_directory() -> ScriptDirectory:
     """Return the revisions of this package."""
-    return ScriptDirectory.from_config(alembic_config())
+    return ScriptDirectory(str(script_location()))
+
+
+def all_revisions() -> list[str]:
+    """Return the revisions of this package, oldest first."""
+    return [script.revision for script in reversed(list(script_directory().walk_revisions()))]
+
+
+def describe_revision(revision: str | None) -> str:
+    """Return `revision 003`, or `no revision` for None."""
+    return f"revision {revision}" if revision else "no revision"
 
 
 def head_revision() -> str:

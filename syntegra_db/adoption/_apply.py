@@ -16,10 +16,10 @@ from syntegra_db.adoption._planning import plan
 from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog import load_manifest, verify
 from syntegra_db.connections import connect, unpooled_engine
-from syntegra_db.errors import AdoptionFailed, DecisionRequired, ExtensionUnavailable
-from syntegra_db.migrations import _lock
+from syntegra_db.errors import AdoptionFailed, DecisionRequired, ExtensionUnavailable, server_message
+from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._options import MigrationOptions
-from syntegra_db.revisions import VERSION_TABLE
+from syntegra_db.migrations._retry import retry_in_savepoint
 from syntegra_db.sql import execute_raw, quote
 
 if TYPE_CHECKING:
@@ -80,14 +80,8 @@ def apply(
         ConnectionFailed: there is no connection; one of its subclasses says why.
     """
     answers, options = answers or AdoptionInput(), options or MigrationOptions()
-    with connect(unpooled_engine(url, APPLICATION_NAME)) as connection:
-        # A session of its own, which takes its lock along when it closes.
-        connection.detach()
-        schema: str | None = connection.scalar(text("SELECT current_schema()"))
-        connection.rollback()
-        _lock.acquire_migration_lock(
-            connection, _lock.lock_key(VERSION_TABLE, schema or ""), options.migration_lock_timeout
-        )
+    engine = unpooled_engine(url, APPLICATION_NAME)
+    with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
         wanted = require_no_open_questions(plan(connection, answers))
         connection.rollback()
         if wanted.is_empty:
@@ -136,12 +130,12 @@ def _apply_with_retries(
     connection: Connection, answers: AdoptionInput, options: MigrationOptions
 ) -> tuple[AdoptionPlan, dict[str, int]]:
     """Do everything in the connection's transaction, stepping aside and trying again for a _lock."""
-    from syntegra_db.backup._session import begin_unlimited_transaction, patiently
+    from syntegra_db.backup._session import begin_unlimited_transaction
 
     tables = list(plan(connection, answers).texts)
     connection.rollback()
     begin_unlimited_transaction(connection)
-    return patiently(connection, lambda: _apply_in_transaction(connection, answers, tables), options)
+    return retry_in_savepoint(connection, lambda: _apply_in_transaction(connection, answers, tables), options)
 
 
 def _apply_in_transaction(
@@ -246,11 +240,9 @@ def _verify_unchanged(connection: Connection, wanted: AdoptionPlan, expected: Ma
 
 
 def _failure(error: DBAPIError) -> AdoptionFailed | ExtensionUnavailable:
-    from syntegra_db.backup._session import reason
-
     if isinstance(error.orig, InsufficientPrivilege) and "extension" in str(error.orig):
         return ExtensionUnavailable(
-            f"{reason(error)}. Ask an administrator to run this in that database: {CREATE_EXTENSION} "
+            f"{server_message(error)}. Ask an administrator to run this in that database: {CREATE_EXTENSION} "
             "Nothing was changed."
         )
-    return AdoptionFailed(f"The server refused a statement: {reason(error)}. Nothing was changed.")
+    return AdoptionFailed(f"The server refused a statement: {server_message(error)}. Nothing was changed.")

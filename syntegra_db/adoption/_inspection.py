@@ -13,9 +13,15 @@ from sqlalchemy.exc import DataError
 
 from syntegra_db.adoption import _queries
 from syntegra_db.catalog._introspection import LiveCatalog, introspect, require_current_schema
-from syntegra_db.catalog._manifest import all_revisions, load_manifest
+from syntegra_db.catalog._manifest import load_manifest
 from syntegra_db.errors import AdoptionNotPossible
-from syntegra_db.revisions import SELECT_VERSIONS, VERSION_TABLE, current_revision, require_known_revision
+from syntegra_db.revisions import (
+    SELECT_VERSIONS,
+    VERSION_TABLE,
+    all_revisions,
+    current_revision,
+    require_known_revision,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

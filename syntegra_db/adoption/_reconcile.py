@@ -11,7 +11,8 @@ from syntegra_db.adoption._model import OpenQuestion, SchemaChange
 from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog.compare._constraints import references_no_column
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
-from syntegra_db.catalog.compare._indexes import VECTOR_INDEX, serves_cosine_search
+from syntegra_db.catalog.compare._indexes import serves_cosine_search
+from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.sql import execute_raw, literal, quote
 
 if TYPE_CHECKING:

@@ -30,13 +30,12 @@ from syntegra_db.backup._session import (
     existing_tables,
     lock_tables,
     psycopg_connection,
-    reason,
     server_version,
     tables_at_revision,
 )
 from syntegra_db.client_programs import env_with_c_locale, env_with_password, find_program_for_server
 from syntegra_db.connections import connect, unpooled_engine
-from syntegra_db.errors import BackupFailed, InvalidBackup
+from syntegra_db.errors import BackupFailed, InvalidBackup, server_message
 from syntegra_db.migrations._options import MigrationOptions
 from syntegra_db.revisions import current_revision, require_known_revision
 from syntegra_db.settings import describe_database
@@ -104,7 +103,7 @@ def create_backup(
             moment = _export_snapshot(connection, program, path, options)
         except DBAPIError as error:
             raise BackupFailed(
-                f"No backup of the {describe_database(url)}: {reason(error)}. Nothing was changed."
+                f"No backup of the {describe_database(url)}: {server_message(error)}. Nothing was changed."
             ) from None
         reader = find_pg_restore(moment.contents)
         with atomic_file(moment.path) as file:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
-from alembic import command
 from psycopg import sql
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -16,13 +16,16 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db.backup import _session
 from syntegra_db.backup._footer import Backup, verify_checksum
 from syntegra_db.backup._pg_restore import find_pg_restore, open_table_data, require_tables
-from syntegra_db.catalog import verify
-from syntegra_db.catalog._manifest import all_revisions
+from syntegra_db.catalog import require_no_drift
 from syntegra_db.connections import connect, unpooled_engine
-from syntegra_db.errors import BackupRevisionMismatch, RestoreFailed, SchemaDrift, TablesNotEmpty
-from syntegra_db.migrations import _lock
+from syntegra_db.errors import BackupRevisionMismatch, RestoreFailed, TablesNotEmpty, server_message
+from syntegra_db.migrations import run_in_transaction
+from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._options import MigrationOptions
-from syntegra_db.revisions import VERSION_TABLE, current_revision, head_revision, require_known_revision
+from syntegra_db.migrations._retry import retry_in_savepoint
+from syntegra_db.models import EMBEDDING_DIMENSIONS
+from syntegra_db.pgvector_support import MIN_BUILD_MEMORY, ivfflat_build_memory
+from syntegra_db.revisions import all_revisions, current_revision, head_revision, require_known_revision
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import quote
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
     from sqlalchemy.engine import URL
 
     from syntegra_db.client_programs import ClientProgram
@@ -54,13 +57,9 @@ COLUMNS = text("""
     SELECT attname FROM pg_attribute WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped
 """)
 LISTS = re.compile(r"lists\s*=\s*'?(\d+)")
-# What pgvector needs to build an index of 384 dimensions; 0.8.4 refuses to build with less than the default.
-BYTES_PER_LIST = 77_000
-BYTES_PER_LIST_SQUARED = 200
-LEAST_MEMORY_MEBIBYTES = 64
 RAISE_MEMORY = text("""
-    SELECT set_config('maintenance_work_mem', concat(:mebibytes, 'MB'), true)
-    WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < :mebibytes * 1048576
+    SELECT set_config('maintenance_work_mem', concat(:bytes / 1024, 'kB'), true)
+    WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < :bytes
 """)
 
 
@@ -123,21 +122,17 @@ def restore(
     require_tables(program, path, backup.contents)
     work = _RestoreJob(backup, program, occupied, options or MigrationOptions(), report)
     engine = unpooled_engine(url, "syntegra_db restore")
-    with connect(engine) as connection:
-        schema = connection.scalar(text("SELECT current_schema()"))
-        connection.rollback()
-        _lock.acquire_migration_lock(
-            connection, _lock.lock_key(VERSION_TABLE, str(schema)), work.options.migration_lock_timeout
-        )
+    with connect(engine) as connection, migration_lock(connection, work.options.migration_lock_timeout):
         try:
             with connection.begin():
                 filled, kept = _restore(connection, work)
         except (DBAPIError, psycopg.Error) as error:
             raise RestoreFailed(
-                f"The rows of {path} were not restored to the {describe_database(url)}: {_session.reason(error)}. The "
+                f"The rows of {path} were not restored to the {describe_database(url)}: {server_message(error)}. The "
                 f"database is as it was; mend the cause and run this again."
             ) from None
-    require_no_drift(engine, "The rows are restored")
+    with connect(engine) as fresh:
+        require_no_drift(fresh, "The rows are restored")
     return RestoreResult(backup, filled, kept)
 
 
@@ -161,15 +156,15 @@ def _restore(connection: Connection, work: _RestoreJob) -> tuple[list[str], list
     kept = _prepare_tables(connection, work)
     if before != contents.revision:
         logger.info("Upgrading the schema to revision %s", contents.revision)
-        _session.patiently(
-            connection, lambda: _session.move(command.upgrade, connection, contents.revision), work.options
+        retry_in_savepoint(
+            connection, lambda: run_in_transaction(connection, "upgrade", contents.revision), work.options
         )
     filled = [name for name in contents.tables if name not in kept]
     indexes = _drop_vector_indexes(connection, filled)
     _copy_tables(connection, work, filled)
     for name, definition in indexes.items():
         logger.info("Building %s on the data", name)
-        connection.execute(RAISE_MEMORY, {"mebibytes": _memory_mebibytes(definition)})
+        connection.execute(RAISE_MEMORY, {"bytes": _build_memory(definition)})
         connection.exec_driver_sql(definition)
     for name in filled:
         table = quote(name)
@@ -254,23 +249,8 @@ def _require_columns(connection: Connection, table: str, columns: list[str]) -> 
         )
 
 
-def _memory_mebibytes(definition: str) -> int:
-    lists = LISTS.search(definition)
-    count = int(lists[1]) if lists else 0
-    needed = BYTES_PER_LIST * count + BYTES_PER_LIST_SQUARED * count**2
-    return max(LEAST_MEMORY_MEBIBYTES, round(needed * 1.1 / (1 << 20)))
-
-
-def require_no_drift(engine: Engine, done: str) -> None:
-    """Return if a new connection finds the schema as its revision should be, after what is `done`.
-
-    Raises:
-        CatalogDiffers: it is not.
-    """
-    with connect(engine) as fresh:
-        drift = verify(fresh).findings
-    if drift:
-        raise SchemaDrift(
-            f"{done}, but the {describe_database(engine.url)} does not hold what its revision should: "
-            f"{', '.join(finding.object for finding in drift)}. `syntegra-db verify` says how to mend it."
-        )
+def _build_memory(definition: str) -> int:
+    """Return the bytes of `maintenance_work_mem` that building the vector index needs, for any number of rows."""
+    lists = int(match[1]) if (match := LISTS.search(definition)) else 0
+    needed = ivfflat_build_memory(lists, sys.maxsize, EMBEDDING_DIMENSIONS, is_half="halfvec" in definition)
+    return max(MIN_BUILD_MEMORY, needed)

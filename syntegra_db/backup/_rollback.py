@@ -7,20 +7,19 @@ import re
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
-from alembic import command
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.backup import _session
 from syntegra_db.backup._dump import create_backup, verify_backup
-from syntegra_db.backup._restore import require_no_drift
-from syntegra_db.catalog._manifest import all_revisions
+from syntegra_db.catalog import require_no_drift
 from syntegra_db.connections import connect, unpooled_engine
-from syntegra_db.errors import InvalidBackup, MigrationFailed, RevisionError
-from syntegra_db.migrations import _lock
+from syntegra_db.errors import InvalidBackup, MigrationFailed, RevisionError, server_message
+from syntegra_db.migrations import run_in_transaction
 from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
+from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._options import MigrationOptions
-from syntegra_db.revisions import VERSION_TABLE, current_revision, require_known_revision
+from syntegra_db.migrations._retry import retry_in_savepoint
+from syntegra_db.revisions import all_revisions, current_revision, describe_revision, require_known_revision
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
@@ -69,12 +68,7 @@ def rollback(
     """
     options = options or MigrationOptions()
     engine = unpooled_engine(url, "syntegra_db rollback")
-    with connect(engine) as connection:
-        schema = connection.scalar(text("SELECT current_schema()"))
-        connection.rollback()
-        _lock.acquire_migration_lock(
-            connection, _lock.lock_key(VERSION_TABLE, str(schema)), options.migration_lock_timeout
-        )
+    with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
         before = current_revision(connection)
         revision = resolve_target(target, before)
         connection.rollback()
@@ -83,15 +77,16 @@ def rollback(
                 going = _block_writes(connection, before, revision, options)
                 backup = create_backup(url, path, options=options, report=report)
                 _verify_against_tables(connection, backup, going)
-                _session.patiently(
-                    connection, lambda: _session.move(command.downgrade, connection, revision or "base"), options
+                retry_in_savepoint(
+                    connection, lambda: run_in_transaction(connection, "downgrade", revision or "base"), options
                 )
         except DBAPIError as error:
             raise MigrationFailed(
-                f"The {describe_database(url)} was not taken back: {_session.reason(error)}. It is at revision "
+                f"The {describe_database(url)} was not taken back: {server_message(error)}. It is at revision "
                 f"{before}, as it was; mend the cause and run this again."
             ) from None
-    require_no_drift(engine, f"The database is back at {f'revision {revision}' if revision else 'no revision'}")
+    with connect(engine) as fresh:
+        require_no_drift(fresh, f"The database is back at {describe_revision(revision)}")
     keep = " --keep" if revision else ""
     return RollbackResult(backup, revision, f"syntegra-db restore {shlex.quote(str(backup.path))}{keep}")
 

@@ -1,18 +1,26 @@
-"""What a server really holds, compared with what its revision should."""
+"""What a server holds, compared with what its revision declares."""
 
-from syntegra_db.catalog._drift import verify
+from syntegra_db.catalog._drift import require_no_drift, unversioned_objects, verify
 from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, introspect
-from syntegra_db.catalog._manifest import load_manifest, write_manifests
-from syntegra_db.catalog._schema import Schema
+from syntegra_db.catalog._manifest import MANIFESTS, format_manifest, load_manifest
+from syntegra_db.catalog._schema import Column, Schema, Table
+from syntegra_db.catalog._status import DatabaseStatus, read_status
 
 __all__ = [
+    "MANIFESTS",
+    "Column",
+    "DatabaseStatus",
     "DriftReport",
     "Finding",
     "LiveCatalog",
     "Schema",
+    "Table",
+    "format_manifest",
     "introspect",
     "load_manifest",
+    "read_status",
+    "require_no_drift",
+    "unversioned_objects",
     "verify",
-    "write_manifests",
 ]

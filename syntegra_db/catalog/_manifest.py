@@ -6,34 +6,13 @@ import json
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import text
-
-from syntegra_db.catalog._introspection import introspect
 from syntegra_db.catalog._schema import Column, Schema, Table, schema_from_dict
-from syntegra_db.connections import connect, unpooled_engine
-from syntegra_db.errors import RevisionError
-from syntegra_db.revisions import VERSION_TABLE, script_directory
-from syntegra_db.settings import describe_database
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-    from sqlalchemy.engine import URL
 
 MANIFESTS = Path(__file__).with_name("manifests")
-EXISTING_TABLES = text("""
-    SELECT relname FROM pg_class
-    WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind IN ('r', 'p', 'v', 'm', 'f')
-    ORDER BY relname
-""")
 # Below a table, columns stand one a line, and so do definitions.
 EXPANDED_LEVELS = 4
-
-
-def all_revisions() -> list[str]:
-    """Return the revisions of this package, oldest first."""
-    return [script.revision for script in reversed(list(script_directory().walk_revisions()))]
 
 
 @cache
@@ -49,38 +28,6 @@ def format_manifest(revision: str, shape: Schema) -> str:
     """Return the text of a manifest: names in a stable order, one column, index or constraint a line."""
     manifest = {"revision": revision, "types": shape.types, "tables": _tables(shape)}
     return f"{_json(manifest)}\n"
-
-
-def write_manifests(url: URL, directory: Path) -> list[Path]:
-    """Migrate the empty database at `url` revision by revision, and write the manifest of each to `directory`.
-
-    Raises:
-        RevisionError: the database is not empty, so that its tables might not be the revisions' own.
-    """
-    from syntegra_db.migrations import upgrade
-
-    engine = unpooled_engine(url)
-    with connect(engine) as connection:
-        there = _existing_tables(connection)
-    if there:
-        raise RevisionError(
-            f"The {describe_database(url)} already holds {', '.join(there)}; manifests are made from an empty one. "
-            "Create another: createdb …"
-        )
-    written = []
-    for revision in all_revisions():
-        upgrade(revision, url)
-        with connect(engine) as connection:
-            tables = [name for name in _existing_tables(connection) if name != VERSION_TABLE]
-            shape = introspect(connection, tables).shape
-        path = directory / f"{revision}.json"
-        path.write_text(format_manifest(revision, shape), encoding="utf-8")
-        written.append(path)
-    return written
-
-
-def _existing_tables(connection: Connection) -> list[str]:
-    return list(connection.scalars(EXISTING_TABLES))
 
 
 def _tables(shape: Schema) -> dict[str, dict[str, Any]]:

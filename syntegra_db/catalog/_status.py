@@ -10,10 +10,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from syntegra_db.catalog._introspection import LOCK_TIMEOUT_MILLISECONDS
-from syntegra_db.catalog._manifest import all_revisions, load_manifest
-from syntegra_db.catalog.compare._indexes import VECTOR_INDEX
+from syntegra_db.catalog._manifest import load_manifest
 from syntegra_db.errors import LockTimeout
-from syntegra_db.revisions import current_revision, head_revision, require_known_revision
+from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.revisions import all_revisions, current_revision, head_revision, require_known_revision
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,7 +43,7 @@ INVALID_INDEXES = text("""
 """)
 # The catalog keeps no row count of a build. What it keeps is the transaction that made an index, the same as the
 # primary key's when both came with the empty table, and a file number that changes with every rewrite.
-vectors = text("""
+INDEX_BUILD = text("""
     SELECT made.xmin::text <> with_table.xmin::text,
            pg_relation_filenode(indexes.oid) <> indexes.oid, pg_relation_filenode(tables.oid) <> tables.oid
     FROM pg_index AS made
@@ -128,7 +128,7 @@ def _tables(connection: Connection, tables: dict[str, list[str]]) -> list[TableS
 
 def vector_index_trained(connection: Connection) -> bool | None:
     """Return whether the vector index was built anew since it came with its empty table; see `DatabaseStatus`."""
-    build = connection.execute(vectors, {"index": VECTOR_INDEX}).first()
+    build = connection.execute(INDEX_BUILD, {"index": VECTOR_INDEX}).first()
     if build is None:
         return None
     made_later, index_rewritten, table_rewritten = build

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LockTimeout = Annotated[
-    float | None, typer.Option(min=0.001, help="Seconds to wait for one lock before stepping aside.  [default: 0.5]")
+    float | None, typer.Option(min=0.001, help="Seconds to wait for one lock before backing off.  [default: 0.5]")
 ]
-LockPatience = Annotated[
+LockRetryTimeout = Annotated[
     float | None, typer.Option(min=0, help="Seconds for all attempts at one revision.  [default: 60]")
 ]
-MigratorPatience = Annotated[
+MigrationLockTimeout = Annotated[
     float | None, typer.Option(min=0, help="Seconds to wait for another migration to end.  [default: 60]")
 ]
 
@@ -23,40 +23,44 @@ MigratorPatience = Annotated[
 def upgrade(
     revision: Annotated[str, typer.Argument(help="Revision to go to, such as 003.")] = "head",
     lock_timeout: LockTimeout = None,
-    lock_patience: LockPatience = None,
-    migrator_patience: MigratorPatience = None,
+    lock_retry_timeout: LockRetryTimeout = None,
+    migration_lock_timeout: MigrationLockTimeout = None,
 ) -> None:
     """Upgrade the database, by default to the newest revision."""
     from syntegra_db import migrations
 
-    _run_migration(migrations.upgrade, revision, lock_timeout, lock_patience, migrator_patience)
+    _run_migration(migrations.upgrade, revision, lock_timeout, lock_retry_timeout, migration_lock_timeout)
 
 
 def downgrade(
     revision: Annotated[str, typer.Argument(help="Revision to go back to, such as 002, or base.")],
     lock_timeout: LockTimeout = None,
-    lock_patience: LockPatience = None,
-    migrator_patience: MigratorPatience = None,
+    lock_retry_timeout: LockRetryTimeout = None,
+    migration_lock_timeout: MigrationLockTimeout = None,
 ) -> None:
     """Take the database back to an older revision; the rows of the tables it drops are lost."""
     from syntegra_db import migrations
 
-    _run_migration(migrations.downgrade, revision, lock_timeout, lock_patience, migrator_patience)
+    _run_migration(migrations.downgrade, revision, lock_timeout, lock_retry_timeout, migration_lock_timeout)
 
 
 def _run_migration(
     move: Callable[..., str | None],
     revision: str,
     lock_timeout: float | None,
-    lock_patience: float | None,
-    migrator_patience: float | None,
+    lock_retry_timeout: float | None,
+    migration_lock_timeout: float | None,
 ) -> None:
     from syntegra_db.cli.progress import progress_on_stderr
     from syntegra_db.migrations._options import load_migration_options
     from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
-    options = load_migration_options(lock_timeout, lock_patience, migrator_patience)
+    options = load_migration_options(
+        lock_timeout=lock_timeout,
+        lock_retry_timeout=lock_retry_timeout,
+        migration_lock_timeout=migration_lock_timeout,
+    )
     with progress_on_stderr():
         reached = move(revision, url, options)
     typer.echo(f"The {describe_database(url)} is at {f'revision {reached}' if reached else 'no revision'}.")

@@ -50,7 +50,8 @@ def manifests(
     from tempfile import TemporaryDirectory
 
     from syntegra_db import embedded
-    from syntegra_db.catalog._manifest import MANIFESTS, write_manifests
+    from syntegra_db.catalog import MANIFESTS
+    from syntegra_db.migrations._manifests import write_manifests
     from syntegra_db.settings import parse_url
 
     with TemporaryDirectory(prefix="syntegra-db-") as folder:

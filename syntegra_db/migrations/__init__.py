@@ -1,71 +1,82 @@
-"""Changing the schema on a live server.
+"""Change the schema on a live server: upgrade, downgrade, locks, retries, SQL scripts and `require_head`.
 
-Whoever migrates, by `alembic`, by `syntegra-db` or from Python, goes through `environment` and `runner`.
+`alembic`, `syntegra-db` and Python callers all go through `_env` and `_runner`.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from syntegra_db.errors import RevisionError
-from syntegra_db.revisions import alembic_config, current_revision, head_revision, require_head
+from syntegra_db.migrations._config import MigrationRequest, alembic_config
+from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.migrations._require_head import require_head
+from syntegra_db.revisions import current_revision, head_revision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from alembic.config import Config
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
 
-    from syntegra_db.migrations._options import MigrationOptions
+__all__ = [
+    "MigrationOptions",
+    "alembic_config",
+    "current_revision",
+    "downgrade",
+    "head_revision",
+    "require_head",
+    "run_in_transaction",
+    "upgrade",
+]
 
-__all__ = ["alembic_config", "current_revision", "downgrade", "head_revision", "require_head", "upgrade"]
+Direction = Literal["upgrade", "downgrade"]
+# Alembic keeps the running environment in module globals: two migrations at once in a process break each other.
+_alembic_lock = threading.Lock()
 
-# Alembic keeps the running environment in module globals; two at once in a process break each other.
-_one_alembic = threading.Lock()
 
-
-def upgrade(revision: str = "head", url: URL | None = None, options: MigrationOptions | None = None) -> str | None:
+def upgrade(
+    revision: str = "head", url: URL | Engine | None = None, options: MigrationOptions | None = None
+) -> str | None:
     """Upgrade the database at `url`, by default the one that the settings name, and return the revision reached.
 
     Raises:
         RevisionError: there is no such revision, or the database is at one that this package does not know.
-        LockNotObtained, ExtensionUnavailable, MigrationFailed: see `runner.run`.
-        ConnectionFailed: there is no connection; one of its subclasses says why.
+        LockTimeout: other sessions, or another migration, kept a lock for longer than the options allow.
+        ExtensionUnavailable: pgvector is missing, and this role cannot create it.
+        MigrationFailed: a revision failed; the message says which revision the database is at.
+        ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
-    from alembic import command
-
-    return _run(command.upgrade, revision, url, options)
+    return _run("upgrade", revision, MigrationRequest(url, options))
 
 
-def downgrade(revision: str, url: URL | None = None, options: MigrationOptions | None = None) -> str | None:
-    """Take the database back to `revision`, or `base`, and return it; the rows of the tables it drops are lost.
+def downgrade(revision: str, url: URL | Engine | None = None, options: MigrationOptions | None = None) -> str | None:
+    """Downgrade the database to `revision`, or `base`, and return it; the rows of the dropped tables are lost.
 
     Raises:
-        RevisionError, LockNotObtained, MigrationFailed, ConnectionFailed: as `upgrade` does.
+        RevisionError, LockTimeout, MigrationFailed, ConnectionFailed: see `upgrade`.
     """
+    return _run("downgrade", revision, MigrationRequest(url, options, is_downgrade=True))
+
+
+def run_in_transaction(connection: Connection, direction: Direction, revision: str) -> None:
+    """Upgrade or downgrade to `revision` inside the open transaction of `connection`, without locks or retries.
+
+    Raises:
+        RevisionError: there is no such revision.
+        DBAPIError: a statement failed; the transaction is the caller's to roll back.
+    """
+    _run(direction, revision, MigrationRequest(connection))
+
+
+def _run(direction: Direction, revision: str, request: MigrationRequest) -> str | None:
     from alembic import command
-
-    return _run(command.downgrade, revision, url, options, downgrade=True)
-
-
-def _run(
-    command: Callable[[Config, str], None],
-    revision: str,
-    url: URL | None,
-    options: MigrationOptions | None,
-    **attributes: bool,
-) -> str | None:
     from alembic.util import CommandError
 
     if not revision:
-        raise RevisionError("A revision has no empty name; `syntegra-db status` says which ones there are.")
-    config = alembic_config(url, options)
-    config.attributes.update(attributes)
-    with _one_alembic:
+        raise RevisionError("The revision is empty; `syntegra-db status` lists the revisions.")
+    with _alembic_lock:
         try:
-            command(config, revision)
+            getattr(command, direction)(alembic_config(request), revision)
         except CommandError as error:
-            raise RevisionError(f"{error}. `syntegra-db status` says which revisions there are.") from None
-    reached: str | None = config.attributes["reached"]
-    return reached
+            raise RevisionError(f"{error}. `syntegra-db status` lists the revisions.") from None
+    return request.reached

@@ -7,14 +7,16 @@ from functools import partial
 from logging.config import fileConfig
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, text
+from alembic import command
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db import settings
 from syntegra_db.connections import connect, unpooled_engine
-from syntegra_db.errors import EXIT_INTERRUPTED, MigrationFailed, SyntegraDBError
-from syntegra_db.migrations import _runner
-from syntegra_db.migrations._options import load_migration_options
+from syntegra_db.errors import EXIT_INTERRUPTED, MigrationFailed, SyntegraDBError, server_message
+from syntegra_db.migrations._config import MigrationRequest
+from syntegra_db.migrations._lock import current_schema
+from syntegra_db.migrations._runner import migrate
 from syntegra_db.revisions import VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from sqlalchemy import MetaData
+    from sqlalchemy.engine import URL
 
 logger = logging.getLogger(__name__)
 
@@ -53,23 +56,26 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
         configure(dialect_name="postgresql", literal_binds=True)
         _run_migrations(context)
         return
-    bind = context.config.attributes.get("connection")
-    if isinstance(bind, Connection):
-        # The transaction is the caller's, who commits it, waits and tries again as they like.
-        configure(connection=bind, version_table_schema=current_schema(bind))
+    request = MigrationRequest.from_config(context.config)
+    if context.config.cmd_opts is not None:
+        request.is_downgrade = context.config.cmd_opts.cmd[0] is command.downgrade
+    if isinstance(request.bind, Connection):
+        configure(connection=request.bind, version_table_schema=current_schema(request.bind))
         _run_migrations(context)
         return
-    url = context.config.attributes.get("url")
-    engine = bind or unpooled_engine(url or settings.database_url(), application_name="syntegra_db migration")
-    with connect(engine) as connection:
-        schema = current_schema(connection)
+    with connect(_engine(request.bind)) as connection:
+        configure = partial(configure, connection=connection, version_table_schema=current_schema(connection))
         connection.rollback()
-        configure = partial(configure, connection=connection, version_table_schema=schema)
         if changes_revision(context):
-            options = context.config.attributes.get("options") or load_migration_options()
-            _runner.migrate(context, connection, configure, schema, options)
+            migrate(context, connection, configure, request)
         else:
             _run_inspection(context, configure, models_metadata())
+
+
+def _engine(bind: URL | Engine | None) -> Engine:
+    if isinstance(bind, Engine):
+        return bind
+    return unpooled_engine(bind or settings.database_url(), application_name="syntegra_db migration")
 
 
 def _run_inspection(context: ModuleType, configure: partial[None], metadata: MetaData) -> None:
@@ -82,9 +88,8 @@ def _run_inspection(context: ModuleType, configure: partial[None], metadata: Met
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
-        reason = str(error.orig).partition("\n")[0]
         raise MigrationFailed(
-            f"Alembic fails on what it finds ({reason}). `syntegra-db verify` names what differs."
+            f"Alembic cannot compare this database: {server_message(error)}. `syntegra-db verify` names what differs."
         ) from error
 
 
@@ -100,19 +105,6 @@ def changes_revision(context: ModuleType) -> bool:
     except KeyError:
         return False
     return True
-
-
-def current_schema(connection: Connection) -> str:
-    """Return the schema that new tables go to: the first one of the search path that exists.
-
-    Raises:
-        MigrationFailed: none of them does.
-    """
-    schema: str | None = connection.scalar(text("SELECT current_schema()"))
-    if schema is None:
-        path = connection.scalar(text("SHOW search_path"))
-        raise MigrationFailed(f"No schema of the search_path ({path}) exists; create one: CREATE SCHEMA …;")
-    return schema
 
 
 def _include_name(tables: Collection[str], name: str | None, kind: str, _parents: dict[str, Any]) -> bool:

@@ -1,17 +1,21 @@
-"""One migrator at a time."""
+"""The advisory lock that lets one migration run at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import time
-from typing import TYPE_CHECKING, cast
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from sqlalchemy import text
 
 from syntegra_db.errors import LockTimeout, MigrationFailed
+from syntegra_db.revisions import VERSION_TABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import psycopg
     from sqlalchemy import Connection
 
@@ -30,41 +34,95 @@ LOCK_HOLDER = text(
 )
 
 
-def lock_key(version_table: str, schema: str) -> int:
-    """Return the key of the advisory lock for a version table: a signed 64-bit number.
+class LockHolder(NamedTuple):
+    """The session that holds an advisory lock."""
 
-    PostgreSQL keeps advisory locks apart by database, so that the name of the table is all there is to add.
+    pid: int
+    application: str
+    connected_since: str | None
+
+    def __str__(self) -> str:
+        application = self.application or "no application name"
+        return (
+            f"pid {self.pid}, {application}, connected since {self.connected_since or 'a time hidden from this role'}"
+        )
+
+
+@contextmanager
+def migration_lock(connection: Connection, timeout: float) -> Iterator[None]:
+    """Hold the migration lock of the connection's current schema, and close the connection at the end.
+
+    It belongs to the session that migrates: it lasts exactly as long as the server may still be working, even after the
+    migrating process was killed. `timeout` is in seconds.
+
+    Raises:
+        LockTimeout: another migration still holds it; the message says which session.
+        MigrationFailed: no schema of the search path exists, or a transaction-mode pooler moves the session.
     """
-    digest = hashlib.sha256(f"syntegra_db:{schema}.{version_table}".encode()).digest()
+    key = lock_key(VERSION_TABLE, current_schema(connection))
+    connection.rollback()
+    # Not back to a pool, where the lock would outlive the migration.
+    connection.detach()
+    acquire_session_lock(connection, key, timeout, holder_task="migration")
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+def current_schema(connection: Connection) -> str:
+    """Return the schema that new tables go to: the first one of the search path that exists.
+
+    Raises:
+        MigrationFailed: none of them exists.
+    """
+    schema: str | None = connection.scalar(text("SELECT current_schema()"))
+    if schema is None:
+        path = connection.scalar(text("SHOW search_path"))
+        raise MigrationFailed(f"No schema of the search_path ({path}) exists; create one: CREATE SCHEMA …;")
+    return schema
+
+
+def lock_key(relation: str, schema: str) -> int:
+    """Return the key of the advisory lock for a relation: a signed 64-bit number.
+
+    PostgreSQL keeps advisory locks apart by database, so the key needs the relation's name only.
+    """
+    digest = hashlib.sha256(f"syntegra_db:{schema}.{relation}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def acquire_migration_lock(connection: Connection, key: int, patience: float) -> None:
-    """Take the migrators' lock on the session of `connection`, waiting at most `patience` seconds.
+def acquire_session_lock(connection: Connection, key: int, timeout: float, *, holder_task: str) -> None:
+    """Acquire an advisory lock for the session of `connection` within `timeout` seconds.
 
-    It is the session that migrates: the lock lasts exactly as long as work may still be going on in the server, even
-    when the migrating process was killed. It is polled, a transaction a try, since a session that waits inside
-    pg_advisory_lock() deadlocks with CREATE INDEX CONCURRENTLY.
+    It is polled with one transaction per attempt, because a session that waits inside pg_advisory_lock() deadlocks
+    with CREATE INDEX CONCURRENTLY. `holder_task` names in messages what the lock allows one of.
 
     Raises:
-        LockNotObtained: another session still holds it; the message says which.
-        MigrationFailed: a pooler in transaction mode stands in between, where no session lock means anything.
+        LockTimeout: another session still holds it; the message says which.
+        MigrationFailed: connected through a transaction-mode pooler, where session locks do not work.
     """
-    _reject_transaction_pooling(connection)
-    deadline = time.monotonic() + patience
+    _reject_transaction_pooling(connection, holder_task)
+    deadline = time.monotonic() + timeout
     announced = False
     while not _try_lock(connection, key):
-        holder = connection.execute(LOCK_HOLDER, {"key": key}).first()
+        holder = find_lock_holder(connection, key)
         connection.rollback()
         if time.monotonic() >= deadline:
             raise LockTimeout(
-                f"Another migration is still running after {patience:g} s ({_describe_holder(holder)}); nothing was "
-                f"changed. Wait for it, or end it with SELECT pg_terminate_backend(pid), and run this again."
+                f"Another {holder_task} is still running after {timeout:g} s ({holder or 'it just ended'}); nothing "
+                f"was changed. Wait for it, or end it with SELECT pg_terminate_backend(pid), and run this again."
             )
         if holder is not None and not announced:
-            logger.info("Waiting for another migration to end: %s", _describe_holder(holder))
+            logger.info("Waiting for another %s to end: %s", holder_task, holder)
             announced = True
         time.sleep(POLL_SECONDS)
+
+
+def find_lock_holder(connection: Connection, key: int) -> LockHolder | None:
+    """Return the session that holds the advisory lock `key` in this database, or None."""
+    row = connection.execute(LOCK_HOLDER, {"key": key}).first()
+    return None if row is None else LockHolder(*row)
 
 
 def _try_lock(connection: Connection, key: int) -> bool:
@@ -73,20 +131,12 @@ def _try_lock(connection: Connection, key: int) -> bool:
     return obtained
 
 
-def _describe_holder(holder: tuple[int, str, str] | None) -> str:
-    if holder is None:
-        return "it just ended"
-    pid, application, since = holder
-    return (
-        f"pid {pid}, {application or 'no application name'}, connected since {since or 'a time hidden from this role'}"
-    )
+def _reject_transaction_pooling(connection: Connection, task: str) -> None:
+    """Raise `MigrationFailed` if a pooler moves this connection between server sessions.
 
-
-def _reject_transaction_pooling(connection: Connection) -> None:
-    """Return if a lock would stay with this connection; asked first, for one taken in vain would be left behind.
-
-    A pooler makes up the process id that it gives a client at start. Where it differs from the server's, a second
-    client that keeps a transaction open shows whether sessions change hands between transactions.
+    Checked before the lock is taken, because a lock on another session would be left behind. A pooler invents the
+    process id that it gives a client at start. If it differs from the server's, a second client with an open
+    transaction shows whether sessions change between transactions.
     """
     announced_pid = cast("psycopg.Connection", connection.connection.dbapi_connection).pgconn.backend_pid
     session_pid = _backend_pid(connection)
@@ -97,8 +147,8 @@ def _reject_transaction_pooling(connection: Connection) -> None:
         moved = _backend_pid(connection) != session_pid
     if moved:
         raise MigrationFailed(
-            "A pooler in transaction mode stands between this migration and the server, and the lock that keeps "
-            "migrations apart does not pass through it. Connect to the server itself, or to a pool in session mode."
+            f"This {task} is connected through a transaction-mode pooler, which loses the lock that allows one {task} "
+            "at a time. Connect to the server itself, or to a pool in session mode."
         )
 
 

@@ -1,4 +1,4 @@
-"""How patient a migration is, by argument or by environment variable."""
+"""Timeouts of a migration, by argument or by environment variable."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_SECONDS = 2_147_483
 
 
 class MigrationOptions(BaseSettings):
-    """Times in seconds; each is read from `SYNTEGRA_…` in the environment or `.env` unless it is given.
+    """Times in seconds; each is read from `SYNTEGRA_…` in the environment or `.env` unless it is an argument.
 
-    The default of `lock_timeout` is the longest that a writer on a busy table waits behind a migration that itself
-    waits, before the migration steps aside and tries again.
+    The default of `lock_timeout` is the longest time that a writer on a busy table queues behind a waiting migration,
+    before the migration backs off and retries.
     """
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
@@ -29,18 +29,20 @@ class MigrationOptions(BaseSettings):
     lock_retry_timeout: float = Field(default=60, ge=0, le=MAX_SECONDS, description="all attempts at one revision")
     migration_lock_timeout: float = Field(default=60, ge=0, le=MAX_SECONDS, description="wait for another migration")
 
+    @property
+    def lock_timeout_milliseconds(self) -> int:
+        """The value of PostgreSQL's setting `lock_timeout`, at least 1, because 0 means no limit."""
+        return max(1, round(self.lock_timeout * 1000))
 
-def load_migration_options(
-    lock_timeout: float | None = None, lock_patience: float | None = None, migrator_patience: float | None = None
-) -> MigrationOptions:
-    """Return the options that are given, and for the others what the environment says.
+
+def load_migration_options(**seconds: float | None) -> MigrationOptions:
+    """Return the options with `seconds` by name; those that are missing or None come from the environment.
 
     Raises:
         SettingsError: a value is not a number of seconds.
     """
-    given = {"lock_timeout": lock_timeout, "lock_patience": lock_patience, "migrator_patience": migrator_patience}
     try:
-        return MigrationOptions(**{name: value for name, value in given.items() if value is not None})
+        return MigrationOptions(**{name: value for name, value in seconds.items() if value is not None})
     except ValidationError as error:
         raise SettingsError(describe_validation_error(error, prefix="SYNTEGRA_")) from None
     except (OSError, UnicodeError) as error:

@@ -14,8 +14,9 @@ from alembic import command
 from alembic.util import CommandError
 
 from syntegra_db.errors import RevisionError
+from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._options import MigrationOptions
-from syntegra_db.revisions import VERSION_TABLE, alembic_config, script_directory
+from syntegra_db.revisions import VERSION_TABLE, script_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import text
 
+from syntegra_db.pgvector_support import (
+    COSINE_OPERATOR_CLASSES,
+    ITERATIVE_SCAN_PGVECTOR,
+    VECTOR_INDEX,
+    parse_version,
+)
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-VECTOR_INDEX = "idx_text_summary_embedding"
 # While a rebuild builds beside the index, and until the one that was is dropped.
 NEW_INDEX = f"{VECTOR_INDEX}_new"
 OLD_INDEX = f"{VECTOR_INDEX}_old"
@@ -19,8 +25,6 @@ INDEX_NAMES = (VECTOR_INDEX, NEW_INDEX, OLD_INDEX)
 # The recall of a search is measured among so many nearest rows. The deeper one stands for a filter that leaves a
 # tenth of the rows: the ten nearest of those are about a tenth of the hundred nearest of all.
 RECALL_DEPTHS = (10, 100)
-COSINE_OPERATOR_CLASSES = {"vector_cosine_ops": False, "halfvec_cosine_ops": True}
-ITERATIVE_SCANS_SINCE = (0, 8)
 # pgvector's own, where an index names none, and its bounds of hnsw.ef_search.
 DEFAULT_LISTS = 100
 MAX_EF_SEARCH = 1000
@@ -159,7 +163,7 @@ def read_indexes(connection: Connection) -> tuple[VectorIndex, ...]:
             method=row["method"],
             lists=(row["lists"] or DEFAULT_LISTS) if row["method"] == "ivfflat" else 0,
             is_half=COSINE_OPERATOR_CLASSES[row["operator_class"]],
-            has_iterative_scans=tuple(map(int, row["extension_version"].split(".")[:2])) >= ITERATIVE_SCANS_SINCE,
+            has_iterative_scans=parse_version(row["extension_version"]) >= ITERATIVE_SCAN_PGVECTOR,
             tuning=Calibration.from_comment(row["comment"]),
         )
         for row in rows.mappings()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from syntegra_db.catalog import Schema, load_manifest, write_manifests
-from syntegra_db.catalog._manifest import MANIFESTS, all_revisions, format_manifest
+from syntegra_db.catalog import MANIFESTS, Schema, format_manifest, load_manifest
 from syntegra_db.errors import RevisionError
+from syntegra_db.migrations._manifests import write_manifests
+from syntegra_db.revisions import all_revisions
 
 if TYPE_CHECKING:
     from pathlib import Path

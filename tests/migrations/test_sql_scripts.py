@@ -14,7 +14,7 @@ from commands import PROGRAMS, ROOT
 from dumping import dump
 
 from syntegra_db import migrations
-from syntegra_db.migrations import _lock
+from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._sql_scripts import SqlScript, render_sql_scripts, rollback_script, upgrade_script
 from syntegra_db.revisions import VERSION_TABLE, script_directory
 
@@ -123,8 +123,7 @@ def test_refuses_what_does_not_fit(
 
 
 def test_waits_for_no_other_migration(empty_database: Database, feed: Feed) -> None:
-    with empty_database.engine.connect() as migrator:
-        _lock.acquire_migration_lock(migrator, _lock.lock_key(VERSION_TABLE, "public"), patience=0)
+    with empty_database.engine.connect() as connection, migration_lock(connection, timeout=0):
         result = feed(empty_database, SCRIPTS[0].text)
     assert result.returncode == PSQL_STOPPED_ON_AN_ERROR
     assert "another migration is running" in result.stderr

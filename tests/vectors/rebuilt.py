@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from syntegra_db.vectors._index import VECTOR_INDEX, VectorIndex, read_primary_index
+from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.vectors._index import VectorIndex, read_primary_index
 from syntegra_db.vectors.maintenance._build import index_validity
 from syntegra_db.vectors.maintenance._rebuild import RebuildOptions
 from syntegra_db.vectors.maintenance._resources import IndexSpec

@@ -12,7 +12,8 @@ from vectors.texts import Texts, fill
 
 from syntegra_db.binary_vectors import enable_binary_vectors
 from syntegra_db.connections import unpooled_engine
-from syntegra_db.vectors._index import VECTOR_INDEX, Calibration, VectorIndex, read_primary_index
+from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.vectors._index import Calibration, VectorIndex, read_primary_index
 from syntegra_db.vectors.maintenance._calibration import (
     SettingResult,
     calibrate,

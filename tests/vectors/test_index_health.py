@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from vectors.texts import fill
 
-from syntegra_db.vectors._index import (
-    OLD_INDEX,
-    VECTOR_INDEX,
-    Calibration,
-    CalibrationPoint,
-    VectorIndex,
-    read_primary_index,
-)
+from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.vectors._index import OLD_INDEX, Calibration, CalibrationPoint, VectorIndex, read_primary_index
 from syntegra_db.vectors.maintenance._health import check_index_health
 from syntegra_db.vectors.maintenance._rebuild import RebuildOptions, rebuild
 

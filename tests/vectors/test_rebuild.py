@@ -23,8 +23,9 @@ from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.database import create_engine, session_factory
 from syntegra_db.errors import InsufficientResources, RebuildFailed
+from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.vectors import search
-from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, VECTOR_INDEX, VectorIndex, read_primary_index
+from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, VectorIndex, read_primary_index
 from syntegra_db.vectors._statements import index_statement
 from syntegra_db.vectors.maintenance._build import BuildProgress, index_validity
 from syntegra_db.vectors.maintenance._ground_truth import force_index_scan

@@ -17,7 +17,8 @@ from vectors.texts import fill
 
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo
-from syntegra_db.vectors._index import VECTOR_INDEX, read_primary_index
+from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.vectors._index import read_primary_index
 from syntegra_db.vectors.maintenance._build import index_validity
 from syntegra_db.vectors.maintenance._rebuild import RebuildOptions, rebuild
 

@@ -11,7 +11,7 @@ from vectors.texts import fill
 
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import RebuildFailed
-from syntegra_db.vectors._index import VECTOR_INDEX
+from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.vectors.maintenance._build import index_validity
 from syntegra_db.vectors.maintenance._rebuild import rebuild
 

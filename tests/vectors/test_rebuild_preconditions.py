@@ -18,6 +18,8 @@ from servers import Database, docker_server
 from syntegra_db import migrations
 from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.errors import DatabaseBehind, InsufficientResources, RebuildFailed
+from syntegra_db.models import EMBEDDING_DIMENSIONS
+from syntegra_db.pgvector_support import MEBIBYTE, ivfflat_build_memory
 from syntegra_db.vectors._index import NEW_INDEX
 from syntegra_db.vectors.maintenance import _build, _resources
 from syntegra_db.vectors.maintenance._build import index_validity
@@ -38,7 +40,7 @@ def test_too_little_memory_is_said_before_it_starts(filled: Database) -> None:
 
 
 def test_less_memory_than_lists_want_takes_fewer_of_them(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = _resources.ivfflat_build_memory(40, ROWS, is_half=False)
+    memory = ivfflat_build_memory(40, ROWS, EMBEDDING_DIMENSIONS, is_half=False)
     monkeypatch.setattr(_resources, "ROWS_OF_A_LIST", 150)
     assert rebuild(filled.url, RebuildOptions("ivfflat", memory=memory), measuring_seconds=QUICKLY).kind.lists == 20
 
@@ -60,7 +62,7 @@ def test_in_a_container_the_memory_that_is_free_is_what_its_limit_leaves() -> No
     with docker_server(mem_limit="300m") as server, Database(server.url).engine.connect() as connection:
         free = free_memory(connection)
     assert free is not None
-    assert 50 * _resources.MEBIBYTE < free < 300 * _resources.MEBIBYTE
+    assert 50 * MEBIBYTE < free < 300 * MEBIBYTE
 
 
 @pytest.mark.embedded
@@ -155,7 +157,7 @@ def test_an_hnsw_index_may_be_built_in_less_memory_and_it_is_said(
     filled: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "syntegra_db"):
-        done = rebuild(filled.url, wish(KINDS[2][0], memory=2 * _resources.MEBIBYTE), measuring_seconds=QUICKLY)
-    assert done.room.memory == 2 * _resources.MEBIBYTE
+        done = rebuild(filled.url, wish(KINDS[2][0], memory=2 * MEBIBYTE), measuring_seconds=QUICKLY)
+    assert done.room.memory == 2 * MEBIBYTE
     assert "what is beyond 2 MB is built on disk, many times slower" in caplog.text
     assert "Building an hnsw index on 3,000 embeddings, with up to 2 MB of memory, of which" in caplog.text

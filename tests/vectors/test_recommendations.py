@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from syntegra_db.vectors._index import VECTOR_INDEX, Calibration, CalibrationPoint, VectorIndex
+from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.vectors._index import Calibration, CalibrationPoint, VectorIndex
 from syntegra_db.vectors.maintenance._health import Evidence, HealthMeasurement, IndexDefinition, recommend
 
 TUNING = Calibration(100_000, 7, 5, 0.95, 50.0, (CalibrationPoint(20, (0.96, 0.95), 5.0),))

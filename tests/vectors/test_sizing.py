@@ -8,12 +8,11 @@ import psycopg
 import pytest
 from vectors.texts import fill
 
+from syntegra_db.models import EMBEDDING_DIMENSIONS
+from syntegra_db.pgvector_support import MEBIBYTE, hnsw_build_memory, ivfflat_build_memory
 from syntegra_db.vectors.maintenance._resources import (
     INDEX_BYTES_OF_A_ROW,
-    MEBIBYTE,
     IndexSpec,
-    hnsw_build_memory,
-    ivfflat_build_memory,
     list_count_candidates,
 )
 
@@ -35,7 +34,7 @@ def filled(server: Server, migrated_template: str) -> Iterator[Database]:
 
 
 def test_the_memory_for_ivfflat_is_just_what_the_server_takes(filled: Database) -> None:
-    needed = ivfflat_build_memory(100, ROWS, is_half=False)
+    needed = ivfflat_build_memory(100, ROWS, EMBEDDING_DIMENSIONS, is_half=False)
     create = "CREATE INDEX try ON text_summary USING ivfflat (embedding vector_cosine_ops) WITH (lists = 100)"
     with filled.connect() as connection:
         connection.execute(f"SET maintenance_work_mem = '{(needed - 3 * MEBIBYTE) // 1024}kB'".encode())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from syntegra_db.catalog import _ddl as ddl
 from syntegra_db.catalog._findings import Finding
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
+from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from syntegra_db.catalog._schema import Table
 
-VECTOR_INDEX = "idx_text_summary_embedding"
 COSINE_INDEX = re.compile(
     r"(ivfflat|hnsw) "
     r"\((embedding vector_cosine_ops|\(\(embedding\)::halfvec\(384\)\) halfvec_cosine_ops)\)"

@@ -17,8 +17,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations._blockers import BLOCKERS, Blocker
 from syntegra_db.models import EMBEDDING_DIMENSIONS
+from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.sql import quote
-from syntegra_db.vectors._index import INDEX_NAMES, NEW_INDEX, OLD_INDEX, VECTOR_INDEX
+from syntegra_db.vectors._index import INDEX_NAMES, NEW_INDEX, OLD_INDEX
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from syntegra_db.errors import RebuildFailed
-from syntegra_db.vectors._index import MAX_EF_SEARCH, RECALL_DEPTHS, VECTOR_INDEX, Calibration, CalibrationPoint
+from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.vectors._index import MAX_EF_SEARCH, RECALL_DEPTHS, Calibration, CalibrationPoint
 from syntegra_db.vectors._statements import index_statement
 from syntegra_db.vectors.maintenance._ground_truth import (
     compute_ground_truth,

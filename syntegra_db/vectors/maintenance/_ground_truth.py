@@ -14,7 +14,8 @@ from sqlalchemy import func, select, text
 
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.models import TextSummary
-from syntegra_db.vectors._index import RECALL_DEPTHS, VECTOR_INDEX
+from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.vectors._index import RECALL_DEPTHS
 from syntegra_db.vectors._index_state import configure_scan
 from syntegra_db.vectors._statements import (
     MAX_COSINE_DISTANCE,

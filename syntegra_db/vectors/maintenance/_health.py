@@ -14,8 +14,9 @@ from syntegra_db.binary_vectors import enable_binary_vectors
 from syntegra_db.catalog._status import vector_index_trained
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RebuildFailed
-from syntegra_db.revisions import require_head
-from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, VECTOR_INDEX, read_primary_index
+from syntegra_db.migrations import require_head
+from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, read_primary_index
 from syntegra_db.vectors._index_state import estimate_rows
 from syntegra_db.vectors._statements import Filters
 from syntegra_db.vectors._strategy import EXACT_SCAN_MAX_ROWS, choose_setting

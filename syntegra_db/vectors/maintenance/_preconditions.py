@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from syntegra_db.errors import LockTimeout, MigrationFailed, RebuildFailed
-from syntegra_db.migrations import _lock
-from syntegra_db.vectors._index import VECTOR_INDEX
+from syntegra_db.errors import MigrationFailed, RebuildFailed
+from syntegra_db.migrations._lock import acquire_session_lock, current_schema, find_lock_holder, lock_key
+from syntegra_db.pgvector_support import HALFVEC_PGVECTOR, HNSW_PGVECTOR, VECTOR_INDEX, parse_version
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syntegra_db.vectors.maintenance._resources import IndexSpec
 
-HALFVEC_PGVECTOR = (0, 7)
-HNSW_PGVECTOR = (0, 5)
 TABLE_PRIVILEGES = text(
     """
     SELECT pg_has_role(relowner, 'USAGE') AS owns, pg_get_userbyid(relowner) AS owner,
@@ -46,7 +43,7 @@ def require_ownership(connection: Connection) -> tuple[int, ...]:
             f"{role} may not create an index in schema {rights['schema']}, and nothing was built. Let its owner run: "
             f"GRANT CREATE ON SCHEMA {rights['schema']} TO {role};"
         )
-    return tuple(map(int, rights["extension_version"].split(".")[:2]))
+    return parse_version(rights["extension_version"])
 
 
 def require_pgvector(version: tuple[int, ...], kind: IndexSpec) -> None:
@@ -69,39 +66,23 @@ REBUILD_LOCK_TIMEOUT_SECONDS = 10
 
 
 def is_rebuilding(connection: Connection) -> bool:
-    """Tell whether a rebuild of the vector index is going on."""
-    return connection.execute(_lock.LOCK_HOLDER, {"key": _key(connection)}).first() is not None
+    """Return whether a rebuild of the vector index is running."""
+    return find_lock_holder(connection, _rebuild_lock_key(connection)) is not None
 
 
 def acquire_rebuild_lock(connection: Connection) -> None:
-    """Take the lock that one rebuild of a database holds, as long as its session lasts.
+    """Acquire, for the session of `connection`, the lock that allows one rebuild of a database at a time.
 
     Raises:
-        RebuildFailed: another one is running, or a pooler in transaction mode stands in between.
+        RebuildFailed: another rebuild is running, or connected through a transaction-mode pooler.
     """
-    key = _key(connection)
+    key = _rebuild_lock_key(connection)
     connection.rollback()
-    deadline = time.monotonic() + REBUILD_LOCK_TIMEOUT_SECONDS
-    while True:
-        try:
-            _lock.acquire_migration_lock(connection, key, 0)
-        except LockTimeout:
-            if time.monotonic() < deadline:
-                time.sleep(_lock.POLL_SECONDS)
-                continue
-            holder = connection.execute(_lock.LOCK_HOLDER, {"key": key}).first()
-            who = f" (pid {holder[0]}, connected since {holder[2]})" if holder else ""
-            raise RebuildFailed(
-                f"Another rebuild of the vector index is running{who}, and nothing was changed. Wait for it, or end it "
-                "with SELECT pg_terminate_backend(pid), and run this again."
-            ) from None
-        except MigrationFailed:
-            raise RebuildFailed(
-                "A pooler in transaction mode stands between this rebuild and the server, and a build of hours does "
-                "not pass through it. Connect to the server itself, or to a pool in session mode."
-            ) from None
-        return
+    try:
+        acquire_session_lock(connection, key, REBUILD_LOCK_TIMEOUT_SECONDS, holder_task="rebuild of the vector index")
+    except MigrationFailed as error:
+        raise RebuildFailed(str(error)) from None
 
 
-def _key(connection: Connection) -> int:
-    return _lock.lock_key(VECTOR_INDEX, connection.scalars(text("SELECT current_schema()")).one() or "")
+def _rebuild_lock_key(connection: Connection) -> int:
+    return lock_key(VECTOR_INDEX, current_schema(connection))

@@ -14,9 +14,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from syntegra_db.binary_vectors import enable_binary_vectors
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RebuildFailed, SyntegraDBError
-from syntegra_db.revisions import require_head
+from syntegra_db.migrations import require_head
+from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.sql import literal
-from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, VECTOR_INDEX, read_primary_index
+from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, read_primary_index
 from syntegra_db.vectors._strategy import smallest_sufficient
 from syntegra_db.vectors.maintenance import _build, _resources
 from syntegra_db.vectors.maintenance._build import BuildProgress

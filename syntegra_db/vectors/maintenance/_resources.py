@@ -8,27 +8,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from syntegra_db.errors import InsufficientResources
 from syntegra_db.models import EMBEDDING_DIMENSIONS
-from syntegra_db.vectors.maintenance._server_resources import KIBIBYTE, free_disk, free_memory
+from syntegra_db.pgvector_support import MEBIBYTE, hnsw_build_memory, ivfflat_build_memory
+from syntegra_db.vectors.maintenance._server_resources import free_disk, free_memory
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syntegra_db.vectors._index import Method
 
-MEBIBYTE = KIBIBYTE**2
 # PostgreSQL grants a parallel worker to an index build only where each process has so much of maintenance_work_mem.
 MEMORY_OF_A_WORKER = 32 * MEBIBYTE
 # What a build may take of the memory that is free by the kernel's own estimate.
 SHARE_OF_FREE_MEMORY = 0.8
 # pgvector's own limits.
 MAX_LISTS = 32_768
-SAMPLES_OF_A_LIST = 50
-FEWEST_SAMPLES = 10_000
 ROWS_OF_A_LIST = 1_000
 
 # Measured at 200,000 rows with pgvector 0.8.5, m = 16 and 384 dimensions, by method and half precision.
-# An hnsw graph in memory: so many rows went into 64 MB.
-GRAPH_BYTES_OF_A_ROW = {False: 2_350, True: 1_550}
 # An index on disk, and the rows that an ivfflat build sorts by list in temporary files.
 INDEX_BYTES_OF_A_ROW = {
     ("ivfflat", False): 1_650,
@@ -78,30 +74,6 @@ def list_count_candidates(rows: int) -> list[int]:
     return [min(max(lists, 1), max(rows, 1), MAX_LISTS) for lists in wanted]
 
 
-def ivfflat_build_memory(lists: int, rows: int, *, is_half: bool) -> int:
-    """Return the bytes of `maintenance_work_mem` without which pgvector refuses to build an ivfflat index.
-
-    The sum is that of its ivfbuild.c and ivfkmeans.c: there is space for 50 rows a list, and at least 10,000, and each
-    that goes into the k-means has a number for each list. 447 lists take 74 MB, 1,000 lists 273 MB, in half precision
-    57 and 235.
-    """
-    vector = 8 + EMBEDDING_DIMENSIONS * (2 if is_half else 4)
-    space = max(lists * SAMPLES_OF_A_LIST, FEWEST_SAMPLES)
-    samples = min(space, rows)
-    vectors = (2 * lists + space) * vector
-    distances = 4 * (samples * lists + lists * lists + 2 * samples)
-    centres = 4 * lists * (EMBEDDING_DIMENSIONS + 3)
-    return vectors + distances + centres + MEBIBYTE
-
-
-def hnsw_build_memory(rows: int, *, is_half: bool) -> int:
-    """Return the bytes that an hnsw graph takes while it is built: 2.3 kB a row, and 1.5 kB in half precision.
-
-    What does not fit into `maintenance_work_mem` is built on disk, many times slower.
-    """
-    return rows * GRAPH_BYTES_OF_A_ROW[is_half] + 4 * MEBIBYTE
-
-
 def disk_space(kind: IndexSpec, rows: int) -> int:
     """Return the bytes that a build takes on disk, besides the old index that stays until the new one works.
 
@@ -128,7 +100,7 @@ def estimate_resources(  # noqa: PLR0913  what is built, and on what terms
     if kind.method == "hnsw":
         needed = hnsw_build_memory(rows, is_half=kind.is_half)
     else:
-        needed = ivfflat_build_memory(kind.lists, rows, is_half=kind.is_half)
+        needed = ivfflat_build_memory(kind.lists, rows, EMBEDDING_DIMENSIONS, is_half=kind.is_half)
     wanted = max(needed, MEMORY_OF_A_WORKER * (workers + 1))
     return ResourceEstimate(
         memory=wanted if memory is None else min(wanted, memory),
