@@ -1,14 +1,14 @@
--- Takes back revision 002 and loses the rows of its tables. Create processed_data, the normalised records of clients.
+-- Revert revision 002 and delete all rows of its tables. Its upgrade: Create processed_data, the normalised records of clients.
 --
--- Made from alembic/versions/002_create_processed_data.py by `make sql`: change the revision, not this file.
--- For psql, without any flag; it applies whole or not at all, and psql then exits with status 3.
+-- Generated from alembic/versions/002_create_processed_data.py by `make generate`: change the revision, not this file.
+-- Run it with psql; it needs no options. It applies completely or not at all: on an error, psql exits with status 3.
 
 \set ON_ERROR_STOP on
 \set QUIET on
 
 BEGIN;
 
--- A wait for a lock would stall every writer that comes after; after a lock timeout, run the file again.
+-- A session that waits for a lock blocks all later writers. After a lock timeout, run the file again.
 SET LOCAL lock_timeout = '500ms';
 
 DO $$
@@ -17,15 +17,15 @@ DECLARE
 BEGIN
   IF NOT pg_try_advisory_xact_lock(('x' || left(encode(sha256(convert_to(
        'syntegra_db:' || current_schema() || '.alembic_version', 'UTF8')), 'hex'), 16))::bit(64)::bigint) THEN
-    RAISE EXCEPTION 'another migration is running; wait for it to end, then run this file again';
+    RAISE EXCEPTION 'another migration is running; wait until it ends, then run this file again';
   END IF;
   IF to_regclass(quote_ident(current_schema()) || '.alembic_version') IS NOT NULL THEN
     SELECT string_agg(version_num, ' and ' ORDER BY version_num) INTO stamp FROM alembic_version;
   END IF;
   IF stamp IS DISTINCT FROM '002' THEN
-    RAISE EXCEPTION 'this takes back revision 002, but the database is at %',
+    RAISE EXCEPTION 'this file reverts revision 002, but the database is at %',
       coalesce('revision ' || stamp, 'no revision')
-      USING HINT = 'Take revisions back one by one, the newest first.';
+      USING HINT = 'Revert the revisions one by one, the newest first.';
   END IF;
 END
 $$;
@@ -36,4 +36,4 @@ UPDATE alembic_version SET version_num='001' WHERE alembic_version.version_num =
 
 COMMIT;
 
-\echo Revision 002 taken back.
+\echo Revision 002 reverted.

@@ -1,14 +1,14 @@
--- Takes back revision 003 and loses the rows of its tables. Create the five analytics tables, their two ENUM types and the vector index.
+-- Revert revision 003 and delete all rows of its tables. Its upgrade: Create the five analytics tables, their two ENUM types and the vector index.
 --
--- Made from alembic/versions/003_create_analytics_tables.py by `make sql`: change the revision, not this file.
--- For psql, without any flag; it applies whole or not at all, and psql then exits with status 3.
+-- Generated from alembic/versions/003_create_analytics_tables.py by `make generate`: change the revision, not this file.
+-- Run it with psql; it needs no options. It applies completely or not at all: on an error, psql exits with status 3.
 
 \set ON_ERROR_STOP on
 \set QUIET on
 
 BEGIN;
 
--- A wait for a lock would stall every writer that comes after; after a lock timeout, run the file again.
+-- A session that waits for a lock blocks all later writers. After a lock timeout, run the file again.
 SET LOCAL lock_timeout = '500ms';
 
 DO $$
@@ -17,15 +17,15 @@ DECLARE
 BEGIN
   IF NOT pg_try_advisory_xact_lock(('x' || left(encode(sha256(convert_to(
        'syntegra_db:' || current_schema() || '.alembic_version', 'UTF8')), 'hex'), 16))::bit(64)::bigint) THEN
-    RAISE EXCEPTION 'another migration is running; wait for it to end, then run this file again';
+    RAISE EXCEPTION 'another migration is running; wait until it ends, then run this file again';
   END IF;
   IF to_regclass(quote_ident(current_schema()) || '.alembic_version') IS NOT NULL THEN
     SELECT string_agg(version_num, ' and ' ORDER BY version_num) INTO stamp FROM alembic_version;
   END IF;
   IF stamp IS DISTINCT FROM '003' THEN
-    RAISE EXCEPTION 'this takes back revision 003, but the database is at %',
+    RAISE EXCEPTION 'this file reverts revision 003, but the database is at %',
       coalesce('revision ' || stamp, 'no revision')
-      USING HINT = 'Take revisions back one by one, the newest first.';
+      USING HINT = 'Revert the revisions one by one, the newest first.';
   END IF;
 END
 $$;
@@ -50,4 +50,4 @@ UPDATE alembic_version SET version_num='002' WHERE alembic_version.version_num =
 
 COMMIT;
 
-\echo Revision 003 taken back.
+\echo Revision 003 reverted.

@@ -204,7 +204,7 @@ def test_the_tables_exist_already(compose: Compose) -> None:
     assert 'relation "kpi_summary" already exists' in outcome.output
     outcome = compose.run(document.MIGRATE[2])
     assert outcome.status == 3
-    assert "revision 003 is applied already" in outcome.output
+    assert "revision 003 is already applied" in outcome.output
     assert compose.database.query("SELECT count(*) FROM kpi_summary") == [(1,)]
 
     for command in document.RECREATE:

@@ -1,4 +1,4 @@
-"""The wheel alone, in an empty environment and far from a checkout."""
+"""The wheel, installed in an empty environment without a checkout."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_it_carries_the_revisions_and_the_types(wheel: Path) -> None:
+def test_wheel_contains_revisions_and_package_data(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     revisions = {file.name for file in (ROOT / "alembic/versions").glob("*.py")}
     assert {f"syntegra_db/migrations/alembic/versions/{name}" for name in revisions} <= names
     assert {"syntegra_db/py.typed", "syntegra_db/migrations/alembic/env.py"} <= names
-    assert {"syntegra_db/catalog/manifests/003.json"} <= names
-    strangers = {name for name in names if not name.startswith(("syntegra_db/", "syntegra_db-"))}
-    assert strangers == set()
+    assert {"syntegra_db/catalog/manifests/003.json", "syntegra_db/migrations/templates/script.sql"} <= names
+    unexpected = {name for name in names if not name.startswith(("syntegra_db/", "syntegra_db-"))}
+    assert unexpected == set()
 
 
-def test_it_migrates_without_a_checkout(wheel: Path, empty_database: Database, tmp_path: Path) -> None:
+def test_wheel_migrates_without_a_checkout(wheel: Path, empty_database: Database, tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=True)
     pip = [str(environment / "bin/pip"), "install", "--quiet", "-c", str(ROOT / "constraints.txt"), str(wheel)]
     subprocess.run(pip, check=True, cwd=tmp_path)
-    far_away = tmp_path / "far" / "away"
-    far_away.mkdir(parents=True)
+    directory = tmp_path / "directory"
+    directory.mkdir()
 
     def run(*arguments: str) -> str:
         return subprocess.run(
             [str(environment / "bin/syntegra-db"), *arguments],
-            cwd=far_away,
+            cwd=directory,
             env={"DATABASE_URL": empty_database.environment_url, "PATH": "/usr/bin:/bin"},
             check=True,
             capture_output=True,

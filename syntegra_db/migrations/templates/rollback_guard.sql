@@ -1,0 +1,5 @@
+  IF stamp IS DISTINCT FROM '{revision}' THEN
+    RAISE EXCEPTION 'this file reverts revision {revision}, but the database is at %',
+      coalesce('revision ' || stamp, 'no revision')
+      USING HINT = 'Revert the revisions one by one, the newest first.';
+  END IF;
