@@ -13,7 +13,7 @@ TWO_AT_ONCE = --numprocesses 2 --dist loadfile
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 vectors-status \
-  vectors-rebuild backup backups restore local-stop up down psql logs test test-all lint format sql manifests docs \
+  vectors-rebuild backup backups restore local-stop up down psql logs test test-all lint format generate \
   build clean
 
 help: ## Show this list
@@ -58,6 +58,83 @@ vectors-status: $(ENVIRONMENT) ## Measure recall and speed, and recommend whethe
 	@$(SYNTEGRA_DB) vectors status
 
 vectors-rebuild: $(ENVIRONMENT) ## Rebuild the index from the current rows while services run
+	@$(SYNTEGRA_DB) vectors rebuild
+
+##@ Backups, in backups/
+
+backup: $(ENVIRONMENT) ## Back up the rows of all tables, with the revision
+	@$(SYNTEGRA_DB) backup
+
+backups: $(ENVIRONMENT) ## List the backups and verify their checksums
+	@$(SYNTEGRA_DB) backups
+
+restore: $(ENVIRONMENT) ## Restore FILE=…; if tables are not empty, add OPTION=--replace or OPTION=--keep
+	@$(SYNTEGRA_DB) restore '$(or $(FILE),$(error Set FILE: make restore FILE=backups/…))' $(OPTION)
+
+##@ PostgreSQL in Docker
+
+up: .env ## Start the container and wait until it is healthy; create .env if it is missing
+	@$(COMPOSE) up --detach
+	@container=$$($(COMPOSE) ps --quiet --all postgres) && \
+	for _ in $$(seq 120); do \
+	  case $$(docker inspect --format '{{.State.Status}} {{.State.Health.Status}}' "$$container") in \
+	    'running healthy') exit 0 ;; \
+	    'running starting') sleep 1 ;; \
+	    *) break ;; \
+	  esac; \
+	done; \
+	$(COMPOSE) logs --tail 20 postgres >&2; \
+	echo 'PostgreSQL did not become healthy. The end of its log is above.' >&2; \
+	exit 1
+
+down: ## Stop the container; its data is kept in the volume
+	@$(COMPOSE) down
+
+psql: ## Open psql in the container
+	@$(COMPOSE) exec $$(test -t 0 || echo -T) postgres sh -c 'psql -U "$$POSTGRES_USER" -d "$$POSTGRES_DB"'
+
+logs: ## Follow the log of the container
+	@$(COMPOSE) logs --follow postgres
+
+.env:
+	@umask 077 && { \
+	  sed '/^POSTGRES_PASSWORD=/d' .env.example && \
+	  echo "POSTGRES_PASSWORD=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"; \
+	} >$@
+	@echo 'Created .env with a random password.'
+
+##@ Development
+
+.venv: $(ENVIRONMENT) ## Create the environment in .venv, again when its dependencies change
+
+.venv/installed: pyproject.toml constraints.txt
+	@echo 'Creating the environment in .venv. This takes about a minute.'
+	@$(PYTHON) -m venv --clear .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+test: $(ENVIRONMENT) ## Run the tests on an embedded PostgreSQL 18
+	@$(VENV)/bin/pytest
+
+test-all: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 16, embedded PostgreSQL 18, and Docker
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 -m 'not docker and not slow'
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 -m 'not docker'
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --database docker -m 'not slow and not embedded'
+
+lint: $(ENVIRONMENT) ## Run ruff and mypy
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/ruff format --check
+	@$(VENV)/bin/mypy
+
+format: $(ENVIRONMENT) ## Format the code
+	@$(VENV)/bin/ruff format
+
+generate: $(ENVIRONMENT) ## Write all generated files: SQL scripts, manifests, pages, the verification script
+	@$(SYNTEGRA_DB) sql --write migrations
+	@$(SYNTEGRA_DB) manifests
+	@$(VENV)/bin/python -m tools.generate
+
+build: $(ENVIRONMENT) ## Rebuild the index from the current rows while services run
 	@$(SYNTEGRA_DB) vectors rebuild
 
 ##@ Backups, in backups/

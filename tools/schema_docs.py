@@ -1,10 +1,8 @@
-"""Write docs/schema.md, the data dictionary, from the models; with --check, only tell whether it is stale."""
+"""Render docs/schema.md, the data dictionary, from the models."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paracelsus.transformers.mermaid import Mermaid
@@ -19,47 +17,30 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Mapper
 
-PAGE = Path(__file__).with_name("schema.md")
-DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
 TABLES = sorted(Base.metadata.tables.values(), key=lambda table: table.name)
 INTRODUCTION = """\
 # The schema
 
-Made from `syntegra_db.models` by `make docs`: change a model, not this file. The server holds the same comments, which
-`\\d+` shows in psql.
+Generated from `syntegra_db.models` by `make generate`: change a model, not this file. The server stores the same
+comments; `\\d+` shows them in psql.
 """
 
 
-def main() -> int:
-    """Write the page, or check it, and return the exit status: 1 when it is stale."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("page", nargs="?", type=Path, default=PAGE, help="the file, by default docs/schema.md")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when the file is stale")
-    arguments = parser.parse_args()
-    page: Path = arguments.page
-    text = schema_page()
-    if not arguments.check:
-        page.write_text(text, encoding="utf-8")
-    elif not page.is_file() or page.read_text(encoding="utf-8") != text:
-        print(f"{page} does not match the models; run `make docs`.", file=sys.stderr)
-        return 1
-    return 0
-
-
-def schema_page() -> str:
-    """Return the whole page: the diagram, the ENUM types and the tables, by name."""
+def render() -> str:
+    """Return the whole page: the diagram, the ENUM types, and the tables by name."""
     models = {mapper.local_table: mapper for mapper in Base.registry.mappers}
     tables = (table_section(table, models[table]) for table in TABLES)
     return "\n".join((INTRODUCTION, f"## Diagram\n\n```mermaid\n{diagram()}\n```\n", enum_section(), *tables))
 
 
 def diagram() -> str:
-    """Return paracelsus's ER diagram with its relationships drawn anew.
+    """Return the ER diagram of paracelsus with corrected relationships.
 
-    It draws a composite foreign key once for each column, and an optional one as required.
+    Paracelsus draws a composite foreign key once per column, and an optional foreign key as required.
     """
-    drawn = Mermaid(Base.metadata, column_sort="preserve-order", omit_comments=True, max_enum_members=sys.maxsize)
-    boxes = [line for line in str(drawn).splitlines() if "--" not in line]
+    mermaid = Mermaid(Base.metadata, column_sort="preserve-order", omit_comments=True, max_enum_members=sys.maxsize)
+    boxes = [line for line in str(mermaid).splitlines() if "--" not in line]
     return "\n".join([*boxes, *relationships()]).strip()
 
 
@@ -73,14 +54,14 @@ def relationships() -> Iterator[str]:
 
 
 def enum_section() -> str:
-    """Return the ENUM types with their labels in the order that comparisons follow."""
+    """Return the ENUM types with their labels in sort order."""
     types = {str(c.type.name): c.type.enums for table in TABLES for c in table.columns if isinstance(c.type, Enum)}
     rows = ((code(name), ", ".join(map(code, labels))) for name, labels in sorted(types.items()))
-    return f"## ENUM types\n\n{markdown_table(('Type', 'Labels, in their order'), rows)}"
+    return f"## ENUM types\n\n{markdown_table(('Type', 'Labels, in ascending order'), rows)}"
 
 
 def table_section(table: Table, model: Mapper[object]) -> str:
-    """Return a table: what it holds, its columns, constraints and indexes."""
+    """Return the section of a table: its comment, columns, constraints and indexes."""
     columns = (column_row(column, model) for column in table.columns)
     indexes = sorted((code(str(index.name)), code(index_definition(index, table))) for index in table.indexes)
     return "\n".join(
@@ -102,7 +83,7 @@ def column_row(column: Column[object], model: Mapper[object]) -> tuple[str, ...]
 
 
 def default(column: Column[object]) -> str:
-    """Return what a column holds when an INSERT leaves it out."""
+    """Return the value that a column gets when an INSERT omits it."""
     if column is column.table.autoincrement_column:
         return code(f"nextval('{column.table.name}_{column.name}_seq')")
     text = DIALECT.ddl_compiler(DIALECT, CreateTable(column.table)).get_column_default_string(column)
@@ -120,7 +101,7 @@ def constraint_rows(table: Table) -> Iterator[tuple[str, str]]:
 
 
 def index_definition(index: Index, table: Table) -> str:
-    """Return an index from its method on, such as `gin (keywords)`."""
+    """Return the method and columns of an index, such as `gin (keywords)`."""
     before, _, definition = str(CreateIndex(index).compile(dialect=DIALECT)).partition(f" ON {table.name} ")
     unique = "UNIQUE " if " UNIQUE " in before else ""
     method = "" if definition.startswith("USING ") else "btree "
@@ -128,7 +109,7 @@ def index_definition(index: Index, table: Table) -> str:
 
 
 def code(text: str) -> str:
-    """Return `text` as code within a cell, where a bar would end the cell."""
+    """Return `text` as code for a table cell: a `|` is escaped, because it would end the cell."""
     return "`" + text.replace("|", "\\|") + "`"
 
 
@@ -136,7 +117,3 @@ def markdown_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> st
     """Return a Markdown table."""
     lines = (head, ["---"] * len(head), *rows)
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Developer tools: they generate files of this repository from its code."""
