@@ -216,7 +216,7 @@ def sealed_again(saved: Path, path: Path, **changes: Any) -> Path:
 
 def only(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
     """Let these folders be all where PostgreSQL's programs are."""
-    monkeypatch.setattr(client_programs, "_paths", lambda name: (folder / name for folder in folders))
+    monkeypatch.setattr(client_programs, "_candidate_paths", lambda name: (folder / name for folder in folders))
     monkeypatch.setattr(client_programs, "COMPOSE", ())
 
 
@@ -279,7 +279,7 @@ def test_in_the_container_when_it_is_nowhere_else(
     monkeypatch.setenv("PATH", f"{docker.parent}:/usr/bin:/bin")
     monkeypatch.setenv("PGHOST", host)
     monkeypatch.setenv("PGPORT", str(filled.url.port or filled.url.query.get("port", 5432)))
-    monkeypatch.setattr(client_programs, "_paths", lambda _: iter(()))
+    monkeypatch.setattr(client_programs, "_candidate_paths", lambda _: iter(()))
     monkeypatch.setattr(client_programs, "LOCAL_HOSTS", {filled.url.host})
     saved = create_backup(filled.url).path
     restore(saved, filled.url, ExistingRows.REPLACE)

@@ -112,7 +112,7 @@ def test_a_file_that_lacks_rows_ends_it_before_the_downgrade(
     fill(database, ROWS)
     before = content(database)
     count = _pg_restore.count_archived_rows
-    monkeypatch.setattr(_dump, "count_archived", lambda *arguments: {**count(*arguments), "clusters": 199})
+    monkeypatch.setattr(_dump, "count_archived_rows", lambda *arguments: {**count(*arguments), "clusters": 199})
     with pytest.raises(InvalidBackup, match="has 199 rows of clusters, and the table had 200"):
         rollback("002", database.url)
     assert content(database) == before
@@ -134,7 +134,7 @@ def test_a_table_with_more_rows_than_the_file_ends_it_before_the_downgrade(
 def test_without_pg_dump_it_stays_where_it_is(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     from syntegra_db import client_programs
 
-    monkeypatch.setattr(client_programs, "_paths", lambda _: iter(()))
+    monkeypatch.setattr(client_programs, "_candidate_paths", lambda _: iter(()))
     monkeypatch.setattr(client_programs, "COMPOSE", ())
     with pytest.raises(ClientProgramNotFound):
         rollback("002", database.url)

@@ -127,7 +127,7 @@ def test_little_time_still_reaches_the_asked_recall(moment: Connection) -> None:
 def test_noise_on_few_rows_does_not_end_it_before_the_asked_recall(
     moment: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("syntegra_db.vectors.maintenance._calibration.exact_milliseconds", lambda *_: 0.001)
+    monkeypatch.setattr("syntegra_db.vectors.maintenance._calibration.time_exact_search", lambda *_: 0.001)
     # Longer than any search here, on however busy a machine.
     monkeypatch.setattr("syntegra_db.vectors.maintenance._calibration.NEVER_SLOW_MILLISECONDS", 10_000)
     tuning = calibrate(moment, standing(moment), rows=ROWS, recall=0.95, seconds=5)
@@ -166,7 +166,7 @@ def test_some_queries_that_find_fewer_than_wanted_do_not_end_it(
     moment: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter([[0.5] * 100, [0.5] * 7])
-    monkeypatch.setattr("syntegra_db.vectors.maintenance._ground_truth.search_index", lambda *_: next(found))
+    monkeypatch.setattr("syntegra_db.vectors.maintenance._ground_truth.index_distances", lambda *_: next(found))
     queries = sample_queries(moment, 2, ROWS)
     bounded, unbounded = compute_ground_truth(moment, standing(moment), queries, LISTS, fewest=2, seconds=60).distances
     assert max(bounded) <= 0.5

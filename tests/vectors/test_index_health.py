@@ -25,8 +25,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def indexes_of_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let searches ask an index on few rows too."""
-    monkeypatch.setattr("syntegra_db.vectors._strategy.ALWAYS_EXACT_ROWS", 100)
-    monkeypatch.setattr("syntegra_db.vectors.maintenance._health.ALWAYS_EXACT_ROWS", 100)
+    monkeypatch.setattr("syntegra_db.vectors._strategy.EXACT_SCAN_MAX_ROWS", 100)
+    monkeypatch.setattr("syntegra_db.vectors.maintenance._health.EXACT_SCAN_MAX_ROWS", 100)
 
 
 def standing(connection: Connection) -> VectorIndex:

@@ -44,7 +44,7 @@ def test_an_index_that_finds_too_few_is_not_the_last_word(
         return tuple(replace(index, has_iterative_scans=False) for index in read_indexes(connection))
 
     monkeypatch.setattr(_index_state, "read_indexes", old_indexes)
-    monkeypatch.setattr("syntegra_db.vectors._search.rows_about", lambda *_: ROWS)
+    monkeypatch.setattr("syntegra_db.vectors._search.estimate_rows_cached", lambda *_: ROWS)
     assert ids(search(session, texts.queries[0], client_id=20)) == texts.nearest(texts.queries[0], texts.clients == 20)
     assert setting(session, "ivfflat.probes") == "54"
     assert setting(session, "ivfflat.iterative_scan") == "off"

@@ -194,7 +194,7 @@ def test_a_reader_of_the_old_index_delays_its_end_and_nothing_else(filled: Datab
 
 
 def test_two_at_once_take_turns(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("syntegra_db.vectors.maintenance._preconditions.TURN_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("syntegra_db.vectors.maintenance._preconditions.REBUILD_LOCK_TIMEOUT_SECONDS", 0.2)
     with psycopg.connect(conninfo(filled.url)) as writer:
         writer.execute(INSERT)
         first = threading.Thread(target=rebuild, args=(filled.url,), kwargs={"measuring_seconds": QUICKLY})
