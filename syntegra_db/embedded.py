@@ -59,17 +59,27 @@ def start_server(data: Path, version: int = DEFAULT_VERSION) -> str:
         )
     pgserver = _pgserver()
     data.parent.mkdir(parents=True, exist_ok=True)
-    _wait_until_reaped(data)
-    try:
-        server = pgserver.get_server(data, cleanup_mode=None, postgres_version=version)
-        # It hands out again what it has started once, stopped since or not.
-        server.ensure_postgres_running()
-    except (SubprocessError, OSError, RuntimeError, AssertionError) as error:
-        raise EmbeddedServerError(
-            f"The embedded PostgreSQL {version} did not start: {error}. Its log is {data / 'log'}."
-        ) from error
-    uri: str = server.get_uri()
-    return uri
+    deadline = time.monotonic() + REAP_TIMEOUT_SECONDS
+    while True:
+        try:
+            server = pgserver.get_server(data, cleanup_mode=None, postgres_version=version)
+            # get_server returns the same object again, even if its server was stopped in between.
+            server.ensure_postgres_running()
+        except (SubprocessError, OSError, RuntimeError, AssertionError) as error:
+            raise EmbeddedServerError(
+                f"The embedded PostgreSQL {version} did not start: {error}. Its log is {data / 'log'}."
+            ) from error
+        uri: str = server.get_uri()
+        if _accepts_connections(uri):
+            return uri
+        # pgserver takes a killed server for a running one until the operating system has removed its process.
+        if time.monotonic() > deadline:
+            raise EmbeddedServerError(
+                f"The embedded PostgreSQL on {data} accepts no connections, but its process {server.get_pid()} is "
+                "still listed. If it was killed, restart the container or the program that it belongs to, then start "
+                "it again."
+            )
+        time.sleep(0.1)
 
 
 def stop(directory: Path = DATA_DIRECTORY) -> list[int]:
@@ -123,22 +133,13 @@ def bin_directory(version: int = DEFAULT_VERSION) -> Path:
     return folder
 
 
-def _wait_until_reaped(data: Path) -> None:
-    """Return once no killed server on `data` is left that its parent has not reaped: it passes for a running one."""
-    import psutil
-
-    file = data / "postmaster.pid"
-    if not file.is_file():
-        return
-    pid = int(file.read_text(encoding="utf-8").split(maxsplit=1)[0])
-    deadline = time.monotonic() + REAP_TIMEOUT_SECONDS
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-        if time.monotonic() > deadline:
-            raise EmbeddedServerError(
-                f"The embedded PostgreSQL on {data} was killed, and its process {pid} is still listed as defunct. "
-                "Restart the container or the program that it belongs to, then start it again."
-            )
-        time.sleep(0.1)
+def _accepts_connections(uri: str) -> bool:
+    """Return whether the server at `uri` accepts a connection."""
+    try:
+        psycopg.connect(uri).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _create_role_and_database(uri: str, user: str, database: str) -> None:

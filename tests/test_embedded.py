@@ -15,6 +15,7 @@ import pytest
 from commands import run, succeed
 
 from syntegra_db import embedded
+from syntegra_db.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,10 +103,36 @@ def test_a_server_that_cannot_start_names_its_log(folder: Path) -> None:
 
 def test_after_a_crash_the_message_says_what_to_start(folder: Path) -> None:
     succeed("syntegra-db", "local", "start", cwd=folder)
-    pid = int((folder / ".postgres/18/postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
-    os.kill(pid, signal.SIGKILL)
+    os.kill(server_pid(folder / ".postgres/18"), signal.SIGKILL)
     result = run("syntegra-db", "upgrade", cwd=folder)
     assert result.returncode == 5
     assert "syntegra-db local start" in result.stderr
     succeed("syntegra-db", "local", "start", cwd=folder)
     succeed("syntegra-db", "upgrade", cwd=folder)
+
+
+@pytest.mark.parametrize("version", embedded.VERSIONS)
+def test_start_right_after_kill_recovers_server(folder: Path, version: int) -> None:
+    data = folder / str(version)
+    embedded.start_server(data, version)
+    os.kill(server_pid(data), signal.SIGKILL)
+    with psycopg.connect(embedded.start_server(data, version)) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert embedded.stop_server(data, version)
+
+
+def test_start_with_reused_pid_names_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = folder / "18"
+    embedded.start_server(data)
+    pid_file = data / "postmaster.pid"
+    left_by_crash = pid_file.read_text(encoding="utf-8").replace(str(server_pid(data)), str(os.getpid()), 1)
+    assert embedded.stop_server(data)
+    pid_file.write_text(left_by_crash, encoding="utf-8")
+    monkeypatch.setattr(embedded, "REAP_TIMEOUT_SECONDS", 0.3)
+    with pytest.raises(EmbeddedServerError, match=rf"accepts no connections, but its process {os.getpid()} is still"):
+        embedded.start_server(data)
+    pid_file.unlink()
+
+
+def server_pid(data: Path) -> int:
+    return int((data / "postmaster.pid").read_text(encoding="utf-8").split(maxsplit=1)[0])
