@@ -1,7 +1,7 @@
-"""Connections for the tools, and why one could not be opened, in a sentence that says what to do.
+"""Connections for the tools, and the diagnosis of one that failed.
 
-libpq gives no SQLSTATE for a connection that fails, and a server speaks its own language, so the reason is found by
-asking again rather than by reading the message.
+libpq gives no SQLSTATE for a failed connection, and a server's messages may be in any language, so the diagnosis makes
+further attempts instead of reading the message.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def connect_args(url: URL, application_name: str) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "application_name": application_name,
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        # A database in SQL_ASCII would send bytes instead of text.
+        # A database with the encoding SQL_ASCII would send bytes instead of text.
         "client_encoding": "utf8",
     }
     return {name: value for name, value in arguments.items() if name not in url.query}
@@ -49,7 +49,7 @@ def connect_args(url: URL, application_name: str) -> dict[str, Any]:
 
 def conninfo(url: URL, database: str | None = None) -> str:
     """Return libpq's connection string for `url`, or for another `database` of the same server."""
-    of_url: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         **connect_args(url, APPLICATION_NAME),
         "host": url.host,
         "port": url.port,
@@ -57,13 +57,12 @@ def conninfo(url: URL, database: str | None = None) -> str:
         "password": url.password,
         "dbname": database or url.database,
     }
-    given = {name: str(value) for name, value in of_url.items() if value is not None}
-    several = {name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()}
-    return make_conninfo(**{**several, **given})
+    query = {name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()}
+    return make_conninfo(**query | {name: str(value) for name, value in parameters.items() if value is not None})
 
 
 def unpooled_engine(url: URL, application_name: str = APPLICATION_NAME) -> Engine:
-    """Return an engine for a tool that opens a connection, uses it and closes it."""
+    """Return an engine without a pool, for a tool that opens a connection, uses it and closes it."""
     return create_engine(
         url, poolclass=NullPool, hide_parameters=True, connect_args=connect_args(url, application_name)
     )
@@ -71,17 +70,17 @@ def unpooled_engine(url: URL, application_name: str = APPLICATION_NAME) -> Engin
 
 @contextmanager
 def connect(engine: Engine) -> Iterator[Connection]:
-    """Open a connection, with a `ConnectionFailed` that says what is wrong when there is none or it is lost.
+    """Open a connection; if that fails, or the connection is lost later, raise an error that says what to do.
 
     Raises:
-        ServerUnreachable, LoginRefused, DatabaseMissing, ConnectionFailed: the ways in which it fails.
+        ServerUnreachable, AuthenticationFailed, DatabaseNotFound, ConnectionFailed: the reasons.
     """
     try:
         connection = engine.connect()
     except OperationalError as error:
         raise diagnose_connection_failure(engine.url, error.orig) from None
     except DBAPIError as error:
-        # libpq does not know a parameter of the URL, or not its value.
+        # libpq does not accept a parameter of the URL, or its value.
         raise SettingsError(
             f"The URL of the {describe_database(engine.url)} is wrong: {server_message(error.orig)}."
         ) from None
@@ -96,26 +95,28 @@ def connect(engine: Engine) -> Iterator[Connection]:
 
 
 def diagnose_connection_failure(url: URL, error: BaseException | None) -> ConnectionFailed:
-    """Return what kept a connection to `url` from opening.
+    """Return the error for a connection to `url` that could not be opened.
 
-    Asks the server whether it accepts connections (`PQping`, which needs no password), then whether the same login
-    gets into the database `postgres` and whether the wanted one is listed there.
+    It checks whether the server accepts connections (`PQping`, which needs no password), then whether the same login
+    can open the database `postgres`, and whether the database of `url` exists.
     """
     where = describe_database(url)
     reply = server_message(error)
     ping = pq.PGconn.ping(conninfo(url).encode())
     if ping == pq.Ping.REJECT:
-        return ServerUnreachable(f"The server of {where} is not accepting connections yet ({reply}); try again soon.")
+        return ServerUnreachable(
+            f"The server of {where} does not accept connections yet ({reply}); try again in a few seconds."
+        )
     if ping != pq.Ping.OK:
         return ServerUnreachable(
-            f"No PostgreSQL answers for {where} ({reply}). Start it (`make up`, or `syntegra-db local start`), or "
-            "correct DATABASE_URL or POSTGRES_HOST and POSTGRES_PORT in the environment or .env."
+            f"No PostgreSQL server answers for {where} ({reply}). Start it (`make up`, or `syntegra-db local start`), "
+            f"or correct DATABASE_URL or POSTGRES_HOST and POSTGRES_PORT in the environment or .env."
         )
     listed = _database_exists(url)
     if listed is None:
         return AuthenticationFailed(
-            f"The server refused user {url.username} for {where} ({reply}). If it is the user or the password, correct "
-            "it in DATABASE_URL, or in POSTGRES_USER and POSTGRES_PASSWORD, in the environment or .env."
+            f"The server rejected user {url.username} for {where} ({reply}). If the user or the password is wrong, "
+            f"correct it in DATABASE_URL, or in POSTGRES_USER and POSTGRES_PASSWORD, in the environment or .env."
         )
     if not listed:
         return DatabaseNotFound(

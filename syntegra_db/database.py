@@ -23,22 +23,22 @@ POOL_OPTIONS = {
     "pool_size": 5,
     "max_overflow": 10,
     "pool_timeout": 30,
-    # A statement's parameters hold clients' data and credentials, and would end in logs and errors.
+    # Parameters hold clients' data and credentials, which must not reach logs and errors.
     "hide_parameters": True,
 }
 
 
 def create_engine(url: URL | str | None = None, *, application_name: str = APPLICATION_NAME, **options: Any) -> Engine:
-    """Return an engine whose connections send and receive embeddings in binary.
+    """Return an engine whose connections send and receive embeddings in binary format.
 
     Args:
-        url: where the database is; by default what the environment and `.env` say (`syntegra_db.settings`).
-        application_name: what `pg_stat_activity` shows; one in the URL wins.
-        options: for `sqlalchemy.create_engine`, over this package's own: a pool of 5 connections and at most 10
-            more, pinged before use, 30 s to wait for one and 10 s to open one, no parameters in errors.
+        url: where the database is; by default from the environment and `.env` (`syntegra_db.settings`).
+        application_name: shown in `pg_stat_activity`; one in the URL takes precedence.
+        options: for `sqlalchemy.create_engine`. The defaults are a pool of 5 connections and at most 10 more, pinged
+            before use, 30 s to wait for one and 10 s to open one, and no parameters in errors.
 
     Raises:
-        SettingsError: the settings do not say where the database is.
+        SettingsError: a setting that names the database is invalid.
     """
     target = _resolve_url(url)
     engine = sqlalchemy.create_engine(target, **_engine_options(target, application_name, options))
@@ -50,7 +50,7 @@ def create_engine(url: URL | str | None = None, *, application_name: str = APPLI
 def create_async_engine(
     url: URL | str | None = None, *, application_name: str = APPLICATION_NAME, **options: Any
 ) -> AsyncEngine:
-    """Return the asyncio twin of `create_engine`: same arguments, same defaults, same errors."""
+    """Return the asyncio counterpart of `create_engine`: same arguments, defaults and errors."""
     from sqlalchemy.ext import asyncio
 
     target = _resolve_url(url)
@@ -61,12 +61,12 @@ def create_async_engine(
 
 
 def session_factory(engine: Engine) -> sessionmaker[Session]:
-    """Return a maker of sessions whose objects stay readable after a commit."""
+    """Return a session factory; its objects stay readable after a commit."""
     return sessionmaker(engine, expire_on_commit=False)
 
 
 def async_session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-    """Return a maker of asyncio sessions whose objects stay readable after a commit."""
+    """Return an asyncio session factory; its objects stay readable after a commit."""
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
     return async_sessionmaker(engine, expire_on_commit=False)
@@ -88,7 +88,7 @@ def _engine_options(url: URL, application_name: str, options: dict[str, Any]) ->
 
 
 def _redact_error_detail(context: ExceptionContext) -> None:
-    """Cut all but the server's first line: the others quote rows, `config_json` with them; `orig.diag` keeps them."""
+    """Keep only the server's first line, because the others quote rows; `orig.diag` keeps them."""
     error = context.original_exception
     if isinstance(error, psycopg.Error) and error.diag.message_primary is not None:
         error.args = (error.diag.message_primary,)

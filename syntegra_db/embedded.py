@@ -36,7 +36,7 @@ def start(directory: Path = DATA_DIRECTORY, version: int = DEFAULT_VERSION) -> U
     A server that runs already is left running.
 
     Raises:
-        LocalServerError: the extra is not installed, there is no such version, or the server did not start.
+        EmbeddedServerError: the extra is not installed, there is no such version, or the server did not start.
     """
     uri = start_server(directory / str(version), version)
     user = DatabaseSettings.model_fields["postgres_user"].default
@@ -51,7 +51,7 @@ def start_server(data: Path, version: int = DEFAULT_VERSION) -> str:
     """Start PostgreSQL `version` on the data folder `data`, made if missing, and return its administrator's URI.
 
     Raises:
-        LocalServerError: the extra is not installed, there is no such version, or the server did not start.
+        EmbeddedServerError: the extra is not installed, there is no such version, or the server did not start.
     """
     if version not in VERSIONS:
         raise EmbeddedServerError(
@@ -93,7 +93,7 @@ def stop_server(data: Path, version: int = DEFAULT_VERSION) -> bool:
     """Stop the server on the data folder `data`, and tell whether one was running.
 
     Raises:
-        LocalServerError: the extra is not installed, or the server did not stop.
+        EmbeddedServerError: the extra is not installed, or the server did not stop.
     """
     if not (data / "postmaster.pid").exists():
         return False
@@ -115,7 +115,7 @@ def running_url(directory: Path = DATA_DIRECTORY) -> URL:
     """Return the URL of the database on the server that was started in `directory`.
 
     Raises:
-        LocalServerError: none was.
+        EmbeddedServerError: none was.
     """
     file = directory / LOCAL_URL_FILE.name
     if not file.is_file():
@@ -127,7 +127,7 @@ def bin_directory(version: int = DEFAULT_VERSION) -> Path:
     """Return the folder with psql, pg_dump and the others of the embedded PostgreSQL `version`.
 
     Raises:
-        LocalServerError: the extra is not installed.
+        EmbeddedServerError: the extra is not installed.
     """
     folder: Path = _pgserver().utils.POSTGRES_VERSIONS[version]
     return folder

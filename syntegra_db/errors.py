@@ -1,14 +1,13 @@
-"""Everything that can go wrong on purpose.
+"""The exceptions of the package, each with its exit status, and the server's message in a database error.
 
-Each class carries the exit status that a command line ends with, so that `syntegra-db` and `alembic`
-agree. 1 and 2 are left to a command's own verdict and to wrong usage.
+`syntegra-db` and `alembic` exit with the same status. 1 means that a command found differences, 2 wrong usage.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-# As a shell has it: 128 and the number of SIGINT.
+# The convention of shells: 128 plus the number of SIGINT.
 EXIT_INTERRUPTED = 130
 
 
@@ -24,79 +23,79 @@ def server_message(error: BaseException | None) -> str:
 
 
 class SyntegraDBError(Exception):
-    """Base of the package's errors: one sentence that says what is wrong, where, and what to do."""
+    """Base class of the package's errors: the message says what is wrong, where, and what to do."""
 
     exit_status: ClassVar[int] = 1
 
 
 class SettingsError(SyntegraDBError):
-    """The settings that say where the database is cannot be used."""
+    """The settings that name the database are missing or invalid."""
 
     exit_status = 3
 
 
 class ConnectionFailed(SyntegraDBError):
-    """No session could be opened, for a reason that only the server's own words tell."""
+    """The connection could not be opened or was lost; the message gives the server's reason."""
 
     exit_status = 4
 
 
 class ServerUnreachable(ConnectionFailed):
-    """Nothing answers at the configured host and port, or it is not ready yet."""
+    """No server answers at the configured host and port, or it does not accept connections yet."""
 
     exit_status = 5
 
 
 class AuthenticationFailed(ConnectionFailed):
-    """The server is there and refused the user name or password."""
+    """The server rejected the user name or the password."""
 
     exit_status = 6
 
 
 class DatabaseNotFound(ConnectionFailed):
-    """The server let the user in, but has no database of that name."""
+    """The server has no database of the configured name."""
 
     exit_status = 7
 
 
 class RevisionError(SyntegraDBError):
-    """The revision that the database says it is at does not fit."""
+    """The revision is unknown, or the database's version table is not usable."""
 
     exit_status = 8
 
 
 class DatabaseBehind(RevisionError):
-    """The database is at an older revision than the package, or at none."""
+    """The database is at an older revision than the package, or at no revision."""
 
     exit_status = 9
 
 
 class DatabaseAhead(RevisionError):
-    """The database is at a revision that this package does not know."""
+    """The database is at a revision that this version of the package does not know."""
 
     exit_status = 10
 
 
 class MigrationFailed(SyntegraDBError):
-    """A revision could not be applied or taken back; the database stands where the message says."""
+    """A revision could not be applied or reverted; the message gives the database's current revision."""
 
     exit_status = 11
 
 
 class LockTimeout(MigrationFailed):
-    """Other sessions kept a lock for longer than the migration may wait; nothing was changed by it."""
+    """Other sessions kept a lock for longer than the timeouts allow; the message says what was changed."""
 
     exit_status = 15
 
 
 class SchemaDrift(MigrationFailed):
-    """The revision was reached, and the catalog is not what that revision should hold."""
+    """The revision was reached, but the schema differs from the one that it declares."""
 
     exit_status = 16
 
 
 class ExtensionUnavailable(MigrationFailed):
-    """The extension `vector` is missing, and this role may not or cannot create it."""
+    """The extension `vector` is missing, and this role cannot create it."""
 
     exit_status = 12
 
@@ -108,72 +107,72 @@ class EmbeddedServerError(SyntegraDBError):
 
 
 class ClientProgramNotFound(SyntegraDBError):
-    """A client program of PostgreSQL, such as psql, is nowhere to be found."""
+    """A PostgreSQL client program, such as psql or pg_dump, is not installed or is too old."""
 
     exit_status = 14
 
 
 class BackupFailed(SyntegraDBError):
-    """No backup was made; the database is untouched, and no file has the name of one."""
+    """The backup failed; the database is unchanged, and no backup file was left."""
 
     exit_status = 17
 
 
 class InvalidBackup(SyntegraDBError):
-    """The file is cut short, damaged, or not a backup of this package."""
+    """The file is truncated, damaged, or not a backup of this package."""
 
     exit_status = 18
 
 
 class BackupRevisionMismatch(SyntegraDBError):
-    """The backup is whole, but its revision is unknown to this package, or the database is past it."""
+    """The backup is intact, but its revision is unknown, or older than the database's revision."""
 
     exit_status = 19
 
 
 class TablesNotEmpty(SyntegraDBError):
-    """The tables to restore hold rows, and nobody said what is to become of them."""
+    """The tables to restore are not empty, and neither --replace nor --keep was given."""
 
     exit_status = 20
 
 
 class RestoreFailed(SyntegraDBError):
-    """The rows could not be restored; the database is as it was before."""
+    """The rows could not be restored; the database is unchanged."""
 
     exit_status = 21
 
 
 class ConfirmationRequired(SyntegraDBError):
-    """A rollback without a backup was not agreed to."""
+    """A command that can delete rows was not confirmed; nothing was changed."""
 
     exit_status = 22
 
 
 class AdoptionNotPossible(SyntegraDBError):
-    """A database that was made by hand cannot be adopted as it is; nothing was changed."""
+    """The existing tables cannot be adopted as they are; nothing was changed."""
 
     exit_status = 23
 
 
 class DecisionRequired(AdoptionNotPossible):
-    """It can be adopted once a person has decided about columns or rows that the plan names; nothing was changed."""
+    """The adoption needs decisions about columns or rows, which the plan lists; nothing was changed."""
 
     exit_status = 24
 
 
 class AdoptionFailed(SyntegraDBError):
-    """The adoption did not come to its end, and the server took all of it back."""
+    """The adoption failed, and the server rolled it back; the database is unchanged."""
 
     exit_status = 25
 
 
 class RebuildFailed(SyntegraDBError):
-    """The vector index was not rebuilt or not measured; the message says which index stands."""
+    """The vector index was not rebuilt or not calibrated; the message gives the current index."""
 
     exit_status = 26
 
 
 class InsufficientResources(RebuildFailed):
-    """The server has not the memory or the disk for a new vector index; nothing was changed."""
+    """The server has too little memory or disk for a new vector index; nothing was changed."""
 
     exit_status = 27

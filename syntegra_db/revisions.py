@@ -22,10 +22,10 @@ VERSION_TABLE_EXISTS = text(
 def current_revision(connection: Connection) -> str | None:
     """Return the revision of the database's current schema, or None before 001.
 
-    Only the current schema counts: a version table further along the search path is somebody else's.
+    Only the current schema counts: a version table in another schema of the search path belongs to another application.
 
     Raises:
-        RevisionError: the version table holds several revisions, or this role may not read it.
+        RevisionError: the version table holds several revisions, or this role cannot read it.
     """
     if not connection.scalar(VERSION_TABLE_EXISTS, {"name": VERSION_TABLE}):
         return None
@@ -35,22 +35,22 @@ def current_revision(connection: Connection) -> str | None:
         if not isinstance(error.orig, InsufficientPrivilege):
             raise
         raise RevisionError(
-            f"This role may not read {VERSION_TABLE}; let its owner run: GRANT SELECT ON {VERSION_TABLE} TO "
+            f"This role cannot read {VERSION_TABLE}; ask its owner to run: GRANT SELECT ON {VERSION_TABLE} TO "
             f"{connection.engine.url.username};"
         ) from None
     if len(revisions) > 1:
         raise RevisionError(
-            f"{VERSION_TABLE} holds {' and '.join(revisions)}, as after a dump was restored over a migrated "
-            "database; restore it into an empty one, or delete the row that does not match the tables."
+            f"{VERSION_TABLE} holds {' and '.join(revisions)}, which happens when a dump is restored over a "
+            "migrated database. Restore it into an empty one, or delete the row that does not match the tables."
         )
     return revisions[0] if revisions else None
 
 
 def require_known_revision(revision: str | None) -> None:
-    """Return if this package has `revision`, or if it is None.
+    """Raise `DatabaseAhead` unless `revision` is one of this package's, or None.
 
     Raises:
-        DatabaseAhead: it has not.
+        DatabaseAhead: the revision is unknown.
     """
     known = {script.revision for script in script_directory().walk_revisions()}
     if revision is not None and revision not in known:
@@ -61,7 +61,7 @@ def require_known_revision(revision: str | None) -> None:
 
 
 def script_location() -> Path:
-    """Return the folder of the revisions: inside the installed package, or beside it in a checkout."""
+    """Return the directory of the revisions: inside the installed package, or next to it in a checkout."""
     packaged = Path(__file__).parent / "migrations" / "alembic"
     return packaged if packaged.is_dir() else Path(__file__).parents[1] / "alembic"
 
@@ -86,5 +86,5 @@ def head_revision() -> str:
     """Return the newest revision of this package, such as `003`."""
     head = script_directory().get_current_head()
     if head is None:
-        raise RuntimeError(f"There is no revision in {script_location()}; the package is not whole: install it again.")
+        raise RuntimeError(f"There is no revision in {script_location()}; the package is incomplete: install it again.")
     return head

@@ -1,7 +1,7 @@
-"""Where the database is: the environment and `.env`, turned into one URL.
+"""Where the database is: one URL from the environment and `.env`.
 
-`DATABASE_URL` wins; else the `POSTGRES_*` variables; else the embedded server that was started in this
-folder (see `syntegra_db.embedded`); else the defaults of the `POSTGRES_*` variables.
+The order is: `DATABASE_URL`, the `POSTGRES_*` variables, the embedded server that was started in this directory (see
+`syntegra_db.embedded`), the defaults of the `POSTGRES_*` variables.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOCAL_URL_FILE = Path(".postgres") / "url"
 
 
 class DatabaseSettings(BaseSettings):
-    """The variables that say where the database is, read from the environment, then from `.env`."""
+    """The variables that name the database, read from the environment, then from `.env`."""
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
@@ -61,21 +61,21 @@ def database_url() -> URL:
     """Return the URL of the database that the environment and `.env` name.
 
     Raises:
-        SettingsError: a variable cannot be used; the message names it and never shows its value.
+        SettingsError: a variable is invalid; the message names it and never shows its value.
     """
     return _load().url()
 
 
 def is_configured() -> bool:
-    """Tell whether the environment or `.env` says where the database is."""
+    """Return whether the environment or `.env` names a database."""
     return bool(_load().model_fields_set)
 
 
 def parse_url(text: str | URL) -> URL:
-    """Return `text` as a URL for psycopg 3; `postgres://` and `postgresql://` mean the same.
+    """Return `text` as a URL for psycopg 3; `postgres://` and `postgresql://` are equivalent.
 
     Raises:
-        SettingsError: `text` is no URL, or one of another database or driver. Its text is never shown.
+        SettingsError: `text` is not a URL, or a URL of another database or driver. Its text is never shown.
     """
     try:
         url = make_url(text.strip() if isinstance(text, str) else text)
@@ -83,7 +83,7 @@ def parse_url(text: str | URL) -> URL:
         raise SettingsError("DATABASE_URL is not a URL; write postgresql://user:password@host:5432/database.") from None
     if url.drivername not in URL_SCHEMES:
         raise SettingsError(
-            f"DATABASE_URL names {url.drivername!r}; syntegra_db speaks PostgreSQL through psycopg 3: "
+            f"DATABASE_URL names {url.drivername!r}; syntegra_db uses PostgreSQL through psycopg 3: "
             "write postgresql://…"
         )
     if url.host and "@" in url.host:
@@ -92,10 +92,12 @@ def parse_url(text: str | URL) -> URL:
 
 
 def _hoist_query_credentials(url: URL) -> URL:
-    """Return the URL with a user, password and database that libpq also takes from the query where others look."""
+    """Return the URL with user, password and database moved from the query, where libpq also accepts them."""
     query: dict[str, Any] = dict(url.query)
     if "sslpassword" in query:
-        raise SettingsError("DATABASE_URL has an sslpassword, which programs would show; use a key without a password.")
+        raise SettingsError(
+            "DATABASE_URL has an sslpassword, which other programs would show; use a key without a password."
+        )
     return url._replace(
         username=query.pop("user", url.username),
         password=query.pop("password", url.password),
@@ -105,14 +107,14 @@ def _hoist_query_credentials(url: URL) -> URL:
 
 
 def describe_database(url: URL) -> str:
-    """Return who and where in one phrase without the password, such as `database syntegra_db on localhost:5432`."""
+    """Return the database and its host without the password, such as `database syntegra_db on localhost:5432`."""
     host = url.host or url.query.get("host") or "the local socket"
     port = f":{url.port}" if url.port else ""
     return f"database {url.database or url.username} on {host}{port}"
 
 
 def describe_validation_error(error: ValidationError, prefix: str = "") -> str:
-    """Return what is wrong with which variables, without any of their values."""
+    """Return the invalid variables and the reasons, without their values."""
     problems = "; ".join(
         f"{prefix}{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors(include_input=False)
     )
@@ -120,9 +122,9 @@ def describe_validation_error(error: ValidationError, prefix: str = "") -> str:
 
 
 def describe_dotenv_error(error: OSError | UnicodeError) -> str:
-    """Return what is wrong with a `.env` that cannot be read, without what stands in it."""
-    why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-    return f".env in the current folder cannot be read: {why}. Correct it, or go to another folder."
+    """Return why `.env` cannot be read, without its contents."""
+    reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+    return f"The file .env in the current directory cannot be read: {reason}. Correct it, or change the directory."
 
 
 def _load() -> DatabaseSettings:

@@ -1,4 +1,4 @@
-"""Who keeps a migration waiting."""
+"""The sessions whose locks a migration waits for."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from syntegra_db.errors import server_message
+
 if TYPE_CHECKING:
     from types import TracebackType
 
 STATEMENT_CHARACTERS = 120
-# A statement may be cut off inside a literal.
+# The server may cut a statement inside a literal.
 LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)|\$(\w*)\$.*?(?:\$\1\$|$)", re.DOTALL)
 BLOCKERS = text(
     """
@@ -24,9 +26,9 @@ BLOCKERS = text(
 
 
 class Blocker(NamedTuple):
-    """A session that another one waits for; its statement is the running or the last one.
+    """A session that another one waits for, with its running or last statement.
 
-    The server hides state and statement of another role's session from a role without pg_read_all_stats.
+    A role without pg_read_all_stats cannot see the state and statement of another role's session.
     """
 
     pid: int
@@ -42,14 +44,14 @@ class Blocker(NamedTuple):
 
 
 def mask_literals(statement: str) -> str:
-    """Return the beginning of `statement` on one line, with its literals masked: they are clients' data."""
+    """Return the first 120 characters of `statement` on one line, with its literals masked: they are clients' data."""
     return " ".join(LITERAL.sub("'…'", statement).split())[:STATEMENT_CHARACTERS]
 
 
 class BlockerMonitor:
-    """Remembers whom the session `pid` waited for, asked on a connection of its own while it waits.
+    """Record the sessions that the session `pid` waits for, read on a second connection.
 
-    It asks only after `delay` seconds, so that a migration that nobody blocks does not pay for it.
+    It starts reading after `delay` seconds, so a migration that is not blocked does not open one.
     """
 
     def __init__(self, engine: Engine, pid: int, delay: float) -> None:
@@ -57,7 +59,7 @@ class BlockerMonitor:
         self._pid = pid
         self._delay = delay
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="syntegra_db blocker watch", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="syntegra_db blocker monitor", daemon=True)
         self.blockers: list[Blocker] = []
         self.failure: str | None = None
 
@@ -74,7 +76,7 @@ class BlockerMonitor:
     def __str__(self) -> str:
         if self.blockers:
             return "; ".join(str(blocker) for blocker in self.blockers)
-        return self.failure or "a session that has ended since"
+        return self.failure or "a session that has since ended"
 
     def _watch(self) -> None:
         if self._done.wait(self._delay):
@@ -89,5 +91,5 @@ class BlockerMonitor:
                     if self._done.wait(self._delay):
                         return
         except SQLAlchemyError as error:
-            # The migration goes on without names; the reason stands where they would have stood.
-            self.failure = f"unknown, since a second connection failed: {str(error).splitlines()[0]}"
+            # The migration continues; its message gives this reason instead of names.
+            self.failure = f"unknown sessions, because a second connection failed: {server_message(error)}"

@@ -1,4 +1,4 @@
-"""What a downgrade loses."""
+"""The rows that a downgrade deletes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ESTIMATE = text("SELECT CAST(greatest(reltuples, 0) AS bigint) FROM pg_class WHE
 
 
 def tables_to_drop(revision: str | None, target: str | None) -> list[str]:
-    """Return the tables that a move from `revision` to `target`, as Alembic spells it, drops."""
+    """Return the tables that a migration from `revision` to `target`, as Alembic spells it, drops."""
     known = all_revisions()
     before = _position(revision, known)
     after = _target_position(target, before, known)
@@ -32,7 +32,7 @@ def tables_to_drop(revision: str | None, target: str | None) -> list[str]:
 
 
 def describe_data_loss(connection: Connection, tables: list[str]) -> str:
-    """Return the tables with their rows, such as `clusters (6 rows)`, counted or, after 2 s of counting, estimated."""
+    """Return the tables with their rows, such as `clusters (6 rows)`, counted, or estimated after 2 s of counting."""
     return ", ".join(f"{name} ({_rows(connection, name)})" for name in tables)
 
 
@@ -59,7 +59,7 @@ def _target_position(target: str | None, current: int, known: list[str]) -> int:
 
 
 def _position(revision: str | None, known: list[str]) -> int:
-    """Return how many revisions lead to `revision`; to `head`, and to one that Alembic will refuse, all of them."""
+    """Return how many revisions lead to `revision`: all of them to `head`, or to one that Alembic will reject."""
     if revision is None or revision == "base":
         return 0
     return known.index(revision) + 1 if revision in known else len(known)

@@ -1,4 +1,4 @@
-"""What Alembic's env.py does: configure Alembic for this package, offline and online alike."""
+"""The body of Alembic's env.py: configure Alembic for this package, offline and online."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 def run_env(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
-    """Run the Alembic command that `context` (the module `alembic.context`) stands for.
+    """Run the Alembic command that `context` (the module `alembic.context`) was set up for.
 
-    Under the `alembic` command line, an error of this package becomes one line and its exit status; a Python
-    caller gets the exception, and its logging is left alone.
+    Under the `alembic` command line, an error of this package becomes one line and its exit status. A Python caller
+    gets the exception, and its logging is not changed.
     """
     config = context.config
     if config.cmd_opts is None:
@@ -44,7 +44,7 @@ def run_env(context: ModuleType, models_metadata: Callable[[], MetaData]) -> Non
     try:
         _run(context, models_metadata)
     except SyntegraDBError as error:
-        logger.error("%s", error)  # noqa: TRY400  the sentence is for an operator, a traceback is not
+        logger.error("%s", error)  # noqa: TRY400  an operator needs the message, not a traceback
         raise SystemExit(error.exit_status) from None
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
@@ -79,7 +79,10 @@ def _engine(bind: URL | Engine | None) -> Engine:
 
 
 def _run_inspection(context: ModuleType, configure: partial[None], metadata: MetaData) -> None:
-    """Run a command that changes nothing; only a comparison sees the models, whose names must not reach revisions."""
+    """Run a command that changes nothing.
+
+    Only it loads the models, whose naming convention must not affect the revisions.
+    """
     configure(
         target_metadata=metadata, compare_server_default=True, include_name=partial(_include_name, metadata.tables)
     )
@@ -99,7 +102,7 @@ def _run_migrations(context: ModuleType) -> None:
 
 
 def changes_revision(context: ModuleType) -> bool:
-    """Tell whether the command takes the database to another revision, rather than looking at it."""
+    """Return whether the command takes the database to another revision."""
     try:
         context.get_revision_argument()
     except KeyError:
@@ -108,5 +111,5 @@ def changes_revision(context: ModuleType) -> bool:
 
 
 def _include_name(tables: Collection[str], name: str | None, kind: str, _parents: dict[str, Any]) -> bool:
-    """Keep the application's tables out of `alembic check`."""
+    """Return whether `alembic check` compares an object: the application's own tables are left out."""
     return kind != "table" or name in tables
