@@ -151,12 +151,12 @@ def test_migrate(command: str, compose: Compose) -> None:
 @pytest.mark.parametrize("command", document.VERIFY)
 def test_verify(command: str, compose: Compose) -> None:
     compose.succeed("make migrate-003")
-    assert compose.succeed(command).endswith("Everything is what revision 003 makes.\n")
+    assert compose.succeed(command).endswith("The analytics tables match revision 003.\n")
     compose.database.execute("DROP INDEX idx_clusters_features")
     outcome = compose.run(command)
     assert outcome.status != 0
     assert "MISSING    clusters       index       idx_clusters_features" in outcome.output
-    assert "ERROR:  the analytics tables are not what revision 003 makes" in outcome.output
+    assert "ERROR:  the analytics tables do not match revision 003" in outcome.output
 
 
 @pytest.mark.docker
@@ -292,7 +292,7 @@ def checkout() -> Iterator[Checkout]:
 def test_the_document_on_the_embedded_server(checkout: Checkout) -> None:
     for migrate, rollback in zip(document.MIGRATE[:2], document.ROLLBACK[:2], strict=True):
         assert "at revision 003" in checkout.succeed(migrate)
-        assert "Everything is what revision 003 makes." in checkout.succeed("make verify-analytics-tables")
+        assert "The analytics tables match revision 003." in checkout.succeed("make verify-analytics-tables")
         assert "at revision 002" in checkout.succeed(rollback)
         outcome = checkout.run("make verify-analytics-tables")
         assert outcome.status != 0

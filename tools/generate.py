@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools import schema_docs
+from tools import schema_docs, verify_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 RENDERERS: dict[str, Callable[[], str]] = {
     "docs/schema.md": schema_docs.render,
+    "scripts/verify_analytics_tables.sql": verify_script.render,
 }
 
 

@@ -1,0 +1,114 @@
+-- Compares the analytics tables of the current schema with revision {revision}. It only reads.
+--
+-- Generated from the manifest of revision {revision} by `make generate`: change tools/templates/, not this file.
+-- Run it with psql, by -f or on standard input. Each row is OK, MISSING, DIFFERENT, or EXTRA: not part of revision {revision}.
+-- If anything is missing or different, psql exits with status 3.
+
+\set ON_ERROR_STOP on
+\set QUIET on
+\set VERBOSITY terse
+
+BEGIN READ ONLY;
+
+-- A query that names the version table would fail if the table does not exist.
+SELECT to_regclass(format('%I.{version_table}', current_schema())) IS NOT NULL AS stamped \gset
+\set revision ''
+\if :stamped
+  SELECT coalesce(string_agg(version_num, ' and ' ORDER BY version_num), '') AS revision FROM {version_table} \gset
+\endif
+
+-- The queries of the catalog are those of `syntegra-db verify`.
+WITH expected (relation, kind, name, definition) AS (
+  VALUES
+{expected}
+),
+tables AS (
+{tables}
+),
+columns AS (
+{columns}
+),
+constraints AS (
+{constraints}
+),
+indexes AS (
+{indexes}
+),
+sequences AS (
+{sequences}
+),
+types AS (
+{types}
+),
+parts AS (
+  SELECT table_oid, 'column' AS kind, name,
+    concat(type, ' COLLATE ' || "collation", ' ' || nullability, ' DEFAULT ' || "default", ' STORAGE ' || storage)
+      AS definition
+  FROM columns
+  UNION ALL SELECT table_oid, 'constraint', name, definition FROM constraints
+  UNION ALL SELECT table_oid, 'index', name, definition FROM indexes
+  UNION ALL SELECT table_oid, 'sequence', name, definition FROM sequences
+),
+installed AS (
+  SELECT tables.name::text AS relation, parts.kind, parts.name::text, definition
+  FROM parts JOIN tables ON oid = table_oid
+  UNION ALL
+  SELECT name, 'table', name,
+    concat((SELECT count(*) FROM columns WHERE table_oid = oid), ' columns',
+      CASE WHEN persistence <> 'permanent' THEN ', ' || persistence END,
+      CASE WHEN kind IN ('view', 'foreign table') THEN ', ' || kind END)
+  FROM tables
+  UNION ALL
+  SELECT '', 'type', name, array_to_string(labels, ', ') FROM types
+),
+compared AS (
+  SELECT relation, kind, name, expected.definition AS declared, installed.definition AS found,
+    CASE
+      WHEN installed.definition IS NULL THEN 'MISSING'
+      WHEN expected.definition IS NULL THEN 'EXTRA'
+      WHEN installed.definition = expected.definition THEN 'OK'
+      -- A rebuild chooses the method, parameters and precision of the vector index by the number of rows.
+      WHEN name = {vector_index} AND installed.definition ~ {accepted_vector_index} THEN 'OK'
+      ELSE 'DIFFERENT'
+    END AS result
+  FROM expected FULL JOIN installed USING (relation, kind, name)
+  -- If the table is missing, or a view has its name, that is one row: its columns, indexes and so on are not listed.
+  WHERE kind IN ('type', 'table')
+    OR relation IN (SELECT name FROM tables WHERE tables.kind NOT IN ('view', 'foreign table'))
+  UNION ALL
+  SELECT '', 'extension', 'vector', 'CREATE EXTENSION vector;', extversion,
+    CASE WHEN extversion IS NULL THEN 'MISSING' ELSE 'OK' END
+  FROM (VALUES (1)) AS one_row LEFT JOIN pg_extension ON extname = 'vector'
+  UNION ALL
+  SELECT '', 'revision', '', '{revision}', stamp,
+    CASE WHEN stamp >= '{revision}' THEN 'OK' WHEN stamp = '' THEN 'MISSING' ELSE 'DIFFERENT' END
+  FROM (VALUES (:'revision')) AS version (stamp)
+),
+report AS (
+  SELECT result,
+    row_number() OVER (
+      ORDER BY relation,
+        array_position('{{extension,revision,type,table,column,index,constraint,sequence}}', kind), name
+    ) AS position,
+    format('%-10s %-14s %-11s %-40s ', result, relation, kind, CASE kind WHEN 'table' THEN '' ELSE name END)
+      || CASE result WHEN 'MISSING' THEN 'expected: ' || declared ELSE found END
+      || CASE result WHEN 'DIFFERENT' THEN format(E'\n%79sexpected: %s', '', declared) ELSE '' END AS line
+  FROM compared
+  WHERE kind <> 'column' OR result <> 'OK'
+)
+SELECT string_agg(line, E'\n' ORDER BY position) AS report,
+  count(*) FILTER (WHERE result IN ('MISSING', 'DIFFERENT')) > 0 AS is_different,
+  format('Analytics tables of schema %s in database %s', current_schema(), current_database()) AS title
+FROM report \gset
+
+\echo :title
+\echo :report
+\if :is_different
+  DO $$
+  BEGIN
+    RAISE EXCEPTION 'the analytics tables do not match revision {revision}: see the rows MISSING and DIFFERENT above';
+  END
+  $$;
+\endif
+COMMIT;
+\echo The analytics tables match revision {revision}.
