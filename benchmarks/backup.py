@@ -48,7 +48,7 @@ sys.path[0] = str(ROOT / "tests")
 
 from backup.filling import TABLES, fill  # noqa: E402  the tests' rows
 
-from servers import Database  # noqa: E402  likewise
+from support.servers import Database  # noqa: E402  likewise
 
 SYNTEGRA_DB = str(Path(sys.executable).with_name("syntegra-db"))
 PROGRAMS = embedded.bin_directory()

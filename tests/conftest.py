@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import servers
+from support import servers
 from syntegra_db import embedded, migrations
 from syntegra_db.settings import parse_url
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 TEMPLATE = "syntegra_test_template"
 VARIABLES = (

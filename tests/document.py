@@ -14,7 +14,7 @@ import termios
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from commands import ROOT
+from support.commands import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

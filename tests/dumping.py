@@ -10,7 +10,7 @@ from syntegra_db.connections import conninfo
 from syntegra_db.embedded import bin_directory
 
 if TYPE_CHECKING:
-    from servers import Database
+    from support.servers import Database
 
 # A key of each dump; and how often a column has changed, which servers of November 2026 keep among its options, and an
 # older pg_dump takes for one of ours.

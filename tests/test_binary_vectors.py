@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from servers import Database
+    from support.servers import Database
 
 VECTOR = [0.125 * (i % 7) for i in range(384)]
 ROW = {"client_id": 1, "text_field": "x", "keywords": {"a": [1]}, "sentiment_score": 0.5, "embedding": VECTOR}

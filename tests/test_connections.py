@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import run
 from psycopg import sql
 
-from servers import ROLE_PASSWORD
+from support.commands import run
+from support.servers import ROLE_PASSWORD
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import AuthenticationFailed, ConnectionFailed, DatabaseNotFound, ServerUnreachable
 from syntegra_db.settings import parse_url
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 ROLE = "syntegra_login"
 

@@ -14,7 +14,7 @@ from syntegra_db.migrations import downgrade, require_head
 from syntegra_db.models import EMBEDDING_DIMENSIONS, DataSource, TextSummary
 
 if TYPE_CHECKING:
-    from servers import Database
+    from support.servers import Database
 
 APPLICATION = text("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()")
 VECTOR = [1.0] * EMBEDDING_DIMENSIONS

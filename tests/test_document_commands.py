@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import document
 import pytest
-from commands import ROOT
 from document import Checkout
 from sqlalchemy.engine import URL
 
-from servers import Database
+from support.commands import ROOT
+from support.servers import Database
 from syntegra_db.revisions import head_revision
 from syntegra_db.settings import DRIVER
 

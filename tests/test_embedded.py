@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from commands import run, succeed
 
+from support.commands import run, succeed
 from syntegra_db import embedded
 from syntegra_db.errors import EmbeddedServerError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import ROOT
 
+from support.commands import ROOT
 from syntegra_db.catalog import MANIFESTS
 from syntegra_db.migrations._manifests import write_manifests
 from syntegra_db.migrations._sql_scripts import SqlScript, render_sql_scripts
@@ -16,7 +16,7 @@ from tools.generate import RENDERERS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servers import Server
+    from support.servers import Server
 
 SQL_SCRIPTS = list(render_sql_scripts())
 

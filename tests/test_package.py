@@ -7,9 +7,9 @@ import sys
 import tomllib
 
 import pytest
-from commands import ROOT, run, succeed
 
 import syntegra_db
+from support.commands import ROOT, run, succeed
 
 
 def test_version_of_package_is_that_of_pyproject() -> None:

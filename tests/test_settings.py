@@ -4,9 +4,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from commands import run
 from sqlalchemy.engine import URL
 
+from support.commands import run
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import SettingsError
 from syntegra_db.settings import database_url, describe_database, is_configured, parse_url

@@ -9,12 +9,13 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import ROOT
+
+from support.commands import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servers import Database
+    from support.servers import Database
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-    from servers import Database
+    from support.servers import Database
 
 FOLDER = Path(__file__).with_name("databases")
 OURS = (

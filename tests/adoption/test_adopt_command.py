@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from adoption.handmade import make, run
-from commands import PROGRAMS
-from commands import run as run_command
 from dumping import dump
 
+from support.commands import PROGRAMS
+from support.commands import run as run_command
 from syntegra_db import adoption, migrations
 from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.connections import conninfo
@@ -24,7 +24,7 @@ from syntegra_db.migrations._options import MigrationOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 NOTHING = "There is nothing to do"
 SLEEPING = """

@@ -16,7 +16,7 @@ from syntegra_db.errors import AdoptionFailed
 from syntegra_db.migrations import _lock
 
 if TYPE_CHECKING:
-    from servers import Database
+    from support.servers import Database
 
 SOURCE_CLIENT = "(SELECT coalesce(s.client_id, 2) FROM data_sources AS s WHERE s.id = processed_data.source_id)"
 MADRID = ZoneInfo("Europe/Madrid")

@@ -14,7 +14,7 @@ from syntegra_db.adoption._conversions import find_conversion
 from syntegra_db.errors import DecisionRequired
 
 if TYPE_CHECKING:
-    from servers import Database
+    from support.servers import Database
 
 NO_CLIENT = "column processed_data.client_id"
 

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 from adoption.handmade import make, run
-from commands import run as run_command
 from dumping import dump
 
-from servers import Database
+from support.commands import run as run_command
+from support.servers import Database
 from syntegra_db import adoption
 from syntegra_db.errors import AdoptionNotPossible, DatabaseAhead, ExtensionUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servers import Server
+    from support.servers import Server
 
 SERIAL, NAMED = "serial_ids", "other_names"
 # What is done to which database, and what the refusal says.

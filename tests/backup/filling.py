@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from servers import Database
+    from support.servers import Database
 
 DIMENSIONS = 384
 TABLES = (

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from backup.filling import TABLES, content, fill
-from commands import run, succeed
 
+from support.commands import run, succeed
 from syntegra_db import migrations
 from syntegra_db.backup import RowProgress, create_backup, read_metadata, restore, verify_backup
 from syntegra_db.errors import BackupFailed
 
 if TYPE_CHECKING:
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 ROWS = 2_000
 
@@ -149,7 +149,7 @@ def test_the_command_says_where_it_is_and_the_list_shows_it(database: Database, 
 
 
 def test_a_password_is_in_no_argument_and_no_message(server: Server, database: Database, tmp_path: Path) -> None:
-    from servers import ROLE_PASSWORD
+    from support.servers import ROLE_PASSWORD
 
     spy = tmp_path / "bin" / "pg_dump"
     spy.parent.mkdir()

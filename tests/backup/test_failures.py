@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from backup.filling import content, fill
-from commands import PROGRAMS, run
 
+from support.commands import PROGRAMS, run
 from syntegra_db import client_programs, embedded
 from syntegra_db.backup import ExistingRows, create_backup, read_metadata, restore, verify_checksum
 from syntegra_db.backup._footer import FOOTER_BYTES, write_footer
@@ -24,7 +24,7 @@ from syntegra_db.errors import BackupFailed, BackupRevisionMismatch, ClientProgr
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servers import Database
+    from support.servers import Database
 
 ROWS = 20_000
 EMBEDDED = embedded.bin_directory(18)

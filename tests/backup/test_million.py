@@ -14,7 +14,7 @@ from syntegra_db.catalog import verify
 if TYPE_CHECKING:
     import psycopg
 
-    from servers import Database
+    from support.servers import Database
 
 ROWS = 1_000_000
 NEIGHBOURS = 10

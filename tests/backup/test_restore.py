@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from backup.filling import content, fill
-from commands import run, succeed
 
+from support.commands import run, succeed
 from syntegra_db import migrations
 from syntegra_db.backup import ExistingRows, create_backup, restore
 from syntegra_db.catalog import verify
@@ -18,7 +18,7 @@ from syntegra_db.migrations._options import MigrationOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 ROWS = 2_000
 SOURCE = "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'till', 'simple_csv')"

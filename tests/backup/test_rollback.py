@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from backup.filling import content, fill
-from commands import PROGRAMS, ROOT, run, succeed
 
+from support.commands import PROGRAMS, ROOT, run, succeed
 from syntegra_db import backup as backups
 from syntegra_db import migrations
 from syntegra_db.backup import _dump, _pg_restore, _rollback, rollback
@@ -25,7 +25,7 @@ from syntegra_db.migrations._options import MigrationOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servers import Database
+    from support.servers import Database
 
 ROWS = 2_000
 ANALYTICS = ("kpi_summary", "text_summary", "trend_signals", "clusters", "anomaly_log")

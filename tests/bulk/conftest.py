@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from servers import Database
+    from support.servers import Database
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from syntegra_db.models import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servers import Database
+    from support.servers import Database
 
 START = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
 END = datetime(2026, 2, 1, tzinfo=timezone(timedelta(hours=-5)))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-    from servers import Database
+    from support.servers import Database
 
 KEY = ("client_id", "kpi_name")
 

@@ -28,7 +28,7 @@ from syntegra_db.models import (
 )
 
 if TYPE_CHECKING:
-    from servers import Database
+    from support.servers import Database
 
 
 @pytest.mark.parametrize("model", FULL)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from servers import Database
+    from support.servers import Database
 
 
 def test_the_first_error_wins_and_no_log_shows_a_row(session: Session, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,7 @@ from syntegra_db.models import Base, Cluster, DataSource, KpiSummary, TextSummar
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servers import Database
+    from support.servers import Database
 
 KEY = ("client_id", "kpi_name", "period_start", "period_end")
 UNIQUE = "CREATE UNIQUE INDEX of_a_service ON kpi_summary (period_end, client_id, period_start, kpi_name)"

@@ -15,7 +15,7 @@ from syntegra_db.revisions import all_revisions
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servers import Database
+    from support.servers import Database
 
 A_COLUMN = (
     '"data": {"type": "jsonb", "nullability": "NOT NULL", "storage": "EXTENDED", "comment": "Normalised record"},'

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from catalog.looking import look, mutations, objects, remedies, run
 
+from support.drift import look, objects, remedies, run
 from syntegra_db.catalog import introspect
 from syntegra_db.catalog.compare import compare_schemas
 
 if TYPE_CHECKING:
-    from servers import Database
+    from support.servers import Database
+
+BLOCK = re.compile(r"^-- (?P<name>.+) => (?P<named>.+)\n(?P<statements>(?:(?!--|\n).*\n?)+)", re.MULTILINE)
+
+
+def mutations(file: str) -> dict[str, tuple[str, str]]:
+    """Return the mutations in a file of this folder: name -> statements and the object that they change."""
+    script = Path(__file__).with_name(file).read_text(encoding="utf-8")
+    return {block["name"]: (block["statements"], block["named"]) for block in BLOCK.finditer(script)}
+
 
 MUTATIONS = mutations("mutations.sql")
 MUTATIONS_18 = mutations("mutations_18.sql")

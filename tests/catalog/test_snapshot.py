@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
 
-    from servers import Database
+    from support.servers import Database
 
 TABLES = tuple(Base.metadata.tables)
 

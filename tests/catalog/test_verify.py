@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from catalog.looking import look, objects, remedies, run
 from sqlalchemy import event, text
 
+from support.drift import look, objects, remedies, run
 from syntegra_db import migrations
 from syntegra_db.catalog import DriftReport, verify
 from syntegra_db.errors import DatabaseAhead, RevisionError, SettingsError
@@ -15,7 +15,7 @@ from syntegra_db.errors import DatabaseAhead, RevisionError, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servers import Database
+    from support.servers import Database
 
 READER = "syntegra_test_reader"
 STAMP_002 = "UPDATE alembic_version SET version_num = '002'"

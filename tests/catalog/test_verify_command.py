@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 import typer
-from catalog.looking import run
 from typer.testing import CliRunner, Result
 
+from support.drift import run
 from syntegra_db.catalog._manifest import MANIFESTS
 from syntegra_db.cli.verify import manifests, verify
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servers import Database
+    from support.servers import Database
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(verify)

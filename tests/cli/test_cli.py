@@ -10,10 +10,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import PROGRAMS, ROOT, run, succeed
+
+from support.commands import PROGRAMS, ROOT, run, succeed
 
 if TYPE_CHECKING:
-    from servers import Database
+    from support.servers import Database
 
 
 def test_help_names_every_command() -> None:

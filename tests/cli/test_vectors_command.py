@@ -7,15 +7,15 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from commands import run, succeed
 from vectors.texts import fill
 
+from support.commands import run, succeed
 from syntegra_db import migrations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 INDEX = "idx_text_summary_embedding"
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session, sessionmaker
 
-    from servers import Database
+    from support.servers import Database
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ROWS = {

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 import pytest
 import typer
-from commands import ROOT
 
+from support.commands import ROOT
 from syntegra_db.cli import app
 
 if TYPE_CHECKING:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from commands import ROOT, run
-
+from support.commands import ROOT, run
 from syntegra_db import errors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servers import Database
+    from support.servers import Database
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What a command's own verdict, wrong usage and Ctrl-C end with.

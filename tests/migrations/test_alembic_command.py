@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from commands import run, succeed
 
+from support.commands import run, succeed
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo
 from syntegra_db.migrations import require_head
 from syntegra_db.migrations._data_loss import describe_data_loss
 
 if TYPE_CHECKING:
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 OUR_TABLES = {
     "alembic_version",

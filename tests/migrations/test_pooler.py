@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-    from servers import Database
+    from support.servers import Database
 
 pytestmark = pytest.mark.pooler
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import ROOT
 from pytest_alembic.tests import (
     test_model_definitions_match_ddl,
     test_single_head_revision,
@@ -13,10 +12,12 @@ from pytest_alembic.tests import (
     test_upgrade,
 )
 
+from support.commands import ROOT
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from servers import Database
+    from support.servers import Database
 
 __all__ = [
     "test_model_definitions_match_ddl",

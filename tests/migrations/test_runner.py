@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from migrations.migrators import Migrator
 
+from support.migration_processes import Migrator
 from syntegra_db import migrations
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 SOURCE = "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'till', 'simple_csv')"
 ANALYTICS_TABLES = ("kpi_summary", "text_summary", "trend_signals", "clusters", "anomaly_log")

@@ -8,11 +8,11 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-import psql
 import pytest
-from commands import PROGRAMS, ROOT
 from dumping import dump
 
+from support import psql
+from support.commands import PROGRAMS, ROOT
 from syntegra_db import migrations
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._sql_scripts import SqlScript, rollback_script, upgrade_script
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from servers import Database
+    from support.servers import Database
 
     Feed = Callable[[Database, str], subprocess.CompletedProcess[str]]
 

@@ -11,7 +11,7 @@ from psycopg import sql
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servers import Database
+    from support.servers import Database
 
 PERIOD = {"period_start": "2026-01-01Z", "period_end": "2026-02-01Z"}
 ROWS: dict[str, dict[str, Any]] = {

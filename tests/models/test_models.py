@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from servers import Database
+    from support.servers import Database
 
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
 VECTOR = [index / EMBEDDING_DIMENSIONS for index in range(EMBEDDING_DIMENSIONS)]

@@ -12,7 +12,7 @@ from syntegra_db import migrations
 from syntegra_db.revisions import VERSION_TABLE, script_directory
 
 if TYPE_CHECKING:
-    from servers import Database
+    from support.servers import Database
 
 
 class Revision:

@@ -11,7 +11,7 @@ from syntegra_db.errors import ExtensionUnavailable
 if TYPE_CHECKING:
     from revisions.conftest import Revision
 
-    from servers import Server
+    from support.servers import Server
 
 REVISION = "003"
 ROLE = "syntegra_no_extension"

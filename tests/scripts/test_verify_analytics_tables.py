@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, LiteralString
 
-import psql
 import pytest
-from commands import ROOT, run
 
+from support import psql
+from support.commands import ROOT, run
 from syntegra_db import migrations
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
     Verify = Callable[[Database], subprocess.CompletedProcess[str]]
 

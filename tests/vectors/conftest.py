@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from syntegra_db.vectors.maintenance._rebuild import RebuildOptions
 from syntegra_db.vectors.maintenance._resources import IndexSpec
 
 if TYPE_CHECKING:
-    from servers import Database
+    from support.servers import Database
 
 
 ROWS = 3_000

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 
 pytestmark = pytest.mark.slow

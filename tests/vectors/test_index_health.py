@@ -16,7 +16,7 @@ from syntegra_db.vectors.maintenance._rebuild import RebuildOptions, rebuild
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from vectors.texts import Texts
 
-    from servers import Database, Server
+    from support.servers import Database, Server
     from syntegra_db.vectors._index import VectorIndex
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from vectors.texts import Texts
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 
 LOCK_TIMEOUT = "-c lock_timeout=200ms"

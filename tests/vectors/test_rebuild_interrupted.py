@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from commands import PROGRAMS, ROOT
 from vectors.texts import fill
 
+from support.commands import PROGRAMS, ROOT
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo
 from syntegra_db.pgvector_support import VECTOR_INDEX
@@ -25,7 +25,7 @@ from syntegra_db.vectors.maintenance._rebuild import RebuildOptions, rebuild
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from syntegra_db.vectors.maintenance._rebuild import rebuild
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servers import Database
+    from support.servers import Database
 
 pytestmark = pytest.mark.pooler
 

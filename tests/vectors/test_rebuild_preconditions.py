@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from vectors.rebuilt import INSERT, KINDS, QUICKLY, ROWS, standing, wish
 from vectors.texts import fill
 
-from servers import Database, docker_server
+from support.servers import Database, docker_server
 from syntegra_db import migrations
 from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.errors import DatabaseBehind, InsufficientResources, RebuildFailed
@@ -27,7 +27,7 @@ from syntegra_db.vectors.maintenance._rebuild import RebuildOptions, rebuild
 from syntegra_db.vectors.maintenance._server_resources import free_memory
 
 if TYPE_CHECKING:
-    from servers import Server
+    from support.servers import Server
     from syntegra_db.vectors.maintenance._resources import IndexSpec
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
-    from servers import Database
+    from support.servers import Database
 
 
 @pytest.mark.parametrize("client", [20, 200])

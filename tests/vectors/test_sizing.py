@@ -19,7 +19,7 @@ from syntegra_db.vectors.maintenance._resources import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 
 pytestmark = pytest.mark.slow

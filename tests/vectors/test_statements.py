@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from servers import Database, Server
+    from support.servers import Database, Server
 
 VECTOR_INDEX = "idx_text_summary_embedding"
 HALF = """CREATE INDEX idx_text_summary_embedding ON text_summary

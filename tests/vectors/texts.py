@@ -11,7 +11,7 @@ from pgvector.psycopg import register_vector
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from servers import Database
+    from support.servers import Database
 
     Vectors = npt.NDArray[np.float32]
 

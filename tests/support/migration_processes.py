@@ -7,13 +7,13 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from commands import ROOT
+from support.commands import ROOT
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
     from pathlib import Path
 
-    from servers import Database
+    from support.servers import Database
 
 _processes = multiprocessing.get_context("forkserver")
 # What takes long is imported once, by the server that the processes are forked from.

@@ -1,4 +1,4 @@
-"""Plain psql, as somebody with psql and nothing else uses it."""
+"""Run plain psql, without flags and settings."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""What every test of `verify` does: change a database, look at it, mend it as the remedies say."""
+"""Change a database, verify it, and fix it with the statements that `verify` prints."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -11,15 +9,7 @@ from sqlalchemy import text
 from syntegra_db.catalog import DriftReport, verify
 
 if TYPE_CHECKING:
-    from servers import Database
-
-BLOCK = re.compile(r"^-- (?P<name>.+) => (?P<named>.+)\n(?P<statements>(?:(?!--|\n).*\n?)+)", re.MULTILINE)
-
-
-def mutations(file: str) -> dict[str, tuple[str, str]]:
-    """Return from a file of this folder, by name, the statements and the object that they spoil."""
-    script = Path(__file__).with_name(file).read_text(encoding="utf-8")
-    return {block["name"]: (block["statements"], block["named"]) for block in BLOCK.finditer(script)}
+    from support.servers import Database
 
 
 def run(database: Database, *statements: str) -> None:
