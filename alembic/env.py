@@ -1,4 +1,4 @@
-"""What Alembic runs for each of its commands: everything it does is in syntegra_db.migrations._env."""
+"""What Alembic runs for each of its commands: everything it does is in syntegra_db.migrations.run_env."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from alembic import context
 
-from syntegra_db.migrations import _env
+from syntegra_db.migrations import run_env
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
@@ -19,4 +19,4 @@ def models_metadata() -> MetaData:
     return Base.metadata
 
 
-_env.run_env(context, models_metadata)
+run_env(context, models_metadata)

@@ -8,7 +8,7 @@ import pytest
 
 from support.commands import ROOT
 from syntegra_db.catalog import MANIFESTS
-from syntegra_db.migrations._manifests import write_manifests
+from syntegra_db.migrations import write_manifests
 from syntegra_db.migrations._sql_scripts import SqlScript, render_sql_scripts
 from syntegra_db.revisions import all_revisions
 from tools.generate import RENDERERS

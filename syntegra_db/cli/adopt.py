@@ -58,7 +58,7 @@ def adopt(  # noqa: PLR0913  an option each
 def _apply(answers: AdoptionInput, *, no_backup: bool, yes: bool, json_output: bool) -> None:
     from syntegra_db import adoption
     from syntegra_db.cli.progress import progress_on_stderr
-    from syntegra_db.migrations._options import load_migration_options
+    from syntegra_db.migrations import load_migration_options
     from syntegra_db.settings import database_url, describe_database
 
     url = database_url()

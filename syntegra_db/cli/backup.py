@@ -81,7 +81,7 @@ def restore(
     """Put the rows of a backup back, all or none; refuses where there are rows already."""
     from syntegra_db import backup as backups
     from syntegra_db.backup import ExistingRows
-    from syntegra_db.migrations._options import load_migration_options
+    from syntegra_db.migrations import load_migration_options
     from syntegra_db.settings import database_url, describe_database
 
     if replace and keep:
@@ -105,7 +105,7 @@ def rollback(
 ) -> None:
     """Go back to an older revision after a backup that was read back and counted, and say how to restore it."""
     from syntegra_db import backup as backups
-    from syntegra_db.migrations._options import load_migration_options
+    from syntegra_db.migrations import load_migration_options
     from syntegra_db.settings import database_url, describe_database
 
     url, options = database_url(), load_migration_options()

@@ -52,7 +52,7 @@ def _run_migration(
     migration_lock_timeout: float | None,
 ) -> None:
     from syntegra_db.cli.progress import progress_on_stderr
-    from syntegra_db.migrations._options import load_migration_options
+    from syntegra_db.migrations import load_migration_options
     from syntegra_db.settings import database_url, describe_database
 
     url = database_url()

@@ -17,7 +17,7 @@ def sql(
     ] = None,
 ) -> None:
     """Print a revision as plain SQL for psql, or write all of them as files."""
-    from syntegra_db.migrations._sql_scripts import render_sql_script, write_sql_scripts
+    from syntegra_db.migrations import render_sql_script, write_sql_scripts
 
     if write is not None:
         typer.echo("\n".join(str(write / name) for name in write_sql_scripts(write)))

@@ -51,7 +51,7 @@ def manifests(
 
     from syntegra_db import embedded
     from syntegra_db.catalog import MANIFESTS
-    from syntegra_db.migrations._manifests import write_manifests
+    from syntegra_db.migrations import write_manifests
     from syntegra_db.settings import parse_url
 
     with TemporaryDirectory(prefix="syntegra-db-") as folder:

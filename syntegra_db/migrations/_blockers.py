@@ -6,13 +6,15 @@ import re
 import threading
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from syntegra_db.errors import server_message
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from sqlalchemy import Connection, Engine
 
 STATEMENT_CHARACTERS = 120
 # The server may cut a statement inside a literal.
@@ -48,6 +50,11 @@ def mask_literals(statement: str) -> str:
     return " ".join(LITERAL.sub("'…'", statement).split())[:STATEMENT_CHARACTERS]
 
 
+def read_blockers(connection: Connection, pid: int) -> tuple[Blocker, ...]:
+    """Return the sessions that the session `pid` waits for now."""
+    return tuple(Blocker(*row) for row in connection.execute(BLOCKERS, {"pid": pid}))
+
+
 class BlockerMonitor:
     """Record the sessions that the session `pid` waits for, read on a second connection.
 
@@ -60,7 +67,7 @@ class BlockerMonitor:
         self._delay = delay
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="syntegra_db blocker monitor", daemon=True)
-        self.blockers: list[Blocker] = []
+        self.blockers: tuple[Blocker, ...] = ()
         self.failure: str | None = None
 
     def __enter__(self) -> Self:
@@ -84,10 +91,9 @@ class BlockerMonitor:
         try:
             with self._engine.connect() as connection:
                 while True:
-                    rows = connection.execute(BLOCKERS, {"pid": self._pid}).all()
+                    blockers = read_blockers(connection, self._pid)
                     connection.rollback()
-                    if rows:
-                        self.blockers = [Blocker(*row) for row in rows]
+                    self.blockers = blockers or self.blockers
                     if self._done.wait(self._delay):
                         return
         except SQLAlchemyError as error:

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from syntegra_db.catalog import format_manifest, introspect
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RevisionError
-from syntegra_db.migrations import upgrade
+from syntegra_db.migrations._commands import upgrade
 from syntegra_db.revisions import VERSION_TABLE, all_revisions
 from syntegra_db.settings import describe_database
 

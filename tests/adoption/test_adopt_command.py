@@ -19,7 +19,7 @@ from syntegra_db import adoption, migrations
 from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import LockTimeout, MigrationFailed
-from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.migrations import MigrationOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,7 @@ from syntegra_db import migrations
 from syntegra_db.backup import ExistingRows, create_backup, restore
 from syntegra_db.catalog import verify
 from syntegra_db.errors import BackupRevisionMismatch, LockTimeout, RestoreFailed, TablesNotEmpty
-from syntegra_db.migrations import _lock
-from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.migrations import MigrationOptions, _lock
 
 if TYPE_CHECKING:
     from pathlib import Path

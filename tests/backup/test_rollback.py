@@ -20,7 +20,7 @@ from syntegra_db import migrations
 from syntegra_db.backup import _dump, _pg_restore, _rollback, rollback
 from syntegra_db.catalog import verify
 from syntegra_db.errors import ClientProgramNotFound, InvalidBackup, LockTimeout, RevisionError
-from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.migrations import MigrationOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 
 from syntegra_db.catalog import MANIFESTS, Schema, format_manifest, load_manifest
 from syntegra_db.errors import RevisionError
-from syntegra_db.migrations._manifests import write_manifests
+from syntegra_db.migrations import write_manifests
 from syntegra_db.revisions import all_revisions
 
 if TYPE_CHECKING:

@@ -16,9 +16,7 @@ from syntegra_db import migrations
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import LockTimeout, MigrationFailed
-from syntegra_db.migrations import _lock
-from syntegra_db.migrations._options import MigrationOptions
-from syntegra_db.migrations._sql_scripts import render_sql_script
+from syntegra_db.migrations import MigrationOptions, _lock, render_sql_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

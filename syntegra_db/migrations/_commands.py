@@ -1,0 +1,67 @@
+"""Run Alembic from Python: upgrade, downgrade, or either inside the caller's transaction."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Literal
+
+from syntegra_db.errors import RevisionError
+from syntegra_db.migrations._config import MigrationRequest, alembic_config
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import URL
+
+    from syntegra_db.migrations._options import MigrationOptions
+
+Direction = Literal["upgrade", "downgrade"]
+# Alembic keeps the running environment in module globals: two migrations at once in a process break each other.
+_alembic_lock = threading.Lock()
+
+
+def upgrade(
+    revision: str = "head", url: URL | Engine | None = None, options: MigrationOptions | None = None
+) -> str | None:
+    """Upgrade the database at `url`, by default the one that the settings name, and return the revision reached.
+
+    Raises:
+        RevisionError: there is no such revision, or the database is at one that this package does not know.
+        LockTimeout: other sessions, or another migration, kept a lock for longer than the options allow.
+        ExtensionUnavailable: pgvector is missing, and this role cannot create it.
+        MigrationFailed: a revision failed; the message says which revision the database is at.
+        ConnectionFailed: no connection could be opened; one of its subclasses says why.
+    """
+    return _run("upgrade", revision, MigrationRequest(url, options))
+
+
+def downgrade(revision: str, url: URL | Engine | None = None, options: MigrationOptions | None = None) -> str | None:
+    """Downgrade the database to `revision`, or `base`, and return it; the rows of the dropped tables are lost.
+
+    Raises:
+        RevisionError, LockTimeout, MigrationFailed, ConnectionFailed: see `upgrade`.
+    """
+    return _run("downgrade", revision, MigrationRequest(url, options, is_downgrade=True))
+
+
+def run_in_transaction(connection: Connection, direction: Direction, revision: str) -> None:
+    """Upgrade or downgrade to `revision` inside the open transaction of `connection`, without locks or retries.
+
+    Raises:
+        RevisionError: there is no such revision.
+        DBAPIError: a statement failed; the transaction is the caller's to roll back.
+    """
+    _run(direction, revision, MigrationRequest(connection))
+
+
+def _run(direction: Direction, revision: str, request: MigrationRequest) -> str | None:
+    from alembic import command
+    from alembic.util import CommandError
+
+    if not revision:
+        raise RevisionError("The revision is empty; `syntegra-db status` lists the revisions.")
+    with _alembic_lock:
+        try:
+            getattr(command, direction)(alembic_config(request), revision)
+        except CommandError as error:
+            raise RevisionError(f"{error}. `syntegra-db status` lists the revisions.") from None
+    return request.reached
