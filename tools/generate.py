@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools import schema_docs, verify_script
+from tools import exit_statuses, schema_docs, verify_script
+from tools.sections import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).parents[1]
 RENDERERS: dict[str, Callable[[], str]] = {
+    "README.md": exit_statuses.render,
     "docs/schema.md": schema_docs.render,
     "scripts/verify_analytics_tables.sql": verify_script.render,
 }

@@ -11,9 +11,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from syntegra_db.models import Base
+from tools.sections import markdown_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from sqlalchemy.orm import Mapper
 
@@ -111,9 +112,3 @@ def index_definition(index: Index, table: Table) -> str:
 def code(text: str) -> str:
     """Return `text` as code for a table cell: a `|` is escaped, because it would end the cell."""
     return "`" + text.replace("|", "\\|") + "`"
-
-
-def markdown_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """Return a Markdown table."""
-    lines = (head, ["---"] * len(head), *rows)
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,4 +1,4 @@
-"""What the documentation points at is there: files, headings, targets of the Makefile, commands."""
+"""The documentation: its links, targets of the Makefile and commands exist."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def anchor(heading: str) -> str:
 
 
 @each_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_of_page_lead_to_files_and_headings(page: Path) -> None:
     for path, fragment in LINK.findall(page.read_text(encoding="utf-8")):
         target = (page.parent / unquote(path)).resolve() if path else page
         assert target.exists(), path
@@ -41,14 +41,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @each_page
-def test_targets_of_the_makefile_exist(page: Path) -> None:
+def test_make_targets_in_page_exist(page: Path) -> None:
     targets = set(TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8")))
     named = re.findall(r"(?:`|^ *|=\d+ )make ([a-z0-9-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(named) <= targets
 
 
 @each_page
-def test_commands_exist(page: Path) -> None:
+def test_commands_in_page_exist(page: Path) -> None:
     root = typer.main.get_command(app)
     named = re.findall(r"(?:`|^ *)syntegra-db ([a-z]+)(?: ([a-z]+))?", page.read_text(encoding="utf-8"), re.MULTILINE)
     for name, inner in named:

