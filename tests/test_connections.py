@@ -66,13 +66,13 @@ def refusal(url: URL) -> ConnectionFailed:
     return refused.value
 
 
-def test_every_character_of_a_password_gets_through(login: URL) -> None:
+def test_password_with_special_characters_connects(login: URL) -> None:
     with connect(unpooled_engine(login)) as connection:
         assert connection.exec_driver_sql("SELECT current_user").scalar() == ROLE
 
 
 @pytest.mark.parametrize("command", [("alembic", "current"), ("syntegra-db", "psql", "-Atc", "SELECT current_user")])
-def test_the_commands_take_it_too(login: URL, command: tuple[str, ...]) -> None:
+def test_commands_accept_password_with_special_characters(login: URL, command: tuple[str, ...]) -> None:
     whole = login.render_as_string(hide_password=False)
     parts = {
         "POSTGRES_HOST": login.host or str(login.query["host"]),
@@ -87,24 +87,24 @@ def test_the_commands_take_it_too(login: URL, command: tuple[str, ...]) -> None:
         assert ROLE_PASSWORD not in result.stdout + result.stderr
 
 
-def test_a_wrong_password(login: URL) -> None:
+def test_wrong_password_raises_authentication_failed(login: URL) -> None:
     error = refusal(login.set(password="wrong"))
     assert isinstance(error, AuthenticationFailed)
     assert f"refused user {ROLE}" in str(error)
 
 
-def test_a_user_that_does_not_exist(login: URL) -> None:
+def test_unknown_user_raises_authentication_failed(login: URL) -> None:
     error = refusal(login.set(username="syntegra_nobody", password="x"))
     assert isinstance(error, AuthenticationFailed)
 
 
-def test_a_missing_database(login: URL) -> None:
+def test_missing_database_raises_database_not_found(login: URL) -> None:
     error = refusal(login.set(database="syntegra_nowhere"))
     assert isinstance(error, DatabaseNotFound)
     assert f"createdb -O {ROLE} syntegra_nowhere" in str(error)
 
 
-def test_no_right_to_connect(login: URL, database: Database, server: Server) -> None:
+def test_missing_connect_privilege_gives_server_reason(login: URL, database: Database, server: Server) -> None:
     name = sql.Identifier(database.name)
     server.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(name))
     error = refusal(login)
@@ -112,12 +112,12 @@ def test_no_right_to_connect(login: URL, database: Database, server: Server) -> 
     assert "did not open" in str(error)
 
 
-def test_a_connection_that_is_lost_in_use(database: Database) -> None:
+def test_connection_lost_in_use_raises_connection_failed(database: Database) -> None:
     with pytest.raises(ConnectionFailed, match="was lost"), connect(database.engine) as connection:
         connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
 
 
-def test_nothing_listens() -> None:
+def test_no_listening_server_raises_server_unreachable() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -127,7 +127,7 @@ def test_nothing_listens() -> None:
 
 
 @pytest.mark.parametrize("program", [("alembic", "upgrade", "head"), ("syntegra-db", "upgrade")])
-def test_each_way_is_one_line_with_an_exit_status_of_its_own(login: URL, program: tuple[str, ...]) -> None:
+def test_connection_error_is_one_line_with_own_exit_status(login: URL, program: tuple[str, ...]) -> None:
     urls = {
         5: login.set(host="127.0.0.1", port=1).set(query={}),
         6: login.set(password="wrong"),

@@ -21,7 +21,7 @@ VECTOR = [1.0] * EMBEDDING_DIMENSIONS
 NEAREST = select(TextSummary.embedding.cosine_distance([0.5] * EMBEDDING_DIMENSIONS))
 
 
-def test_the_environment_says_where(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_without_url_uses_environment(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", database.environment_url)
     engine = create_engine(application_name="kpi worker")
     with engine.connect() as connection:
@@ -29,14 +29,14 @@ def test_the_environment_says_where(database: Database, monkeypatch: pytest.Monk
     engine.dispose()
 
 
-def test_an_application_name_in_the_url_wins(database: Database) -> None:
+def test_application_name_in_url_takes_precedence(database: Database) -> None:
     engine = create_engine(database.url.update_query_dict({"application_name": "from the URL"}))
     with engine.connect() as connection:
         assert connection.scalar(APPLICATION) == "from the URL"
     engine.dispose()
 
 
-def test_options_go_over_the_packages_own(database: Database) -> None:
+def test_engine_options_override_defaults(database: Database) -> None:
     create_engine(database.url, pool_size=2, max_overflow=0).dispose()
     engine = create_engine(database.url, poolclass=NullPool, connect_args={"options": "-c work_mem=8MB"})
     with engine.connect() as connection:
@@ -44,7 +44,7 @@ def test_options_go_over_the_packages_own(database: Database) -> None:
         assert connection.scalar(APPLICATION) == "syntegra_db"
 
 
-def test_a_connection_that_died_in_the_pool_is_replaced(database: Database) -> None:
+def test_dead_pooled_connection_is_replaced(database: Database) -> None:
     engine = create_engine(database.url)
     with engine.connect() as connection:
         pid = connection.scalar(text("SELECT pg_backend_pid()"))
@@ -55,7 +55,7 @@ def test_a_connection_that_died_in_the_pool_is_replaced(database: Database) -> N
     engine.dispose()
 
 
-def test_objects_stay_readable_after_a_commit(database: Database) -> None:
+def test_object_after_commit_is_readable(database: Database) -> None:
     engine = create_engine(database.url)
     with session_factory(engine)() as session:
         source = DataSource(client_id=1, name="till", type="simple_csv")
@@ -66,7 +66,7 @@ def test_objects_stay_readable_after_a_commit(database: Database) -> None:
     engine.dispose()
 
 
-def test_vectors_on_a_sync_connection(database: Database) -> None:
+def test_vector_on_sync_connection_is_binary(database: Database) -> None:
     engine = create_engine(database.url)
     with session_factory(engine)() as session:
         session.add(TextSummary(client_id=1, text_field="x", embedding=VECTOR))
@@ -79,7 +79,7 @@ def test_vectors_on_a_sync_connection(database: Database) -> None:
     engine.dispose()
 
 
-def test_vectors_on_an_async_connection(database: Database) -> None:
+def test_vector_on_async_connection_is_binary(database: Database) -> None:
     async def search() -> float:
         engine = create_async_engine(database.url)
         async with engine.connect() as connection:
@@ -98,7 +98,7 @@ def test_vectors_on_an_async_connection(database: Database) -> None:
     assert asyncio.run(search()) == pytest.approx(0)
 
 
-def test_an_attribute_that_the_server_sets_is_there_under_asyncio(database: Database) -> None:
+def test_server_default_under_asyncio_is_loaded(database: Database) -> None:
     async def update() -> bool:
         engine = create_async_engine(database.url)
         async with async_session_factory(engine)() as session:
@@ -114,7 +114,7 @@ def test_an_attribute_that_the_server_sets_is_there_under_asyncio(database: Data
     assert asyncio.run(update())
 
 
-def test_an_engine_works_before_the_extension_is_there(empty_database: Database) -> None:
+def test_engine_without_extension_connects(empty_database: Database) -> None:
     engine = create_engine(empty_database.url)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT 1")) == 1
@@ -138,6 +138,6 @@ def test_require_head(database: Database) -> None:
     engine.dispose()
 
 
-def test_require_head_says_why_there_is_no_connection(database: Database) -> None:
+def test_require_head_without_server_raises_server_unreachable(database: Database) -> None:
     with pytest.raises(DatabaseNotFound):
         require_head(create_engine(database.url.set(database="syntegra_nowhere")))

@@ -33,7 +33,7 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("version", embedded.VERSIONS)
-def test_start_use_and_stop(folder: Path, version: int) -> None:
+def test_start_and_stop_of_embedded_server(folder: Path, version: int) -> None:
     started = succeed("syntegra-db", "local", "start", "--version", str(version), cwd=folder)
     assert f"PostgreSQL {version} runs" in started
     url = succeed("syntegra-db", "local", "url", cwd=folder).strip()
@@ -50,7 +50,7 @@ def test_start_use_and_stop(folder: Path, version: int) -> None:
     assert run("syntegra-db", "local", "url", cwd=folder).returncode == 13
 
 
-def test_data_outlives_the_server_and_a_second_start_changes_nothing(folder: Path) -> None:
+def test_data_after_restart_is_kept(folder: Path) -> None:
     succeed("syntegra-db", "local", "start", cwd=folder)
     succeed("syntegra-db", "upgrade", "001", cwd=folder)
     before = succeed("syntegra-db", "local", "url", cwd=folder)
@@ -61,7 +61,7 @@ def test_data_outlives_the_server_and_a_second_start_changes_nothing(folder: Pat
     assert succeed("syntegra-db", "psql", "-Atc", "SELECT * FROM alembic_version", cwd=folder) == "001\n"
 
 
-def test_one_process_starts_again_what_it_has_stopped(folder: Path) -> None:
+def test_start_after_stop_in_same_process_succeeds(folder: Path) -> None:
     data = folder / "18"
     embedded.start_server(data)
     assert embedded.stop_server(data)
@@ -70,13 +70,13 @@ def test_one_process_starts_again_what_it_has_stopped(folder: Path) -> None:
     assert embedded.stop_server(data)
 
 
-def test_two_that_start_at_once_both_succeed(folder: Path) -> None:
+def test_concurrent_starts_both_succeed(folder: Path) -> None:
     with ThreadPoolExecutor() as together:
         starts = list(together.map(lambda _: run("syntegra-db", "local", "start", cwd=folder), range(2)))
     assert [start.returncode for start in starts] == [0, 0], [start.stderr for start in starts]
 
 
-def test_a_configured_server_is_left_to_itself(folder: Path) -> None:
+def test_start_with_configured_server_does_nothing(folder: Path) -> None:
     result = run(
         "syntegra-db", "local", "start", "--unless-configured", cwd=folder, environment={"POSTGRES_HOST": "elsewhere"}
     )
@@ -84,13 +84,13 @@ def test_a_configured_server_is_left_to_itself(folder: Path) -> None:
     assert not (folder / ".postgres").exists()
 
 
-def test_an_unknown_version(folder: Path) -> None:
+def test_unknown_version_is_rejected(folder: Path) -> None:
     result = run("syntegra-db", "local", "start", "--version", "9", cwd=folder)
     assert result.returncode == 13
     assert result.stderr == "Error: There is no embedded PostgreSQL 9; choose 18 or 16.\n"
 
 
-def test_a_server_that_cannot_start_names_its_log(folder: Path) -> None:
+def test_server_that_cannot_start_names_its_log(folder: Path) -> None:
     succeed("syntegra-db", "local", "start", cwd=folder)
     succeed("syntegra-db", "local", "stop", cwd=folder)
     with (folder / ".postgres/18/postgresql.conf").open("a", encoding="utf-8") as configuration:
@@ -101,7 +101,7 @@ def test_a_server_that_cannot_start_names_its_log(folder: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_after_a_crash_the_message_says_what_to_start(folder: Path) -> None:
+def test_command_after_crash_names_start_command(folder: Path) -> None:
     succeed("syntegra-db", "local", "start", cwd=folder)
     os.kill(server_pid(folder / ".postgres/18"), signal.SIGKILL)
     result = run("syntegra-db", "upgrade", cwd=folder)

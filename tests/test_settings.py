@@ -23,32 +23,32 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
-def test_three_spellings_mean_psycopg_3(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_scheme_variants_use_psycopg_3(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", f"{scheme}://ana@db.internal:6543/kpis?sslmode=require")
     url = database_url()
     assert (url.drivername, url.host, url.port, url.database) == ("postgresql+psycopg", "db.internal", 6543, "kpis")
     assert url.query["sslmode"] == "require"
 
 
-def test_database_url_wins_over_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_url_takes_precedence_over_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_HOST", "elsewhere")
     monkeypatch.setenv("DATABASE_URL", "postgresql://here/kpis")
     assert database_url().host == "here"
 
 
-def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_takes_precedence_over_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("POSTGRES_HOST=file\nPOSTGRES_DB=file\n", encoding="utf-8")
     monkeypatch.setenv("POSTGRES_HOST", "environment")
     assert (database_url().host, database_url().database) == ("environment", "file")
     assert is_configured()
 
 
-def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "")
     assert not is_configured()
 
 
-def test_the_embedded_server_comes_before_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedded_server_takes_precedence_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".postgres").mkdir()
     Path(".postgres/url").write_text("postgresql://syntegra_user@/syntegra_db?host=/run/here\n", encoding="utf-8")
     assert database_url().query["host"] == "/run/here"
@@ -57,7 +57,7 @@ def test_the_embedded_server_comes_before_the_defaults(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
-def test_passwords_survive_and_stay_hidden(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_is_kept_and_hidden(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_PASSWORD", password)
     from_parts = database_url()
     monkeypatch.setenv("DATABASE_URL", f"postgresql://ana:{quote(password, safe='')}@h/d")
@@ -76,14 +76,14 @@ def test_passwords_survive_and_stay_hidden(password: str, monkeypatch: pytest.Mo
         ("postgresql://u:s3cret@h:port/d", "is not a URL"),
     ],
 )
-def test_a_url_that_cannot_be_used_is_explained_unseen(value: str, complaint: str) -> None:
+def test_invalid_url_error_does_not_show_it(value: str, complaint: str) -> None:
     with pytest.raises(SettingsError, match=complaint) as refused:
         parse_url(value)
     assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("command", [("alembic", "current"), ("syntegra-db", "upgrade")])
-def test_a_wrong_variable_is_one_line_and_exit_status_3(command: tuple[str, ...]) -> None:
+def test_invalid_variable_is_one_line_and_exits_3(command: tuple[str, ...]) -> None:
     result = run(*command, environment={"POSTGRES_PORT": "fivefour"})
     assert (result.returncode, result.stderr.count("\n")) == (3, 1)
     assert "POSTGRES_PORT" in result.stderr
@@ -91,13 +91,13 @@ def test_a_wrong_variable_is_one_line_and_exit_status_3(command: tuple[str, ...]
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1", "soon", "2147484"])
-def test_a_time_that_no_server_takes_is_exit_status_3(value: str) -> None:
+def test_timeout_out_of_range_exits_3(value: str) -> None:
     result = run("syntegra-db", "upgrade", environment={"SYNTEGRA_LOCK_TIMEOUT": value})
     assert (result.returncode, result.stderr.count("\n")) == (3, 1), result.stderr
     assert "SYNTEGRA_LOCK_TIMEOUT" in result.stderr
 
 
-def test_a_file_that_cannot_be_read_is_exit_status_3_and_not_drift(tmp_path: Path) -> None:
+def test_dotenv_not_readable_exits_3(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes("POSTGRES_PASSWORD=contraseña".encode("latin-1"))
     for command, status in (("upgrade", 3), ("status", 3), ("verify", 2)):
         result = run("syntegra-db", command, cwd=tmp_path)
@@ -105,7 +105,7 @@ def test_a_file_that_cannot_be_read_is_exit_status_3_and_not_drift(tmp_path: Pat
         assert "it is not UTF-8" in result.stderr
 
 
-def test_credentials_in_the_query_are_where_others_look() -> None:
+def test_credentials_in_query_become_url_fields() -> None:
     url = parse_url("postgresql:///?host=/run/here&user=ana&password=s3cret&dbname=kpis")
     assert (url.username, url.password, url.database) == ("ana", "s3cret", "kpis")
     assert "s3cret" not in repr(url)
@@ -115,5 +115,5 @@ def test_credentials_in_the_query_are_where_others_look() -> None:
     )
 
 
-def test_several_hosts_reach_libpq_as_it_spells_them() -> None:
+def test_several_hosts_are_passed_to_libpq() -> None:
     assert "host=one,two" in conninfo(parse_url("postgresql:///kpis?host=one&host=two"))

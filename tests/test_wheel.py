@@ -39,7 +39,7 @@ def test_wheel_contains_revisions_and_package_data(wheel: Path) -> None:
     assert unexpected == set()
 
 
-def test_wheel_migrates_without_a_checkout(wheel: Path, empty_database: Database, tmp_path: Path) -> None:
+def test_wheel_migrates_without_checkout(wheel: Path, empty_database: Database, tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=True)
     pip = [str(environment / "bin/pip"), "install", "--quiet", "-c", str(ROOT / "constraints.txt"), str(wheel)]

@@ -33,7 +33,7 @@ def tables(database: Database) -> set[str]:
     return {name for (name,) in database.query(TABLES)}
 
 
-def test_up_and_down_all_the_way(empty_database: Database) -> None:
+def test_upgrade_and_downgrade_of_every_revision_succeed(empty_database: Database) -> None:
     url = empty_database.environment_url
     succeed("alembic", "upgrade", "head", url=url)
     assert tables(empty_database) == OUR_TABLES
@@ -50,7 +50,7 @@ def test_up_and_down_all_the_way(empty_database: Database) -> None:
     assert empty_database.query("SELECT version_num FROM alembic_version") == [("002",)]
 
 
-def test_offline_sql_makes_the_same_database(empty_database: Database) -> None:
+def test_offline_sql_creates_same_schema(empty_database: Database) -> None:
     script = succeed("alembic", "upgrade", "head", "--sql")
     with empty_database.connect() as connection:
         connection.execute(script.encode())
@@ -59,14 +59,14 @@ def test_offline_sql_makes_the_same_database(empty_database: Database) -> None:
         assert verify(connection).findings == []
 
 
-def test_check_fails_on_a_change(database: Database) -> None:
+def test_check_after_manual_change_fails(database: Database) -> None:
     database.execute("ALTER TABLE clusters DROP COLUMN centroid")
     result = run("alembic", "check", url=database.environment_url)
     assert result.returncode != 0
     assert "centroid" in result.stderr
 
 
-def test_check_points_at_verify_where_alembic_itself_fails(database: Database) -> None:
+def test_check_that_alembic_cannot_run_names_verify(database: Database) -> None:
     database.execute("ALTER TYPE trend_status RENAME VALUE 'stable' TO 'flat'")
     result = run("alembic", "check", url=database.environment_url)
     assert (result.returncode, result.stderr.count("Traceback")) == (11, 0), result.stderr
@@ -76,7 +76,7 @@ def test_check_points_at_verify_where_alembic_itself_fails(database: Database) -
     assert "type trend_status" in result.stdout
 
 
-def test_tables_of_the_application_are_neither_reported_nor_touched(empty_database: Database) -> None:
+def test_application_tables_are_not_reported_or_changed(empty_database: Database) -> None:
     empty_database.execute(
         "CREATE TABLE clients (id bigint PRIMARY KEY); CREATE TYPE mood AS ENUM ('a'); INSERT INTO clients VALUES (7);"
         "CREATE SEQUENCE clients_number; CREATE VIEW everybody AS SELECT * FROM clients"
@@ -89,7 +89,7 @@ def test_tables_of_the_application_are_neither_reported_nor_touched(empty_databa
     assert empty_database.query("SELECT id FROM everybody") == [(7,)]
 
 
-def test_another_schema_on_the_search_path_is_left_alone(empty_database: Database) -> None:
+def test_other_schema_on_search_path_is_unchanged(empty_database: Database) -> None:
     empty_database.execute(
         "CREATE EXTENSION vector; CREATE TABLE clusters (name text); INSERT INTO clusters VALUES ('theirs');"
         "CREATE TABLE alembic_version (version_num text); INSERT INTO alembic_version VALUES ('theirs');"
@@ -108,7 +108,7 @@ def test_another_schema_on_the_search_path_is_left_alone(empty_database: Databas
     assert empty_database.query("SELECT * FROM public.alembic_version, public.clusters") == [("theirs", "theirs")]
 
 
-def test_an_owner_that_is_no_superuser(empty_database: Database, server: Server) -> None:
+def test_upgrade_as_owner_without_superuser_succeeds(empty_database: Database, server: Server) -> None:
     with server.role("syntegra_owner") as role:
         try:
             empty_database.execute("CREATE EXTENSION vector; GRANT ALL ON SCHEMA public TO syntegra_owner")
@@ -122,7 +122,7 @@ def test_an_owner_that_is_no_superuser(empty_database: Database, server: Server)
             empty_database.execute("DROP OWNED BY syntegra_owner")
 
 
-def test_a_database_newer_than_the_package(database: Database) -> None:
+def test_upgrade_of_newer_database_exits_10(database: Database) -> None:
     database.execute("UPDATE alembic_version SET version_num = '999'")
     for command in (("alembic", "upgrade", "head"), ("syntegra-db", "upgrade"), ("syntegra-db", "downgrade", "002")):
         result = run(*command, url=database.environment_url)
@@ -130,14 +130,14 @@ def test_a_database_newer_than_the_package(database: Database) -> None:
         assert "revision 999, which this package does not know" in result.stderr
 
 
-def test_a_version_table_with_two_rows_is_explained(database: Database) -> None:
+def test_version_table_with_two_rows_is_explained(database: Database) -> None:
     database.execute("INSERT INTO alembic_version VALUES ('002')")
     result = run("alembic", "upgrade", "head", url=database.environment_url)
     assert result.returncode == 8
     assert "holds 002 and 003, as after a dump was restored over a migrated database" in result.stderr
 
 
-def test_a_schema_that_does_not_exist_is_named(empty_database: Database) -> None:
+def test_missing_schema_is_named(empty_database: Database) -> None:
     url = empty_database.url.update_query_dict({"options": "-c search_path=nowhere"})
     result = run("alembic", "upgrade", "head", url=url.render_as_string(hide_password=False))
     assert result.returncode == 11
@@ -145,7 +145,7 @@ def test_a_schema_that_does_not_exist_is_named(empty_database: Database) -> None
 
 
 @pytest.mark.parametrize("command", [("alembic", "upgrade", "head"), ("syntegra-db", "upgrade")])
-def test_a_table_in_the_way_stops_the_revision_whole(empty_database: Database, command: tuple[str, ...]) -> None:
+def test_upgrade_with_existing_table_changes_nothing(empty_database: Database, command: tuple[str, ...]) -> None:
     empty_database.execute("CREATE TABLE anomaly_log (id integer)")
     result = run(*command, url=empty_database.environment_url)
     assert result.returncode == 11
@@ -156,7 +156,7 @@ def test_a_table_in_the_way_stops_the_revision_whole(empty_database: Database, c
 
 
 @pytest.mark.parametrize("target", ["002", "-1", "003-1", "head-1"])
-def test_a_downgrade_says_first_how_many_rows_each_table_loses(database: Database, target: str) -> None:
+def test_downgrade_logs_rows_of_each_table_first(database: Database, target: str) -> None:
     database.execute(
         "INSERT INTO clusters (client_id, cluster_id, features_json) SELECT 1, number, '{}'"
         " FROM generate_series(1, 1200) AS number;"
@@ -170,7 +170,7 @@ def test_a_downgrade_says_first_how_many_rows_each_table_loses(database: Databas
     assert "This drops" not in after
 
 
-def test_what_others_hang_on_a_table_is_named_and_kept(database: Database) -> None:
+def test_downgrade_with_dependent_view_names_and_keeps_it(database: Database) -> None:
     database.execute("CREATE VIEW big_clusters AS SELECT cluster_id FROM clusters")
     result = run("alembic", "downgrade", "002", url=database.environment_url)
     assert result.returncode == 11
@@ -179,13 +179,13 @@ def test_what_others_hang_on_a_table_is_named_and_kept(database: Database) -> No
     assert tables(database) == OUR_TABLES
 
 
-def test_a_database_without_an_encoding(server: Server) -> None:
+def test_upgrade_of_sql_ascii_database_succeeds(server: Server) -> None:
     options = "ENCODING SQL_ASCII LC_COLLATE 'C' LC_CTYPE 'C'"
     with server.database(options=options) as database:
         succeed("alembic", "upgrade", "head", url=database.environment_url)
 
 
-def test_rows_that_cannot_be_counted_in_time_are_estimated(database: Database) -> None:
+def test_rows_not_counted_in_time_are_estimated(database: Database) -> None:
     database.execute(
         "INSERT INTO clusters (client_id, cluster_id, features_json) SELECT 1, number, '{}'"
         " FROM generate_series(1, 1200) AS number; ANALYZE clusters"
@@ -196,7 +196,7 @@ def test_rows_that_cannot_be_counted_in_time_are_estimated(database: Database) -
         assert describe_data_loss(connection, ["clusters"]) == "clusters (about 1,200 rows)"
 
 
-def test_a_stamp_drops_nothing_and_is_told_when_it_lies(database: Database) -> None:
+def test_stamp_of_wrong_revision_drops_nothing_and_exits_16(database: Database) -> None:
     result = run("alembic", "stamp", "002", url=database.environment_url)
     assert result.returncode == 16
     assert "This drops" not in result.stderr
@@ -205,7 +205,7 @@ def test_a_stamp_drops_nothing_and_is_told_when_it_lies(database: Database) -> N
     succeed("alembic", "stamp", "003", url=database.environment_url)
 
 
-def test_success_is_not_claimed_on_a_catalog_that_differs(database: Database) -> None:
+def test_upgrade_to_drifted_schema_exits_16(database: Database) -> None:
     database.execute("ALTER TABLE data_sources DISABLE TRIGGER ALL; DROP INDEX idx_data_sources_status")
     result = run("alembic", "downgrade", "002", url=database.environment_url)
     assert result.returncode == 16

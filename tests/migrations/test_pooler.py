@@ -65,7 +65,7 @@ def wait_until_open(port: int) -> None:
         time.sleep(0.05)
 
 
-def test_transaction_mode_is_refused_and_leaves_no_lock_behind(empty_database: Database, tmp_path: Path) -> None:
+def test_transaction_mode_pooler_is_rejected_without_lock_left(empty_database: Database, tmp_path: Path) -> None:
     with pgbouncer(empty_database, "transaction", tmp_path) as url:
         with pytest.raises(MigrationFailed, match="A pooler in transaction mode stands between"):
             migrations.upgrade("head", url)
@@ -73,6 +73,6 @@ def test_transaction_mode_is_refused_and_leaves_no_lock_behind(empty_database: D
         assert empty_database.query("SELECT to_regclass('data_sources')") == [(None,)]
 
 
-def test_session_mode_migrates(empty_database: Database, tmp_path: Path) -> None:
+def test_session_mode_pooler_migrates(empty_database: Database, tmp_path: Path) -> None:
     with pgbouncer(empty_database, "session", tmp_path) as url:
         assert migrations.upgrade("head", url) == "003"

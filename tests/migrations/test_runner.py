@@ -40,7 +40,7 @@ def assert_clean(database: Database, revision: str | None = "003") -> None:
     assert database.query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
 
 
-def test_eight_at_once_all_succeed(server: Server, tmp_path: Path) -> None:
+def test_eight_concurrent_migrations_all_succeed(server: Server, tmp_path: Path) -> None:
     for number in range(20):
         with server.database() as database:
             together = [
@@ -87,7 +87,7 @@ def writer(database: Database) -> Iterator[list[float]]:
 
 
 @pytest.mark.parametrize(("begin", "command"), [("002", ("upgrade", "003")), ("003", ("downgrade", "002"))])
-def test_writers_never_wait_longer_than_one_lock_timeout(
+def test_writer_during_blocked_migration_waits_at_most_lock_timeout(
     empty_database: Database, tmp_path: Path, begin: str, command: tuple[str, str]
 ) -> None:
     migrations.upgrade(begin, empty_database.url)
@@ -123,14 +123,14 @@ def readers(database: Database) -> Iterator[None]:
             thread.join()
 
 
-def test_a_downgrade_among_readers_does_not_stall_writers_either(database: Database, tmp_path: Path) -> None:
+def test_writer_during_downgrade_with_readers_waits_at_most_lock_timeout(database: Database, tmp_path: Path) -> None:
     with readers(database), writer(database) as waits:
         migrator = Migrator(database, tmp_path / "migrator", "downgrade", "002").start()
         assert migrator.wait() == 0, migrator.said
     assert max(waits) < LOCK_TIMEOUT + GRACE
 
 
-def test_when_patience_ends_the_error_names_the_blocker_and_nothing_changed(database: Database) -> None:
+def test_lock_timeout_names_blocker_and_changes_nothing(database: Database) -> None:
     database.execute(SOURCE)
     impatient = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=1)
     with open_transaction(database, 3), pytest.raises(LockTimeout) as ended:
@@ -140,7 +140,7 @@ def test_when_patience_ends_the_error_names_the_blocker_and_nothing_changed(data
     assert_clean(database)
 
 
-def test_waiting_for_another_migration_says_for_whom(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+def test_migration_waiting_for_another_names_it(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     key = _lock.lock_key("alembic_version", "public")
     with psycopg.connect(conninfo(database.url), application_name="the other one") as other:
         other.execute("SELECT pg_advisory_lock(%s)", (key,))
@@ -154,7 +154,7 @@ def test_waiting_for_another_migration_says_for_whom(database: Database, caplog:
     migrations.upgrade("head", database.url)
 
 
-def test_the_plain_sql_files_wait_for_nobody_and_know_the_same_lock(empty_database: Database) -> None:
+def test_sql_script_during_migration_is_rejected(empty_database: Database) -> None:
     statements = render_sql_script("001").text.partition("BEGIN;")[2].partition("COMMIT;")[0]
     key = _lock.lock_key("alembic_version", "public")
     with empty_database.connect() as other, empty_database.connect() as connection:
@@ -163,7 +163,7 @@ def test_the_plain_sql_files_wait_for_nobody_and_know_the_same_lock(empty_databa
             connection.execute(statements.encode())
 
 
-def test_killed_at_any_moment_the_next_run_reaches_head(server: Server, tmp_path: Path) -> None:
+def test_run_after_killed_migration_reaches_head(server: Server, tmp_path: Path) -> None:
     moments = random.Random(3)
     halfway = 0
     for number in range(30):
@@ -184,7 +184,7 @@ def wait_for_backend(database: Database) -> None:
         time.sleep(0.005)
 
 
-def test_its_server_process_killed_the_next_run_reaches_head(server: Server, tmp_path: Path) -> None:
+def test_run_after_killed_server_process_reaches_head(server: Server, tmp_path: Path) -> None:
     moments = random.Random(10)
     ended = 0
     for number in range(10):
@@ -201,7 +201,7 @@ def test_its_server_process_killed_the_next_run_reaches_head(server: Server, tmp
     assert ended
 
 
-def test_an_orphan_that_still_works_in_the_server_is_waited_for(empty_database: Database, tmp_path: Path) -> None:
+def test_run_waits_for_orphaned_server_process(empty_database: Database, tmp_path: Path) -> None:
     migrations.upgrade("002", empty_database.url)
     with empty_database.connect() as blocker:
         blocker.autocommit = False
@@ -243,7 +243,7 @@ def test_two_threads_migrate_two_databases(server: Server) -> None:
         assert_clean(two)
 
 
-def test_a_stamp_that_another_program_takes_back_is_noticed(empty_database: Database) -> None:
+def test_stamp_changed_by_another_program_is_reported(empty_database: Database) -> None:
     empty_database.execute(
         "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);"
         "CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$;"
@@ -253,7 +253,7 @@ def test_a_stamp_that_another_program_takes_back_is_noticed(empty_database: Data
         migrations.upgrade("001", empty_database.url)
 
 
-def test_an_upgrade_runs_beside_create_index_concurrently(empty_database: Database) -> None:
+def test_upgrade_during_create_index_concurrently_succeeds(empty_database: Database) -> None:
     """A migrator that waits must not keep CREATE INDEX CONCURRENTLY from ending, nor leave its index invalid."""
     migrations.upgrade("002", empty_database.url)
     key = _lock.lock_key("alembic_version", "public")

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 REVISION = "001"
 
 
-def test_up_down_up_leaves_exactly_what_was_there(revision: Revision) -> None:
+def test_upgrade_downgrade_upgrade_restores_same_schema(revision: Revision) -> None:
     before = revision.schema()
     revision.upgrade()
     after = revision.schema()
@@ -18,7 +18,7 @@ def test_up_down_up_leaves_exactly_what_was_there(revision: Revision) -> None:
     assert revision.schema() == after != before
 
 
-def test_downgrade_leaves_an_empty_version_table(revision: Revision) -> None:
+def test_downgrade_leaves_empty_version_table(revision: Revision) -> None:
     revision.upgrade()
     revision.downgrade()
     relations = revision.database.query(
@@ -28,7 +28,7 @@ def test_downgrade_leaves_an_empty_version_table(revision: Revision) -> None:
     assert revision.database.query("SELECT * FROM alembic_version") == []
 
 
-def test_a_data_source_needs_no_more_than_client_name_and_type(revision: Revision) -> None:
+def test_data_source_requires_only_client_name_and_type(revision: Revision) -> None:
     revision.upgrade()
     rows = revision.database.query(
         "INSERT INTO data_sources (client_id, name, type) VALUES (7, 'till', 'api_rest')"

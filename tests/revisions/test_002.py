@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 REVISION = "002"
 
 
-def test_up_down_up_leaves_exactly_what_was_there(revision: Revision) -> None:
+def test_upgrade_downgrade_upgrade_restores_same_schema(revision: Revision) -> None:
     before = revision.schema()
     revision.upgrade()
     after = revision.schema()
@@ -18,7 +18,7 @@ def test_up_down_up_leaves_exactly_what_was_there(revision: Revision) -> None:
     assert revision.schema() == after != before
 
 
-def test_data_sources_keep_their_rows(revision: Revision) -> None:
+def test_downgrade_keeps_rows_of_data_sources(revision: Revision) -> None:
     revision.database.execute("INSERT INTO data_sources (client_id, name, type) VALUES (7, 'till', 'api_rest')")
     revision.upgrade()
     revision.database.execute(

@@ -18,7 +18,7 @@ ROLE = "syntegra_no_extension"
 TABLES = {"kpi_summary", "text_summary", "trend_signals", "clusters", "anomaly_log"}
 
 
-def test_up_down_up_leaves_exactly_what_was_there(revision: Revision) -> None:
+def test_upgrade_downgrade_upgrade_restores_same_schema(revision: Revision) -> None:
     revision.database.execute("CREATE EXTENSION vector")
     before = revision.schema()
     revision.upgrade()
@@ -29,7 +29,7 @@ def test_up_down_up_leaves_exactly_what_was_there(revision: Revision) -> None:
     assert revision.schema() == after != before
 
 
-def test_the_extension_is_created_when_missing_and_left_by_the_downgrade(revision: Revision) -> None:
+def test_missing_extension_is_created_and_kept_by_downgrade(revision: Revision) -> None:
     extension = "SELECT extname FROM pg_extension WHERE extname = 'vector'"
     assert revision.database.query(extension) == []
     revision.upgrade()
@@ -38,7 +38,7 @@ def test_the_extension_is_created_when_missing_and_left_by_the_downgrade(revisio
     assert revision.database.query(extension) == [("vector",)]
 
 
-def test_downgrade_leaves_no_type_sequence_or_index_behind_and_all_other_rows(revision: Revision) -> None:
+def test_downgrade_drops_all_objects_and_keeps_other_rows(revision: Revision) -> None:
     revision.database.execute("CREATE EXTENSION vector")
     objects = (
         "SELECT relkind::text, relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
@@ -61,7 +61,7 @@ def test_downgrade_leaves_no_type_sequence_or_index_behind_and_all_other_rows(re
     assert revision.database.query("SELECT client_id, source_id FROM processed_data") == [(7, 1)]
 
 
-def test_the_vector_index_is_made_without_a_notice(revision: Revision, capfd: pytest.CaptureFixture[str]) -> None:
+def test_vector_index_is_created_without_notice(revision: Revision, capfd: pytest.CaptureFixture[str]) -> None:
     revision.upgrade()
     index = "SELECT indexdef FROM pg_indexes WHERE indexname = 'idx_text_summary_embedding'"
     ((definition,),) = revision.database.query(index)
@@ -69,7 +69,7 @@ def test_the_vector_index_is_made_without_a_notice(revision: Revision, capfd: py
     assert "little data" not in capfd.readouterr().err
 
 
-def test_without_the_right_to_create_the_extension_nothing_is_touched(revision: Revision, server: Server) -> None:
+def test_upgrade_without_extension_privilege_changes_nothing(revision: Revision, server: Server) -> None:
     database = revision.database
     with server.role(ROLE):
         try:
@@ -88,7 +88,7 @@ def test_without_the_right_to_create_the_extension_nothing_is_touched(revision: 
             database.execute("DROP OWNED BY syntegra_no_extension")
 
 
-def test_an_extension_outside_the_search_path_is_named(revision: Revision) -> None:
+def test_extension_outside_search_path_is_named(revision: Revision) -> None:
     revision.database.execute("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
     with pytest.raises(ExtensionUnavailable, match="schema extensions, which is not on the search_path"):
         revision.upgrade()

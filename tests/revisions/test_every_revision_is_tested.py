@@ -7,7 +7,7 @@ from pathlib import Path
 from syntegra_db.revisions import script_directory
 
 
-def test_every_revision_has_tests_of_its_own() -> None:
+def test_every_revision_has_own_test_module() -> None:
     revisions = {script.revision for script in script_directory().walk_revisions()}
     tested = {file.stem.removeprefix("test_") for file in Path(__file__).parent.glob("test_[0-9]*.py")}
     assert tested == revisions

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.pooler
 
 
-def test_transaction_mode_is_refused_and_leaves_no_lock_behind(database: Database, tmp_path: Path) -> None:
+def test_transaction_mode_pooler_is_rejected_without_lock_left(database: Database, tmp_path: Path) -> None:
     with pgbouncer(database, "transaction", tmp_path) as url:
         with pytest.raises(RebuildFailed, match="A pooler in transaction mode stands between"):
             rebuild(url)
