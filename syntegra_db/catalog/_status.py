@@ -12,7 +12,6 @@ from sqlalchemy.exc import OperationalError
 from syntegra_db.catalog._introspection import LOCK_TIMEOUT_MILLISECONDS
 from syntegra_db.catalog._manifest import load_manifest
 from syntegra_db.errors import LockTimeout
-from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.revisions import all_revisions, current_revision, head_revision, require_known_revision
 
 if TYPE_CHECKING:
@@ -41,17 +40,6 @@ INVALID_INDEXES = text("""
       AND NOT (indisvalid AND indisready)
     ORDER BY 1
 """)
-# The catalog keeps no row count of a build. What it keeps is the transaction that made an index, the same as the
-# primary key's when both came with the empty table, and a file number that changes with every rewrite.
-INDEX_BUILD = text("""
-    SELECT made.xmin::text <> with_table.xmin::text,
-           pg_relation_filenode(indexes.oid) <> indexes.oid, pg_relation_filenode(tables.oid) <> tables.oid
-    FROM pg_index AS made
-    JOIN pg_class AS indexes ON indexes.oid = made.indexrelid
-    JOIN pg_class AS tables ON tables.oid = made.indrelid
-    JOIN pg_index AS with_table ON with_table.indrelid = made.indrelid AND with_table.indisprimary
-    WHERE indexes.relname = :index AND indexes.relnamespace = to_regnamespace(quote_ident(current_schema()))
-""")
 
 
 @dataclass(frozen=True)
@@ -68,9 +56,7 @@ class TableStatus:
 class DatabaseStatus:
     """Where a database stands.
 
-    `extension_version` is pgvector's. `vector_index_trained` is False when the vector index came with its empty table
-    and was not built anew since, and None when there is none or when the catalog cannot tell (after TRUNCATE, which
-    rewrites both). True says that it was built anew, not on how many rows: no server keeps that number.
+    `extension_version` is pgvector's.
     """
 
     server_version: str
@@ -82,7 +68,6 @@ class DatabaseStatus:
     pending: list[str]
     tables: list[TableStatus]
     invalid_indexes: list[str]
-    vector_index_trained: bool | None
 
 
 def read_status(connection: Connection) -> DatabaseStatus:
@@ -110,7 +95,6 @@ def read_status(connection: Connection) -> DatabaseStatus:
         pending=known[known.index(revision) + 1 :] if revision else known,
         tables=_tables(connection, tables),
         invalid_indexes=list(connection.scalars(INVALID_INDEXES, tables)),
-        vector_index_trained=vector_index_trained(connection),
     )
 
 
@@ -124,14 +108,3 @@ def _tables(connection: Connection, tables: dict[str, list[str]]) -> list[TableS
             "Another session keeps one of the tables under an ACCESS EXCLUSIVE lock, as a migration does, so that its "
             "size cannot be read. Wait for it to end and run this again."
         ) from None
-
-
-def vector_index_trained(connection: Connection) -> bool | None:
-    """Return whether the vector index was built anew since it came with its empty table; see `DatabaseStatus`."""
-    build = connection.execute(INDEX_BUILD, {"index": VECTOR_INDEX}).first()
-    if build is None:
-        return None
-    made_later, index_rewritten, table_rewritten = build
-    if table_rewritten and not made_later:
-        return None
-    return bool(made_later or index_rewritten)

@@ -9,7 +9,6 @@ import typer
 if TYPE_CHECKING:
     from syntegra_db.catalog._status import DatabaseStatus
 
-VECTOR_INDEXES = ("idx_text_summary_embedding", "idx_text_summary_embedding_new", "idx_text_summary_embedding_old")
 REBUILD = "syntegra-db vectors rebuild"
 
 
@@ -18,30 +17,33 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     from syntegra_db.catalog._status import read_status
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.settings import database_url
-    from syntegra_db.vectors._index import read_primary_index
+    from syntegra_db.vectors import read_primary_index, was_built_on_data
 
     with connect(unpooled_engine(database_url())) as connection:
         found = read_status(connection)
         index = read_primary_index(connection)
-    built_on = index.rows_at_build if index is not None else None
+        built_on_data = was_built_on_data(connection)
+    rows_at_build = index.rows_at_build if index is not None else None
     if json_output:
-        _print_json(found, built_on)
+        _print_json(found, built_on_data=built_on_data, rows_at_build=rows_at_build)
     else:
-        _print(found, built_on)
+        _print(found, built_on_data=built_on_data, rows_at_build=rows_at_build)
 
 
-def _print_json(found: DatabaseStatus, built_on: int | None) -> None:
+def _print_json(found: DatabaseStatus, *, built_on_data: bool | None, rows_at_build: int | None) -> None:
     import json
     from dataclasses import asdict
 
-    told = {**asdict(found), "vector_index_rows": built_on}
-    typer.echo(json.dumps(told, ensure_ascii=False, indent=2, default=str))
+    report = {**asdict(found), "vector_index_trained": built_on_data, "vector_index_rows": rows_at_build}
+    typer.echo(json.dumps(report, ensure_ascii=False, indent=2, default=str))
 
 
-def _print(found: DatabaseStatus, built_on: int | None) -> None:
+def _print(found: DatabaseStatus, *, built_on_data: bool | None, rows_at_build: int | None) -> None:
     from rich.console import Console
     from rich.filesize import decimal
     from rich.table import Table
+
+    from syntegra_db.vectors import INDEX_NAMES
 
     console = Console()
     pgvector = f"pgvector {found.extension_version}" if found.extension_version else "no pgvector"
@@ -58,10 +60,10 @@ def _print(found: DatabaseStatus, built_on: int | None) -> None:
     if found.tables:
         console.print(table)
     for index in found.invalid_indexes:
-        remedy = REBUILD if index in VECTOR_INDEXES else f"REINDEX INDEX CONCURRENTLY {index};"
+        remedy = REBUILD if index in INDEX_NAMES else f"REINDEX INDEX CONCURRENTLY {index};"
         typer.echo(f"Invalid index: {index}. Rebuild it: {remedy}")
     texts = next((row.estimated_rows for row in found.tables if row.name == "text_summary"), 0)
-    if built_on is not None:
-        typer.echo(f"The vector index was built on {built_on:,} rows.")
-    elif found.vector_index_trained is False and texts:
+    if rows_at_build is not None:
+        typer.echo(f"The vector index was built on {rows_at_build:,} rows.")
+    elif built_on_data is False and texts:
         typer.echo(f"The vector index was built on the empty table and finds little. Rebuild it: {REBUILD}")

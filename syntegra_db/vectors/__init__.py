@@ -1,6 +1,17 @@
-"""Searching texts by meaning: a statement to compose with, and a search that sets what the vector index needs."""
+"""Search texts by meaning: a statement to compose with, and a search that sets what the vector index needs."""
 
+from syntegra_db.vectors._index import INDEX_NAMES, SETTING_NAMES, read_primary_index, was_built_on_data
 from syntegra_db.vectors._search import Match, async_search, search
 from syntegra_db.vectors._statements import InvalidSearchArgument, nearest
 
-__all__ = ["InvalidSearchArgument", "Match", "async_search", "nearest", "search"]
+__all__ = [
+    "INDEX_NAMES",
+    "SETTING_NAMES",
+    "InvalidSearchArgument",
+    "Match",
+    "async_search",
+    "nearest",
+    "read_primary_index",
+    "search",
+    "was_built_on_data",
+]

@@ -44,6 +44,17 @@ INDEXES = text("""
       AND opcname = ANY (:operator_classes) AND pg_class.relname = ANY (:names)
     ORDER BY pg_class.relname <> :index, pg_class.relname
 """)
+# PostgreSQL does not store how many rows an index was built on. It stores the transaction that created the index (the
+# same as the primary key's if both were created with the empty table) and a file number that changes with each rewrite.
+INDEX_BUILD = text("""
+    SELECT vector.xmin::text <> primary_key.xmin::text,
+           pg_relation_filenode(indexes.oid) <> indexes.oid, pg_relation_filenode(tables.oid) <> tables.oid
+    FROM pg_index AS vector
+    JOIN pg_class AS indexes ON indexes.oid = vector.indexrelid
+    JOIN pg_class AS tables ON tables.oid = vector.indrelid
+    JOIN pg_index AS primary_key ON primary_key.indrelid = vector.indrelid AND primary_key.indisprimary
+    WHERE indexes.relname = :index AND indexes.relnamespace = to_regnamespace(quote_ident(current_schema()))
+""")
 
 Method = Literal["ivfflat", "hnsw"]
 SETTING_NAMES: dict[Method, str] = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.ef_search"}
@@ -173,6 +184,21 @@ def read_indexes(connection: Connection) -> tuple[VectorIndex, ...]:
 def read_primary_index(connection: Connection) -> VectorIndex | None:
     """Return the one of them that has the real name, or None when there is none."""
     return next((index for index in read_indexes(connection) if index.name == VECTOR_INDEX), None)
+
+
+def was_built_on_data(connection: Connection) -> bool | None:
+    """Return whether the vector index was built after its table was created, and so perhaps on rows.
+
+    False: it was created with the empty table. None: there is no index, or the catalog cannot tell, because TRUNCATE
+    or VACUUM FULL rewrote both.
+    """
+    build = connection.execute(INDEX_BUILD, {"index": VECTOR_INDEX}).first()
+    if build is None:
+        return None
+    created_later, index_rewritten, table_rewritten = build
+    if table_rewritten and not created_later:
+        return None
+    return bool(created_later or index_rewritten)
 
 
 def _measurement(told: dict[str, Any]) -> CalibrationPoint:

@@ -11,12 +11,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from syntegra_db.binary_vectors import enable_binary_vectors
-from syntegra_db.catalog._status import vector_index_trained
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations import require_head
 from syntegra_db.pgvector_support import VECTOR_INDEX
-from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, read_primary_index
+from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, read_primary_index, was_built_on_data
 from syntegra_db.vectors._index_state import estimate_rows
 from syntegra_db.vectors._statements import Filters
 from syntegra_db.vectors._strategy import EXACT_SCAN_MAX_ROWS, choose_setting
@@ -187,7 +186,7 @@ def _built_on(connection: Connection, index: VectorIndex | None) -> int | None:
         return None
     if index.rows_at_build is not None:
         return index.rows_at_build
-    return 0 if index.tuning is None and vector_index_trained(connection) is False else None
+    return 0 if index.tuning is None and was_built_on_data(connection) is False else None
 
 
 RECALL = 0.95
