@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +34,7 @@ def adopt(  # noqa: PLR0913  an option each
     from syntegra_db import adoption
     from syntegra_db.adoption._apply import require_no_open_questions
     from syntegra_db.adoption._backfills import parse_assignments
+    from syntegra_db.cli.output import print_json
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.settings import database_url, describe_database
 
@@ -48,7 +48,7 @@ def adopt(  # noqa: PLR0913  an option each
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
         plan = adoption.plan(connection, answers)
     if json_output:
-        _print_json(plan)
+        print_json(plan)
     else:
         _print(plan, describe_database(url))
     if plan.open_questions:
@@ -57,41 +57,22 @@ def adopt(  # noqa: PLR0913  an option each
 
 def _apply(answers: AdoptionInput, *, no_backup: bool, yes: bool, json_output: bool) -> None:
     from syntegra_db import adoption
+    from syntegra_db.cli.output import confirm_no_backup, print_json
     from syntegra_db.cli.progress import progress_on_stderr
+    from syntegra_db.errors import AdoptionNotPossible
     from syntegra_db.migrations import load_migration_options
     from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
     if no_backup:
-        _confirm(yes=yes)
+        cost = "Without a backup, nothing but the transaction itself stands between the rows and a mistake."
+        confirm_no_backup(cost, AdoptionNotPossible, yes=yes)
     with progress_on_stderr():
         done = adoption.apply(url, answers, load_migration_options(), backup=not no_backup)
     if json_output:
-        _print_json(done)
+        print_json(done)
     else:
         _print_done(done, describe_database(url))
-
-
-def _confirm(*, yes: bool) -> None:
-    from syntegra_db.errors import AdoptionNotPossible
-
-    cost = "Without a backup, nothing but the transaction itself stands between the rows and a mistake."
-    typer.echo(cost, err=True)
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise AdoptionNotPossible(
-            "There is no terminal to ask at, and nothing was changed. Leave out --no-backup, or add --yes."
-        )
-    if not typer.confirm("Go on?", err=True):
-        raise AdoptionNotPossible("Nothing was changed. Leave out --no-backup to keep the whole database in a file.")
-
-
-def _print_json(result: AdoptionPlan | AdoptionResult) -> None:
-    import json
-    from dataclasses import asdict
-
-    typer.echo(json.dumps(asdict(result), ensure_ascii=False, indent=2, default=str))
 
 
 def _print_done(done: AdoptionResult, where: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,9 +10,6 @@ import typer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
 
     from syntegra_db.backup import Backup, RowProgress
 
@@ -28,7 +24,7 @@ def backup(output: Output = None) -> None:
     from syntegra_db.backup import create_backup
     from syntegra_db.settings import database_url
 
-    with _progress("Saving") as report:
+    with _row_progress("Saving") as report:
         made = create_backup(database_url(), output, report=report)
     typer.echo(f"{_summary(made)}: {made.path}")
 
@@ -39,31 +35,29 @@ def backups(
     ] = None,
 ) -> None:
     """List the backups that there are, after checking every byte of them."""
-    from rich.console import Console
     from rich.filesize import decimal
-    from rich.table import Table
 
     from syntegra_db.backup import DEFAULT_DIRECTORY, read_metadata, verify_checksum
     from syntegra_db.backup._files import SUFFIX
+    from syntegra_db.cli.output import print_table
     from syntegra_db.errors import InvalidBackup
 
-    files = sorted((folder or DEFAULT_DIRECTORY).glob(f"*{SUFFIX}"))
-    table = Table("File", "Revision", "Rows", "Size", "Checksum", box=None)
-    for file in files:
+    lines = []
+    for file in sorted((folder or DEFAULT_DIRECTORY).glob(f"*{SUFFIX}")):
         try:
-            made = read_metadata(file)
+            backup = read_metadata(file)
         except InvalidBackup:
-            table.add_row(str(file), "", "", decimal(file.stat().st_size), "none: cut short, or not a backup")
+            lines.append((str(file), "", "", decimal(file.stat().st_size), "none: cut short, or not a backup"))
             continue
         try:
             verify_checksum(file)
             state = "right"
         except InvalidBackup:
             state = "wrong: damaged"
-        rows = "\n".join(f"{name} {counted.rows:,}" for name, counted in made.contents.tables.items())
-        table.add_row(str(file), made.contents.revision, rows, decimal(made.size), state)
-    if files:
-        Console().print(table)
+        rows = "\n".join(f"{name} {counted.rows:,}" for name, counted in backup.contents.tables.items())
+        lines.append((str(file), backup.contents.revision, rows, decimal(backup.size), state))
+    if lines:
+        print_table(("File", "Revision", "Rows", "Size", "Checksum"), lines)
     else:
         typer.echo(f"There is no backup in {folder or DEFAULT_DIRECTORY}.")
 
@@ -88,7 +82,7 @@ def restore(
         raise typer.BadParameter("--replace and --keep exclude each other")
     url = database_url()
     occupied = ExistingRows.REPLACE if replace else ExistingRows.KEEP if keep else ExistingRows.REFUSE
-    with _progress("Restoring") as report:
+    with _row_progress("Restoring") as report:
         done = backups.restore(file, url, occupied, options=load_migration_options(), report=report)
     rows = sum(done.backup.contents.tables[name].rows for name in done.filled)
     typer.echo(f"Restored {rows:,} rows to the {describe_database(url)}, at revision {done.backup.contents.revision}.")
@@ -112,7 +106,7 @@ def rollback(
     if no_backup:
         _roll_back_without_backup(revision, yes=yes)
         return
-    with _progress("Saving") as report:
+    with _row_progress("Saving") as report:
         done = backups.rollback(revision, url, output, options=options, report=report)
     typer.echo(f"{_summary(done.backup)}, read back and counted: {done.backup.path}")
     typer.echo(f"The {describe_database(url)} is at {f'revision {done.revision}' if done.revision else 'no revision'}.")
@@ -122,19 +116,15 @@ def rollback(
 def _roll_back_without_backup(revision: str, *, yes: bool) -> None:
     from syntegra_db.backup import describe_rollback_loss
     from syntegra_db.cli.migrate import downgrade
+    from syntegra_db.cli.output import confirm_no_backup
     from syntegra_db.errors import ConfirmationRequired
     from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
     lost = describe_rollback_loss(revision, url)
-    typer.echo(f"Without a backup, the {describe_database(url)} loses for good: {lost}.", err=True)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise ConfirmationRequired(
-                "There is no terminal to ask at, and nothing was changed. Leave out --no-backup, or add --yes."
-            )
-        if not typer.confirm("Go on?", err=True):
-            raise ConfirmationRequired("Nothing was changed. Leave out --no-backup to keep the rows in a file.")
+    confirm_no_backup(
+        f"Without a backup, the {describe_database(url)} loses for good: {lost}.", ConfirmationRequired, yes=yes
+    )
     downgrade(revision)
 
 
@@ -146,30 +136,17 @@ def _summary(made: Backup) -> str:
 
 
 @contextmanager
-def _progress(doing: str) -> Iterator[Callable[[RowProgress], None] | None]:
-    """Show a bar with rows and bytes at a terminal, and plain lines elsewhere."""
-    from syntegra_db.cli.progress import progress_on_stderr
-
-    if not sys.stderr.isatty():
-        with progress_on_stderr():
-            yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rows, {task.fields[size]}"),
-    )
-    with Bar(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(doing, total=None, size="0 bytes")
-        yield lambda progress: _show(bar, task, progress)
-
-
-def _show(bar: Bar, task: TaskID, progress: RowProgress) -> None:
+def _row_progress(title: str) -> Iterator[Callable[[RowProgress], None] | None]:
+    """Show rows and bytes below the log at a terminal."""
     from rich.filesize import decimal
 
-    bar.update(task, completed=progress.rows, total=progress.total_rows, size=decimal(progress.bytes))
+    from syntegra_db.cli.progress import progress_bar
+
+    with progress_bar(title) as show:
+        yield show and (
+            lambda progress: show(
+                f"{title} {progress.rows:,}/{progress.total_rows:,} rows, {decimal(progress.bytes)}",
+                progress.rows,
+                progress.total_rows,
+            )
+        )

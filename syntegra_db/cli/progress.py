@@ -1,4 +1,4 @@
-"""What a command says while it works, on standard error."""
+"""The progress of a command on standard error: a bar at a terminal, log lines with a time elsewhere."""
 
 from __future__ import annotations
 
@@ -10,50 +10,54 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rich.console import Console
-
 PACKAGE = "syntegra_db"
 STEPS = "alembic.runtime.migration"
 
 
 @contextmanager
-def progress_on_stderr() -> Iterator[None]:
-    """Show the package's log: with the running revision and its clock at a terminal, as lines with a time elsewhere."""
-    if sys.stderr.isatty():
-        with _at_terminal():
-            yield
+def progress_bar(title: str) -> Iterator[Callable[[str, int, int | None], None] | None]:
+    """Show the package's log, and at a terminal a bar below it.
+
+    Yields a function that updates the bar's description, completed amount and total (None: unknown), or None if
+    standard error is not a terminal.
+    """
+    if not sys.stderr.isatty():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        with _attached_handler(PACKAGE, handler):
+            yield None
         return
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    with _attached_handler(PACKAGE, handler):
-        yield
-
-
-@contextmanager
-def _at_terminal() -> Iterator[None]:
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.logging import RichHandler
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress, log_above_progress(console):
-        task = progress.add_task("Looking where the database stands")
-        with _attached_handler(STEPS, _StepTitle(lambda title: progress.update(task, description=title))):
-            yield
+    lines = RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=None)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar, _attached_handler(PACKAGE, lines):
+        task = bar.add_task(title, total=None)
+
+        def show(description: str, completed: int, total: int | None) -> None:
+            # `update` cannot set the total back to unknown.
+            bar.tasks[0].total = total
+            bar.update(task, description=description, completed=completed)
+
+        yield show
 
 
 @contextmanager
-def log_above_progress(console: Console) -> Iterator[None]:
-    """Print the package's log on `console`, above what moves there."""
-    from rich.logging import RichHandler
-
-    lines = RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=None)
-    with _attached_handler(PACKAGE, lines):
-        yield
+def progress_on_stderr() -> Iterator[None]:
+    """Show the package's log, and at a terminal the revision that Alembic runs with its elapsed time."""
+    with progress_bar("Reading the database's state") as show:
+        if show is None:
+            yield
+        else:
+            with _attached_handler(STEPS, _StepTitle(lambda title: show(title, 0, None))):
+                yield
 
 
 class _StepTitle(logging.Handler):
-    """Passes on which revision Alembic begins with."""
+    """Passes on which revision Alembic starts."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,9 +11,6 @@ import typer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
 
     from syntegra_db.vectors.maintenance._build import BuildProgress
     from syntegra_db.vectors.maintenance._health import IndexHealth
@@ -37,21 +33,15 @@ def status(
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Measure what the index finds and how fast, on stored rows, and say whether to rebuild it."""
+    from syntegra_db.cli.output import print_json
     from syntegra_db.settings import database_url
     from syntegra_db.vectors.maintenance._health import check_index_health
 
     condition = check_index_health(database_url(), seconds)
     if json_output:
-        _print_json(condition)
+        print_json(condition)
     else:
         _print_condition(condition, seconds)
-
-
-def _print_json(condition: IndexHealth) -> None:
-    import json
-    from dataclasses import asdict
-
-    typer.echo(json.dumps(asdict(condition), ensure_ascii=False, indent=2))
 
 
 def _print_condition(condition: IndexHealth, seconds: float) -> None:
@@ -124,7 +114,7 @@ def rebuild(  # noqa: PLR0913  an option each
     if lists is not None and method == "hnsw":
         raise typer.BadParameter("--lists is for ivfflat; an hnsw index has none")
     wish = RebuildOptions(method, lists, half, _bytes(memory), workers)
-    with _progress() as show:
+    with _build_progress() as show:
         done = rebuild_index(database_url(), wish, recall=recall, on_progress=show)
     _print_rebuilt(done)
 
@@ -160,30 +150,19 @@ def _print_rebuilt(done: RebuildResult) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[BuildProgress], None]]:
-    """Show a bar with the server's own names of the phases at a terminal, and lines elsewhere."""
-    from syntegra_db.cli.progress import log_above_progress, progress_on_stderr
+def _build_progress() -> Iterator[Callable[[BuildProgress], None]]:
+    """Show the server's name of the phase: as a bar at a terminal, as log lines elsewhere."""
+    from syntegra_db.cli.progress import progress_bar
 
-    if not sys.stderr.isatty():
-        with progress_on_stderr():
+    with progress_bar("Reading the index") as show:
+        if show is None:
             yield _PhaseLogger().show
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
-    console = Console(stderr=True)
-    with Bar(*columns, TimeElapsedColumn(), console=console, transient=True) as bar, log_above_progress(console):
-        task = bar.add_task("looking", total=None)
-        yield lambda progress: _show(bar, task, progress)
-
-
-def _show(bar: Bar, task: TaskID, progress: BuildProgress) -> None:
-    waits = "".join(f"; waits for {blocker}" for blocker in progress.blocked_by)
-    # An update takes no total away.
-    bar.tasks[0].total = progress.total or None
-    bar.update(task, description=progress.phase + waits, completed=progress.done)
+        else:
+            yield lambda progress: show(
+                progress.phase + "".join(f"; waits for {blocker}" for blocker in progress.blocked_by),
+                progress.done,
+                progress.total or None,
+            )
 
 
 class _PhaseLogger:

@@ -20,6 +20,7 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     from sqlalchemy.exc import DBAPIError
 
     from syntegra_db.catalog import verify
+    from syntegra_db.cli.output import print_json
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.errors import SyntegraDBError
     from syntegra_db.settings import database_url, describe_database
@@ -34,7 +35,7 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
         typer.echo(f"Error: {reason}", err=True)
         raise typer.Exit(EXIT_ERROR) from None
     if json_output:
-        _print_json(report)
+        print_json(report)
     else:
         _print(report, describe_database(url))
     if report.findings:
@@ -61,13 +62,6 @@ def manifests(
         finally:
             embedded.stop_server(data)
     typer.echo("\n".join(str(path) for path in written))
-
-
-def _print_json(report: DriftReport) -> None:
-    import json
-    from dataclasses import asdict
-
-    typer.echo(json.dumps(asdict(report), ensure_ascii=False, indent=2))
 
 
 def _print(report: DriftReport, where: str) -> None:
