@@ -119,7 +119,7 @@ def resolve_target(target: str, before: str | None) -> str | None:
         raise RevisionError(f"There is no revision {target}. `alembic history` lists the revisions.")
     if known.index(wanted) >= place:
         raise RevisionError(
-            f"The database is at {f'revision {before}' if before else 'no revision'}, and {target} is not before it: "
+            f"The database is at {describe_revision(before)}, and {target} is not before it: "
             "there is nothing to roll back. `syntegra-db status` shows where it stands."
         )
     return wanted

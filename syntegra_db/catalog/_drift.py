@@ -16,7 +16,7 @@ from syntegra_db.catalog.compare import compare_schemas
 from syntegra_db.catalog.compare._extension import compare_extension
 from syntegra_db.catalog.compare._privileges import compare_privileges
 from syntegra_db.errors import SchemaDrift
-from syntegra_db.revisions import all_revisions, current_revision, require_known_revision
+from syntegra_db.revisions import all_revisions, current_revision, describe_revision, require_known_revision
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _differences(revision: str | None, found: Schema) -> Iterator[Finding]:
 def _object_of_other_revision(kind: str, name: str, revision: str | None, known: str, fix: str) -> Finding:
     return Finding(
         object=f"{kind} {name}",
-        expected=f"no such {kind} at {f'revision {revision}' if revision else 'no revision'}",
+        expected=f"no such {kind} at {describe_revision(revision)}",
         found=f"a {kind} of that name, as revision {known} has",
         impact=f"A migration that creates the {kind} fails.",
         fix=fix,
@@ -149,7 +149,7 @@ def _drift(revision: str | None, found: Schema) -> Iterator[Finding]:
 
 def _restamp_fix(revision: str | None, twin: str | None) -> str:
     """Return the statements after which the database says that it is at `twin`."""
-    tell = f"-- The tables are exactly those of {f'revision {twin}' if twin else 'no revision'}."
+    tell = f"-- The tables are exactly those of {describe_revision(twin)}."
     if twin is None:
         return ddl.join_statements(tell, ddl.unstamp())
     return ddl.join_statements(tell, ddl.restamp(twin) if revision else ddl.stamp(twin))

@@ -87,11 +87,12 @@ def _print_done(done: AdoptionResult, where: str) -> None:
 
 
 def _print(plan: AdoptionPlan, where: str) -> None:
+    from syntegra_db.revisions import describe_revision
+
     if plan.is_empty:
         typer.echo(f"There is nothing to do: the {where} is at revision {plan.revision} and holds what it should.")
         return
-    stamped = f"says {plan.stamped}" if plan.stamped else "says no revision"
-    typer.echo(f"The {where} {stamped} and comes closest to revision {plan.revision}.")
+    typer.echo(f"The {where} says {describe_revision(plan.stamped)} and comes closest to revision {plan.revision}.")
     for heading, lines in (
         ("Matches", plan.matches),
         ("Stays as it is", plan.kept),

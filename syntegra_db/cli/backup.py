@@ -100,6 +100,7 @@ def rollback(
     """Go back to an older revision after a backup that was read back and counted, and say how to restore it."""
     from syntegra_db import backup as backups
     from syntegra_db.migrations import load_migration_options
+    from syntegra_db.revisions import describe_revision
     from syntegra_db.settings import database_url, describe_database
 
     url, options = database_url(), load_migration_options()
@@ -109,7 +110,7 @@ def rollback(
     with _row_progress("Saving") as report:
         done = backups.rollback(revision, url, output, options=options, report=report)
     typer.echo(f"{_summary(done.backup)}, read back and counted: {done.backup.path}")
-    typer.echo(f"The {describe_database(url)} is at {f'revision {done.revision}' if done.revision else 'no revision'}.")
+    typer.echo(f"The {describe_database(url)} is at {describe_revision(done.revision)}.")
     typer.echo(f"To bring the rows back:\n  {done.restore_command}")
 
 

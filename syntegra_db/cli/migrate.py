@@ -53,6 +53,7 @@ def _run_migration(
 ) -> None:
     from syntegra_db.cli.progress import progress_on_stderr
     from syntegra_db.migrations import load_migration_options
+    from syntegra_db.revisions import describe_revision
     from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
@@ -63,4 +64,4 @@ def _run_migration(
     )
     with progress_on_stderr():
         reached = move(revision, url, options)
-    typer.echo(f"The {describe_database(url)} is at {f'revision {reached}' if reached else 'no revision'}.")
+    typer.echo(f"The {describe_database(url)} is at {describe_revision(reached)}.")

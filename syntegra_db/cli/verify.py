@@ -65,10 +65,11 @@ def manifests(
 
 
 def _print(report: DriftReport, where: str) -> None:
+    from syntegra_db.revisions import describe_revision
+
     count = len(report.findings)
-    at = f"revision {report.revision}" if report.revision else "no revision"
     verdict = f"with {count} difference{'s' if count > 1 else ''}" if count else "and holds what it should"
-    typer.echo(f"The {where} is at {at}, {verdict}.")
+    typer.echo(f"The {where} is at {describe_revision(report.revision)}, {verdict}.")
     for heading, findings in (("Differences", report.findings), ("Notes", report.notes)):
         if findings:
             typer.echo(f"\n{heading}")
