@@ -17,7 +17,7 @@ from alembic.util import CommandError
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._options import MigrationOptions
-from syntegra_db.revisions import VERSION_TABLE, describe_revision, script_directory
+from syntegra_db.revisions import VERSION_TABLE, script_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,7 @@ def upgrade_script(script: Script) -> SqlScript:
     guard = _template("upgrade_guard.sql").format(
         revision=revision,
         before=f"'{before}'" if before else "NULL",
-        before_name=describe_revision(before),
+        before_name=f"revision {before}" if before else "no revision",
     )
     return SqlScript(
         f"{revision}_{_slug(script)}.sql",
