@@ -2,7 +2,7 @@
 
 from syntegra_db.catalog._drift import require_no_drift, unversioned_objects, verify
 from syntegra_db.catalog._findings import DriftReport, Finding
-from syntegra_db.catalog._introspection import LiveCatalog, introspect
+from syntegra_db.catalog._introspection import LiveCatalog, existing_tables, introspect
 from syntegra_db.catalog._manifest import MANIFESTS, format_manifest, load_manifest
 from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.catalog._status import DatabaseStatus, read_status
@@ -16,6 +16,7 @@ __all__ = [
     "LiveCatalog",
     "Schema",
     "Table",
+    "existing_tables",
     "format_manifest",
     "introspect",
     "load_manifest",

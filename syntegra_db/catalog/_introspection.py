@@ -101,6 +101,11 @@ def require_current_schema(connection: Connection) -> None:
         )
 
 
+def existing_tables(connection: Connection, kinds: str = "rp") -> list[str]:
+    """Return the relations of the current schema whose `pg_class.relkind` is in `kinds`, sorted by name."""
+    return list(connection.scalars(_queries.EXISTING_TABLES, {"kinds": list(kinds)}))
+
+
 @contextmanager
 def _rolled_back(connection: Connection) -> Iterator[None]:
     """Undo whatever is set inside, and say in a sentence what keeps a table from being read."""

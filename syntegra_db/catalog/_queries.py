@@ -23,6 +23,12 @@ SESSION_CONTEXT = text("""
     LEFT JOIN (pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace) ON extname = 'vector'
 """)
 
+EXISTING_TABLES = text("""
+    SELECT relname FROM pg_class
+    WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind::text = ANY (:kinds)
+    ORDER BY relname
+""")
+
 TABLES = text("""
     SELECT t.oid, relname AS name,
            CASE WHEN relispartition THEN 'partition' WHEN relkind = 'r' THEN 'table'

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
-
-from syntegra_db.catalog import format_manifest, introspect
+from syntegra_db.catalog import existing_tables, format_manifest, introspect
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._commands import upgrade
@@ -16,14 +14,9 @@ from syntegra_db.settings import describe_database
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sqlalchemy import Connection
     from sqlalchemy.engine import URL
 
-EXISTING_TABLES = text("""
-    SELECT relname FROM pg_class
-    WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind IN ('r', 'p', 'v', 'm', 'f')
-    ORDER BY relname
-""")
+TABLES_AND_VIEWS = "rpvmf"
 
 
 def write_manifests(url: URL, directory: Path) -> list[Path]:
@@ -34,7 +27,7 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
     """
     engine = unpooled_engine(url)
     with connect(engine) as connection:
-        there = _existing_tables(connection)
+        there = existing_tables(connection, TABLES_AND_VIEWS)
     if there:
         raise RevisionError(
             f"The {describe_database(url)} already holds {', '.join(there)}; manifests are made from an empty one. "
@@ -44,13 +37,9 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
     for revision in all_revisions():
         upgrade(revision, url)
         with connect(engine) as connection:
-            tables = [name for name in _existing_tables(connection) if name != VERSION_TABLE]
+            tables = [name for name in existing_tables(connection, TABLES_AND_VIEWS) if name != VERSION_TABLE]
             shape = introspect(connection, tables).shape
         path = directory / f"{revision}.json"
         path.write_text(format_manifest(revision, shape), encoding="utf-8")
         written.append(path)
     return written
-
-
-def _existing_tables(connection: Connection) -> list[str]:
-    return list(connection.scalars(EXISTING_TABLES))
