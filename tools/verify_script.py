@@ -8,7 +8,7 @@ from textwrap import dedent, indent
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import _queries, load_manifest
-from syntegra_db.catalog.compare._indexes import COSINE_INDEX
+from syntegra_db.catalog.compare import COSINE_INDEX
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.revisions import VERSION_TABLE
 from syntegra_db.sql import literal
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import TextClause
 
-    from syntegra_db.catalog._schema import Column, Schema
+    from syntegra_db.catalog import Column, Schema
 
 TEMPLATE = Path(__file__).parent / "templates" / "verify_analytics_tables.sql"
 REVISION = "003"

@@ -13,8 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db.adoption._fingerprints import Fingerprint, backfill, fingerprint
 from syntegra_db.adoption._model import AdoptionInput, AdoptionPlan, AdoptionResult, OpenQuestion
 from syntegra_db.adoption._planning import plan
-from syntegra_db.catalog import _ddl as ddl
-from syntegra_db.catalog import load_manifest, verify
+from syntegra_db.catalog import ddl, load_manifest, verify
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import AdoptionFailed, DecisionRequired, ExtensionUnavailable, server_message
 from syntegra_db.migrations._lock import migration_lock

@@ -12,8 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from syntegra_db.adoption import _queries
-from syntegra_db.catalog._introspection import LiveCatalog, introspect, require_current_schema
-from syntegra_db.catalog._manifest import load_manifest
+from syntegra_db.catalog import LiveCatalog, introspect, load_manifest, require_current_schema
 from syntegra_db.errors import AdoptionNotPossible
 from syntegra_db.revisions import (
     SELECT_VERSIONS,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
 
     from syntegra_db.adoption._model import AdoptionInput
-    from syntegra_db.catalog._schema import Schema
+    from syntegra_db.catalog import Schema
 
 REVISION_ID = re.compile(r"\d{3}")
 

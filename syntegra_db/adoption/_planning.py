@@ -16,11 +16,8 @@ from syntegra_db.adoption._preconditions import require_convertible, require_rea
 from syntegra_db.adoption._reconcile import reconcile_constraints, reconcile_sequence
 from syntegra_db.adoption._rewrites import converted_table, plan_rewrites
 from syntegra_db.adoption._row_checks import PlannedRows, check_rows
-from syntegra_db.catalog import _ddl as ddl
-from syntegra_db.catalog._schema import Schema
-from syntegra_db.catalog.compare import compare_schemas
-from syntegra_db.catalog.compare._enums import compare_enums
-from syntegra_db.catalog.compare._extension import compare_extension
+from syntegra_db.catalog import Schema, ddl
+from syntegra_db.catalog.compare import compare_enums, compare_extension, compare_schemas
 from syntegra_db.errors import AdoptionFailed
 from syntegra_db.sql import quote
 
@@ -30,8 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syntegra_db.adoption._model import Backfill
-    from syntegra_db.catalog._findings import Finding
-    from syntegra_db.catalog._schema import Column, Table
+    from syntegra_db.catalog import Column, Finding, Table
 
 Conversions = dict[tuple[str, str], Conversion | None]
 

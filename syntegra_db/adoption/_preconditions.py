@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from syntegra_db.adoption import _queries
-from syntegra_db.catalog.compare._extension import compare_extension
-from syntegra_db.catalog.compare._triggers import DISABLED_FOREIGN_KEY, compare_attached_objects
+from syntegra_db.catalog.compare import DISABLED_FOREIGN_KEY, compare_attached_objects, compare_extension
 from syntegra_db.errors import AdoptionNotPossible
 
 if TYPE_CHECKING:

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.adoption import _queries
 from syntegra_db.adoption._model import OpenQuestion, SchemaChange
-from syntegra_db.catalog import _ddl as ddl
-from syntegra_db.catalog.compare._constraints import references_no_column
-from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
-from syntegra_db.catalog.compare._indexes import serves_cosine_search
+from syntegra_db.catalog import ddl
+from syntegra_db.catalog.compare import INVALID_SUFFIX, diff_definitions, references_no_column, serves_cosine_search
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.sql import execute_raw, literal, quote
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
     from syntegra_db.adoption._conversions import Conversion
     from syntegra_db.adoption._inspection import Inspection
-    from syntegra_db.catalog._schema import Table
+    from syntegra_db.catalog import Table
 
 CHECK = "CHECK "
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from syntegra_db.adoption._conversions import Conversion
     from syntegra_db.adoption._inspection import Inspection
     from syntegra_db.adoption._row_checks import PlannedRows
-    from syntegra_db.catalog._schema import Column, Table
+    from syntegra_db.catalog import Column, Table
 
 # Measured once: 11.3 s under the lock, with checks, checksums, rewrite and indexes, for 288 MB (930,000 rows, 30,000 of
 # them with embeddings) of serial_ids.sql of the tests, on two cores and PostgreSQL 18. Other disks differ.

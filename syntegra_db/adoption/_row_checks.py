@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.adoption._model import SHOWN_IDS, OpenQuestion
-from syntegra_db.catalog._ddl import FOREIGN_KEY
+from syntegra_db.catalog.ddl import FOREIGN_KEY
 from syntegra_db.errors import DecisionRequired
 from syntegra_db.sql import execute_raw, literal, quote
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from syntegra_db.adoption._conversions import Conversion
     from syntegra_db.adoption._inspection import Inspection
-    from syntegra_db.catalog._schema import Column, Schema
+    from syntegra_db.catalog import Column, Schema
 
 PLAIN_VALUE = re.compile(r"[\w .:+-]+")
 NAMES = re.compile(r"\w+")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from sqlalchemy import exists, func, select, table, text
 
-from syntegra_db.catalog._manifest import load_manifest
+from syntegra_db.catalog import load_manifest
 from syntegra_db.migrations._retry import retry_in_savepoint
 from syntegra_db.revisions import all_revisions
 from syntegra_db.sql import quote

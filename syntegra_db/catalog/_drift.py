@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 from psycopg.errors import InternalError_, UndefinedObject, UndefinedTable
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.catalog import _ddl as ddl
+from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, introspect, require_current_schema
 from syntegra_db.catalog._manifest import load_manifest
-from syntegra_db.catalog.compare import compare_schemas
-from syntegra_db.catalog.compare._extension import compare_extension
-from syntegra_db.catalog.compare._privileges import compare_privileges
+from syntegra_db.catalog.compare import compare_extension, compare_privileges, compare_schemas
 from syntegra_db.errors import SchemaDrift
 from syntegra_db.revisions import all_revisions, current_revision, describe_revision, require_known_revision
 from syntegra_db.settings import describe_database

@@ -9,7 +9,7 @@ from psycopg.errors import InsufficientPrivilege, LockNotAvailable, QueryCancele
 from sqlalchemy import func, select, table, text
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.catalog._manifest import load_manifest
+from syntegra_db.catalog import load_manifest
 from syntegra_db.revisions import all_revisions
 
 if TYPE_CHECKING:

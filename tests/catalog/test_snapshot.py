@@ -11,9 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from syntegra_db import migrations
-from syntegra_db.catalog import introspect, load_manifest
+from syntegra_db.catalog import format_manifest, introspect, load_manifest
 from syntegra_db.catalog._introspection import LOCK_TIMEOUT_MILLISECONDS
-from syntegra_db.catalog._manifest import format_manifest
 from syntegra_db.connections import unpooled_engine
 from syntegra_db.errors import LockTimeout, SettingsError
 from syntegra_db.models import Base

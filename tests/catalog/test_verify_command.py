@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from support.drift import run
-from syntegra_db.catalog._manifest import MANIFESTS
+from syntegra_db.catalog import MANIFESTS
 from syntegra_db.cli.verify import manifests, verify
 
 if TYPE_CHECKING:

@@ -5,22 +5,38 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _ddl as ddl
-from syntegra_db.catalog._findings import Finding
 from syntegra_db.catalog._schema import Table
 from syntegra_db.catalog.compare._columns import compare_columns
-from syntegra_db.catalog.compare._constraints import compare_constraints
-from syntegra_db.catalog.compare._diff import diff_definitions
+from syntegra_db.catalog.compare._constraints import compare_constraints, references_no_column
+from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, DefinitionDiff, diff_definitions
 from syntegra_db.catalog.compare._enums import compare_enums
-from syntegra_db.catalog.compare._indexes import compare_indexes
+from syntegra_db.catalog.compare._extension import compare_extension
+from syntegra_db.catalog.compare._indexes import COSINE_INDEX, compare_indexes, serves_cosine_search
+from syntegra_db.catalog.compare._privileges import compare_privileges
+from syntegra_db.catalog.compare._sequences import compare_sequences
 from syntegra_db.catalog.compare._tables import KINDS_WITH_STORAGE, compare_table, missing_table
-from syntegra_db.catalog.compare._triggers import compare_attached_objects
-from syntegra_db.sql import quote
+from syntegra_db.catalog.compare._triggers import DISABLED_FOREIGN_KEY, compare_attached_objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from syntegra_db.catalog._findings import Finding
     from syntegra_db.catalog._schema import Schema
+
+__all__ = [
+    "COSINE_INDEX",
+    "DISABLED_FOREIGN_KEY",
+    "INVALID_SUFFIX",
+    "DefinitionDiff",
+    "compare_attached_objects",
+    "compare_enums",
+    "compare_extension",
+    "compare_privileges",
+    "compare_schemas",
+    "diff_definitions",
+    "references_no_column",
+    "serves_cosine_search",
+]
 
 
 def compare_schemas(expected: Schema, found: Schema) -> Iterator[Finding]:
@@ -47,33 +63,3 @@ def compare_schemas(expected: Schema, found: Schema) -> Iterator[Finding]:
     )
     yield from chain.from_iterable(compare_indexes(*tables) for tables in both)
     yield from chain.from_iterable(compare_attached_objects(*tables) for tables in both)
-
-
-def compare_sequences(_table: str, expected: Table, found: Table) -> Iterator[Finding]:
-    """Yield the sequences of one table that differ; one whose column is missing comes back with the column."""
-    wanted = {
-        name: definition
-        for name, definition in expected.sequences.items()
-        if definition.rsplit(".", 1)[1] in found.columns
-    }
-    difference = diff_definitions(wanted, found.sequences)
-    for name in difference.missing:
-        yield _sequence(name, wanted[name], "no such sequence", ddl.create_sequence(name, wanted[name]))
-    for name, other in difference.renamed.items():
-        rename = f"ALTER SEQUENCE {quote(other)} RENAME TO {quote(name)};"
-        yield _sequence(name, wanted[name], f"the same under the name {other}", rename)
-    for name in difference.changed:
-        there = found.sequences[name]
-        logged = f"ALTER SEQUENCE {quote(name)} SET LOGGED;" if there.startswith(ddl.UNLOGGED) else ""
-        yield _sequence(name, wanted[name], there, ddl.join_statements(logged, ddl.alter_sequence(name, wanted[name])))
-
-
-def _sequence(name: str, expected: str, found: str, fix: str) -> Finding:
-    return Finding(
-        object=f"sequence {name}",
-        expected=expected,
-        found=found,
-        impact="New rows get no id, one that is taken or out of range, or the sequence goes its own way when the "
-        "table is dropped or restored.",
-        fix=fix,
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _ddl as ddl
+from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import Finding
 from syntegra_db.catalog._schema import Column
 from syntegra_db.sql import quote

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _ddl as ddl
+from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import Finding
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 from syntegra_db.pgvector_support import VECTOR_INDEX

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _ddl as ddl
+from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import Finding
 from syntegra_db.sql import quote
 
