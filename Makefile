@@ -9,11 +9,14 @@ ENVIRONMENT = $(if $(filter .venv,$(VENV)),.venv/installed)
 # Each process has its own server. With more processes, the load changes the results of tests that measure time.
 TWO_AT_ONCE = --numprocesses 2 --dist loadfile
 
+# Not data, generated JSON and Spanish.
+CHECKED_TEXTS = ':!*.csv' ':!*.json' ':!*.npy' ':!*.png' ':!docs/es' ':!.codespell' ':!constraints.txt'
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 vectors-status \
-  vectors-rebuild backup backups restore local-stop up down psql logs test test-all lint format generate \
+  vectors-rebuild backup backups restore local-stop up down psql logs test test-all coverage lint imports words format generate \
   build clean
 
 help: ## Show this list
@@ -125,6 +128,13 @@ lint: $(ENVIRONMENT) ## Run ruff and mypy
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
+
+imports: $(ENVIRONMENT) ## Check the direction of imports between the packages
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
+
+words: $(ENVIRONMENT) ## Check the spelling, and that no text uses the words in .codespell/
+	@git ls-files -z -- $(CHECKED_TEXTS) | xargs -0 $(VENV)/bin/codespell
+	@git grep -nwiE -f .codespell/private-phrases.txt -- $(CHECKED_TEXTS); test $$? -eq 1
 
 format: $(ENVIRONMENT) ## Format the code
 	@$(VENV)/bin/ruff format
