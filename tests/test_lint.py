@@ -7,6 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+
 from support.commands import PROGRAMS, ROOT, run
 
 if TYPE_CHECKING:
