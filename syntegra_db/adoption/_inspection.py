@@ -12,7 +12,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from syntegra_db.adoption import _queries
-from syntegra_db.catalog import LiveCatalog, introspect, load_manifest, require_current_schema
+from syntegra_db.catalog import (
+    LiveCatalog,
+    introspect,
+    load_manifest,
+    managed_tables,
+    managed_types,
+    require_current_schema,
+)
 from syntegra_db.errors import AdoptionNotPossible
 from syntegra_db.revisions import (
     SELECT_VERSIONS,
@@ -55,7 +62,7 @@ class Inspection:
     @property
     def found(self) -> Schema:
         """What the server holds of our tables and types."""
-        return self.snapshot.shape
+        return self.snapshot.schema
 
 
 def inspect_database(connection: Connection, answers: AdoptionInput) -> Inspection:
@@ -68,12 +75,9 @@ def inspect_database(connection: Connection, answers: AdoptionInput) -> Inspecti
     require_current_schema(connection)
     stamped = _stamped_revision(connection)
     timezone = _set_timezone(connection, answers.timezone)
-    manifests = [load_manifest(revision) for revision in all_revisions()]
-    tables = {name for manifest in manifests for name in manifest.tables}
-    types = {name for manifest in manifests for name in manifest.types}
-    found = introspect(connection, tables, types)
-    revision = closest_revision(found.shape)
-    there = {"tables": list(found.shape.tables)}
+    found = introspect(connection, managed_tables(), managed_types())
+    revision = closest_revision(found.schema)
+    there = {"tables": list(found.schema.tables)}
     dependents = defaultdict(list)
     for row in connection.execute(_queries.DEPENDENTS, there).mappings():
         dependents[row["table"], row["column"]].append(row["dependent"])

@@ -3,7 +3,7 @@
 from syntegra_db.catalog._drift import require_no_drift, unversioned_objects, verify
 from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, existing_tables, introspect, require_current_schema
-from syntegra_db.catalog._manifest import MANIFESTS, format_manifest, load_manifest
+from syntegra_db.catalog._manifest import MANIFESTS, format_manifest, load_manifest, managed_tables, managed_types
 from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.catalog._status import DatabaseStatus, read_status
 
@@ -20,6 +20,8 @@ __all__ = [
     "format_manifest",
     "introspect",
     "load_manifest",
+    "managed_tables",
+    "managed_types",
     "read_status",
     "require_current_schema",
     "require_no_drift",

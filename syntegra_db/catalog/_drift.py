@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, introspect, require_current_schema
-from syntegra_db.catalog._manifest import load_manifest
+from syntegra_db.catalog._manifest import load_manifest, managed_tables, managed_types
 from syntegra_db.catalog.compare import compare_extension, compare_privileges, compare_schemas
 from syntegra_db.errors import SchemaDrift
 from syntegra_db.revisions import all_revisions, current_revision, describe_revision, require_known_revision
@@ -42,9 +42,9 @@ def verify(connection: Connection) -> DriftReport:
         SettingsError, LockNotObtained: see `introspect`.
     """
     revision, found = _read_consistently(connection)
-    differences = list(_differences(revision, found.shape))
+    differences = list(_differences(revision, found.schema))
     if any(finding.is_drift for finding in differences):
-        twin = _matching_revision(revision, found.shape)
+        twin = _matching_revision(revision, found.schema)
         if twin != revision:
             fix = _restamp_fix(revision, twin)
             differences = [replace(finding, fix=fix) for finding in differences]
@@ -80,25 +80,20 @@ def unversioned_objects(connection: Connection) -> list[str]:
     """
     revision, found = _read_consistently(connection)
     expected = load_manifest(revision)
-    there = {**found.shape.tables, **found.shape.types}
-    later = {
-        name: None for known in all_revisions() for name in (*load_manifest(known).tables, *load_manifest(known).types)
-    }
-    return [name for name in later if name in there and name not in expected.tables and name not in expected.types]
+    installed = {**found.schema.tables, **found.schema.types}
+    later = [name for name in (*managed_tables(), *managed_types()) if name not in {*expected.tables, *expected.types}]
+    return [name for name in later if name in installed]
 
 
 def _read_consistently(connection: Connection) -> tuple[str | None, LiveCatalog]:
     """Return the revision and what is there at it: once more if a migration ended in between."""
-    manifests = [load_manifest(known) for known in all_revisions()]
-    tables = {name for manifest in manifests for name in manifest.tables}
-    types = {name for manifest in manifests for name in manifest.types}
     require_current_schema(connection)
     attempts_left = MAX_READS
     while True:
         attempts_left -= 1
         revision = current_revision(connection)
         try:
-            found = introspect(connection, tables, types)
+            found = introspect(connection, managed_tables(), managed_types())
         except DBAPIError as error:
             if attempts_left and isinstance(error.orig, CONCURRENT_DDL_ERRORS):
                 continue

@@ -43,7 +43,7 @@ class Privileges:
 class LiveCatalog:
     """The shape, which is the same wherever the same revision stands, and what differs from server to server."""
 
-    shape: Schema
+    schema: Schema
     extension: Extension | None
     privileges: Privileges
 
@@ -74,7 +74,7 @@ def introspect(connection: Connection, tables: Collection[str], types: Collectio
             "sequences": sequences,
         }
     return LiveCatalog(
-        shape=Schema(
+        schema=Schema(
             types={row["name"]: tuple(row["labels"]) for row in labels},
             tables={row["name"]: _table(row, parts) for row in tables_found},
         ),

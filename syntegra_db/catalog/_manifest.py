@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from syntegra_db.catalog._schema import Column, Schema, Table, schema_from_dict
+from syntegra_db.revisions import all_revisions
 
 MANIFESTS = Path(__file__).with_name("manifests")
 # Below a table, columns stand one a line, and so do definitions.
@@ -24,19 +25,29 @@ def load_manifest(revision: str | None) -> Schema:
     return schema_from_dict(manifest["types"], manifest["tables"])
 
 
-def format_manifest(revision: str, shape: Schema) -> str:
+def managed_tables() -> list[str]:
+    """Return the tables of all revisions, in the order of the revisions."""
+    return list(dict.fromkeys(name for revision in all_revisions() for name in load_manifest(revision).tables))
+
+
+def managed_types() -> list[str]:
+    """Return the ENUM types of all revisions, in the order of the revisions."""
+    return list(dict.fromkeys(name for revision in all_revisions() for name in load_manifest(revision).types))
+
+
+def format_manifest(revision: str, schema: Schema) -> str:
     """Return the text of a manifest: names in a stable order, one column, index or constraint a line."""
-    manifest = {"revision": revision, "types": shape.types, "tables": _tables(shape)}
+    manifest = {"revision": revision, "types": schema.types, "tables": _tables(schema)}
     return f"{_json(manifest)}\n"
 
 
-def _tables(shape: Schema) -> dict[str, dict[str, Any]]:
+def _tables(schema: Schema) -> dict[str, dict[str, Any]]:
     return {
         name: {
             **_non_default_attributes(table),
             "columns": {column: _non_default_attributes(attributes) for column, attributes in table.columns.items()},
         }
-        for name, table in shape.tables.items()
+        for name, table in schema.tables.items()
     }
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from syntegra_db.catalog._introspection import LOCK_TIMEOUT_MILLISECONDS
-from syntegra_db.catalog._manifest import load_manifest
+from syntegra_db.catalog._manifest import managed_tables
 from syntegra_db.errors import LockTimeout
 from syntegra_db.revisions import all_revisions, current_revision, head_revision, require_known_revision
 
@@ -83,8 +83,7 @@ def read_status(connection: Connection) -> DatabaseStatus:
     revision = current_revision(connection)
     require_known_revision(revision)
     known = all_revisions()
-    names = [name for number in known for name in load_manifest(number).tables]
-    tables = {"tables": list(dict.fromkeys(names))}
+    tables = {"tables": managed_tables()}
     return DatabaseStatus(
         server_version=server_version,
         database=database,

@@ -38,7 +38,7 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
         upgrade(revision, url)
         with connect(engine) as connection:
             tables = [name for name in existing_tables(connection, TABLES_AND_VIEWS) if name != VERSION_TABLE]
-            shape = introspect(connection, tables).shape
+            shape = introspect(connection, tables).schema
         path = directory / f"{revision}.json"
         path.write_text(format_manifest(revision, shape), encoding="utf-8")
         written.append(path)

@@ -144,10 +144,10 @@ ATTACHED = (
 def test_what_a_later_revision_attaches_is_missed_and_mended(database: Database, spoiled: list[str]) -> None:
     run(database, *ATTACHED)
     with database.engine.connect() as connection:
-        expected = introspect(connection, ["clusters"]).shape
+        expected = introspect(connection, ["clusters"]).schema
     run(database, *spoiled)
     with database.engine.connect() as connection:
-        findings = list(compare_schemas(expected, introspect(connection, ["clusters"]).shape))
+        findings = list(compare_schemas(expected, introspect(connection, ["clusters"]).schema))
     assert [finding.object for finding in findings] == [
         "policy own on clusters",
         "rule keep on clusters",
@@ -155,7 +155,7 @@ def test_what_a_later_revision_attaches_is_missed_and_mended(database: Database,
     ]
     run(database, *(line for finding in findings for line in finding.fix.splitlines()))
     with database.engine.connect() as connection:
-        assert introspect(connection, ["clusters"]).shape == expected
+        assert introspect(connection, ["clusters"]).schema == expected
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ TABLES = tuple(Base.metadata.tables)
 
 def manifest_of(connection: Connection) -> str:
     """Every column in its order, as a manifest has it."""
-    return format_manifest("003", introspect(connection, TABLES).shape)
+    return format_manifest("003", introspect(connection, TABLES).schema)
 
 
 def with_search_path(database: Database, search_path: str) -> URL:
@@ -65,7 +65,7 @@ def test_tables_in_another_schema_are_not_looked_at(database: Database) -> None:
     with database.connect() as connection:
         connection.execute("CREATE SCHEMA application")
     with unpooled_engine(with_search_path(database, "application,public")).connect() as connection:
-        assert introspect(connection, TABLES, ["trend_status"]).shape == load_manifest(None)
+        assert introspect(connection, TABLES, ["trend_status"]).schema == load_manifest(None)
 
 
 def test_temporary_tables_of_the_same_name_do_not_matter(database: Database, expected: str) -> None:
@@ -85,7 +85,7 @@ def test_rows_do_not_matter(database: Database, expected: str) -> None:
 def test_it_is_plain_data(database: Database) -> None:
     with database.engine.connect() as connection:
         taken = introspect(connection, TABLES)
-    shape = json.loads(json.dumps(asdict(taken.shape)))
+    shape = json.loads(json.dumps(asdict(taken.schema)))
     assert shape["tables"]["text_summary"]["columns"]["embedding"]["type"] == "vector(384)"
     assert taken.extension is not None
     assert taken.extension.schema == "public"

@@ -24,7 +24,7 @@ def compare_privileges(expected: Schema, found: LiveCatalog) -> Iterator[Finding
     insert into a table and not use the sequence of its ids. Other gaps in writing may be on purpose: notes.
     """
     role, lacking = found.privileges.role, found.privileges.missing
-    tables = [name for name in expected.tables if name in found.shape.tables]
+    tables = [name for name in expected.tables if name in found.schema.tables]
     for privilege in PRIVILEGES:
         without = [name for name in tables if privilege in lacking[name]]
         if without and without == tables:
