@@ -77,8 +77,8 @@ def test_words_with_planted_text_fail(checkout: Path, planted: str, reported: st
         ("vectors/_search.py", "import syntegra_db.catalog", "syntegra_db.vectors._search -> syntegra_db.catalog"),
         (
             "backup/_files.py",
-            "import syntegra_db.catalog._ddl",
-            "syntegra_db.backup._files -> syntegra_db.catalog._ddl",
+            "import syntegra_db.catalog._introspection",
+            "syntegra_db.backup._files -> syntegra_db.catalog._introspection",
         ),
         ("bulk/errors.py", "import syntegra_db.bulk._job", ".errors -> ._job"),
         ("new.py", "", "syntegra_db.new"),
