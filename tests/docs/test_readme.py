@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from support.commands import ROOT, run
 from syntegra_db import errors
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The statuses of wrong usage and of Ctrl-C.
 OTHER_STATUSES = {2, 130}
+SPANISH = "docs/es/migraciones.md"
 
 
 # The second example expects these two from an embedding model.
@@ -60,9 +63,14 @@ def test_search_example_prints_texts_in_order_of_distance(database: Database, tm
     assert (result.returncode, result.stdout) == (0, expected), result.stderr
 
 
-def test_readme_table_explains_every_exit_status() -> None:
-    explained = {int(status) for status in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
-    assert explained == exit_statuses(errors.SyntegraDBError) | OTHER_STATUSES
+@pytest.mark.parametrize(
+    ("page", "header", "others"), [("README.md", "Status", OTHER_STATUSES), (SPANISH, "Estado", {0, *OTHER_STATUSES})]
+)
+def test_table_of_page_explains_every_exit_status(page: str, header: str, others: set[int]) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    [table] = re.findall(rf"^\| {header} \|.*\n\| --- .*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    explained = [int(line.split("|")[1]) for line in table.splitlines()]
+    assert explained == sorted(exit_statuses(errors.SyntegraDBError) | others)
 
 
 def exit_statuses(error: type[errors.SyntegraDBError]) -> set[int]:
