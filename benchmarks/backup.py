@@ -43,11 +43,10 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 ROOT = Path(__file__).parents[1]
-# In place of this folder, where a module named backup would hide the tests'.
+# The tests' support modules, in place of this directory.
 sys.path[0] = str(ROOT / "tests")
 
-from backup.filling import TABLES, fill  # noqa: E402  the tests' rows
-
+from support.sample_rows import TABLES, load_rows  # noqa: E402  the tests' rows
 from support.servers import Database  # noqa: E402  likewise
 
 SYNTEGRA_DB = str(Path(sys.executable).with_name("syntegra-db"))
@@ -105,7 +104,7 @@ def measure(server: URL, folder: Path, rows: int, rounds: int) -> dict[str, list
     seconds: dict[str, list[float]] = defaultdict(list)
     with database(server) as full, psycopg.connect(conninfo(server), autocommit=True) as administrator:
         migrations.upgrade(url=full)
-        fill(Database(full), rows)
+        load_rows(Database(full), rows)
         file = create_backup(full, folder / "same.dump").path
         administrator.execute("CREATE DATABASE migrated")
         migrations.upgrade(url=server.set(database="migrated"))

@@ -10,11 +10,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from adoption.handmade import make, run
-from dumping import dump
 
 from support.commands import PROGRAMS
 from support.commands import run as run_command
+from support.legacy_databases import create_legacy_database, execute
+from support.pg_dump import dump
 from syntegra_db import adoption, migrations
 from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.connections import conninfo
@@ -41,7 +41,7 @@ def adopt(database: Database, folder: Path, *arguments: str) -> subprocess.Compl
 
 
 def test_plan_is_told_in_groups(empty_database: Database, tmp_path: Path) -> None:
-    make(empty_database, "shared")
+    create_legacy_database(empty_database, "shared")
     said = adopt(empty_database, tmp_path)
     assert (said.returncode, said.stderr) == (0, "")
     for line in (
@@ -58,7 +58,7 @@ def test_plan_is_told_in_groups(empty_database: Database, tmp_path: Path) -> Non
 
 
 def test_open_decisions_end_with_their_status(empty_database: Database, tmp_path: Path) -> None:
-    make(empty_database, "first_two")
+    create_legacy_database(empty_database, "first_two")
     said = adopt(empty_database, tmp_path)
     assert said.returncode == 24
     assert "Needs a decision\n  column data_sources.client_id is required" in said.stdout
@@ -70,7 +70,7 @@ def test_open_decisions_end_with_their_status(empty_database: Database, tmp_path
 
 
 def test_json(empty_database: Database, tmp_path: Path) -> None:
-    make(empty_database, "times_without_zone")
+    create_legacy_database(empty_database, "times_without_zone")
     answers = (
         "--set",
         "processed_data.client_id=7",
@@ -89,7 +89,7 @@ def test_json(empty_database: Database, tmp_path: Path) -> None:
 
 
 def test_the_backup_restores_the_database_as_it_was(server: Server, empty_database: Database, tmp_path: Path) -> None:
-    make(empty_database, "shared")
+    create_legacy_database(empty_database, "shared")
     before = dump(empty_database)
     said = adopt(empty_database, tmp_path, "--apply")
     assert said.returncode == 0, said.stderr
@@ -108,7 +108,7 @@ def test_the_backup_restores_the_database_as_it_was(server: Server, empty_databa
 
 
 def test_without_a_backup_it_asks_or_takes_yes(empty_database: Database, tmp_path: Path) -> None:
-    make(empty_database, "half_run")
+    create_legacy_database(empty_database, "half_run")
     before = dump(empty_database)
     refused = adopt(empty_database, tmp_path, "--apply", "--no-backup")
     assert refused.returncode == 23
@@ -119,7 +119,7 @@ def test_without_a_backup_it_asks_or_takes_yes(empty_database: Database, tmp_pat
 
 
 def test_a_backup_that_cannot_be_written_keeps_everything_as_it_is(empty_database: Database, tmp_path: Path) -> None:
-    make(empty_database, "half_run")
+    create_legacy_database(empty_database, "half_run")
     before = dump(empty_database)
     (tmp_path / "backups").write_text("in the way")
     said = adopt(empty_database, tmp_path, "--apply")
@@ -128,8 +128,8 @@ def test_a_backup_that_cannot_be_written_keeps_everything_as_it_is(empty_databas
 
 
 def test_killed_half_way_it_leaves_the_database_as_it_was(empty_database: Database, tmp_path: Path) -> None:
-    make(empty_database, "other_names")
-    run(empty_database, *SLEEP_AT_INDEXES)
+    create_legacy_database(empty_database, "other_names")
+    execute(empty_database, *SLEEP_AT_INDEXES)
     before = dump(empty_database)
     process = subprocess.Popen(
         [str(PROGRAMS / "syntegra-db"), "adopt", "--apply"],
@@ -145,21 +145,21 @@ def test_killed_half_way_it_leaves_the_database_as_it_was(empty_database: Databa
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     # What the server still works on ends by itself, and the next run waits for it.
-    run(empty_database, "ALTER EVENT TRIGGER nap DISABLE")
+    execute(empty_database, "ALTER EVENT TRIGGER nap DISABLE")
     second = adopt(empty_database, tmp_path)
     assert second.returncode in {0, 15}, second.stderr
     while empty_database.query("SELECT 1 FROM pg_stat_activity WHERE application_name = 'syntegra_db adoption'"):
         time.sleep(0.05)
-    run(empty_database, "ALTER EVENT TRIGGER nap ENABLE")
+    execute(empty_database, "ALTER EVENT TRIGGER nap ENABLE")
     assert dump(empty_database) == before
-    run(empty_database, "DROP EVENT TRIGGER nap", "DROP FUNCTION nap")
+    execute(empty_database, "DROP EVENT TRIGGER nap", "DROP FUNCTION nap")
     said = adopt(empty_database, tmp_path, "--apply")
     assert said.returncode == 0, said.stderr
     assert adopt(empty_database, tmp_path).stdout.startswith(NOTHING)
 
 
 def test_it_steps_aside_for_others_and_says_for_whom(empty_database: Database) -> None:
-    make(empty_database, "half_run")
+    create_legacy_database(empty_database, "half_run")
     before = dump(empty_database)
     impatient = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=1)
     with empty_database.connect() as other:
@@ -174,7 +174,7 @@ def test_it_steps_aside_for_others_and_says_for_whom(empty_database: Database) -
 
 @pytest.mark.parametrize("name", ["serial_ids", "shared", "first_two", "half_run", "other_names"])
 def test_upgrade_says_to_adopt(empty_database: Database, tmp_path: Path, name: str) -> None:
-    make(empty_database, name)
+    create_legacy_database(empty_database, name)
     before = dump(empty_database)
     said = run_command("syntegra-db", "upgrade", url=empty_database.environment_url, cwd=tmp_path)
     assert said.returncode == 11
@@ -185,7 +185,7 @@ def test_upgrade_says_to_adopt(empty_database: Database, tmp_path: Path, name: s
 
 
 def test_upgrade_does_not_say_so_of_the_applications_own(empty_database: Database) -> None:
-    run(empty_database, "CREATE TABLE sources (id bigint CONSTRAINT pk_data_sources PRIMARY KEY)")
+    execute(empty_database, "CREATE TABLE sources (id bigint CONSTRAINT pk_data_sources PRIMARY KEY)")
     with pytest.raises(MigrationFailed, match="pk_data_sources") as failed:
         migrations.upgrade(url=empty_database.url)
     assert "adopt" not in str(failed.value)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
-from adoption.handmade import OURS, Rows, make, read_rows, run
-from dumping import dump
 
+from support.legacy_databases import TABLES, Rows, create_legacy_database, execute, read_rows
+from support.pg_dump import dump
 from syntegra_db import adoption, migrations
 from syntegra_db.catalog import DriftReport, verify
 from syntegra_db.errors import AdoptionFailed
@@ -89,7 +89,7 @@ def assert_same(before: Rows, after: Rows, filled: dict[str, str]) -> None:
 
 @each
 def test_it_becomes_its_revision_and_no_row_changes(empty_database: Database, handmade: Handmade) -> None:
-    make(empty_database, handmade.name)
+    create_legacy_database(empty_database, handmade.name)
     before = read_rows(empty_database, MADRID)
     assert before
     adopted = adopt(empty_database, handmade)
@@ -101,14 +101,14 @@ def test_it_becomes_its_revision_and_no_row_changes(empty_database: Database, ha
 
 @each
 def test_every_table_of_it_held_rows(empty_database: Database, handmade: Handmade) -> None:
-    make(empty_database, handmade.name)
+    create_legacy_database(empty_database, handmade.name)
     there = {name for (name,) in empty_database.query("SELECT relname FROM pg_class WHERE relkind = 'r'")}
-    assert {table for table, _ in read_rows(empty_database, MADRID)} == there & set(OURS)
+    assert {table for table, _ in read_rows(empty_database, MADRID)} == there & set(TABLES)
 
 
 @each
 def test_a_second_time_there_is_nothing_to_do(empty_database: Database, handmade: Handmade) -> None:
-    make(empty_database, handmade.name)
+    create_legacy_database(empty_database, handmade.name)
     adopt(empty_database, handmade)
     adopted = dump(empty_database)
     assert look_at_plan(empty_database).is_empty
@@ -118,7 +118,7 @@ def test_a_second_time_there_is_nothing_to_do(empty_database: Database, handmade
 
 @each
 def test_a_plan_changes_nothing(empty_database: Database, handmade: Handmade) -> None:
-    make(empty_database, handmade.name)
+    create_legacy_database(empty_database, handmade.name)
     before = dump(empty_database)
     with empty_database.engine.connect() as connection:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
@@ -131,10 +131,10 @@ def test_a_plan_changes_nothing(empty_database: Database, handmade: Handmade) ->
 
 @each
 def test_services_write_and_the_next_revision_comes(empty_database: Database, handmade: Handmade) -> None:
-    make(empty_database, handmade.name)
+    create_legacy_database(empty_database, handmade.name)
     adopt(empty_database, handmade)
     greatest = empty_database.query("SELECT max(id) FROM processed_data")[0][0]
-    run(
+    execute(
         empty_database,
         "INSERT INTO processed_data (client_id, source_id, source_type, data) "
         "SELECT client_id, id, 'retail', '{}' FROM data_sources LIMIT 1",
@@ -147,15 +147,15 @@ def test_services_write_and_the_next_revision_comes(empty_database: Database, ha
 def test_ids_that_were_given_out_and_deleted_do_not_come_back(empty_database: Database) -> None:
     """The sequence, the identity and the shared sequence stood behind rows that are no longer there."""
     for name, given_out in (("serial_ids", 30), ("times_without_zone", 12)):
-        run(empty_database, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
-        make(empty_database, name)
+        execute(empty_database, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
+        create_legacy_database(empty_database, name)
         adopt(empty_database, next(handmade for handmade in SIX if handmade.name == name))
-        run(empty_database, "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'new', 'simple_csv')")
+        execute(empty_database, "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'new', 'simple_csv')")
         assert empty_database.query("SELECT max(id) FROM data_sources") == [(given_out + 1,)]
 
 
 def test_what_the_application_has_stays(empty_database: Database) -> None:
-    make(empty_database, "shared")
+    create_legacy_database(empty_database, "shared")
     theirs = """
         SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), convalidated FROM pg_constraint
         WHERE conname LIKE 'priority%' OR conrelid IN ('alerts'::regclass, 'clients'::regclass, 'users'::regclass)
@@ -172,12 +172,12 @@ def test_what_the_application_has_stays(empty_database: Database) -> None:
         "constraint processed_client on processed_data",
         "column data_sources.created_by",
     } <= notes
-    run(empty_database, "DELETE FROM anomaly_log WHERE id = 1")
+    execute(empty_database, "DELETE FROM anomaly_log WHERE id = 1")
     assert empty_database.query("SELECT count(*) FROM alerts WHERE anomaly_id = 1") == [(0,)]
 
 
 def test_indexes_that_are_equal_are_renamed_and_not_built_again(empty_database: Database) -> None:
-    make(empty_database, "other_names")
+    create_legacy_database(empty_database, "other_names")
     before = empty_database.query("SELECT 'kpi_lookup'::regclass::oid, pg_relation_filenode('kpi_lookup')")
     adopt(empty_database, SIX[5])
     name = "idx_kpi_summary_client_kpi_period"
@@ -186,7 +186,7 @@ def test_indexes_that_are_equal_are_renamed_and_not_built_again(empty_database: 
 
 
 def test_moments_in_utc_are_not_written_again(empty_database: Database) -> None:
-    run(
+    execute(
         empty_database,
         "CREATE TABLE data_sources (id bigserial PRIMARY KEY, client_id bigint NOT NULL, name varchar(255) NOT NULL, "
         "type varchar(50) NOT NULL, created_at timestamp NOT NULL DEFAULT now())",
@@ -207,7 +207,7 @@ def test_a_conversion_that_changes_a_value_is_taken_back(
     def careless(old: str, new: str) -> _conversions.Conversion:
         return _conversions.Conversion(using=f"({{}})::{new} * 1.0000001", before=f"({{}})::{old}::text")
 
-    make(empty_database, "serial_ids")
+    create_legacy_database(empty_database, "serial_ids")
     before = dump(empty_database)
     monkeypatch.setattr(_conversions, "_to_number", careless)
     with pytest.raises(
@@ -218,21 +218,21 @@ def test_a_conversion_that_changes_a_value_is_taken_back(
 
 
 def test_rows_that_a_statement_loses_are_noticed(empty_database: Database) -> None:
-    make(empty_database, "half_run")
+    create_legacy_database(empty_database, "half_run")
     before = dump(empty_database)
-    run(
+    execute(
         empty_database,
         "CREATE FUNCTION lose() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN DELETE FROM trend_signals; END$$",
         "CREATE EVENT TRIGGER lose ON ddl_command_end WHEN TAG IN ('CREATE EXTENSION') EXECUTE FUNCTION lose()",
     )
     with pytest.raises(AdoptionFailed, match="Table trend_signals had 1 rows and would have 0"):
         adopt(empty_database, SIX[4])
-    run(empty_database, "DROP EVENT TRIGGER lose", "DROP FUNCTION lose")
+    execute(empty_database, "DROP EVENT TRIGGER lose", "DROP FUNCTION lose")
     assert dump(empty_database) == before
 
 
 def test_the_lock_of_migrators_is_given_back(empty_database: Database) -> None:
-    make(empty_database, "half_run")
+    create_legacy_database(empty_database, "half_run")
     adopt(empty_database, SIX[4])
     key = _lock.lock_key("alembic_version", "public")
     with empty_database.connect() as connection:

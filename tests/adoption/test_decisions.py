@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from adoption.handmade import make, run
-from dumping import dump
 
+from support.legacy_databases import create_legacy_database, execute
+from support.pg_dump import dump
 from syntegra_db import adoption
 from syntegra_db.adoption._backfills import parse_assignments
 from syntegra_db.adoption._conversions import find_conversion
@@ -28,7 +28,7 @@ def decisions(database: Database, **answers: str) -> dict[str, adoption.OpenQues
 
 
 def test_required_column_that_is_missing(empty_database: Database) -> None:
-    make(empty_database, "first_two")
+    create_legacy_database(empty_database, "first_two")
     found = decisions(empty_database)
     assert (found[NO_CLIENT].count, found[NO_CLIENT].ids) == (9, (10, 11, 12, 13, 14, 15, 16, 17, 18))
     assert "--set processed_data.client_id=VALUE" in found[NO_CLIENT].advice
@@ -42,20 +42,20 @@ def test_required_column_that_is_missing(empty_database: Database) -> None:
 
 
 def test_answer_that_leaves_rows_without_a_value(empty_database: Database) -> None:
-    make(empty_database, "first_two")
+    create_legacy_database(empty_database, "first_two")
     found = decisions(empty_database, processed_data__client_id="nullif(source_id, 3)")
     assert (found[NO_CLIENT].count, found[NO_CLIENT].ids) == (1, (12,))
 
 
 def test_column_that_is_missing_from_an_empty_table_needs_no_answer(empty_database: Database) -> None:
-    make(empty_database, "first_two")
-    run(empty_database, "DELETE FROM processed_data")
+    create_legacy_database(empty_database, "first_two")
+    execute(empty_database, "DELETE FROM processed_data")
     assert NO_CLIENT not in decisions(empty_database)
 
 
 def test_values_that_are_no_label_are_shown_by_id(empty_database: Database) -> None:
-    make(empty_database, "serial_ids")
-    run(empty_database, "UPDATE anomaly_log SET severity = 'fatal' WHERE id <= 12")
+    create_legacy_database(empty_database, "serial_ids")
+    execute(empty_database, "UPDATE anomaly_log SET severity = 'fatal' WHERE id <= 12")
     found = decisions(empty_database)["column anomaly_log.severity"]
     assert (found.count, found.ids) == (12, tuple(range(1, 11)))
     assert "none of low, medium, high, critical" in found.reason
@@ -63,8 +63,8 @@ def test_values_that_are_no_label_are_shown_by_id(empty_database: Database) -> N
 
 
 def test_rows_that_break_a_check(empty_database: Database) -> None:
-    make(empty_database, "serial_ids")
-    run(
+    create_legacy_database(empty_database, "serial_ids")
+    execute(
         empty_database,
         "UPDATE kpi_summary SET kpi_value = 'NaN' WHERE id = 3",
         "UPDATE clusters SET distance_to_centroid = -1 WHERE id IN (4, 5)",
@@ -75,8 +75,8 @@ def test_rows_that_break_a_check(empty_database: Database) -> None:
 
 
 def test_rows_whose_source_is_another_clients_or_gone(empty_database: Database) -> None:
-    make(empty_database, "half_run")
-    run(
+    create_legacy_database(empty_database, "half_run")
+    execute(
         empty_database,
         "ALTER TABLE kpi_summary ALTER source_id TYPE integer",
         "UPDATE kpi_summary SET source_id = 2 WHERE id = 1",
@@ -86,8 +86,8 @@ def test_rows_whose_source_is_another_clients_or_gone(empty_database: Database) 
 
 
 def test_ids_that_rows_share(empty_database: Database) -> None:
-    make(empty_database, "first_two")
-    run(empty_database, "INSERT INTO processed_data (id, data) VALUES (10, '{}')")
+    create_legacy_database(empty_database, "first_two")
+    execute(empty_database, "INSERT INTO processed_data (id, data) VALUES (10, '{}')")
     found = decisions(empty_database)["constraint pk_processed_data on processed_data"]
     assert (found.count, found.ids) == (2, (10, 10))
 
@@ -110,8 +110,8 @@ def test_ids_that_rows_share(empty_database: Database) -> None:
     ids=["no JSON", "too long", "hour that clocks skip"],
 )
 def test_values_that_the_type_cannot_hold(empty_database: Database, statement: str, named: str) -> None:
-    make(empty_database, "first_two")
-    run(
+    create_legacy_database(empty_database, "first_two")
+    execute(
         empty_database,
         "ALTER TABLE data_sources ADD created_at timestamptz NOT NULL DEFAULT '2024-01-01'",
         *statement.split(";"),
@@ -121,8 +121,8 @@ def test_values_that_the_type_cannot_hold(empty_database: Database, statement: s
 
 
 def test_digits_that_double_precision_does_not_hold(empty_database: Database) -> None:
-    make(empty_database, "serial_ids")
-    run(empty_database, "UPDATE anomaly_log SET deviation = 0.12345678901234567891 WHERE id = 6")
+    create_legacy_database(empty_database, "serial_ids")
+    execute(empty_database, "UPDATE anomaly_log SET deviation = 0.12345678901234567891 WHERE id = 6")
     assert decisions(empty_database)["column anomaly_log.deviation"].ids == (6,)
 
 
@@ -136,12 +136,12 @@ def test_digits_that_double_precision_does_not_hold(empty_database: Database) ->
     ids=["unique index", "unique constraint", "check"],
 )
 def test_what_refuses_rows_of_the_models_is_left_to_a_person(empty_database: Database, statement: str) -> None:
-    make(empty_database, "other_names")
-    run(empty_database, statement)
+    create_legacy_database(empty_database, "other_names")
+    execute(empty_database, statement)
     (decision,) = decisions(empty_database).values()
     assert "once" in decision.object
     assert "DROP" in decision.advice
-    run(empty_database, decision.advice.removeprefix("Where nothing needs it: "))
+    execute(empty_database, decision.advice.removeprefix("Where nothing needs it: "))
     assert decisions(empty_database) == {}
 
 
@@ -157,13 +157,13 @@ def test_what_refuses_rows_of_the_models_is_left_to_a_person(empty_database: Dat
     ],
 )
 def test_answer_is_a_value_or_an_expression(empty_database: Database, value: str, held: str) -> None:
-    make(empty_database, "first_two")
+    create_legacy_database(empty_database, "first_two")
     values = {
         "data_sources.client_id": "2",
         "processed_data.client_id": "2",
         "processed_data.source_type": value,
     }
-    run(
+    execute(
         empty_database,
         "UPDATE data_sources SET client_id = 2",
         "DELETE FROM processed_data WHERE source_type IS NOT NULL OR id < 14",
@@ -183,7 +183,7 @@ def test_answer_is_a_value_or_an_expression(empty_database: Database, value: str
     ],
 )
 def test_answer_that_is_none(empty_database: Database, name: str, value: str, complaint: str) -> None:
-    make(empty_database, "first_two")
+    create_legacy_database(empty_database, "first_two")
     with empty_database.engine.connect() as connection, pytest.raises(DecisionRequired, match=complaint):
         adoption.plan(connection, adoption.AdoptionInput({name: value}))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from adoption.handmade import make, run
-from dumping import dump
 
 from support.commands import run as run_command
+from support.legacy_databases import create_legacy_database, execute
+from support.pg_dump import dump
 from support.servers import Database
 from syntegra_db import adoption
 from syntegra_db.errors import AdoptionNotPossible, DatabaseAhead, ExtensionUnavailable
@@ -132,8 +132,8 @@ def read_plan(database: Database, answers: adoption.AdoptionInput | None = None)
 def test_it_is_refused_with_the_reason_and_left_untouched(
     empty_database: Database, base: str, statements: list[str], reason: str
 ) -> None:
-    make(empty_database, base)
-    run(empty_database, *statements)
+    create_legacy_database(empty_database, base)
+    execute(empty_database, *statements)
     before = dump(empty_database)
     with pytest.raises(AdoptionNotPossible, match=reason):
         read_plan(empty_database)
@@ -144,8 +144,8 @@ def test_it_is_refused_with_the_reason_and_left_untouched(
 
 def test_the_command_refuses_in_one_line(empty_database: Database, tmp_path: Path) -> None:
     base, statements, _ = REFUSED["view on a column that has to change"]
-    make(empty_database, base)
-    run(empty_database, *statements)
+    create_legacy_database(empty_database, base)
+    execute(empty_database, *statements)
     before = dump(empty_database)
     for arguments in ((), ("--apply",)):
         result = run_command("syntegra-db", "adopt", *arguments, url=empty_database.environment_url, cwd=tmp_path)
@@ -156,15 +156,15 @@ def test_the_command_refuses_in_one_line(empty_database: Database, tmp_path: Pat
 
 
 def test_all_reasons_are_told_at_once(empty_database: Database) -> None:
-    make(empty_database, NAMED)
+    create_legacy_database(empty_database, NAMED)
     for name in ("trigger", "another primary key"):
-        run(empty_database, *REFUSED[name][1])
+        execute(empty_database, *REFUSED[name][1])
     with pytest.raises(AdoptionNotPossible, match=r"the primary key of table clusters.*trigger touch on clusters"):
         read_plan(empty_database)
 
 
 def test_who_does_not_own_the_tables_is_told_who_does(server: Server, empty_database: Database) -> None:
-    make(empty_database, NAMED)
+    create_legacy_database(empty_database, NAMED)
     before = dump(empty_database)
     with server.role("syntegra_test_guest") as guest:
         with empty_database.connect() as connection:
@@ -180,31 +180,31 @@ def test_an_extension_that_the_role_may_not_create_is_left_to_an_administrator(
     server: Server, empty_database: Database
 ) -> None:
     with server.role("syntegra_test_maker") as maker:
-        run(empty_database, f"GRANT CREATE ON SCHEMA public TO {maker}")
+        execute(empty_database, f"GRANT CREATE ON SCHEMA public TO {maker}")
         theirs = Database(empty_database.url_as(maker))
-        make(theirs, "half_run")
+        create_legacy_database(theirs, "half_run")
         before = dump(empty_database)
         with pytest.raises(ExtensionUnavailable, match=r"CREATE EXTENSION vector; Nothing was changed"):
             adoption.apply(theirs.url, backup=False)
         assert dump(empty_database) == before
-        run(empty_database, "CREATE EXTENSION vector")
+        execute(empty_database, "CREATE EXTENSION vector")
         assert adoption.apply(theirs.url, backup=False).plan.revision == "003"
-        run(empty_database, f"DROP OWNED BY {maker}")
+        execute(empty_database, f"DROP OWNED BY {maker}")
 
 
 def test_without_a_table_of_ours_there_is_nothing_to_adopt(empty_database: Database) -> None:
-    run(empty_database, "CREATE TABLE clients (id serial PRIMARY KEY)")
+    execute(empty_database, "CREATE TABLE clients (id serial PRIMARY KEY)")
     with pytest.raises(AdoptionNotPossible, match=r"nothing to adopt.*syntegra-db upgrade"):
         read_plan(empty_database)
 
 
 def test_a_newer_revision_is_not_taken_for_another_history(database: Database) -> None:
-    run(database, "UPDATE alembic_version SET version_num = '999'")
+    execute(database, "UPDATE alembic_version SET version_num = '999'")
     with pytest.raises(DatabaseAhead, match="999"):
         read_plan(database)
 
 
 def test_a_zone_that_the_server_does_not_know(empty_database: Database) -> None:
-    make(empty_database, NAMED)
+    create_legacy_database(empty_database, NAMED)
     with pytest.raises(AdoptionNotPossible, match="no time zone Atlantis/Capital"):
         read_plan(empty_database, adoption.AdoptionInput(timezone="Atlantis/Capital"))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from backup.filling import TABLES, content, fill
 
 from support.commands import run, succeed
+from support.sample_rows import TABLES, load_rows, row_digests
 from syntegra_db import migrations
 from syntegra_db.backup import RowProgress, create_backup, read_metadata, restore, verify_backup
 from syntegra_db.errors import BackupFailed
@@ -23,11 +23,11 @@ ROWS = 2_000
 
 
 def test_it_has_every_table_with_its_rows_and_the_revision(database: Database) -> None:
-    fill(database, ROWS)
+    load_rows(database, ROWS)
     backup = create_backup(database.url)
     assert backup == read_metadata(backup.path)
     assert backup.contents.revision == "003"
-    expected = {name: row[0] for name, row in content(database).items()}
+    expected = {name: row[0] for name, row in row_digests(database).items()}
     assert {name: table.rows for name, table in backup.contents.tables.items()} == expected
     verify_backup(backup)
 
@@ -46,7 +46,7 @@ def test_its_name_says_what_it_is_and_only_its_owner_reads_it(database: Database
 
 
 def test_plain_pg_restore_reads_it(database: Database) -> None:
-    fill(database, ROWS)
+    load_rows(database, ROWS)
     listed = succeed_with_pg_restore("--list", str(create_backup(database.url).path))
     for table in TABLES:
         assert f"TABLE DATA public {table} " in listed
@@ -81,16 +81,16 @@ def test_a_schema_of_another_name_goes_to_one_of_yet_another(server: Server, emp
     there = empty_database.url.update_query_dict({"options": '-csearch_path="Our\\ ""data""",public'})
     migrations.upgrade(url=there)
     ours = type(empty_database)(there)
-    fill(ours, ROWS)
+    load_rows(ours, ROWS)
     backup = create_backup(there)
     assert backup.contents.schema == 'Our "data"'
     with server.database() as other:
         restore(backup.path, other.url)
-        assert content(other) == content(ours)
+        assert row_digests(other) == row_digests(ours)
 
 
 def test_every_row_acknowledged_before_it_began_is_in_it(database: Database, server: Server) -> None:
-    fill(database, ROWS)
+    load_rows(database, ROWS)
     acknowledged: list[list[int]] = [[], [], [], []]
     done = threading.Event()
     writers = [threading.Thread(target=write, args=(database, written, done)) for written in acknowledged]
@@ -124,7 +124,7 @@ def write(database: Database, written: list[int], done: threading.Event) -> None
 
 
 def test_progress_says_rows_and_bytes(database: Database) -> None:
-    fill(database, 20_000)
+    load_rows(database, 20_000)
     said: list[RowProgress] = []
     total = create_backup(database.url, report=said.append).contents.rows
     assert said
@@ -133,7 +133,7 @@ def test_progress_says_rows_and_bytes(database: Database) -> None:
 
 
 def test_the_command_says_where_it_is_and_the_list_shows_it(database: Database, tmp_path: Path) -> None:
-    fill(database, ROWS)
+    load_rows(database, ROWS)
     assert "There is no backup in backups" in succeed("syntegra-db", "backups", cwd=tmp_path)
     said = succeed("syntegra-db", "backup", url=database.environment_url, cwd=tmp_path)
     (path,) = re.findall(r"backups/\S+\.dump", said)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from backup.filling import content, fill
 
 from support.commands import PROGRAMS, run
+from support.sample_rows import load_rows, row_digests
 from syntegra_db import client_programs, embedded
 from syntegra_db.backup import ExistingRows, create_backup, read_metadata, restore, verify_checksum
 from syntegra_db.backup._footer import FOOTER_BYTES, write_footer
@@ -33,7 +33,7 @@ BACKUP_SESSIONS = "SELECT FROM pg_stat_activity WHERE application_name ~ '^synte
 
 @pytest.fixture
 def filled(database: Database) -> Database:
-    fill(database, ROWS)
+    load_rows(database, ROWS)
     return database
 
 
@@ -133,9 +133,9 @@ def test_a_file_that_another_backup_is_writing_is_left_alone(filled: Database) -
 
 @pytest.mark.slow
 def test_killed_during_a_restore_the_rows_are_the_old_ones_or_the_new(filled: Database, saved: Path) -> None:
-    new = content(filled)
+    new = row_digests(filled)
     filled.execute("DELETE FROM clusters WHERE id > 5; UPDATE kpi_summary SET kpi_value = 1")
-    old = content(filled)
+    old = row_digests(filled)
     moments = random.Random(2)
     killed = 0
     for _ in range(8):
@@ -151,23 +151,23 @@ def test_killed_during_a_restore_the_rows_are_the_old_ones_or_the_new(filled: Da
         process.kill()
         killed += process.wait() == -9
         wait_until_alone(filled)
-        assert content(filled) in (old, new)
+        assert row_digests(filled) in (old, new)
     assert killed
     restore(saved, filled.url, ExistingRows.REPLACE)
-    assert content(filled) == new
+    assert row_digests(filled) == new
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
 def test_a_truncated_file(filled: Database, saved: Path, share: float) -> None:
-    before = content(filled)
+    before = row_digests(filled)
     os.truncate(saved, int(saved.stat().st_size * share))
     with pytest.raises(InvalidBackup, match="cut short, or another program made it"):
         restore(saved, filled.url, ExistingRows.REPLACE)
-    assert content(filled) == before
+    assert row_digests(filled) == before
 
 
 def test_one_flipped_byte_anywhere(filled: Database, saved: Path) -> None:
-    before = content(filled)
+    before = row_digests(filled)
     whole = saved.read_bytes()
     moments = random.Random(3)
     ends = [*range(1, FOOTER_BYTES + 1), *(FOOTER_BYTES + moments.randrange(400) for _ in range(20))]
@@ -178,7 +178,7 @@ def test_one_flipped_byte_anywhere(filled: Database, saved: Path) -> None:
         saved.write_bytes(flipped)
         with pytest.raises(InvalidBackup):
             restore(saved, filled.url, ExistingRows.REPLACE)
-    assert content(filled) == before
+    assert row_digests(filled) == before
 
 
 def test_a_dump_of_another_program(filled: Database, tmp_path: Path) -> None:
@@ -195,12 +195,12 @@ def test_a_file_of_a_newer_revision(filled: Database, saved: Path, tmp_path: Pat
 
 
 def test_a_file_with_fewer_rows_than_it_says_changes_nothing(filled: Database, saved: Path, tmp_path: Path) -> None:
-    before = content(filled)
+    before = row_digests(filled)
     tables = read_metadata(saved).contents.tables
     wrong = {**tables, "clusters": replace(tables["clusters"], rows=7)}
     with pytest.raises(Exception, match="rows for clusters instead of 7"):
         restore(sealed_again(saved, tmp_path / "wrong.dump", tables=wrong), filled.url, ExistingRows.REPLACE)
-    assert content(filled) == before
+    assert row_digests(filled) == before
 
 
 def sealed_again(saved: Path, path: Path, **changes: Any) -> Path:
@@ -270,7 +270,7 @@ def test_in_the_container_when_it_is_nowhere_else(
     filled: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """`docker` is played by a script that runs the embedded programs; the database is reached by the variables."""
-    before = content(filled)
+    before = row_digests(filled)
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()
     docker.write_text(f'#!/bin/sh\nshift 4\nprogram=$1\nshift\nexec {EMBEDDED}/$program "$@"\n')
@@ -283,7 +283,7 @@ def test_in_the_container_when_it_is_nowhere_else(
     monkeypatch.setattr(client_programs, "LOCAL_HOSTS", {filled.url.host})
     saved = create_backup(filled.url).path
     restore(saved, filled.url, ExistingRows.REPLACE)
-    assert content(filled) == before
+    assert row_digests(filled) == before
 
 
 def test_the_command_ends_with_one_line(filled: Database, tmp_path: Path) -> None:

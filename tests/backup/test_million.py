@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from backup.filling import content, fill
 
+from support.sample_rows import load_rows, row_digests
 from syntegra_db import migrations
 from syntegra_db.backup import ExistingRows, restore, rollback
 from syntegra_db.catalog import verify
@@ -26,13 +26,13 @@ NEAREST = "SELECT id FROM text_summary ORDER BY embedding <=> %s LIMIT %s"
 
 @pytest.mark.slow
 def test_rollback_and_restore_bring_back_the_same_rows_sequences_and_recall(database: Database) -> None:
-    fill(database, ROWS)
-    before = content(database)
+    load_rows(database, ROWS)
+    before = row_digests(database)
     assert sum(row[0] for row in before.values()) == ROWS
     assert before["text_summary"][0] == ROWS // 10
     done = rollback("002", database.url)
     restore(done.backup.path, database.url, ExistingRows.KEEP)
-    assert content(database) == before
+    assert row_digests(database) == before
     with database.engine.connect() as connection:
         assert migrations.current_revision(connection) == "003"
         assert verify(connection).findings == []

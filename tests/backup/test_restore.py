@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from backup.filling import content, fill
 
 from support.commands import run, succeed
+from support.sample_rows import load_rows, row_digests
 from syntegra_db import migrations
 from syntegra_db.backup import ExistingRows, create_backup, restore
 from syntegra_db.catalog import verify
@@ -27,7 +27,7 @@ IMPATIENT = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=0.5, migration
 @pytest.fixture
 def saved(database: Database) -> Path:
     """A backup of `database`, which is filled."""
-    fill(database, ROWS)
+    load_rows(database, ROWS)
     return create_backup(database.url).path
 
 
@@ -40,7 +40,7 @@ def test_into_an_empty_database_brings_schema_rows_and_sequences(
     database: Database, empty_database: Database, saved: Path
 ) -> None:
     restore(saved, empty_database.url)
-    assert content(empty_database) == content(database)
+    assert row_digests(empty_database) == row_digests(database)
     with empty_database.engine.connect() as connection:
         assert verify(connection).findings == []
     assert empty_database.query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
@@ -73,17 +73,17 @@ def test_a_vector_index_of_another_kind_stays_of_that_kind(database: Database, s
 
 
 def test_tables_with_rows_are_refused_and_untouched(database: Database, saved: Path) -> None:
-    before = content(database)
+    before = row_digests(database)
     with pytest.raises(TablesNotEmpty, match=r"data_sources, processed_data, .*--replace .*--keep"):
         restore(saved, database.url)
-    assert content(database) == before
+    assert row_digests(database) == before
 
 
 def test_replace_puts_the_files_rows_in_place_of_theirs(database: Database, saved: Path) -> None:
-    before = content(database)
+    before = row_digests(database)
     database.execute("DELETE FROM kpi_summary; UPDATE clusters SET cluster_id = 99;")
     restore(saved, database.url, ExistingRows.REPLACE)
-    assert content(database) == before
+    assert row_digests(database) == before
 
 
 def test_replace_never_gives_an_id_out_twice(database: Database, saved: Path) -> None:
@@ -95,22 +95,22 @@ def test_replace_never_gives_an_id_out_twice(database: Database, saved: Path) ->
 
 
 def test_keep_leaves_tables_with_rows_and_fills_the_others(database: Database, saved: Path) -> None:
-    before = content(database)
+    before = row_digests(database)
     database.execute("TRUNCATE kpi_summary")
     database.execute(SOURCE)
     done = restore(saved, database.url, ExistingRows.KEEP)
     assert done.filled == ["kpi_summary"]
     assert "data_sources" in done.kept
-    assert content(database, "kpi_summary")["kpi_summary"] == before["kpi_summary"]
+    assert row_digests(database, "kpi_summary")["kpi_summary"] == before["kpi_summary"]
     assert database.query("SELECT count(*) FROM data_sources") == [(21,)]
 
 
 def test_a_table_that_another_one_points_at_is_not_emptied(database: Database, saved: Path) -> None:
     database.execute("CREATE TABLE invoices (source_id bigint REFERENCES data_sources)")
-    before = content(database)
+    before = row_digests(database)
     with pytest.raises(RestoreFailed, match="cannot truncate a table referenced in a foreign key constraint"):
         restore(saved, database.url, ExistingRows.REPLACE)
-    assert content(database) == before
+    assert row_digests(database) == before
 
 
 def test_what_fails_half_way_leaves_rows_and_revision_as_they_were(database: Database, saved: Path) -> None:
@@ -121,10 +121,10 @@ def test_what_fails_half_way_leaves_rows_and_revision_as_they_were(database: Dat
         " RAISE 'no such row, please'; END IF; RETURN NEW; END$$;"
         "CREATE TRIGGER fail BEFORE INSERT ON processed_data FOR EACH ROW EXECUTE FUNCTION fail()"
     )
-    before = content(database, "data_sources", "processed_data")
+    before = row_digests(database, "data_sources", "processed_data")
     with pytest.raises(RestoreFailed, match="no such row, please"):
         restore(saved, database.url, ExistingRows.REPLACE)
-    assert content(database, "data_sources", "processed_data") == before
+    assert row_digests(database, "data_sources", "processed_data") == before
     assert revision(database) == "002"
 
 
@@ -137,7 +137,7 @@ def test_a_row_whose_data_source_is_gone_is_not_lost_in_silence(database: Databa
 
 def test_a_column_of_the_applications_own_is_missed_by_name(database: Database, empty_database: Database) -> None:
     database.execute("ALTER TABLE clusters ADD COLUMN \"their note\" text DEFAULT 'a'")
-    fill(database, ROWS)
+    load_rows(database, ROWS)
     path = create_backup(database.url).path
     with pytest.raises(RestoreFailed, match="columns of clusters that no revision makes: their note"):
         restore(path, empty_database.url)
@@ -145,7 +145,7 @@ def test_a_column_of_the_applications_own_is_missed_by_name(database: Database, 
     migrations.upgrade("003", empty_database.url)
     empty_database.execute('ALTER TABLE clusters ADD COLUMN "their note" text')
     restore(path, empty_database.url)
-    assert content(empty_database) == content(database)
+    assert row_digests(empty_database) == row_digests(database)
 
 
 def test_a_database_past_the_file_is_refused(empty_database: Database) -> None:

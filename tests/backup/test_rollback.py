@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from backup.filling import content, fill
 
 from support.commands import PROGRAMS, ROOT, run, succeed
+from support.sample_rows import load_rows, row_digests
 from syntegra_db import backup as backups
 from syntegra_db import migrations
 from syntegra_db.backup import _dump, _pg_restore, _rollback, rollback
@@ -38,41 +38,41 @@ def revision(database: Database) -> str | None:
 
 
 def test_the_command_ends_with_the_line_that_restores_everything(database: Database, tmp_path: Path) -> None:
-    fill(database, ROWS)
-    before = content(database)
+    load_rows(database, ROWS)
+    before = row_digests(database)
     said = succeed("syntegra-db", "rollback", "002", url=database.environment_url, cwd=tmp_path)
     assert revision(database) == "002"
     assert "read back and counted" in said
     line = shlex.split(said.splitlines()[-1])
     succeed(*line, url=database.environment_url, cwd=tmp_path)
-    assert content(database) == before
+    assert row_digests(database) == before
     assert revision(database) == "003"
 
 
 @pytest.mark.parametrize(("target", "reached"), [("base", None), ("-2", "001"), ("-1", "002")])
 def test_other_ways_to_name_the_revision(database: Database, target: str, reached: str | None) -> None:
-    fill(database, ROWS)
-    before = content(database)
+    load_rows(database, ROWS)
+    before = row_digests(database)
     done = rollback(target, database.url)
     assert revision(database) == done.revision == reached
     occupied = backups.ExistingRows.KEEP if done.restore_command.endswith(" --keep") else backups.ExistingRows.REFUSE
     backups.restore(done.backup.path, database.url, occupied)
-    assert content(database) == before
+    assert row_digests(database) == before
 
 
 def test_rows_of_the_tables_that_stay_are_not_touched_by_the_restore(database: Database) -> None:
-    fill(database, ROWS)
-    before = content(database)
+    load_rows(database, ROWS)
+    before = row_digests(database)
     done = rollback("002", database.url)
     database.execute("INSERT INTO processed_data (client_id, source_type, data) VALUES (1, 'new', '{}')")
     assert done.restore_command.endswith(" --keep")
     backups.restore(done.backup.path, database.url, backups.ExistingRows.KEEP)
     assert database.query("SELECT count(*) FROM processed_data WHERE source_type = 'new'") == [(1,)]
-    assert content(database, *ANALYTICS) == {name: before[name] for name in ANALYTICS}
+    assert row_digests(database, *ANALYTICS) == {name: before[name] for name in ANALYTICS}
 
 
 def test_a_row_that_was_acknowledged_at_any_time_is_in_the_file(database: Database) -> None:
-    fill(database, ROWS)
+    load_rows(database, ROWS)
     acknowledged: list[int] = []
     thread = threading.Thread(target=write_until_the_table_is_gone, args=(database, acknowledged))
     thread.start()
@@ -109,26 +109,26 @@ def test_where_there_is_nothing_to_go_back_to_nothing_is_written(
 def test_a_file_that_lacks_rows_ends_it_before_the_downgrade(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(database, ROWS)
-    before = content(database)
+    load_rows(database, ROWS)
+    before = row_digests(database)
     count = _pg_restore.count_archived_rows
     monkeypatch.setattr(_dump, "count_archived_rows", lambda *arguments: {**count(*arguments), "clusters": 199})
     with pytest.raises(InvalidBackup, match="has 199 rows of clusters, and the table had 200"):
         rollback("002", database.url)
-    assert content(database) == before
+    assert row_digests(database) == before
 
 
 def test_a_table_with_more_rows_than_the_file_ends_it_before_the_downgrade(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(database, ROWS)
+    load_rows(database, ROWS)
     stale = backups.create_backup(database.url)
     database.execute("INSERT INTO clusters (client_id, cluster_id, features_json) VALUES (1, 1, '{}')")
-    before = content(database)
+    before = row_digests(database)
     monkeypatch.setattr(_rollback, "create_backup", lambda *_, **__: stale)
     with pytest.raises(InvalidBackup, match="has 200 rows of clusters, and the table has 201"):
         rollback("002", database.url)
-    assert content(database) == before
+    assert row_digests(database) == before
 
 
 def test_without_pg_dump_it_stays_where_it_is(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,8 +142,8 @@ def test_without_pg_dump_it_stays_where_it_is(database: Database, monkeypatch: p
 
 
 def test_behind_a_reader_it_gives_up_and_nothing_changed(database: Database) -> None:
-    fill(database, ROWS)
-    before = content(database)
+    load_rows(database, ROWS)
+    before = row_digests(database)
     impatient = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=0.5)
     with database.connect() as reader:
         reader.autocommit = False
@@ -151,12 +151,12 @@ def test_behind_a_reader_it_gives_up_and_nothing_changed(database: Database) -> 
         reader.execute("SELECT count(*) FROM clusters")
         with pytest.raises(LockTimeout, match="month-end report"):
             rollback("002", database.url, options=impatient)
-    assert content(database) == before
+    assert row_digests(database) == before
     assert revision(database) == "003"
 
 
 def test_without_a_backup_and_without_a_terminal_it_refuses(database: Database, tmp_path: Path) -> None:
-    fill(database, ROWS)
+    load_rows(database, ROWS)
     arguments = ("syntegra-db", "rollback", "002", "--no-backup")
     refused = run(*arguments, url=database.environment_url, cwd=tmp_path)
     assert refused.returncode == 22
@@ -168,8 +168,8 @@ def test_without_a_backup_and_without_a_terminal_it_refuses(database: Database, 
 
 
 def test_the_operators_script_backs_up(database: Database) -> None:
-    fill(database, ROWS)
-    before = content(database)
+    load_rows(database, ROWS)
+    before = row_digests(database)
     script = str(ROOT / "scripts/rollback_migration_003.sh")
     environment = {**os.environ, "DATABASE_URL": database.environment_url, "VENV": str(PROGRAMS.parent)}
     done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
@@ -177,6 +177,6 @@ def test_the_operators_script_backs_up(database: Database) -> None:
     (path,) = re.findall(r"backups/\S+\.dump", done.stdout.splitlines()[-1])
     try:
         succeed("syntegra-db", "restore", path, "--keep", url=database.environment_url)
-        assert content(database) == before
+        assert row_digests(database) == before
     finally:
         (ROOT / path).unlink()

@@ -9,10 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from dumping import dump
 
 from support import psql
 from support.commands import PROGRAMS, ROOT
+from support.pg_dump import dump
 from syntegra_db import migrations
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._sql_scripts import SqlScript, rollback_script, upgrade_script

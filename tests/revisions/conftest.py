@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from dumping import dump
 
+from support.pg_dump import dump
 from syntegra_db import migrations
 from syntegra_db.revisions import VERSION_TABLE, script_directory
 

@@ -1,4 +1,4 @@
-"""Databases as somebody made them by hand, and what of them must stay the same."""
+"""Databases whose tables were created outside migrations, and their rows in a form that an adoption must not change."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from support.servers import Database
 
-FOLDER = Path(__file__).with_name("databases")
-OURS = (
+DIRECTORY = Path(__file__).parents[1] / "adoption" / "databases"
+TABLES = (
     "data_sources",
     "processed_data",
     "kpi_summary",
@@ -26,50 +26,50 @@ OURS = (
 Rows = dict[tuple[str, str], dict[Any, Any]]
 
 
-def make(database: Database, name: str) -> None:
-    """Run `databases/NAME.sql`."""
-    run(database, (FOLDER / f"{name}.sql").read_text(encoding="utf-8"))
+def create_legacy_database(database: Database, name: str) -> None:
+    """Create the tables and rows of `tests/adoption/databases/NAME.sql`."""
+    execute(database, (DIRECTORY / f"{name}.sql").read_text(encoding="utf-8"))
 
 
-def run(database: Database, *statements: str) -> None:
+def execute(database: Database, *statements: str) -> None:
     with database.connect() as connection:
         for statement in statements:
             connection.execute(statement.encode())
 
 
 def read_rows(database: Database, zone: ZoneInfo | None = None) -> Rows:
-    """The values of every column of our tables by id, told alike whatever their type; naive moments are in `zone`."""
+    """Return the values by table, column and id, normalized across types; naive timestamps are in `zone`."""
     found: Rows = {}
     with database.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        there = connection.execute("SELECT relname FROM pg_class WHERE relkind = 'r'").fetchall()
-        for table in (name for (name,) in there if name in OURS):
+        installed = connection.execute("SELECT relname FROM pg_class WHERE relkind = 'r'").fetchall()
+        for table in (name for (name,) in installed if name in TABLES):
             cursor = connection.execute(f"SELECT * FROM {table}".encode())
             names = [column.name for column in cursor.description or ()]
             for row in cursor.fetchall():
                 values = dict(zip(names, row, strict=True))
                 for name, value in values.items():
-                    found.setdefault((table, name), {})[values["id"]] = _told(value, zone)
+                    found.setdefault((table, name), {})[values["id"]] = _normalize(value, zone)
     return found
 
 
-def _told(value: Any, zone: ZoneInfo | None) -> Any:
+def _normalize(value: Any, zone: ZoneInfo | None) -> Any:
     if isinstance(value, float | Decimal | int):
         return Decimal(str(value)).normalize()
     if isinstance(value, datetime):
-        # Of the hour that autumn repeats, PostgreSQL takes the second.
+        # PostgreSQL reads an ambiguous time, when clocks go back, as standard time.
         return (value if value.tzinfo else value.replace(tzinfo=zone, fold=1)).astimezone(UTC)
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=zone).astimezone(UTC)
     if isinstance(value, list | dict):
-        return _told_text(json.dumps(value))
+        return _normalize_text(json.dumps(value))
     if isinstance(value, str):
-        return _told_text(value.rstrip())
+        return _normalize_text(value.rstrip())
     return value
 
 
-def _told_text(value: str) -> str:
-    """Text that holds JSON, or a vector, is told like JSON."""
+def _normalize_text(value: str) -> str:
+    """Return text that contains JSON, or a vector, as normalized JSON."""
     try:
         return json.dumps(json.loads(value, parse_int=float), sort_keys=True)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Rows for every table, made in the server, and what must be the same after a backup and a restore."""
+"""Generated rows for every table, and digests that show whether a backup and a restore kept them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TABLES = (
     "clusters",
     "anomaly_log",
 )
-# Of all rows, this share goes to each table; texts have embeddings.
+# The share of all rows that each table gets; texts have embeddings.
 SHARES = {
     "data_sources": 0.01,
     "processed_data": 0.29,
@@ -29,7 +29,7 @@ SHARES = {
     "clusters": 0.1,
     "anomaly_log": 0.15,
 }
-# Vectors that lie around a hundred directions, as those of texts do: the sum of two of a few random ones.
+# Vectors in a hundred clusters, as the embeddings of texts are: a direction plus noise.
 DIRECTIONS = """
     CREATE TEMPORARY TABLE directions AS
     SELECT number, array_agg(random() - 0.5)::vector(384) AS direction
@@ -82,8 +82,8 @@ STATEMENTS = {
 }
 
 
-def fill(database: Database, rows: int) -> None:
-    """Put `rows` rows into the tables, and leave gaps in the ids and at their ends."""
+def load_rows(database: Database, rows: int) -> None:
+    """Insert `rows` rows in total; the ids of kpi_summary end before the last value of their sequence."""
     with database.connect() as connection:
         connection.execute("SET client_min_messages = warning")
         connection.execute(DIRECTIONS)
@@ -93,8 +93,8 @@ def fill(database: Database, rows: int) -> None:
         connection.execute("SELECT nextval('kpi_summary_id_seq'), nextval('kpi_summary_id_seq')")
 
 
-def content(database: Database, *tables: str) -> dict[str, Any]:
-    """What must be the same: per table its rows, their checksum and where its sequence stands."""
+def row_digests(database: Database, *tables: str) -> dict[str, Any]:
+    """Return by table the number of rows, a checksum of them, and the state of the id sequence."""
     query = sql.SQL(
         "SELECT count(*), sum(hashtextextended(t::text, 0)), (SELECT (last_value, is_called)::text FROM {sequence})"
         " FROM {table} AS t"
