@@ -140,7 +140,7 @@ tables AS (
          obj_description(t.oid, 'pg_class') AS comment,
          ARRAY(SELECT privilege FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS privilege
                WHERE NOT has_any_column_privilege(t.oid, privilege))
-         || CASE WHEN has_table_privilege(t.oid, 'DELETE') THEN ARRAY[]::text[] ELSE ARRAY['DELETE'] END AS lacking
+         || CASE WHEN has_table_privilege(t.oid, 'DELETE') THEN ARRAY[]::text[] ELSE ARRAY['DELETE'] END AS missing
   FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = relnamespace
   WHERE nspname = current_schema() AND relname = ANY (ARRAY(SELECT name FROM expected WHERE kind IN ('table', 'type'))) AND relkind IN ('r', 'p', 'f', 'v', 'm')
   ORDER BY relname

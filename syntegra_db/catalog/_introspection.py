@@ -1,4 +1,4 @@
-"""What a server really holds, read from the system catalogs."""
+"""Read the installed schema from the system catalogs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping, TextClause
 
 LOCK_TIMEOUT_MILLISECONDS = 500
+PART_QUERIES = {
+    "columns": _queries.COLUMNS,
+    "constraints": _queries.CONSTRAINTS,
+    "indexes": _queries.INDEXES,
+    "sequences": _queries.SEQUENCES,
+    "attached_objects": _queries.TRIGGERS_RULES_POLICIES,
+}
 
 
 @dataclass(frozen=True)
 class Extension:
-    """The extension `vector` and the schema it is in; `search_path` is the session's where that schema is not on it."""
+    """The extension `vector` and its schema; `search_path` is the session's if it does not include that schema."""
 
     version: str
     schema: str
@@ -32,7 +39,7 @@ class Extension:
 
 @dataclass(frozen=True)
 class Privileges:
-    """What the role of the session may not do: privileges by table, and the sequences that it may not use."""
+    """The privileges that the session's role is missing: by table, and the sequences that it cannot use."""
 
     role: str
     missing: dict[str, tuple[str, ...]]
@@ -41,7 +48,7 @@ class Privileges:
 
 @dataclass(frozen=True)
 class LiveCatalog:
-    """The shape, which is the same wherever the same revision stands, and what differs from server to server."""
+    """The installed schema, equal on all servers at one revision, and what differs between servers."""
 
     schema: Schema
     extension: Extension | None
@@ -49,55 +56,43 @@ class LiveCatalog:
 
 
 def introspect(connection: Connection, tables: Collection[str], types: Collection[str] = ()) -> LiveCatalog:
-    """Return what the current schema holds of `tables`, of the ENUM types they use and of the ENUM types `types`.
+    """Return the `tables`, the ENUM types that they use, and the ENUM `types` that exist in the current schema.
 
-    Reads system catalogs only, in eleven short statements. It works in a savepoint of the connection's transaction,
-    which it begins if need be, and rolls back to it: no setting of the session is changed, and no lock is kept.
-    The connection must not be in AUTOCOMMIT, where there is no savepoint.
+    Reads system catalogs only, in a savepoint that is rolled back: it changes no setting of the session and keeps no
+    lock. The connection must not be in AUTOCOMMIT, which has no savepoints.
 
     Raises:
         SettingsError: see `require_current_schema`.
-        LockNotObtained: another session keeps one of the tables under ACCESS EXCLUSIVE.
+        LockTimeout: see `short_lock_timeout`.
     """
     require_current_schema(connection)
-    with _rolled_back(connection):
-        here = _fetch_all(connection, _queries.SESSION_CONTEXT, lock_timeout=f"{LOCK_TIMEOUT_MILLISECONDS}ms")[0]
-        tables_found = _fetch_all(connection, _queries.TABLES, schema=here["schema"], names=list(tables))
-        oids = [row["oid"] for row in tables_found]
-        labels = _fetch_all(connection, _queries.TYPES, schema=here["schema"], names=list(types), tables=oids)
-        sequences = _fetch_all(connection, _queries.SEQUENCES, tables=oids)
-        parts = {
-            "columns": _fetch_all(connection, _queries.COLUMNS, tables=oids),
-            "constraints": _fetch_all(connection, _queries.CONSTRAINTS, tables=oids),
-            "indexes": _fetch_all(connection, _queries.INDEXES, tables=oids),
-            "attachments": _fetch_all(connection, _queries.TRIGGERS_RULES_POLICIES, tables=oids),
-            "sequences": sequences,
-        }
+    with short_lock_timeout(connection):
+        session = _fetch_all(connection, _queries.SESSION_CONTEXT)[0]
+        installed = _fetch_all(connection, _queries.TABLES, schema=session["schema"], names=list(tables))
+        oids = [row["oid"] for row in installed]
+        labels = _fetch_all(connection, _queries.TYPES, schema=session["schema"], names=list(types), tables=oids)
+        parts = {kind: _fetch_all(connection, query, tables=oids) for kind, query in PART_QUERIES.items()}
     return LiveCatalog(
         schema=Schema(
             types={row["name"]: tuple(row["labels"]) for row in labels},
-            tables={row["name"]: _table(row, parts) for row in tables_found},
+            tables={row["name"]: _table(row, parts) for row in installed},
         ),
-        extension=_extension(here),
+        extension=_extension(session),
         privileges=Privileges(
-            role=here["role"],
-            missing={row["name"]: tuple(row["lacking"]) for row in tables_found},
-            unusable_sequences=frozenset(row["name"] for row in sequences if not row["usable"]),
+            role=session["role"],
+            missing={row["name"]: tuple(row["missing"]) for row in installed},
+            unusable_sequences=frozenset(row["name"] for row in parts["sequences"] if not row["usable"]),
         ),
     )
 
 
 def require_current_schema(connection: Connection) -> None:
-    """Return if there is a current schema, where the tables stand.
-
-    Raises:
-        SettingsError: no schema of the search_path exists that the role may use.
-    """
-    here = _fetch_all(connection, _queries.SCHEMA)[0]
-    if here["schema"] is None:
+    """Raise `SettingsError` unless the search_path has a schema that exists and that the role may use."""
+    session = _fetch_all(connection, _queries.SCHEMA)[0]
+    if session["schema"] is None:
         raise SettingsError(
-            f"No schema of the search_path ({here['search_path']}) exists that role {here['role']} may use. Correct "
-            f"the path, or let the owner of the schema run: GRANT USAGE ON SCHEMA … TO {here['role']};"
+            f"The search_path ({session['search_path']}) has no existing schema that role {session['role']} may use. "
+            f"Correct it, or ask the owner of the schema to run: GRANT USAGE ON SCHEMA … TO {session['role']};"
         )
 
 
@@ -107,17 +102,22 @@ def existing_tables(connection: Connection, kinds: str = "rp") -> list[str]:
 
 
 @contextmanager
-def _rolled_back(connection: Connection) -> Iterator[None]:
-    """Undo whatever is set inside, and say in a sentence what keeps a table from being read."""
+def short_lock_timeout(connection: Connection) -> Iterator[None]:
+    """Wait at most 0.5 s for a lock inside the block, and roll back to its start at the end.
+
+    Raises:
+        LockTimeout: another session holds an ACCESS EXCLUSIVE lock on a table that the block reads.
+    """
     savepoint = connection.begin_nested()
     try:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_MILLISECONDS}ms'")
         yield
     except OperationalError as error:
         if not isinstance(error.orig, LockNotAvailable):
             raise
         raise LockTimeout(
-            "Another session keeps one of the tables under an ACCESS EXCLUSIVE lock, as a migration does, so that its "
-            "definition cannot be read; nothing was changed. Wait for it to end and run this again."
+            "Another session, such as a migration, holds an ACCESS EXCLUSIVE lock on one of the tables, so the system "
+            "catalogs cannot be read; nothing was changed. Wait until it ends, then run this again."
         ) from None
     finally:
         savepoint.rollback()
@@ -127,10 +127,10 @@ def _fetch_all(connection: Connection, query: TextClause, **parameters: object) 
     return connection.execute(query, parameters).mappings().all()
 
 
-def _extension(here: RowMapping) -> Extension | None:
-    if here["version"] is None:
+def _extension(session: RowMapping) -> Extension | None:
+    if session["version"] is None:
         return None
-    return Extension(version=here["version"], schema=here["home"], search_path=here["search_path"])
+    return Extension(session["version"], session["extension_schema"], session["search_path"])
 
 
 def _table(row: RowMapping, parts: dict[str, Sequence[RowMapping]]) -> Table:
@@ -146,7 +146,7 @@ def _table(row: RowMapping, parts: dict[str, Sequence[RowMapping]]) -> Table:
         constraints=_definitions(own["constraints"]),
         indexes=_definitions(own["indexes"]),
         sequences=_definitions(own["sequences"]),
-        attached_objects={f"{part['kind']} {part['name']}": part["definition"] for part in own["attachments"]},
+        attached_objects={f"{part['kind']} {part['name']}": part["definition"] for part in own["attached_objects"]},
     )
 
 

@@ -1,7 +1,7 @@
-"""The questions to the system catalogs, one for each kind of object, whatever the number of tables.
+"""Queries on the system catalogs: one per kind of object, for any number of tables.
 
-None reads a table's rows. Deparsing an expression or an index opens its table for the length of the call: that waits
-for an ACCESS EXCLUSIVE lock of another session, and keeps no lock.
+None reads a table's rows. Deparsing an expression or an index definition opens its table during the call: it waits for
+another session's ACCESS EXCLUSIVE lock, and keeps no lock.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ SCHEMA = text("""
     SELECT current_schema() AS schema, current_user AS role, current_setting('search_path') AS search_path
 """)
 
-# With the tables' schema and the extension's on the path, and temporary objects last, definitions name no schema.
+# Definitions name no schema if the search_path has the schemas of tables and extension, and temporary objects last.
 SESSION_CONTEXT = text("""
-    SELECT current_schema() AS schema, current_user AS role, extversion AS version, quote_ident(nspname) AS home,
+    SELECT current_schema() AS schema, current_user AS role, extversion AS version,
+           quote_ident(nspname) AS extension_schema,
            CASE WHEN to_regtype('vector') IS NULL THEN current_setting('search_path') END AS search_path,
            set_config('search_path', concat_ws(', ', quote_ident(current_schema()), quote_ident(nspname), 'pg_temp'),
-                      true),
-           set_config('lock_timeout', :lock_timeout, true)
-    FROM (SELECT) AS here
+                      true)
+    FROM (SELECT) AS session
     LEFT JOIN (pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace) ON extname = 'vector'
 """)
 
@@ -42,7 +42,7 @@ TABLES = text("""
            obj_description(t.oid, 'pg_class') AS comment,
            ARRAY(SELECT privilege FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS privilege
                  WHERE NOT has_any_column_privilege(t.oid, privilege))
-           || CASE WHEN has_table_privilege(t.oid, 'DELETE') THEN ARRAY[]::text[] ELSE ARRAY['DELETE'] END AS lacking
+           || CASE WHEN has_table_privilege(t.oid, 'DELETE') THEN ARRAY[]::text[] ELSE ARRAY['DELETE'] END AS missing
     FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = relnamespace
     WHERE nspname = :schema AND relname = ANY (:names) AND relkind IN ('r', 'p', 'f', 'v', 'm')
     ORDER BY relname
@@ -70,7 +70,7 @@ COLUMNS = text("""
     ORDER BY attrelid, attnum
 """)
 
-# PostgreSQL 18 lists NOT NULL here as well, as 'n'; on every version the column tells it.
+# PostgreSQL 18 also lists NOT NULL here, as 'n'. The column's `nullability` has it on every version.
 CONSTRAINTS = text("""
     SELECT conrelid AS table_oid, conname AS name,
            concat(pg_get_constraintdef(c.oid),
@@ -93,7 +93,7 @@ INDEXES = text("""
     ORDER BY relname
 """)
 
-# Those that a column owns, and those that a default uses though no column owns them.
+# The sequences that a column owns, and those that a default uses without an owner.
 SEQUENCES = text("""
     WITH used AS (
       SELECT objid AS sequence, refobjid AS table_oid, refobjid::regclass || '.' || quote_ident(attname) AS owner
@@ -126,7 +126,7 @@ TYPES = text("""
     ORDER BY typname
 """)
 
-# A trigger or rule whose state is not the usual one says so at its end.
+# The definition of a trigger or rule in an unusual state ends with that state.
 TRIGGERS_RULES_POLICIES = text(r"""
     SELECT tgrelid AS table_oid, 'trigger' AS kind, tgname AS name,
            concat(pg_get_triggerdef(oid, true),
@@ -155,4 +155,28 @@ TRIGGERS_RULES_POLICIES = text(r"""
                   ' WITH CHECK (' || pg_get_expr(polwithcheck, polrelid) || ')')
     FROM pg_policy WHERE polrelid = ANY (CAST(:tables AS oid[]))
     ORDER BY kind, definition, name
+""")
+
+SERVER = text("""
+    SELECT current_setting('server_version'), current_database(), current_schema(),
+           (SELECT extversion FROM pg_extension WHERE extname = 'vector')
+""")
+
+# Before the first VACUUM or ANALYZE, reltuples is -1 and only the cumulative statistics have a row count.
+TABLE_SIZES = text("""
+    SELECT relname, CASE WHEN reltuples < 0 THEN pg_stat_get_live_tuples(oid) ELSE reltuples::bigint END,
+           pg_total_relation_size(oid),
+           greatest(pg_stat_get_last_analyze_time(oid), pg_stat_get_last_autoanalyze_time(oid))
+    FROM pg_class
+    WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind IN ('r', 'p')
+      AND relname = ANY (:tables)
+    ORDER BY array_position(:tables, relname::text)
+""")
+
+INVALID_INDEXES = text("""
+    SELECT pg_class.relname
+    FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_class AS tables ON tables.oid = indrelid
+    WHERE tables.relnamespace = to_regnamespace(quote_ident(current_schema())) AND tables.relname = ANY (:tables)
+      AND NOT (indisvalid AND indisready)
+    ORDER BY 1
 """)
