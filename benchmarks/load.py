@@ -1,15 +1,15 @@
-"""How fast rows get into text_summary, with all its indexes, by copy_rows and by other ways, on an embedded server.
+"""Compare copy_rows with other ways to load text_summary with all its indexes, on an embedded server.
 
     python benchmarks/load.py [--rows 20000] [--rounds 5] [--memory-rows 10000 100000 1000000]
 
-Rows have a text, a sentiment, keywords and an embedding of 384 numbers, which is a NumPy array; all is in memory before
-the clock starts, and committed before it stops. Medians of interleaved rounds, each into the empty table, beside
+Rows have a text, a sentiment, keywords and an embedding: a NumPy array of 384 numbers. All rows are in memory before
+the measurement, which includes the commit. Medians of interleaved rounds, each into the empty table. The other ways are
 
-- binary COPY by hand: psycopg's own loop over the same dictionaries, on a connection that pgvector is registered on;
+- binary COPY with psycopg: a loop over the same dictionaries, on a connection with pgvector's adapters;
 - Core and the ORM: `session.execute(insert(table), rows)` on an engine of `syntegra_db.database`, the same with
-  pgvector's own SQLAlchemy type on a plain engine, and `session.add_all`.
+  pgvector's SQLAlchemy type on a plain engine, and `session.add_all`.
 
-Then the peak memory of processes that copy rows of a generator, which only Linux tells.
+The benchmark then measures the peak memory of processes that copy rows from a generator (Linux only).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.engine import URL
 
-BY_HAND = "binary COPY by hand"
+PLAIN_COPY = "binary COPY with psycopg"
 COLUMNS = {
     "client_id": "int8",
     "text_field": "text",
@@ -58,24 +58,24 @@ COLUMNS = {
     "keywords": "jsonb",
     "embedding": "vector",
 }
-# As pgvector's documentation declares one; the check of embeddings is the models' own.
-PGVECTORS_OWN = sqlalchemy.table(
+# Declared as in pgvector's documentation, without the validation of the models.
+PGVECTOR_TABLE = sqlalchemy.table(
     "text_summary",
     *(sqlalchemy.column(name) for name in COLUMNS if name not in {"keywords", "embedding"}),
     sqlalchemy.column("keywords", JSONB),
     sqlalchemy.column("embedding", VECTOR(EMBEDDING_DIMENSIONS)),
 )
-EMBEDDINGS_OF_GENERATOR = 1000
+GENERATOR_EMBEDDINGS = 1000
 
 
 def make_rows(number: int) -> list[dict[str, Any]]:
-    """Return the rows that every way loads."""
+    """Return the rows to load."""
     embeddings = np.random.default_rng(0).standard_normal((number, EMBEDDING_DIMENSIONS)).astype(np.float32)
     return [row(n, embeddings[n]) for n in range(number)]
 
 
 def row(number: int, embedding: Any) -> dict[str, Any]:
-    """Return a row of the columns above."""
+    """Return a row with the columns of `COLUMNS`."""
     return {
         "client_id": number % 50,
         "text_field": f"El servicio fue bueno y el precio justo, dice el cliente número {number}.",
@@ -86,21 +86,21 @@ def row(number: int, embedding: Any) -> dict[str, Any]:
     }
 
 
-def by_hand(connection: psycopg.Connection, rows: list[dict[str, Any]]) -> None:
-    """Copy as psycopg's documentation does."""
+def plain_copy(connection: psycopg.Connection, rows: list[dict[str, Any]]) -> None:
+    """Load `rows` with COPY, as in psycopg's documentation."""
     copy = sql.SQL("COPY text_summary ({}) FROM STDIN (FORMAT binary)").format(
         sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
     )
     with connection.cursor() as cursor:
         with cursor.copy(copy) as copying:
             copying.set_types(list(COLUMNS.values()))
-            for given in rows:
-                copying.write_row(tuple(given.values()))
+            for values in rows:
+                copying.write_row(tuple(values.values()))
         connection.commit()
 
 
 def in_session(engine: Engine, work: Callable[[Session], object]) -> Callable[[], None]:
-    """Return what does `work` in a session on `engine` and commits."""
+    """Return a function that runs `work` in a session on `engine` and commits."""
 
     def load() -> None:
         with Session(engine) as session:
@@ -113,28 +113,28 @@ def in_session(engine: Engine, work: Callable[[Session], object]) -> Callable[[]
 def ways(
     rows: list[dict[str, Any]], engine: Engine, plain: Engine, connection: psycopg.Connection
 ) -> dict[str, Callable[[], None]]:
-    """Return the ways to load the rows, by name."""
-    tuples = [tuple(given.values()) for given in rows]
-    columns: dict[str, Any] = {name: [given[name] for given in rows] for name in COLUMNS}
+    """Return a function for each way to load the rows, by name."""
+    tuples = [tuple(values.values()) for values in rows]
+    columns: dict[str, Any] = {name: [values[name] for values in rows] for name in COLUMNS}
     columns = {name: values if name == "keywords" else np.array(values) for name, values in columns.items()}
-    core, own_type = insert(cast("sqlalchemy.Table", TextSummary.__table__)), insert(PGVECTORS_OWN)
+    core, own_type = insert(cast("sqlalchemy.Table", TextSummary.__table__)), insert(PGVECTOR_TABLE)
     return {
-        BY_HAND: lambda: by_hand(connection, rows),
+        PLAIN_COPY: lambda: plain_copy(connection, rows),
         "copy_rows, dictionaries": in_session(engine, lambda session: copy_rows(session, TextSummary, rows)),
         "copy_rows, tuples": in_session(
             engine, lambda session: copy_rows(session, TextSummary, tuples, columns=list(COLUMNS))
         ),
         "copy_rows, NumPy columns": in_session(engine, lambda session: copy_rows(session, TextSummary, columns)),
         "Core insert": in_session(engine, lambda session: session.execute(core, rows)),
-        "Core insert, pgvector's own type": in_session(plain, lambda session: session.execute(own_type, rows)),
+        "Core insert, pgvector's type": in_session(plain, lambda session: session.execute(own_type, rows)),
         "session.add_all": in_session(
-            engine, lambda session: session.add_all([TextSummary(**given) for given in rows])
+            engine, lambda session: session.add_all([TextSummary(**values) for values in rows])
         ),
     }
 
 
 def measure(url: URL, number: int, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each round by the way that rows were loaded."""
+    """Return the seconds of each round, by way to load."""
     engine, plain = create_engine(url), sqlalchemy.create_engine(url)
     with psycopg.connect(conninfo(url)) as connection, psycopg.connect(conninfo(url), autocommit=True) as administrator:
         register_vector(connection)
@@ -142,15 +142,15 @@ def measure(url: URL, number: int, rounds: int) -> dict[str, list[float]]:
         loads = ways(make_rows(number), engine, plain, connection)
         names = list(loads)
         seconds: dict[str, list[float]] = {name: [] for name in names}
-        # Each comes first in turn. The first round is not counted: in it statements are compiled and files made.
+        # The order rotates. The first round is a warm-up: statements are compiled and files are created.
         for turn in range(rounds + 1):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 administrator.execute("TRUNCATE text_summary")
                 administrator.execute("CHECKPOINT")
-                began = time.perf_counter()
+                started = time.perf_counter()
                 loads[name]()
                 if turn:
-                    seconds[name].append(time.perf_counter() - began)
+                    seconds[name].append(time.perf_counter() - started)
                 if administrator.execute("SELECT count(*) FROM text_summary").fetchone() != (number,):
                     raise RuntimeError(f"{name} did not load {number} rows.")
     engine.dispose()
@@ -159,43 +159,43 @@ def measure(url: URL, number: int, rounds: int) -> dict[str, list[float]]:
 
 
 def show_speed(seconds: dict[str, list[float]], number: int) -> None:
-    """Print rows a second, and the ratio to binary COPY by hand in the same rounds."""
-    table = Table(f"{number:,} rows into text_summary", "Rows/s (median)", "Of COPY by hand")
+    """Print rows per second, and the ratio to binary COPY with psycopg in the same rounds."""
+    table = Table(f"{number:,} rows into text_summary", "Rows/s (median)", "Ratio to COPY")
     for name, values in seconds.items():
-        ratio = statistics.median(hand / mine for hand, mine in zip(seconds[BY_HAND], values, strict=True))
+        ratio = statistics.median(copy / other for copy, other in zip(seconds[PLAIN_COPY], values, strict=True))
         table.add_row(name, f"{number / statistics.median(values):,.0f}", f"{ratio:.2f}")
     Console().print(table)
 
 
 def generate(number: int) -> Iterator[dict[str, Any]]:
-    """Yield rows one at a time."""
-    embeddings = np.random.default_rng(0).standard_normal((EMBEDDINGS_OF_GENERATOR, EMBEDDING_DIMENSIONS))
+    """Yield `number` rows."""
+    embeddings = np.random.default_rng(0).standard_normal((GENERATOR_EMBEDDINGS, EMBEDDING_DIMENSIONS))
     embeddings = embeddings.astype(np.float32)
     for n in range(number):
-        yield row(n, embeddings[n % EMBEDDINGS_OF_GENERATOR])
+        yield row(n, embeddings[n % GENERATOR_EMBEDDINGS])
 
 
 def peak(url: URL, number: int) -> None:
-    """Copy rows of a generator, and print the most memory that this process has had, in MiB."""
+    """Copy rows from a generator, and print the peak memory of this process in MiB."""
     with Session(create_engine(url)) as session:
         copy_rows(session, TextSummary, generate(number))
-    # In what getrusage gives, a process has what its parent had when it was started.
+    # The value of getrusage includes the memory of the parent process at the start.
     (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     print(f"{int(kilobytes) / 1024:.1f}")
 
 
 def show_memory(url: URL, numbers: list[int]) -> None:
     """Print the peak memory of a process for each number of rows."""
-    table = Table("Rows of a generator", "Peak memory of the process")
+    table = Table("Rows from a generator", "Peak memory of the process")
     for number in numbers:
         command = [sys.executable, __file__, "--peak", str(number), url.render_as_string(hide_password=False)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  this file
-        table.add_row(f"{number:,}", f"{done.stdout.strip()} MiB")
+        result = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  runs this file
+        table.add_row(f"{number:,}", f"{result.stdout.strip()} MiB")
     Console().print(table)
 
 
 def main(number: int, rounds: int, memory_rows: list[int]) -> None:
-    """Measure on an embedded server that is gone afterwards."""
+    """Measure on a temporary embedded server."""
     with tempfile.TemporaryDirectory(prefix="syntegra-db-") as folder:
         data = Path(folder) / "data"
         try:
@@ -211,8 +211,8 @@ def main(number: int, rounds: int, memory_rows: list[int]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=20_000, help="rows of each load")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each way")
+    parser.add_argument("--rows", type=int, default=20_000, help="rows per load")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds per way to load")
     parser.add_argument("--memory-rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--peak", nargs=2, metavar=("ROWS", "URL"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

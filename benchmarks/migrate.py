@@ -1,9 +1,9 @@
-"""What a migration costs beside plain Alembic with the same revisions, on an embedded server.
+"""Compare a migration with plain Alembic on the same revisions, on an embedded server.
 
     python benchmarks/migrate.py [--rounds 9]
 
-Whole processes, medians of interleaved rounds; the worst insert of a writer while another transaction holds a row of
-data_sources for 8 s; and `verify` inside a process.
+Measures the duration of whole processes (medians of interleaved rounds), the slowest insert of a writer while another
+transaction locks a row of data_sources for 8 s, and the duration of `verify` within a process.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ SOURCE = "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'till', 's
 
 
 def alembic(name: str, url: URL, *arguments: str) -> float:
-    """Run `alembic` as `name` is configured, and return the seconds that the process took."""
+    """Run `alembic` with the configuration `name`, and return the duration of the process in seconds."""
     command = [ALEMBIC, "-c", str(CONFIGURATIONS[name]), *arguments]
     environment = {**os.environ, "DATABASE_URL": url.render_as_string(hide_password=False)}
-    began = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)  # noqa: S603  of this repository
-    return time.perf_counter() - began
+    started = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)  # noqa: S603  a command of this repository
+    return time.perf_counter() - started
 
 
 @contextmanager
 def database(server: URL) -> Iterator[URL]:
-    """The URL of an empty database with the extension, which is the administrator's part."""
+    """Yield the URL of an empty database with the extension vector."""
     with psycopg.connect(conninfo(server), autocommit=True) as administrator:
         administrator.execute("CREATE DATABASE benchmark")
         url = server.set(database="benchmark")
@@ -65,7 +65,7 @@ def database(server: URL) -> Iterator[URL]:
 
 
 def worst_insert(name: str, url: URL) -> float:
-    """Return the seconds of the slowest of a writer's inserts while 003 is applied behind a long transaction."""
+    """Return the duration of a writer's slowest insert, in seconds, while 003 waits for a long transaction."""
     alembic(name, url, "upgrade", "002")
     with psycopg.connect(conninfo(url)) as blocker:
         blocker.execute(SOURCE)
@@ -85,25 +85,25 @@ def worst_insert(name: str, url: URL) -> float:
 
 
 def write(url: URL, waits: list[float], done: threading.Event) -> None:
-    """Insert every 10 ms until `done`, and append the seconds of each insert to `waits`."""
+    """Insert every 10 ms until `done` is set, and append the seconds of each insert to `waits`."""
     with psycopg.connect(conninfo(url), autocommit=True) as connection:
         while not done.wait(0.01):
-            began = time.perf_counter()
+            started = time.perf_counter()
             connection.execute(SOURCE)
-            waits.append(time.perf_counter() - began)
+            waits.append(time.perf_counter() - started)
 
 
 def seconds_to_verify(url: URL) -> float:
-    """Return the seconds of one `verify` on an open connection."""
+    """Return the duration of one `verify` on an open connection, in seconds."""
     with unpooled_engine(url).connect() as connection:
-        began = time.perf_counter()
+        started = time.perf_counter()
         if verify(connection).findings:
-            raise RuntimeError("The migrated database is not clean.")
-        return time.perf_counter() - began
+            raise RuntimeError("The migrated database has drift.")
+        return time.perf_counter() - started
 
 
 def measure(server: URL, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Return seconds by what was measured and by configuration."""
+    """Return the seconds by measurement and configuration."""
     seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for _ in range(rounds):
         for name in CONFIGURATIONS:
@@ -122,15 +122,17 @@ def measure(server: URL, rounds: int) -> dict[str, dict[str, list[float]]]:
 def show(seconds: dict[str, dict[str, list[float]]]) -> None:
     """Print medians and their ratio."""
     table = Table("Seconds (median)", *CONFIGURATIONS, "Ratio")
-    for what, by_name in seconds.items():
+    for measurement, by_name in seconds.items():
         medians = {name: statistics.median(values) for name, values in by_name.items()}
-        ours, plain = medians["syntegra_db"], medians.get("plain Alembic")
-        table.add_row(what, f"{ours:.3f}", f"{plain:.3f}" if plain else "", f"{ours / plain:.2f}" if plain else "")
+        package, plain = medians["syntegra_db"], medians.get("plain Alembic")
+        table.add_row(
+            measurement, f"{package:.3f}", f"{plain:.3f}" if plain else "", f"{package / plain:.2f}" if plain else ""
+        )
     Console().print(table)
 
 
 def main(rounds: int) -> None:
-    """Measure on an embedded server that is gone afterwards."""
+    """Measure on a temporary embedded server."""
     with tempfile.TemporaryDirectory(prefix="syntegra-db-") as folder:
         data = Path(folder) / "data"
         try:

@@ -1,4 +1,4 @@
-"""What a search finds and how fast: against the true nearest, on queries that never were rows."""
+"""Recall and speed of a search, measured with held-out queries against the exact nearest neighbours."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 NEAREST = 10
 FULL = "embedding <=> %(query)s"
 HALF = "embedding::halfvec(384) <=> %(query)s::halfvec(384)"
-# Settings within so much of each other are as good as one.
-CLOSE = 0.02
+# Settings whose relative difference is smaller are treated as equal.
+SETTING_TOLERANCE = 0.02
 SETTINGS = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.ef_search"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """One way to search: its setting, 0 for none, recall at ten (0 to 1) and queries per second of one client."""
+    """The result of one search setting (0 = none): recall at ten, 0 to 1, and queries per second of one client."""
 
     setting: int
     recall: float
@@ -40,15 +40,15 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Exam:
-    """Queries, shape (n, 384), and the ids of the ten rows that are truly nearest to each, shape (n, 10)."""
+class QuerySet:
+    """Queries, shape (n, 384), and their ground truth: the ids of the ten exact nearest rows, shape (n, 10)."""
 
-    queries: Vectors
-    truth: npt.NDArray[np.int64]
+    vectors: Vectors
+    ground_truth: npt.NDArray[np.int64]
 
     @classmethod
-    def among(cls, rows: Vectors, queries: Vectors, ids: npt.NDArray[np.int64] | None = None) -> Exam:
-        """Compare each of `queries` with all `rows`, whose ids count from 1 unless they are given."""
+    def with_ground_truth(cls, rows: Vectors, queries: Vectors, ids: npt.NDArray[np.int64] | None = None) -> QuerySet:
+        """Return `queries` with their ground truth among `rows`, whose ids count from 1 unless supplied."""
         positions = np.empty((len(queries), NEAREST), dtype=np.int64)
         for number, query in enumerate(queries):
             similarity = rows @ query
@@ -56,25 +56,25 @@ class Exam:
             positions[number] = candidates[np.argsort(-similarity[candidates])]
         return cls(queries, positions + 1 if ids is None else ids[positions])
 
-    def part(self, count: int) -> Exam:
+    def head(self, count: int) -> QuerySet:
         """Return the first `count` queries."""
-        return Exam(self.queries[:count], self.truth[:count])
+        return QuerySet(self.vectors[:count], self.ground_truth[:count])
 
-    def take(self, find: Callable[[Any], Found], setting: int = 0) -> Point:
-        """Ask `find` for each query and mark what it found; the first five are asked once before the clock starts."""
-        for query in self.queries[:5]:
+    def evaluate(self, find: Callable[[Any], Found], setting: int = 0) -> Point:
+        """Measure recall and speed of `find` over all queries, after a warm-up with the first five."""
+        for query in self.vectors[:5]:
             find(query)
-        began = time.perf_counter()
-        answers = [find(query) for query in self.queries]
-        seconds = time.perf_counter() - began
-        shares = [
-            len({*answer} & {*truth}) / NEAREST for answer, truth in zip(answers, self.truth.tolist(), strict=True)
+        started = time.perf_counter()
+        results = [find(query) for query in self.vectors]
+        seconds = time.perf_counter() - started
+        recalls = [
+            len({*found} & {*exact}) / NEAREST for found, exact in zip(results, self.ground_truth.tolist(), strict=True)
         ]
-        return Point(setting, statistics.fmean(shares), len(self.queries) / seconds)
+        return Point(setting, statistics.fmean(recalls), len(self.vectors) / seconds)
 
 
 class BareSearch:
-    """A search by psycopg alone, for ids, in binary, with a setting of one's own."""
+    """A search with psycopg only: returns ids in binary format, with an explicit setting."""
 
     def __init__(self, url: URL, method: str, *, half: bool) -> None:
         self.connection = psycopg.connect(conninfo(url), autocommit=True)
@@ -85,34 +85,34 @@ class BareSearch:
         self.statement = f"{rows} ORDER BY {order} LIMIT {NEAREST}"
 
     def __call__(self, query: Any) -> Found:
-        """Return the ids that are found."""
+        """Return the ids of the nearest rows."""
         cursor = self.connection.cursor(binary=True)
         return [row[0] for row in cursor.execute(self.statement, {"query": query})]
 
-    def at(self, exam: Exam, setting: int) -> Point:
-        """Take `exam` with this probes or ef_search."""
+    def at(self, queries: QuerySet, setting: int) -> Point:
+        """Evaluate `queries` with this value of probes or ef_search."""
         self.connection.execute(f"SET {SETTINGS[self.method]} = {setting}")
-        return exam.take(self, setting)
+        return queries.evaluate(self, setting)
 
-    def sweep(self, exam: Exam, settings: Sequence[int], enough: float = 0.995) -> list[Point]:
-        """Take `exam` with each of `settings`, ascending, until the recall is `enough`."""
+    def sweep(self, queries: QuerySet, settings: Sequence[int], max_recall: float = 0.995) -> list[Point]:
+        """Evaluate `queries` with each of `settings`, ascending, until the recall is at least `max_recall`."""
         points = []
         for setting in settings:
-            points.append(self.at(exam, setting))
-            if points[-1].recall >= enough:
+            points.append(self.at(queries, setting))
+            if points[-1].recall >= max_recall:
                 break
         return points
 
-    def least(self, exam: Exam, recall: float, points: Sequence[Point]) -> Point | None:
-        """Return the least setting that reaches `recall` on `exam`, looked for around where `points` reach it."""
+    def smallest_sufficient(self, queries: QuerySet, recall: float, points: Sequence[Point]) -> Point | None:
+        """Return the smallest setting that reaches `recall`, by bisection around the first of `points` that does."""
         settings = [0, *(point.setting for point in points)]
         reached = next((number for number, point in enumerate(points, 1) if point.recall >= recall), None)
         if reached is None:
             return None
         low, high = settings[max(reached - 2, 0)], settings[min(reached + 1, len(points))]
-        best = self.at(exam, high)
-        while high - low > max(1, low * CLOSE):
-            middle = self.at(exam, (high + low) // 2)
+        best = self.at(queries, high)
+        while high - low > max(1, low * SETTING_TOLERANCE):
+            middle = self.at(queries, (high + low) // 2)
             if middle.recall >= recall:
                 best, high = middle, middle.setting
             else:

@@ -1,14 +1,14 @@
-"""What each vector index finds, and how fast, beside comparing all rows: recall at ten against queries per second.
+"""Compare the vector indexes with an exact scan: recall at ten and queries per second.
 
     python benchmarks/corpus.py --output FOLDER
     python -m benchmarks.search --corpus FOLDER [--rows 200000] [--plot recall.png]
 
-The first command needs the environment that its docstring describes. The rows lie around real embeddings and the
-queries are real ones that were held out (population.py). On an embedded server with 1 GB of shared_buffers, which is
-gone afterwards, the index is first the one that the migration made on the empty table, then each of those that
-`syntegra-db vectors rebuild` builds. For each: a full sweep of its setting by psycopg alone;
-`syntegra_db.vectors.search` at a recall of .95, in rounds that alternate with one that compares all rows; what it adds
-to its statement; and clients of known sizes, beside the planner left alone.
+The first command needs the environment that its docstring describes. The rows are generated around real embeddings; the
+queries are held-out real embeddings (dataset.py). The benchmark starts a temporary embedded server with 1 GB of
+shared_buffers. It measures the index that the migration created on the empty table, then each index that
+`syntegra-db vectors rebuild` builds. For each index it measures: a sweep of the search setting with psycopg only;
+`syntegra_db.vectors.search` at a recall of 0.95, in rounds that alternate with exact scans; the overhead of `search`
+compared with its statement; and searches of clients with known sizes, compared with the planner's default plan.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ import numpy as np
 import psycopg
 from sqlalchemy import text
 
-from benchmarks.population import KNOWN_CLIENTS, Corpus, clients, fill, held_out, read_corpus, spread
-from benchmarks.recall import NEAREST, SETTINGS, BareSearch, Exam, Point
+from benchmarks.dataset import KNOWN_CLIENTS, Corpus, clients, held_out, load_table, read_corpus, spread
+from benchmarks.recall import NEAREST, SETTINGS, BareSearch, Point, QuerySet
 from benchmarks.report import Result, draw, show
 from syntegra_db import embedded, migrations
 from syntegra_db.connections import conninfo
@@ -47,57 +47,59 @@ if TYPE_CHECKING:
 
 SYNTEGRA_DB = str(Path(sys.executable).with_name("syntegra-db"))
 RECALL = 0.95
-FRESH = "as the migration made it"
+FRESH = "as created by the migration"
 REBUILDS = {
     "ivfflat": ("--method", "ivfflat", "--full"),
     "ivfflat, half": ("--method", "ivfflat", "--half"),
     "hnsw": ("--method", "hnsw", "--full"),
     "hnsw, half": ("--method", "hnsw", "--half"),
 }
-LADDERS = {
+SWEEP_SETTINGS = {
     "ivfflat": (1, 2, 4, 7, 12, 20, 32, 45, 64, 90, 134, 200, 300),
     "hnsw": (10, 14, 20, 28, 40, 57, 80, 113, 160, 226, 320, 452, 640, 1000),
 }
-SWEPT_QUERIES = 100
+SWEEP_QUERIES = 100
 ROUND_QUERIES = 20
 # Postmaster settings of the server that everything is measured on.
 SERVER_SETTINGS = ("shared_buffers = '1GB'", "max_wal_size = '4GB'")
 
 
 class Bench:
-    """A filled database, its queries, and what is true of them."""
+    """A loaded database, and the queries with their ground truth."""
 
     def __init__(self, url: URL, corpus: Corpus, rows: int, rounds: int, *, fresh: bool) -> None:
         self.url = url
         self.rounds = rounds
         self.engine: Engine = create_engine(url)
         rest, queries = held_out(corpus)
-        fill(url, rest, rows, index_first=fresh)
+        load_table(url, rest, rows, index_first=fresh)
         vectors = spread(rest.embeddings, rows)
-        self.exam = Exam.among(vectors, queries.embeddings)
+        self.queries = QuerySet.with_ground_truth(vectors, queries.embeddings)
         owners = clients(rows)
-        self.of_client = {
-            client: Exam.among(vectors[owners == client], queries.embeddings[:50], np.flatnonzero(owners == client) + 1)
+        self.client_queries = {
+            client: QuerySet.with_ground_truth(
+                vectors[owners == client], queries.embeddings[:50], np.flatnonzero(owners == client) + 1
+            )
             for client in KNOWN_CLIENTS
             if client in owners
         }
 
     def index(self, name: str, seconds: float) -> Result:
-        """Measure the index that stands."""
-        method, half, size = self._index_that_stands()
+        """Measure the installed index."""
+        method, half, size = self._installed_index()
         bare = BareSearch(self.url, method, half=half)
-        points = bare.sweep(self.exam.part(SWEPT_QUERIES), LADDERS[method])
-        best = bare.least(self.exam, RECALL, points) if name != FRESH else None
+        points = bare.sweep(self.queries.head(SWEEP_QUERIES), SWEEP_SETTINGS[method])
+        best = bare.smallest_sufficient(self.queries, RECALL, points) if name != FRESH else None
         exact, searched, setting = self._rounds(method)
-        found = bare.at(self.exam, setting) if setting else None
-        added = self._added(bare, setting, half=half) if setting else None
-        of_clients = {
-            client: (self._of_client(exam, client), self._left_alone(exam, client))
-            for client, exam in self.of_client.items()
+        found = bare.at(self.queries, setting) if setting else None
+        overhead = self._overhead(bare, setting, half=half) if setting else None
+        by_client = {
+            client: (self._search_client(queries, client), self._default_plan(queries, client))
+            for client, queries in self.client_queries.items()
         }
-        return Result(name, seconds, size, points, best, found, exact, searched, added, of_clients)
+        return Result(name, seconds, size, points, best, found, exact, searched, overhead, by_client)
 
-    def _index_that_stands(self) -> tuple[str, bool, str]:
+    def _installed_index(self) -> tuple[str, bool, str]:
         statement = """
             SELECT amname, indexdef LIKE '%halfvec%', pg_size_pretty(pg_relation_size(pg_class.oid))
             FROM pg_class JOIN pg_am ON pg_am.oid = relam JOIN pg_indexes ON indexname = relname
@@ -107,82 +109,86 @@ class Bench:
             return method, half, size
 
     def _rounds(self, method: str) -> tuple[float, Point, int]:
-        """Return how many exact searches a second, what `search` gave, and which setting it used, if any."""
+        """Return exact searches per second, the result of `search`, and its setting (0 if it used no index)."""
         exact: list[float] = []
         searched: list[Point] = []
         with session_factory(self.engine)() as session:
             for start in range(0, self.rounds * ROUND_QUERIES, ROUND_QUERIES):
                 part = slice(start, start + ROUND_QUERIES)
-                exam = Exam(self.exam.queries[part], self.exam.truth[part])
-                exact.append(exam.take(partial(ids, session, recall=1)).per_second)
-                searched.append(exam.take(partial(ids, session)))
-            # The setting is the transaction's, so that one of its own shows the one that this search made.
+                queries = QuerySet(self.queries.vectors[part], self.queries.ground_truth[part])
+                exact.append(queries.evaluate(partial(ids, session, recall=1)).per_second)
+                searched.append(queries.evaluate(partial(ids, session)))
+            # The setting is local to the transaction, so a new transaction shows the setting of one search.
             session.commit()
-            ids(session, self.exam.queries[0])
+            ids(session, self.queries.vectors[0])
             setting = session.scalar(text(f"SHOW {SETTINGS[method]}"))
             used = session.scalar(text("SHOW plan_cache_mode")) == "force_custom_plan"
-            whole = self.exam.part(len(self.exam.queries) if used else SWEPT_QUERIES).take(partial(ids, session))
+            total = self.queries.head(len(self.queries.vectors) if used else SWEEP_QUERIES).evaluate(
+                partial(ids, session)
+            )
         speed = statistics.median(point.per_second for point in searched)
-        return statistics.median(exact), Point(0, whole.recall, speed), int(str(setting)) if used else 0
+        return statistics.median(exact), Point(0, total.recall, speed), int(str(setting)) if used else 0
 
-    def _added(self, bare: BareSearch, setting: int, *, half: bool) -> float:
-        """Return the milliseconds that `search` takes beyond its own statement by psycopg, medians of turns."""
+    def _overhead(self, bare: BareSearch, setting: int, *, half: bool) -> float:
+        """Return the overhead of `search` compared with its statement in psycopg, in milliseconds (medians)."""
         statement = str(index_statement((), is_half=half).compile(self.engine))
         bare.connection.execute(f"SET {SETTINGS[bare.method]} = {setting}")
-        ours: list[float] = []
-        theirs: list[float] = []
+        search_seconds: list[float] = []
+        bare_seconds: list[float] = []
         with session_factory(self.engine)() as session:
 
             def search_once(query: Any) -> float:
-                began = time.perf_counter()
+                started = time.perf_counter()
                 ids(session, query)
-                return time.perf_counter() - began
+                return time.perf_counter() - started
 
             def bare_once(query: Any) -> float:
-                began = time.perf_counter()
+                started = time.perf_counter()
                 cursor = bare.connection.cursor(binary=True)
                 cursor.execute(statement, {"query": query, "limit": NEAREST}).fetchall()
-                return time.perf_counter() - began
+                return time.perf_counter() - started
 
-            for number, query in enumerate(self.exam.queries[:SWEPT_QUERIES]):
-                # Whoever comes second finds the pages of this query in the processor's cache.
+            for number, query in enumerate(self.queries.vectors[:SWEEP_QUERIES]):
+                # The second search of a query finds its pages in the processor's cache, so the order alternates.
                 if number % 2:
-                    theirs.append(bare_once(query))
-                    ours.append(search_once(query))
+                    bare_seconds.append(bare_once(query))
+                    search_seconds.append(search_once(query))
                 else:
-                    ours.append(search_once(query))
-                    theirs.append(bare_once(query))
-                # As a service does: what is in the session already would be made for nothing.
+                    search_seconds.append(search_once(query))
+                    bare_seconds.append(bare_once(query))
+                # Otherwise the session would return the same objects instead of creating them.
                 session.expunge_all()
-        return 1000 * (statistics.median(ours) - statistics.median(theirs))
+        return 1000 * (statistics.median(search_seconds) - statistics.median(bare_seconds))
 
-    def _of_client(self, exam: Exam, client: int) -> Point:
+    def _search_client(self, queries: QuerySet, client: int) -> Point:
         with session_factory(self.engine)() as session:
-            return exam.take(partial(ids, session, client_id=client))
+            return queries.evaluate(partial(ids, session, client_id=client))
 
-    def _left_alone(self, exam: Exam, client: int) -> Point:
+    def _default_plan(self, queries: QuerySet, client: int) -> Point:
         with session_factory(self.engine)() as session:
-            return exam.take(lambda query: [row.id for row, _ in session.execute(nearest(query, client_id=client))])
+            return queries.evaluate(
+                lambda query: [row.id for row, _ in session.execute(nearest(query, client_id=client))]
+            )
 
 
 def ids(session: Session, query: Any, **arguments: Any) -> Sequence[int]:
-    """Return the ids that `search` finds: `NEAREST` of them, or the measurement is void."""
+    """Return the ids that `search` finds; raise unless there are `NEAREST`."""
     found = [match.row.id for match in search(session, query, **arguments)]
     if len(found) != NEAREST:
-        raise RuntimeError(f"{len(found)} rows came back instead of {NEAREST}")
+        raise RuntimeError(f"search returned {len(found)} rows instead of {NEAREST}")
     return found
 
 
 def rebuild(url: URL, *options: str) -> float:
-    """Run `syntegra-db vectors rebuild` and return its seconds."""
+    """Run `syntegra-db vectors rebuild` and return its duration in seconds."""
     environment = {**os.environ, "DATABASE_URL": url.render_as_string(hide_password=False)}
-    began = time.perf_counter()
-    subprocess.run([SYNTEGRA_DB, "vectors", "rebuild", *options], env=environment, check=True)  # noqa: S603  our own
-    return time.perf_counter() - began
+    started = time.perf_counter()
+    subprocess.run([SYNTEGRA_DB, "vectors", "rebuild", *options], env=environment, check=True)  # noqa: S603  a command of this package
+    return time.perf_counter() - started
 
 
-def main(corpus: Path, rows: int, rounds: int, plot: Path | None, kinds: Sequence[str], *, fresh: bool) -> None:  # noqa: PLR0913  an option each
-    """Measure on an embedded server that is gone afterwards, print the tables and draw the plot."""
+def main(corpus: Path, rows: int, rounds: int, plot: Path | None, kinds: Sequence[str], *, fresh: bool) -> None:  # noqa: PLR0913  one parameter per option
+    """Measure on a temporary embedded server, print the tables and draw the plot."""
     with tempfile.TemporaryDirectory(prefix="syntegra-db-") as folder:
         data = Path(folder) / "data"
         try:
@@ -211,11 +217,18 @@ def server(data: Path) -> URL:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True, help="the folder that corpus.py wrote to")
+    parser.add_argument("--corpus", type=Path, required=True, help="directory written by corpus.py")
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of the search beside the exact one")
-    parser.add_argument("--plot", type=Path, help="where the PNG goes")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of searches and exact scans")
+    parser.add_argument("--plot", type=Path, help="path of the PNG file")
     parser.add_argument("--kinds", nargs="*", choices=REBUILDS, default=list(REBUILDS), help="indexes to build")
-    parser.add_argument("--no-fresh", action="store_true", help="leave out the index as the migration made it")
-    given = parser.parse_args()
-    main(given.corpus, given.rows, given.rounds, given.plot, given.kinds, fresh=not given.no_fresh)
+    parser.add_argument("--no-fresh", action="store_true", help="do not measure the index of the migration")
+    arguments = parser.parse_args()
+    main(
+        arguments.corpus,
+        arguments.rows,
+        arguments.rounds,
+        arguments.plot,
+        arguments.kinds,
+        fresh=not arguments.no_fresh,
+    )

@@ -1,4 +1,4 @@
-"""Alembic as its own template has it, on the same revisions."""
+"""Alembic's own template, with the revisions of this package."""
 
 import os
 

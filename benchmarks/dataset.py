@@ -1,9 +1,9 @@
-"""Fill text_summary with as many rows as a benchmark wants, around the real embeddings that corpus.py wrote.
+"""Generate rows of text_summary around the real embeddings of corpus.py, and load them.
 
-    python benchmarks/population.py --corpus FOLDER --database URL --rows 200000 [--index-first]
+    python benchmarks/dataset.py --corpus FOLDER --database URL --rows 200000 [--index-first]
 
-The database is at the newest revision, and its text_summary is empty. From Python: `read_corpus`, `held_out`, `fill`.
-The same corpus, number of rows and seed give the same rows.
+The database must be at the newest revision, with an empty text_summary. From Python: `read_corpus`, `held_out`,
+`load_table`. The same corpus, number of rows and seed give the same rows.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ if TYPE_CHECKING:
 
     Vectors: TypeAlias = npt.NDArray[np.float32]
 
-# The length of the Gaussian noise, alike in all directions, that is added to a real embedding of length 1. Then a row
-# has the cosine 0.93 (0.92 to 0.94) with the real one, and 0.86 with another row of the same sentence: no duplicates,
-# and no nearer than a tenth of the real sentences are to their nearest (median 0.78, ninth decile 0.89). A held-out
-# query has its tenth nearest at 0.68 among 200,000 rows, at 0.69 among the real sentences. The intrinsic dimension
-# around a query (maximum likelihood, 20 nearest) is 30 instead of 22, which should make the search harder than among
-# real rows. Nearly every row has its nearest at 0.86 to 0.88, where real ones are at 0.69 to 0.89. Of 1,000,000 rows,
-# 19 lie around each sentence, and the ten nearest to a query are of 2.3 sentences; of 200,000, 4.7.
+# Length of the isotropic Gaussian noise that is added to a real embedding of length 1. A row then has a cosine
+# similarity of 0.93 (0.92 to 0.94) with its real embedding, and of 0.86 with another row of the same sentence: rows are
+# not duplicates, and 10 % of the real sentences have a nearer neighbour (median 0.78, 90th percentile 0.89).
+# The tenth nearest neighbour of a held-out query has 0.68 among 200,000 rows, and 0.69 among the real sentences. The
+# intrinsic dimension around a query (maximum likelihood, 20 nearest) is 30 instead of 22, so the search should be
+# harder than among real rows. For almost every row, the nearest neighbour has 0.86 to 0.88; for real rows, 0.69 to
+# 0.89. With 1,000,000 rows, each sentence has 19 rows, and the ten nearest to a query come from 2.3 sentences; with
+# 200,000 rows, from 4.7.
 NOISE = 0.4
-# Rows of the clients that queries ask for, by id: the same in each table; one whose quarter they exceed goes without.
+# Rows of the clients that the benchmark searches, by id. A client with more than 25 % of all rows is omitted.
 KNOWN_CLIENTS = {1: 20, 2: 200, 3: 2_000, 4: 20_000, 5: 50_000}
-# The others have ids from 1001, by size. Of 200,000 rows, 1001 has 20,339, 1006 has 3,389 and 1300 has 68.
+# The other clients have ids from 1001, by size. With 200,000 rows, 1001 has 20,339, 1006 has 3,389 and 1300 has 68.
 OTHER_CLIENTS = 300
 FIRST_OTHER_CLIENT = 1_001
 SENTIMENTS = ("positive", "neutral", "negative")
@@ -66,10 +67,10 @@ class Corpus:
 
 
 def read_corpus(folder: Path) -> Corpus:
-    """Return what corpus.py wrote to `folder`.
+    """Return the corpus that corpus.py wrote to `folder`.
 
     Raises:
-        ValueError: the two files have not as many rows.
+        ValueError: the two files have different numbers of rows.
     """
     sentences = (folder / "sentences.txt").read_text(encoding="utf-8").splitlines()
     embeddings = np.load(folder / "embeddings.npy").astype(np.float32)
@@ -87,13 +88,13 @@ def unit(vectors: Vectors) -> Vectors:
 
 
 def held_out(real: Corpus, queries: int = QUERIES, seed: int = SEED) -> tuple[Corpus, Corpus]:
-    """Split `real` at random into what rows are made of and as many `queries`, which never become rows."""
+    """Split `real` at random into the source of the rows and `queries` held-out queries."""
     order = np.random.default_rng([seed, 0]).permutation(len(real))
     return real.part(np.sort(order[queries:])), real.part(order[:queries])
 
 
 def origins(real: int, rows: int, seed: int = SEED) -> npt.NDArray[np.int64]:
-    """Return for each of `rows` rows which of the `real` embeddings it lies around: each as often as any other, +-1."""
+    """Return the position of the real embedding of each row; each one is used equally often, ±1."""
     return np.random.default_rng([seed, 1]).permutation(np.arange(rows) % real)
 
 
@@ -116,23 +117,23 @@ def spread(real: Vectors, rows: int, seed: int = SEED) -> Vectors:
 
 
 def client_sizes(rows: int) -> dict[int, int]:
-    """Return the rows of each client by its id: first the known ones, then the others after Zipf's law."""
+    """Return the number of rows of each client by id: the known clients, then the others by Zipf's law."""
     known = {client: size for client, size in KNOWN_CLIENTS.items() if size <= rows // 4}
     rest = rows - sum(known.values())
     weights = 1 / np.arange(1, OTHER_CLIENTS + 1)
-    # The differences of rounded sums add up to the whole.
+    # Differences of rounded cumulative sums add up to `rest`.
     others = np.diff(np.rint(rest * np.cumsum(weights) / weights.sum()).astype(np.int64), prepend=0)
     return known | {FIRST_OTHER_CLIENT + rank: int(size) for rank, size in enumerate(others)}
 
 
 def clients(rows: int, seed: int = SEED) -> npt.NDArray[np.int64]:
-    """Return the client of each row, at random, so that each client's texts are of all topics."""
+    """Return the client of each row, in random order, so each client has texts on all topics."""
     sizes = client_sizes(rows)
     return np.random.default_rng([seed, 3]).permutation(np.repeat(list(sizes), list(sizes.values())))
 
 
 def table_rows(real: Corpus, rows: int, seed: int = SEED) -> Iterator[tuple[int, str, str, str, Vectors]]:
-    """Yield client, text, sentiment, language and embedding of each row; the text is that of its real sentence."""
+    """Yield client, text, sentiment, language and embedding of each row; the text is the real sentence."""
     sentiments = np.random.default_rng([seed, 4]).choice(SENTIMENTS, rows).tolist()
     texts = (real.sentences[origin] for origin in origins(len(real), rows, seed).tolist())
     vectors = (vector for chunk in chunks(real.embeddings, rows, seed) for vector in chunk)
@@ -140,35 +141,37 @@ def table_rows(real: Corpus, rows: int, seed: int = SEED) -> Iterator[tuple[int,
         yield client, text, sentiment, LANGUAGE, vector
 
 
-def fill(url: URL, real: Corpus, rows: int, seed: int = SEED, *, index_first: bool) -> None:
-    """Fill the empty text_summary of the migrated database at `url` through binary COPY, then VACUUM and ANALYZE it.
+def load_table(url: URL, real: Corpus, rows: int, seed: int = SEED, *, index_first: bool) -> None:
+    """Load the empty text_summary of the migrated database at `url` with binary COPY, then VACUUM and ANALYZE it.
 
-    With `index_first`, the rows go into the vector index as the migration made it, trained on no row: what a service
-    has that migrates and then loads. Without, the index is dropped before and not made again.
+    With `index_first`, the rows are inserted into the vector index of the migration, which was built on an empty
+    table: the state of a service that migrates and then loads. Otherwise, the index is dropped first.
 
     Raises:
-        ValueError: there are rows already.
+        ValueError: the table is not empty.
     """
     with psycopg.connect(conninfo(url), autocommit=True) as connection:
         register_vector(connection)
         if connection.execute("SELECT FROM text_summary LIMIT 1").rowcount:
-            raise ValueError("text_summary has rows already; the benchmark fills an empty one")
+            raise ValueError("text_summary is not empty; the benchmark needs an empty table")
         if not index_first:
             connection.execute(f"DROP INDEX IF EXISTS {INDEX}")
         with connection.cursor().copy(COPY) as copy:
             copy.set_types(("int8", "text", "varchar", "varchar", "vector"))
             for row in table_rows(real, rows, seed):
                 copy.write_row(row)
-        # Without VACUUM, an index-only scan would look into the table for each row.
+        # Without VACUUM, an index-only scan would read the table for each row.
         connection.execute("VACUUM (ANALYZE) text_summary")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True, help="the folder that corpus.py wrote to")
-    parser.add_argument("--database", type=parse_url, required=True, help="the URL of a migrated, empty database")
+    parser.add_argument("--corpus", type=Path, required=True, help="directory written by corpus.py")
+    parser.add_argument(
+        "--database", type=parse_url, required=True, help="URL of a migrated database with an empty text_summary"
+    )
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--index-first", action="store_true", help="load into the index that the migration made")
+    parser.add_argument("--index-first", action="store_true", help="keep the index of the migration during the load")
     arguments = parser.parse_args()
     rest, _ = held_out(read_corpus(arguments.corpus))
-    fill(arguments.database, rest, arguments.rows, index_first=arguments.index_first)
+    load_table(arguments.database, rest, arguments.rows, index_first=arguments.index_first)
