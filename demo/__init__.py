@@ -1,1 +1,1 @@
-"""A small data set in all seven tables, and three questions answered with it: `python -m demo`."""
+"""A small data set for all seven tables, and three example queries: `python -m demo`."""

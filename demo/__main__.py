@@ -1,4 +1,4 @@
-"""Load the demo into the configured database and answer three questions with it."""
+"""Load the demo into the configured database and run three example queries."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.orm import Session
 
-GLUTEN_FREE_BREAD = 36  # a text with close neighbours: others about "sin gluten"
+GLUTEN_FREE_BREAD = 36  # a text with near neighbours: other texts about "sin gluten"
 
-# What stands in the database is printed as it is, brackets and colons too.
+# Print stored texts literally: Rich would interpret brackets and colons.
 console = Console(markup=False, emoji=False, highlight=False)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def demo(
-    client: Annotated[int, typer.Option(min=1, max=len(Sector), help="Client whose KPIs to show.")] = 1,
-    sector: Annotated[Sector, typer.Option(help="Sector whose trends to show.")] = Sector.RESTAURANT,
+    client: Annotated[int, typer.Option(min=1, max=len(Sector), help="Client whose KPIs are shown.")] = 1,
+    sector: Annotated[Sector, typer.Option(help="Sector whose trends are shown.")] = Sector.RESTAURANT,
     text: Annotated[
-        int, typer.Option(min=1, help="Text whose neighbours to show, by its place in demo/texts.csv from 1.")
+        int, typer.Option(min=1, help="Text whose neighbours are shown: its row number in demo/texts.csv, from 1.")
     ] = GLUTEN_FREE_BREAD,
 ) -> None:
-    """Load a small data set into the configured database and answer three questions with it."""
+    """Load a small data set into the configured database and run three example queries."""
     url = database_url()
     engine = create_engine(url, application_name="syntegra_db demo")
     try:
@@ -59,7 +59,7 @@ def demo(
 
 
 def show_load(loaded: Loaded, url: URL) -> None:
-    """Print how many rows each table was given."""
+    """Print the number of loaded rows of each table."""
     table = Table("Table")
     table.add_column("Rows", justify="right")
     for name, rows in loaded.rows.items():
@@ -68,7 +68,7 @@ def show_load(loaded: Loaded, url: URL) -> None:
 
 
 def show_kpis(session: Session, client: int) -> None:
-    """Print the latest KPIs of client `client` of the files."""
+    """Print the latest KPIs of a client, by its number in the files."""
     table = Table("KPI", "Period")
     table.add_column("Value", justify="right")
     table.add_column("Unit")
@@ -78,7 +78,7 @@ def show_kpis(session: Session, client: int) -> None:
 
 
 def show_trends(session: Session, sector: Sector) -> None:
-    """Print the emergent trends of a sector of the files."""
+    """Print the emergent trends of a sector, by its name in the files."""
     table = Table("Term", "Period")
     table.add_column("Uses", justify="right")
     table.add_column("Change", justify="right")
@@ -89,25 +89,25 @@ def show_trends(session: Session, sector: Sector) -> None:
 
 
 def show_neighbours(session: Session, text_ids: list[int], number: int) -> None:
-    """Print the texts nearest to text `number`, counted from 1 as in `text_ids`."""
-    asked = session.get_one(TextSummary, text_ids[number - 1])
+    """Print the texts nearest to text `number` of `text_ids`, counted from 1."""
+    query_text = session.get_one(TextSummary, text_ids[number - 1])
     table = Table()
     table.add_column("Text", justify="right")
     table.add_column("Distance", justify="right")
     table.add_column("Sentiment")
-    table.add_column("What it says")
-    for near in nearest_texts(session, asked.id):
-        place = text_ids.index(near.text_id) + 1
-        table.add_row(str(place), f"{near.distance:.3f}", near.sentiment, near.text)
-    heading = f"3. The five texts of its client nearest to text {number} (cosine distance, 0 to 2)"
-    show(f"{heading}\n   {asked.text_field}", table)
+    table.add_column("Content")
+    for near in nearest_texts(session, query_text.id):
+        row_number = text_ids.index(near.text_id) + 1
+        table.add_row(str(row_number), f"{near.distance:.3f}", near.sentiment, near.text)
+    heading = f"3. The five texts of the same client nearest to text {number} (cosine distance, 0 to 2)"
+    show(f"{heading}\n   {query_text.text_field}", table)
 
 
 def show(heading: str, table: Table) -> None:
-    """Print a table under its heading, or that it has no rows."""
+    """Print a table under its heading, or "No rows."."""
     console.print()
     console.print(heading, style="bold")
-    console.print(table if table.row_count else "There are none.")
+    console.print(table if table.row_count else "No rows.")
 
 
 def period(start: datetime, end: datetime) -> str:
@@ -116,7 +116,7 @@ def period(start: datetime, end: datetime) -> str:
 
 
 def main() -> None:
-    """Run the demo; an error of the package is one line on standard error and its exit status."""
+    """Run the demo; print an error of the package as one line and exit with its status."""
     try:
         app(prog_name="python -m demo")
     except SyntegraDBError as error:

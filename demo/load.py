@@ -1,8 +1,8 @@
-"""The demo's rows: from the files of this folder into the database, again and again without doubling them.
+"""Load the rows of the demo from the files of this directory; a second load replaces the first.
 
-A row is the demo's when one of these says so, and no other row is touched:
-a data source of a demo client has the type `demo`; a row with a source has one of those;
-a cluster of a demo client has the mark in `features_json`, a trend of a demo sector has it in `metadata`.
+Only these rows belong to the demo, and no other row is changed: data sources of demo clients with the type `demo`; rows
+of these data sources; clusters of demo clients with the mark in `features_json`; trends of demo sectors with the mark
+in `metadata`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from sqlalchemy.orm import Session
 
-HERE = Path(__file__).resolve().parent
+DIRECTORY = Path(__file__).resolve().parent
 
 SOURCE_TYPE = "demo"
 MARK = {"demo": True}
@@ -52,7 +52,7 @@ CLIENT_TABLES: tuple[type[DataSource | Cluster | SourceChild], ...] = (*SOURCE_C
 
 
 class Sector(StrEnum):
-    """The sectors of the demo as its files name them; client 1 is of the first, and so on."""
+    """The sectors of the demo, as named in the files; client 1 belongs to the first sector, and so on."""
 
     RESTAURANT = "restaurant"
     RETAIL = "retail"
@@ -60,12 +60,12 @@ class Sector(StrEnum):
 
 
 class ClientIdsTaken(SyntegraDBError):
-    """A client id of the demo has rows without the demo's mark: somebody else's, or cut off from their source."""
+    """A client id of the demo has rows that do not belong to the demo, or whose data source was deleted."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load has put in: rows a table, and the ids of the texts in the order of texts.csv."""
+    """The result of a load: the number of rows by table, and the ids of the texts in the order of texts.csv."""
 
     rows: dict[str, int]
     text_ids: list[int]
@@ -74,13 +74,13 @@ class Loaded:
 def client_id(number: int) -> int:
     """Return the id in the database of client `number` (1 to 3) of the files.
 
-    A sequence counts upwards from 1, so that the application gives no client a negative id.
+    It is negative, so it differs from the ids that an application takes from a sequence.
     """
     return -number
 
 
 def sector_name(sector: Sector) -> str:
-    """Return the name in the database of a sector of the files: a service that reads `retail` meets no demo row."""
+    """Return the name in the database of a sector of the files; it differs from the sectors of services."""
     return f"demo-{sector}"
 
 
@@ -89,12 +89,12 @@ SECTOR_NAMES = [sector_name(sector) for sector in Sector]
 
 
 def load(session: Session) -> Loaded:
-    """Replace the demo's rows, in the transaction of `session`, which the caller commits.
+    """Replace the rows of the demo in the transaction of `session`; the caller commits.
 
     Raises:
-        ClientIdsTaken: a demo client has rows without the demo's mark; roll back.
+        ClientIdsTaken: a demo client has rows that do not belong to the demo; roll back.
     """
-    # Two loads at once would each delete what it sees and then both insert.
+    # Without the lock, two concurrent loads would both delete, then both insert.
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("syntegra_db demo", 0))))
     delete_demo(session)
     _require_free_clients(session)
@@ -108,7 +108,7 @@ def load(session: Session) -> Loaded:
 
 
 def delete_demo(session: Session) -> None:
-    """Delete the demo's rows and no others."""
+    """Delete the rows of the demo, and no other rows."""
     is_demo_source = DataSource.client_id.in_(CLIENT_IDS) & (DataSource.type == SOURCE_TYPE)
     for model in SOURCE_CHILDREN:
         session.execute(delete(model).where(model.source_id.in_(select(DataSource.id).where(is_demo_source))))
@@ -123,20 +123,20 @@ def _require_free_clients(session: Session) -> None:
     for model in CLIENT_TABLES:
         if session.scalar(select(exists().where(model.client_id.in_(CLIENT_IDS)))):
             raise ClientIdsTaken(
-                f"{model.__tablename__} has rows of the demo's clients ({', '.join(map(str, CLIENT_IDS))}) without "
-                "the demo's mark, so nothing was changed. Delete them, or run the demo on another database."
+                f"{model.__tablename__} has rows of the demo clients ({', '.join(map(str, CLIENT_IDS))}) that do not "
+                "belong to the demo. Nothing was changed. Delete them, or run the demo on another database."
             )
 
 
 def read_rows(name: str) -> list[dict[str, str]]:
-    """Return the rows of `<name>.csv`, a dict of texts each."""
-    with (HERE / f"{name}.csv").open(encoding="utf-8", newline="") as lines:
+    """Return the rows of `<name>.csv` as dicts of strings."""
+    with (DIRECTORY / f"{name}.csv").open(encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines))
 
 
 def read_embeddings() -> npt.NDArray[np.float32]:
-    """Return the embeddings, shape (texts, 384), of unit length; row i belongs to text i of texts.csv."""
-    embeddings: npt.NDArray[np.float16] = np.load(HERE / "embeddings.npy")
+    """Return the embeddings, shape (texts, 384), of unit length; row i is the embedding of text i of texts.csv."""
+    embeddings: npt.NDArray[np.float16] = np.load(DIRECTORY / "embeddings.npy")
     return embeddings.astype(np.float32)
 
 
@@ -157,7 +157,7 @@ def _rows() -> Iterator[Base]:
 
 
 def _monthly_records(kpis: list[dict[str, str]], sources: dict[str, DataSource]) -> Iterator[ProcessedData]:
-    """Yield one normalised record for each client and month, with that month's KPIs in their units."""
+    """Yield one normalised record per client and month, with the KPIs of that month in their units."""
 
     def month(row: dict[str, str]) -> tuple[str, str]:
         return row["client_id"], row["period_start"]

@@ -1,4 +1,4 @@
-"""Three questions as a service would ask them; they read, and know nothing of the demo's files."""
+"""Three example queries of a service; they are independent of the files of the demo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LatestKpi:
-    """The newest value of a KPI, in `unit`, over the period from `period_start` up to `period_end`."""
+    """The newest value of a KPI, in `unit`, for the period from `period_start` to `period_end`."""
 
     kpi_name: str
     value: Decimal
@@ -31,7 +31,7 @@ class LatestKpi:
 
 @dataclass(frozen=True)
 class EmergentTrend:
-    """A term on the rise: `frequency` uses in the period, `delta_pct` percent more than in the one before."""
+    """An emergent term: `frequency` uses in the period, `delta_pct` percent more than in the previous one."""
 
     term: str
     delta_pct: float | None
@@ -42,7 +42,7 @@ class EmergentTrend:
 
 @dataclass(frozen=True)
 class NearText:
-    """A text and its cosine distance from the one asked about: 0 the same direction, 2 the opposite one."""
+    """A text and its cosine distance from the query text: 0 for the same direction, 2 for the opposite one."""
 
     text_id: int
     distance: float
@@ -52,14 +52,14 @@ class NearText:
 
 
 def latest_kpis(session: Session, client_id: int) -> list[LatestKpi]:
-    """Return the KPIs of a client by name, each over its newest period; the last calculated value counts."""
+    """Return each KPI of a client for its newest period, by name; the last calculated value is used."""
     newest_first = (KpiSummary.period_start.desc(), KpiSummary.calculated_at.desc(), KpiSummary.id.desc())
-    place = func.row_number().over(partition_by=KpiSummary.kpi_name, order_by=newest_first)
-    ranked = select(KpiSummary.id, place.label("place")).where(KpiSummary.client_id == client_id).subquery()
+    rank = func.row_number().over(partition_by=KpiSummary.kpi_name, order_by=newest_first)
+    ranked = select(KpiSummary.id, rank.label("rank")).where(KpiSummary.client_id == client_id).subquery()
     latest = (
         select(KpiSummary)
         .join(ranked, ranked.c.id == KpiSummary.id)
-        .where(ranked.c.place == 1)
+        .where(ranked.c.rank == 1)
         .order_by(KpiSummary.kpi_name)
     )
     return [
@@ -69,25 +69,25 @@ def latest_kpis(session: Session, client_id: int) -> list[LatestKpi]:
 
 
 def emergent_trends(session: Session, sector: str) -> list[EmergentTrend]:
-    """Return the emergent trends of a sector over all its periods, the steepest first."""
-    steepest_first = (
+    """Return the emergent trends of a sector in all periods, largest change first."""
+    largest_change_first = (
         select(TrendSignal)
         .where(TrendSignal.sector == sector, TrendSignal.status == TrendStatus.EMERGENT)
         .order_by(TrendSignal.delta_pct.desc().nulls_last(), TrendSignal.period_start.desc(), TrendSignal.term)
     )
     return [
         EmergentTrend(trend.term, trend.delta_pct, trend.frequency, trend.period_start, trend.period_end)
-        for trend in session.scalars(steepest_first)
+        for trend in session.scalars(largest_change_first)
     ]
 
 
 def nearest_texts(session: Session, text_id: int, limit: int = 5) -> list[NearText]:
-    """Return the `limit` texts nearest to a stored one among its client's others, the nearest first; exact.
+    """Return the `limit` texts of the same client nearest to a stored text, by exact search, nearest first.
 
-    There is none when the text does not exist or has no embedding.
+    The list is empty if the text does not exist or has no embedding.
     """
-    asked = aliased(TextSummary)
-    distance: ColumnElement[float] = TextSummary.embedding.op("<=>", return_type=Double())(asked.embedding)
+    query_text = aliased(TextSummary)
+    distance: ColumnElement[float] = TextSummary.embedding.op("<=>", return_type=Double())(query_text.embedding)
     nearest_first = (
         select(
             TextSummary.id,
@@ -96,10 +96,10 @@ def nearest_texts(session: Session, text_id: int, limit: int = 5) -> list[NearTe
             TextSummary.sentiment,
             TextSummary.language,
         )
-        .join(asked, asked.client_id == TextSummary.client_id)
-        .where(asked.id == text_id, TextSummary.id != text_id, distance.is_not(None))
-        # Exact: an order by the distance to a joined row never uses the vector index. That was built on the empty table
-        # and would miss neighbours; rebuilding it locks the table, and some hundred rows are compared in a millisecond.
+        .join(query_text, query_text.client_id == TextSummary.client_id)
+        .where(query_text.id == text_id, TextSummary.id != text_id, distance.is_not(None))
+        # An order by the distance to a joined row never uses the vector index. The index was built on an empty table
+        # and would miss neighbours; an exact scan of some hundred rows takes one millisecond.
         .order_by(distance, TextSummary.id)
         .limit(limit)
     )
