@@ -317,7 +317,7 @@ def test_an_error_is_one_line_and_a_failure_of_make(checkout: Checkout) -> None:
     outcome = checkout.run("make status", DATABASE_URL="postgresql://user:secret@127.0.0.1:1/nowhere")
     assert outcome.status == 2
     error, makes_own = outcome.output.splitlines()
-    assert error.startswith("Error: No PostgreSQL answers")
+    assert error.startswith("Error: No PostgreSQL server answers")
     assert makes_own.startswith("make: ***")
     assert "secret" not in outcome.output
 

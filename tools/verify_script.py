@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import dedent, indent
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import _queries, load_manifest
+from syntegra_db.catalog import Schema, _queries, load_manifest
 from syntegra_db.catalog.compare import COSINE_INDEX
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.revisions import VERSION_TABLE
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import TextClause
 
-    from syntegra_db.catalog import Column, Schema
+    from syntegra_db.catalog import Column
 
 TEMPLATE = Path(__file__).parent / "templates" / "verify_analytics_tables.sql"
 REVISION = "003"
@@ -36,7 +36,7 @@ def render() -> str:
     manifest, previous = load_manifest(REVISION), load_manifest(PREVIOUS_REVISION)
     tables = {name: table for name, table in manifest.tables.items() if name not in previous.tables}
     types = {name: labels for name, labels in manifest.types.items() if name not in previous.types}
-    rows = expected_rows(type(manifest)(types, tables))
+    rows = expected_rows(Schema(types, tables))
     return TEMPLATE.read_text(encoding="utf-8").format(
         revision=REVISION,
         version_table=VERSION_TABLE,

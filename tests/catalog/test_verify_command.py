@@ -74,7 +74,7 @@ def test_no_server_is_not_drift_and_shows_no_password(command: CliRunner, monkey
     result = invoke(command, "--json")
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert result.stderr.startswith("Error: No PostgreSQL answers")
+    assert result.stderr.startswith("Error: No PostgreSQL server answers")
     assert "s3cret" not in result.output
 
 
