@@ -90,7 +90,7 @@ def test_commands_accept_password_with_special_characters(login: URL, command: t
 def test_wrong_password_raises_authentication_failed(login: URL) -> None:
     error = refusal(login.set(password="wrong"))
     assert isinstance(error, AuthenticationFailed)
-    assert f"refused user {ROLE}" in str(error)
+    assert f"rejected user {ROLE}" in str(error)
 
 
 def test_unknown_user_raises_authentication_failed(login: URL) -> None:

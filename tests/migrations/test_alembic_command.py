@@ -134,7 +134,7 @@ def test_version_table_with_two_rows_is_explained(database: Database) -> None:
     database.execute("INSERT INTO alembic_version VALUES ('002')")
     result = run("alembic", "upgrade", "head", url=database.environment_url)
     assert result.returncode == 8
-    assert "holds 002 and 003, as after a dump was restored over a migrated database" in result.stderr
+    assert "holds 002 and 003, which happens when a dump is restored over a migrated database" in result.stderr
 
 
 def test_missing_schema_is_named(empty_database: Database) -> None:
@@ -210,4 +210,4 @@ def test_upgrade_to_drifted_schema_exits_16(database: Database) -> None:
     result = run("alembic", "downgrade", "002", url=database.environment_url)
     assert result.returncode == 16
     assert "index idx_data_sources_status" in result.stderr
-    assert "`syntegra-db verify` says how to mend it" in result.stderr
+    assert "`syntegra-db verify` prints how to fix it" in result.stderr
