@@ -12,6 +12,7 @@ from syntegra_db.migrations import write_manifests
 from syntegra_db.migrations._sql_scripts import SqlScript, render_sql_scripts
 from syntegra_db.revisions import all_revisions
 from tools.generate import RENDERERS
+from tools.sections import with_section
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +50,11 @@ def test_manifest_is_current(revision: str, manifests: Path) -> None:
 def test_folders_of_generated_files_contain_nothing_else() -> None:
     assert {file.name for file in (ROOT / "migrations").iterdir()} == {script.name for script in SQL_SCRIPTS}
     assert {file.name for file in MANIFESTS.iterdir()} == {f"{revision}.json" for revision in all_revisions()}
+
+
+def test_page_without_markers_raises() -> None:
+    with pytest.raises(ValueError, match="CHANGELOG.md must contain these two lines once"):
+        with_section("CHANGELOG.md", "exit statuses", "a table")
 
 
 def require_current(file: Path, generated: str) -> None:
