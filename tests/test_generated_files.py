@@ -53,7 +53,7 @@ def test_folders_of_generated_files_contain_nothing_else() -> None:
 
 
 def test_page_without_markers_raises() -> None:
-    with pytest.raises(ValueError, match="CHANGELOG.md must contain these two lines once"):
+    with pytest.raises(ValueError, match=r"CHANGELOG\.md must contain these two lines once"):
         with_section("CHANGELOG.md", "exit statuses", "a table")
 
 
