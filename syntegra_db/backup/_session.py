@@ -1,14 +1,14 @@
-"""What the sessions of a backup, a restore and a rollback have in common: long transactions, short waits for locks."""
+"""Session helpers of backup, restore, rollback and adoption: long transactions, table locks, row counts."""
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from sqlalchemy import exists, func, select, table, text
+from sqlalchemy import exists, func, select, table
 
+from syntegra_db.backup import _queries
 from syntegra_db.catalog import load_manifest
-from syntegra_db.migrations._retry import retry_in_savepoint
+from syntegra_db.migrations import retry_in_savepoint
 from syntegra_db.revisions import all_revisions
 from syntegra_db.sql import quote
 
@@ -18,21 +18,13 @@ if TYPE_CHECKING:
     import psycopg
     from sqlalchemy import Connection
 
-    from syntegra_db.migrations._options import MigrationOptions
+    from syntegra_db.migrations import MigrationOptions
 
-logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 TRANSACTION_TIMEOUT_SINCE = 17
-EXISTING_TABLES = text("""
-    SELECT relname FROM pg_class
-    WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind IN ('r', 'p')
-      AND relname = ANY (:names)
-""")
 
 
 class RowProgress(NamedTuple):
-    """How far the work is: rows of how many, and bytes of a file written or of rows sent."""
+    """Progress: rows processed of how many, and the bytes of the file written or of the rows sent."""
 
     rows: int
     total_rows: int
@@ -40,53 +32,48 @@ class RowProgress(NamedTuple):
 
 
 def psycopg_connection(connection: Connection) -> psycopg.Connection:
-    """Return psycopg's connection beneath."""
+    """Return the psycopg connection behind `connection`."""
     return cast("psycopg.Connection", connection.connection.dbapi_connection)
 
 
 def server_version(connection: Connection) -> int:
-    """Return the server's major version, from what it said when the session began."""
+    """Return the server's major version."""
     return psycopg_connection(connection).info.server_version // 10_000
 
 
 def begin_unlimited_transaction(connection: Connection) -> None:
-    """Begin the transaction if need be, without limits of time, and so that hidden rows are an error.
+    """Begin a transaction, or continue the open one, without timeouts; hidden rows are an error in it.
 
-    Its snapshot is not yet taken by that.
+    It does not take the transaction's snapshot yet.
     """
-    limits = ["statement_timeout", "idle_in_transaction_session_timeout"]
+    timeouts = ["statement_timeout", "idle_in_transaction_session_timeout"]
     if server_version(connection) >= TRANSACTION_TIMEOUT_SINCE:
-        limits.append("transaction_timeout")
-    for limit in limits:
-        connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
+        timeouts.append("transaction_timeout")
+    for timeout in timeouts:
+        connection.exec_driver_sql(f"SET LOCAL {timeout} = 0")
     connection.exec_driver_sql("SET LOCAL row_security = off")
 
 
+def raise_build_memory(connection: Connection, size: int) -> None:
+    """Set `maintenance_work_mem` to `size` bytes until the transaction ends, unless it is larger."""
+    connection.execute(_queries.RAISE_BUILD_MEMORY, {"bytes": size})
+
+
 def tables_at_revision(revision: str) -> list[str]:
-    """Return the tables of `revision` in the order of the revisions that made them, referenced ones first."""
+    """Return the tables of `revision`, in the order in which the revisions create them: referenced tables first."""
     known = all_revisions()
-    earlier = known[: known.index(revision) + 1]
-    kept = load_manifest(revision).tables
-    return [
-        name
-        for name in dict.fromkeys(name for number in earlier for name in load_manifest(number).tables)
-        if name in kept
-    ]
-
-
-def existing_tables(connection: Connection, names: Iterable[str]) -> list[str]:
-    """Return those of `names` that are tables of the current schema, in the order given."""
-    there = set(connection.scalars(EXISTING_TABLES, {"names": list(names)}))
-    return [name for name in names if name in there]
+    created = (name for earlier in known[: known.index(revision) + 1] for name in load_manifest(earlier).tables)
+    declared = load_manifest(revision).tables
+    return [name for name in dict.fromkeys(created) if name in declared]
 
 
 def nonempty_tables(connection: Connection, tables: Iterable[str]) -> list[str]:
-    """Return those of `tables` that hold a row."""
+    """Return those of `tables` that are not empty."""
     return [name for name in tables if connection.scalar(select(exists().select_from(table(name))))]
 
 
 def count_rows(connection: Connection, tables: Iterable[str]) -> dict[str, int]:
-    """Return the rows of each of `tables`."""
+    """Return the number of rows by table."""
     return {name: connection.scalars(select(func.count()).select_from(table(name))).one() for name in tables}
 
 
@@ -94,7 +81,7 @@ def lock_tables(connection: Connection, tables: Iterable[str], mode: str, option
     """Lock `tables` in `mode` until the transaction ends, with retries.
 
     Raises:
-        LockTimeout: other sessions kept one of them locked.
+        LockTimeout: other sessions kept one of them locked; nothing was changed.
     """
     names = ", ".join(quote(name) for name in tables)
     if names:

@@ -1,4 +1,4 @@
-"""What a backup holds, how its file comes to be, and what is listed of it."""
+"""The content of a backup, its file, and the list of backups."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 ROWS = 2_000
 
 
-def test_it_has_every_table_with_its_rows_and_the_revision(database: Database) -> None:
+def test_backup_contains_rows_of_every_table_and_revision(database: Database) -> None:
     load_rows(database, ROWS)
-    backup = create_backup(database.url)
+    backup = create_backup(database.engine)
     assert backup == read_metadata(backup.path)
-    assert backup.contents.revision == "003"
+    assert backup.metadata.revision == "003"
     expected = {name: row[0] for name, row in row_digests(database).items()}
-    assert {name: table.rows for name, table in backup.contents.tables.items()} == expected
+    assert {name: table.rows for name, table in backup.metadata.tables.items()} == expected
     verify_backup(backup)
 
 
-def test_at_an_older_revision_it_has_the_tables_of_that_one(empty_database: Database) -> None:
+def test_backup_at_older_revision_contains_its_tables(empty_database: Database) -> None:
     migrations.upgrade("002", empty_database.url)
-    contents = create_backup(empty_database.url).contents
-    assert (contents.revision, list(contents.tables)) == ("002", ["data_sources", "processed_data"])
+    metadata = create_backup(empty_database.engine).metadata
+    assert (metadata.revision, list(metadata.tables)) == ("002", ["data_sources", "processed_data"])
 
 
-def test_its_name_says_what_it_is_and_only_its_owner_reads_it(database: Database) -> None:
-    backup = create_backup(database.url)
+def test_backup_file_is_named_after_content_and_private(database: Database) -> None:
+    backup = create_backup(database.engine)
     assert re.fullmatch(rf"backups/{database.name}-003-\d{{8}}T\d{{6}}Z\.dump", str(backup.path))
     assert stat.S_IMODE(backup.path.stat().st_mode) == 0o600
     assert [file.name for file in Path("backups").iterdir()] == [backup.path.name]
 
 
-def test_plain_pg_restore_reads_it(database: Database) -> None:
+def test_backup_is_readable_by_pg_restore(database: Database) -> None:
     load_rows(database, ROWS)
-    listed = succeed_with_pg_restore("--list", str(create_backup(database.url).path))
+    listed = succeed_with_pg_restore("--list", str(create_backup(database.engine).path))
     for table in TABLES:
         assert f"TABLE DATA public {table} " in listed
     assert "alembic_version" not in listed
@@ -62,60 +62,60 @@ def succeed_with_pg_restore(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def test_at_no_revision_there_is_nothing_to_save(empty_database: Database) -> None:
+def test_backup_of_unmigrated_database_fails(empty_database: Database) -> None:
     with pytest.raises(BackupFailed, match="is at no revision"):
-        create_backup(empty_database.url)
+        create_backup(empty_database.engine)
     assert not Path("backups").exists()
 
 
-def test_a_file_is_never_written_over(database: Database, tmp_path: Path) -> None:
+def test_backup_never_overwrites_a_file(database: Database, tmp_path: Path) -> None:
     precious = tmp_path / "precious.dump"
     precious.write_text("mine")
-    with pytest.raises(BackupFailed, match="is there already"):
-        create_backup(database.url, precious)
+    with pytest.raises(BackupFailed, match="already exists"):
+        create_backup(database.engine, precious)
     assert precious.read_text() == "mine"
 
 
-def test_a_schema_of_another_name_goes_to_one_of_yet_another(server: Server, empty_database: Database) -> None:
+def test_backup_of_named_schema_restores_into_another_schema(server: Server, empty_database: Database) -> None:
     empty_database.execute('CREATE EXTENSION vector; CREATE SCHEMA "Our ""data"""')
-    there = empty_database.url.update_query_dict({"options": '-csearch_path="Our\\ ""data""",public'})
-    migrations.upgrade(url=there)
-    ours = type(empty_database)(there)
-    load_rows(ours, ROWS)
-    backup = create_backup(there)
-    assert backup.contents.schema == 'Our "data"'
+    url = empty_database.url.update_query_dict({"options": '-csearch_path="Our\\ ""data""",public'})
+    migrations.upgrade(url=url)
+    source = type(empty_database)(url)
+    load_rows(source, ROWS)
+    backup = create_backup(source.engine)
+    assert backup.metadata.schema == 'Our "data"'
     with server.database() as other:
-        restore(backup.path, other.url)
-        assert row_digests(other) == row_digests(ours)
+        restore(backup.path, other.engine)
+        assert row_digests(other) == row_digests(source)
 
 
-def test_every_row_acknowledged_before_it_began_is_in_it(database: Database, server: Server) -> None:
+def test_backup_contains_every_row_acknowledged_before_it(database: Database, server: Server) -> None:
     load_rows(database, ROWS)
     acknowledged: list[list[int]] = [[], [], [], []]
-    done = threading.Event()
-    writers = [threading.Thread(target=write, args=(database, written, done)) for written in acknowledged]
+    stopped = threading.Event()
+    writers = [threading.Thread(target=write, args=(database, written, stopped)) for written in acknowledged]
     for writer in writers:
         writer.start()
     while min(map(len, acknowledged)) < 50:
-        done.wait(0.01)
+        stopped.wait(0.01)
     before = [list(written) for written in acknowledged]
-    backup = create_backup(database.url)
+    backup = create_backup(database.engine)
     during = sum(map(len, acknowledged)) - sum(map(len, before))
-    done.set()
+    stopped.set()
     for writer in writers:
         writer.join()
     assert during
     with server.database() as other:
-        restore(backup.path, other.url)
+        restore(backup.path, other.engine)
         saved = {row[0] for row in other.query("SELECT id FROM processed_data")}
         (newest,) = other.query("SELECT count(*) FROM processed_data")
     assert {number for written in before for number in written} <= saved
-    assert newest[0] == backup.contents.tables["processed_data"].rows
+    assert newest[0] == backup.metadata.tables["processed_data"].rows
 
 
-def write(database: Database, written: list[int], done: threading.Event) -> None:
+def write(database: Database, written: list[int], stopped: threading.Event) -> None:
     with database.connect() as connection:
-        while not done.is_set():
+        while not stopped.is_set():
             row = connection.execute(
                 "INSERT INTO processed_data (client_id, source_type, data) VALUES (1, 'retail', '{}') RETURNING id"
             ).fetchone()
@@ -123,32 +123,32 @@ def write(database: Database, written: list[int], done: threading.Event) -> None
             written.append(row[0])
 
 
-def test_progress_says_rows_and_bytes(database: Database) -> None:
+def test_progress_reports_rows_and_bytes(database: Database) -> None:
     load_rows(database, 20_000)
-    said: list[RowProgress] = []
-    total = create_backup(database.url, report=said.append).contents.rows
-    assert said
-    assert all(progress.total_rows == total and progress.rows <= total for progress in said)
-    assert [progress.rows for progress in said] == sorted(progress.rows for progress in said)
+    reports: list[RowProgress] = []
+    total = create_backup(database.engine, report=reports.append).metadata.rows
+    assert reports
+    assert all(progress.total_rows == total and progress.rows <= total for progress in reports)
+    assert [progress.rows for progress in reports] == sorted(progress.rows for progress in reports)
 
 
-def test_the_command_says_where_it_is_and_the_list_shows_it(database: Database, tmp_path: Path) -> None:
+def test_backup_command_prints_path_and_backups_lists_state(database: Database, tmp_path: Path) -> None:
     load_rows(database, ROWS)
     assert "There is no backup in backups" in succeed("syntegra-db", "backups", cwd=tmp_path)
-    said = succeed("syntegra-db", "backup", url=database.environment_url, cwd=tmp_path)
-    (path,) = re.findall(r"backups/\S+\.dump", said)
-    assert f"Saved 2,000 rows of {database.name} at revision 003" in said
+    output = succeed("syntegra-db", "backup", url=database.environment_url, cwd=tmp_path)
+    (path,) = re.findall(r"backups/\S+\.dump", output)
+    assert f"Saved 2,000 rows of {database.name} at revision 003" in output
     listed = succeed("syntegra-db", "backups", cwd=tmp_path)
     assert path in listed
-    assert re.search(r"003 +data_sources 20 .* right", listed)
+    assert re.search(r"003 +data_sources 20 .* valid", listed)
     whole = (tmp_path / path).read_bytes()
     (tmp_path / path).write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
-    assert re.search(r"003 .* wrong: damaged", succeed("syntegra-db", "backups", cwd=tmp_path))
+    assert re.search(r"003 .* invalid: damaged", succeed("syntegra-db", "backups", cwd=tmp_path))
     (tmp_path / path).write_bytes(whole[:-1])
-    assert "none: cut short" in succeed("syntegra-db", "backups", cwd=tmp_path)
+    assert "none: truncated" in succeed("syntegra-db", "backups", cwd=tmp_path)
 
 
-def test_a_password_is_in_no_argument_and_no_message(server: Server, database: Database, tmp_path: Path) -> None:
+def test_password_is_in_no_argument_and_no_message(server: Server, database: Database, tmp_path: Path) -> None:
     from support.servers import ROLE_PASSWORD
 
     spy = tmp_path / "bin" / "pg_dump"

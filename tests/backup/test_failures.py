@@ -1,4 +1,4 @@
-"""What can go wrong around a backup: a clear error, nothing changed, nothing half-written under a final name."""
+"""Failures of backup and restore: a clear error, nothing changed, no partial file under a final name."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ import pytest
 from support.commands import PROGRAMS, run
 from support.sample_rows import load_rows, row_digests
 from syntegra_db import client_programs, embedded
-from syntegra_db.backup import ExistingRows, create_backup, read_metadata, restore, verify_checksum
+from syntegra_db.backup import (
+    ExistingRows,
+    RowProgress,
+    create_backup,
+    dump_database,
+    read_metadata,
+    restore,
+    verify_checksum,
+)
 from syntegra_db.backup._footer import FOOTER_BYTES, write_footer
-from syntegra_db.connections import conninfo
+from syntegra_db.connections import connect, conninfo, unpooled_engine
 from syntegra_db.errors import BackupFailed, BackupRevisionMismatch, ClientProgramNotFound, InvalidBackup
 
 if TYPE_CHECKING:
@@ -39,7 +47,7 @@ def filled(database: Database) -> Database:
 
 @pytest.fixture
 def saved(filled: Database) -> Path:
-    return create_backup(filled.url).path
+    return create_backup(filled.engine).path
 
 
 def wait_until_alone(database: Database) -> None:
@@ -63,76 +71,76 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a
 
 
 @needs_root
-def test_a_full_disk(filled: Database, tmp_path: Path) -> None:
+def test_backup_on_full_disk_leaves_no_file(filled: Database, tmp_path: Path) -> None:
     with tmpfs(tmp_path / "small", "size=1m") as folder:
         with pytest.raises(BackupFailed, match="No space left on device"):
-            create_backup(filled.url, folder / "x.dump")
+            create_backup(filled.engine, folder / "x.dump")
         assert list(folder.iterdir()) == []
 
 
 @needs_root
-def test_a_disk_that_is_full_at_the_seal(database: Database, tmp_path: Path) -> None:
-    size = create_backup(database.url).size
+def test_backup_on_disk_full_at_footer_leaves_no_file(database: Database, tmp_path: Path) -> None:
+    size = create_backup(database.engine).size
     with tmpfs(tmp_path / "small", "size=64k") as folder:
         (folder / "ballast").write_bytes(bytes(65536 - (size - 200) // 4096 * 4096))
         with pytest.raises(BackupFailed, match="No space left on device"):
-            create_backup(database.url, folder / "x.dump")
+            create_backup(database.engine, folder / "x.dump")
         assert [file.name for file in folder.iterdir()] == ["ballast"]
 
 
 @needs_root
-def test_a_read_only_folder(filled: Database, tmp_path: Path) -> None:
+def test_backup_in_read_only_directory_fails(filled: Database, tmp_path: Path) -> None:
     read_only = pytest.raises(BackupFailed, match=r"Read-only file system.*--output")
     with tmpfs(tmp_path / "fixed", "ro") as folder, read_only:
-        create_backup(filled.url, folder / "x.dump")
+        create_backup(filled.engine, folder / "x.dump")
 
 
-def test_a_folder_that_is_not_there(filled: Database) -> None:
+def test_backup_in_missing_directory_fails(filled: Database) -> None:
     with pytest.raises(BackupFailed, match="No such file or directory"):
-        create_backup(filled.url, Path("nowhere/x.dump"))
+        create_backup(filled.engine, Path("nowhere/x.dump"))
 
 
 @pytest.mark.slow
-def test_killed_during_a_backup_no_half_file_has_a_name_and_the_next_one_cleans_up(filled: Database) -> None:
+def test_killed_backup_leaves_no_named_file_and_next_cleans_up(filled: Database) -> None:
     moments = random.Random(1)
-    left = 0
+    partial = 0
     for _ in range(8):
-        before = unfinished()
+        before = partial_files()
         process = subprocess.Popen(
             [str(PROGRAMS / "syntegra-db"), "backup"],
             env={**os.environ, "DATABASE_URL": filled.environment_url},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        while process.poll() is None and not unfinished() - before:
+        while process.poll() is None and not partial_files() - before:
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.2))
         process.kill()
         process.wait()
-        left += len(unfinished())
+        partial += len(partial_files())
         for complete in Path("backups").glob("*.dump"):
             verify_checksum(complete)
     wait_until_alone(filled)
-    create_backup(filled.url, Path("backups/last.dump"))
-    assert left
-    assert not unfinished()
+    create_backup(filled.engine, Path("backups/last.dump"))
+    assert partial
+    assert not partial_files()
 
 
-def unfinished() -> set[Path]:
+def partial_files() -> set[Path]:
     return set(Path("backups").glob(".*"))
 
 
-def test_a_file_that_another_backup_is_writing_is_left_alone(filled: Database) -> None:
+def test_partial_file_of_running_backup_is_kept(filled: Database) -> None:
     from syntegra_db.backup._files import atomic_file
 
     with atomic_file(Path("backups/slow.dump")) as file:
-        create_backup(filled.url)
+        create_backup(filled.engine)
         assert Path(file.name).exists()
     assert Path("backups/slow.dump").exists()
 
 
 @pytest.mark.slow
-def test_killed_during_a_restore_the_rows_are_the_old_ones_or_the_new(filled: Database, saved: Path) -> None:
+def test_killed_restore_leaves_old_or_new_rows(filled: Database, saved: Path) -> None:
     new = row_digests(filled)
     filled.execute("DELETE FROM clusters WHERE id > 5; UPDATE kpi_summary SET kpi_value = 1")
     old = row_digests(filled)
@@ -153,20 +161,20 @@ def test_killed_during_a_restore_the_rows_are_the_old_ones_or_the_new(filled: Da
         wait_until_alone(filled)
         assert row_digests(filled) in (old, new)
     assert killed
-    restore(saved, filled.url, ExistingRows.REPLACE)
+    restore(saved, filled.engine, ExistingRows.REPLACE)
     assert row_digests(filled) == new
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
-def test_a_truncated_file(filled: Database, saved: Path, share: float) -> None:
+def test_restore_of_truncated_file_changes_nothing(filled: Database, saved: Path, share: float) -> None:
     before = row_digests(filled)
     os.truncate(saved, int(saved.stat().st_size * share))
-    with pytest.raises(InvalidBackup, match="cut short, or another program made it"):
-        restore(saved, filled.url, ExistingRows.REPLACE)
+    with pytest.raises(InvalidBackup, match="was truncated, or another program wrote it"):
+        restore(saved, filled.engine, ExistingRows.REPLACE)
     assert row_digests(filled) == before
 
 
-def test_one_flipped_byte_anywhere(filled: Database, saved: Path) -> None:
+def test_restore_with_one_flipped_bit_fails(filled: Database, saved: Path) -> None:
     before = row_digests(filled)
     whole = saved.read_bytes()
     moments = random.Random(3)
@@ -177,57 +185,59 @@ def test_one_flipped_byte_anywhere(filled: Database, saved: Path) -> None:
         flipped[place] ^= 1 << moments.randrange(8)
         saved.write_bytes(flipped)
         with pytest.raises(InvalidBackup):
-            restore(saved, filled.url, ExistingRows.REPLACE)
+            restore(saved, filled.engine, ExistingRows.REPLACE)
     assert row_digests(filled) == before
 
 
-def test_a_dump_of_another_program(filled: Database, tmp_path: Path) -> None:
+def test_restore_of_foreign_dump_fails(filled: Database, tmp_path: Path) -> None:
     dump = tmp_path / "foreign.dump"
     subprocess.run([str(EMBEDDED / "pg_dump"), "-Fc", "-f", str(dump), conninfo(filled.url)], check=True)
-    with pytest.raises(InvalidBackup, match="another program made it"):
-        restore(dump, filled.url, ExistingRows.REPLACE)
+    with pytest.raises(InvalidBackup, match="another program wrote it"):
+        restore(dump, filled.engine, ExistingRows.REPLACE)
 
 
-def test_a_file_of_a_newer_revision(filled: Database, saved: Path, tmp_path: Path) -> None:
-    newer = sealed_again(saved, tmp_path / "newer.dump", revision="004")
+def test_restore_of_newer_revision_fails(filled: Database, saved: Path, tmp_path: Path) -> None:
+    newer = with_new_footer(saved, tmp_path / "newer.dump", revision="004")
     with pytest.raises(BackupRevisionMismatch, match="is of revision 004, which this package does not know"):
-        restore(newer, filled.url, ExistingRows.REPLACE)
+        restore(newer, filled.engine, ExistingRows.REPLACE)
 
 
-def test_a_file_with_fewer_rows_than_it_says_changes_nothing(filled: Database, saved: Path, tmp_path: Path) -> None:
+def test_restore_with_wrong_row_count_changes_nothing(filled: Database, saved: Path, tmp_path: Path) -> None:
     before = row_digests(filled)
-    tables = read_metadata(saved).contents.tables
+    tables = read_metadata(saved).metadata.tables
     wrong = {**tables, "clusters": replace(tables["clusters"], rows=7)}
-    with pytest.raises(Exception, match="rows for clusters instead of 7"):
-        restore(sealed_again(saved, tmp_path / "wrong.dump", tables=wrong), filled.url, ExistingRows.REPLACE)
+    with pytest.raises(Exception, match="rows of clusters instead of 7"):
+        restore(with_new_footer(saved, tmp_path / "wrong.dump", tables=wrong), filled.engine, ExistingRows.REPLACE)
     assert row_digests(filled) == before
 
 
-def sealed_again(saved: Path, path: Path, **changes: Any) -> Path:
-    """The backup with another seal, as another version of the package might have made it."""
+def with_new_footer(saved: Path, path: Path, **changes: Any) -> Path:
+    """Copy a backup with changed metadata in its footer."""
     backup = read_metadata(saved)
     whole = saved.read_bytes()
     length = int(whole[-FOOTER_BYTES:].split()[3])
     path.write_bytes(whole[: -FOOTER_BYTES - length])
     with path.open("r+b") as file:
-        write_footer(file, replace(backup.contents, **changes))
+        write_footer(file, replace(backup.metadata, **changes))
     return path
 
 
-def only(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
-    """Let these folders be all where PostgreSQL's programs are."""
-    monkeypatch.setattr(client_programs, "_candidate_paths", lambda name: (folder / name for folder in folders))
+def use_only(monkeypatch: pytest.MonkeyPatch, *directories: Path) -> None:
+    """Search PostgreSQL's client programs in these directories only."""
+    monkeypatch.setattr(
+        client_programs, "_candidate_paths", lambda name: (directory / name for directory in directories)
+    )
     monkeypatch.setattr(client_programs, "COMPOSE", ())
 
 
-def test_without_pg_dump(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    only(monkeypatch)
+def test_backup_without_pg_dump_fails(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_only(monkeypatch)
     with pytest.raises(ClientProgramNotFound, match=r"pg_dump of PostgreSQL .* none was found.*apt-get install"):
-        create_backup(filled.url)
+        create_backup(filled.engine)
     assert not Path("backups").exists()
 
 
-def test_with_an_older_pg_dump(filled: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_backup_with_older_pg_dump_fails(filled: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with filled.connect() as connection:
         server = connection.info.server_version // 10_000
     older = embedded.bin_directory(16)
@@ -235,26 +245,47 @@ def test_with_an_older_pg_dump(filled: Database, monkeypatch: pytest.MonkeyPatch
         older = tmp_path
         (older / "pg_dump").write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 15.9'")
         (older / "pg_dump").chmod(0o755)
-    only(monkeypatch, older)
+    use_only(monkeypatch, older)
     with pytest.raises(
-        ClientProgramNotFound, match=rf"PostgreSQL {server} or newer is needed, and those .* older: 1[56] \("
+        ClientProgramNotFound, match=rf"PostgreSQL {server} or newer is required, but the .* older: 1[56] \("
     ):
-        create_backup(filled.url)
+        create_backup(filled.engine)
     assert not Path("backups").exists()
 
 
-def test_with_an_older_pg_restore_than_made_it(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    only(monkeypatch, embedded.bin_directory(18))
-    saved = create_backup(filled.url).path
-    only(monkeypatch, embedded.bin_directory(16))
+def test_restore_with_older_pg_restore_fails(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_only(monkeypatch, embedded.bin_directory(18))
+    saved = create_backup(filled.engine).path
+    use_only(monkeypatch, embedded.bin_directory(16))
     with pytest.raises(ClientProgramNotFound, match="pg_restore of PostgreSQL 18 or newer"):
-        restore(saved, filled.url, ExistingRows.REPLACE)
+        restore(saved, filled.engine, ExistingRows.REPLACE)
 
 
-def test_a_role_that_may_not_read_is_told_so(server_role: str, filled: Database) -> None:
+def test_backup_without_read_privilege_fails(server_role: str, filled: Database) -> None:
     with pytest.raises(BackupFailed, match="permission denied for table"):
-        create_backup(filled.url_as(server_role))
+        create_backup(unpooled_engine(filled.url_as(server_role)))
     assert not Path("backups").exists() or not list(Path("backups").iterdir())
+
+
+def test_full_dump_failure_gives_whole_reason_of_pg_dump(server_role: str, filled: Database) -> None:
+    with (
+        connect(unpooled_engine(filled.url_as(server_role))) as connection,
+        pytest.raises(
+            BackupFailed, match=r"permission denied for table \w+; detail: Query was: LOCK TABLE .*unchanged"
+        ),
+    ):
+        dump_database(connection)
+    assert list(Path("backups").iterdir()) == []
+
+
+def test_backup_with_failing_report_ends_pg_dump_and_leaves_no_file(filled: Database) -> None:
+    def fail(progress: RowProgress) -> None:
+        raise RuntimeError(f"{progress.total_rows} rows")
+
+    with pytest.raises(RuntimeError, match="20000 rows"):
+        create_backup(filled.engine, report=fail)
+    wait_until_alone(filled)
+    assert list(Path("backups").iterdir()) == []
 
 
 @pytest.fixture
@@ -266,10 +297,10 @@ def server_role(filled: Database) -> Iterator[str]:
     filled.execute("DROP OWNED BY syntegra_stranger; DROP ROLE syntegra_stranger")
 
 
-def test_in_the_container_when_it_is_nowhere_else(
+def test_programs_in_container_are_used_if_none_is_installed(
     filled: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """`docker` is played by a script that runs the embedded programs; the database is reached by the variables."""
+    """A script replaces `docker` and runs the embedded programs; PGHOST and PGPORT lead to the database."""
     before = row_digests(filled)
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()
@@ -281,16 +312,18 @@ def test_in_the_container_when_it_is_nowhere_else(
     monkeypatch.setenv("PGPORT", str(filled.url.port or filled.url.query.get("port", 5432)))
     monkeypatch.setattr(client_programs, "_candidate_paths", lambda _: iter(()))
     monkeypatch.setattr(client_programs, "LOCAL_HOSTS", {filled.url.host})
-    saved = create_backup(filled.url).path
-    restore(saved, filled.url, ExistingRows.REPLACE)
+    saved = create_backup(filled.engine).path
+    restore(saved, filled.engine, ExistingRows.REPLACE)
     assert row_digests(filled) == before
 
 
-def test_the_command_ends_with_one_line(filled: Database, tmp_path: Path) -> None:
+def test_command_failure_prints_one_line(filled: Database, tmp_path: Path) -> None:
     broken = tmp_path / "broken.dump"
     broken.write_bytes(b"PGDMP")
     result = run("syntegra-db", "restore", str(broken), url=filled.environment_url)
     assert (result.returncode, result.stderr.count("\n")) == (18, 1), result.stderr
     result = run("syntegra-db", "backup", "--output", "/nowhere/x.dump", url=filled.environment_url)
     assert result.returncode == 17
-    assert result.stderr.splitlines()[-1].startswith("Error: No backup in /nowhere/x.dump: No such file or directory.")
+    assert result.stderr.splitlines()[-1].startswith(
+        "Error: Cannot write the backup /nowhere/x.dump: No such file or directory."
+    )

@@ -1,4 +1,4 @@
-"""A million rows, taken away by a rollback and brought back by the line that it ends with."""
+"""A million rows, dropped by a rollback and restored from its backup."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ NEAREST = "SELECT id FROM text_summary ORDER BY embedding <=> %s LIMIT %s"
 
 
 @pytest.mark.slow
-def test_rollback_and_restore_bring_back_the_same_rows_sequences_and_recall(database: Database) -> None:
+def test_rollback_and_restore_keep_rows_sequences_and_recall(database: Database) -> None:
     load_rows(database, ROWS)
     before = row_digests(database)
     assert sum(row[0] for row in before.values()) == ROWS
     assert before["text_summary"][0] == ROWS // 10
-    done = rollback("002", database.url)
-    restore(done.backup.path, database.url, ExistingRows.KEEP)
+    result = rollback("002", database.engine)
+    restore(result.backup.path, database.engine, ExistingRows.KEEP)
     assert row_digests(database) == before
     with database.engine.connect() as connection:
         assert migrations.current_revision(connection) == "003"

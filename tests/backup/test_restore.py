@@ -1,4 +1,4 @@
-"""Putting rows back: all or none, and only where none are lost by it."""
+"""Restore: all rows or none, and existing rows are deleted on request only."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ IMPATIENT = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=0.5, migration
 
 @pytest.fixture
 def saved(database: Database) -> Path:
-    """A backup of `database`, which is filled."""
+    """A backup of `database`, which has rows."""
     load_rows(database, ROWS)
-    return create_backup(database.url).path
+    return create_backup(database.engine).path
 
 
 def revision(database: Database) -> str | None:
@@ -36,84 +36,84 @@ def revision(database: Database) -> str | None:
         return migrations.current_revision(connection)
 
 
-def test_into_an_empty_database_brings_schema_rows_and_sequences(
+def test_restore_into_empty_database_creates_schema_rows_and_sequences(
     database: Database, empty_database: Database, saved: Path
 ) -> None:
-    restore(saved, empty_database.url)
+    restore(saved, empty_database.engine)
     assert row_digests(empty_database) == row_digests(database)
     with empty_database.engine.connect() as connection:
         assert verify(connection).findings == []
     assert empty_database.query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
 
 
-def test_new_ids_follow_the_highest(empty_database: Database, saved: Path) -> None:
-    restore(saved, empty_database.url)
+def test_ids_after_restore_follow_the_highest(empty_database: Database, saved: Path) -> None:
+    restore(saved, empty_database.engine)
     empty_database.execute(SOURCE)
     assert empty_database.query("SELECT max(id), count(*) FROM data_sources") == [(21, 21)]
 
 
-def test_the_statistics_and_the_vector_index_are_of_the_data(empty_database: Database, saved: Path) -> None:
-    restore(saved, empty_database.url)
+def test_restore_analyzes_and_builds_vector_index_on_rows(empty_database: Database, saved: Path) -> None:
+    restore(saved, empty_database.engine)
     assert empty_database.query("SELECT reltuples FROM pg_class WHERE relname = 'text_summary'") == [(200,)]
     status = succeed("syntegra-db", "status", "--json", url=empty_database.environment_url)
     assert '"vector_index_trained": true' in status
 
 
-def test_a_vector_index_of_another_kind_stays_of_that_kind(database: Database, saved: Path) -> None:
+def test_restore_keeps_vector_index_definitions(database: Database, saved: Path) -> None:
     database.execute(
         "DROP INDEX idx_text_summary_embedding;"
         "CREATE INDEX idx_text_summary_embedding ON text_summary USING ivfflat (embedding vector_cosine_ops)"
         " WITH (lists = 7);"
-        "CREATE INDEX theirs ON text_summary USING hnsw (embedding vector_l2_ops) WHERE client_id > 3"
+        "CREATE INDEX additional ON text_summary USING hnsw (embedding vector_l2_ops) WHERE client_id > 3"
     )
     index = "SELECT indexdef FROM pg_indexes WHERE tablename = 'text_summary' ORDER BY indexname"
     before = database.query(index)
-    restore(saved, database.url, ExistingRows.REPLACE)
+    restore(saved, database.engine, ExistingRows.REPLACE)
     assert database.query(index) == before
 
 
-def test_tables_with_rows_are_refused_and_untouched(database: Database, saved: Path) -> None:
+def test_restore_into_nonempty_tables_fails_and_changes_nothing(database: Database, saved: Path) -> None:
     before = row_digests(database)
-    with pytest.raises(TablesNotEmpty, match=r"data_sources, processed_data, .*--replace .*--keep"):
-        restore(saved, database.url)
+    with pytest.raises(TablesNotEmpty, match=r"not empty: data_sources, processed_data, .*--replace .*--keep"):
+        restore(saved, database.engine)
     assert row_digests(database) == before
 
 
-def test_replace_puts_the_files_rows_in_place_of_theirs(database: Database, saved: Path) -> None:
+def test_restore_with_replace_deletes_existing_rows(database: Database, saved: Path) -> None:
     before = row_digests(database)
     database.execute("DELETE FROM kpi_summary; UPDATE clusters SET cluster_id = 99;")
-    restore(saved, database.url, ExistingRows.REPLACE)
+    restore(saved, database.engine, ExistingRows.REPLACE)
     assert row_digests(database) == before
 
 
-def test_replace_never_gives_an_id_out_twice(database: Database, saved: Path) -> None:
+def test_restore_with_replace_never_reuses_an_id(database: Database, saved: Path) -> None:
     database.execute(SOURCE)
-    (given,) = database.query("SELECT max(id) FROM data_sources")
-    restore(saved, database.url, ExistingRows.REPLACE)
+    (last_id,) = database.query("SELECT max(id) FROM data_sources")
+    restore(saved, database.engine, ExistingRows.REPLACE)
     database.execute(SOURCE)
-    assert database.query("SELECT max(id) FROM data_sources") > [given]
+    assert database.query("SELECT max(id) FROM data_sources") > [last_id]
 
 
-def test_keep_leaves_tables_with_rows_and_fills_the_others(database: Database, saved: Path) -> None:
+def test_restore_with_keep_loads_only_empty_tables(database: Database, saved: Path) -> None:
     before = row_digests(database)
     database.execute("TRUNCATE kpi_summary")
     database.execute(SOURCE)
-    done = restore(saved, database.url, ExistingRows.KEEP)
-    assert done.filled == ["kpi_summary"]
-    assert "data_sources" in done.kept
+    result = restore(saved, database.engine, ExistingRows.KEEP)
+    assert result.loaded == ["kpi_summary"]
+    assert "data_sources" in result.kept
     assert row_digests(database, "kpi_summary")["kpi_summary"] == before["kpi_summary"]
     assert database.query("SELECT count(*) FROM data_sources") == [(21,)]
 
 
-def test_a_table_that_another_one_points_at_is_not_emptied(database: Database, saved: Path) -> None:
+def test_restore_with_replace_fails_if_other_table_refers_to_rows(database: Database, saved: Path) -> None:
     database.execute("CREATE TABLE invoices (source_id bigint REFERENCES data_sources)")
     before = row_digests(database)
     with pytest.raises(RestoreFailed, match="cannot truncate a table referenced in a foreign key constraint"):
-        restore(saved, database.url, ExistingRows.REPLACE)
+        restore(saved, database.engine, ExistingRows.REPLACE)
     assert row_digests(database) == before
 
 
-def test_what_fails_half_way_leaves_rows_and_revision_as_they_were(database: Database, saved: Path) -> None:
+def test_failed_restore_leaves_rows_and_revision_unchanged(database: Database, saved: Path) -> None:
     migrations.downgrade("002", database.url)
     database.execute(
         "TRUNCATE data_sources CASCADE;" + SOURCE + ";"
@@ -123,63 +123,63 @@ def test_what_fails_half_way_leaves_rows_and_revision_as_they_were(database: Dat
     )
     before = row_digests(database, "data_sources", "processed_data")
     with pytest.raises(RestoreFailed, match="no such row, please"):
-        restore(saved, database.url, ExistingRows.REPLACE)
+        restore(saved, database.engine, ExistingRows.REPLACE)
     assert row_digests(database, "data_sources", "processed_data") == before
     assert revision(database) == "002"
 
 
-def test_a_row_whose_data_source_is_gone_is_not_lost_in_silence(database: Database, saved: Path) -> None:
+def test_restore_with_keep_fails_if_data_source_is_missing(database: Database, saved: Path) -> None:
     database.execute("TRUNCATE processed_data; DELETE FROM data_sources WHERE client_id = 3")
     with pytest.raises(RestoreFailed, match="violates foreign key constraint"):
-        restore(saved, database.url, ExistingRows.KEEP)
+        restore(saved, database.engine, ExistingRows.KEEP)
     assert database.query("SELECT count(*) FROM processed_data") == [(0,)]
 
 
-def test_a_column_of_the_applications_own_is_missed_by_name(database: Database, empty_database: Database) -> None:
-    database.execute("ALTER TABLE clusters ADD COLUMN \"their note\" text DEFAULT 'a'")
+def test_restore_names_missing_application_column(database: Database, empty_database: Database) -> None:
+    database.execute("ALTER TABLE clusters ADD COLUMN \"private note\" text DEFAULT 'a'")
     load_rows(database, ROWS)
-    path = create_backup(database.url).path
-    with pytest.raises(RestoreFailed, match="columns of clusters that no revision makes: their note"):
-        restore(path, empty_database.url)
+    path = create_backup(database.engine).path
+    with pytest.raises(RestoreFailed, match="columns of clusters that no revision declares: private note"):
+        restore(path, empty_database.engine)
     assert revision(empty_database) is None
     migrations.upgrade("003", empty_database.url)
-    empty_database.execute('ALTER TABLE clusters ADD COLUMN "their note" text')
-    restore(path, empty_database.url)
+    empty_database.execute('ALTER TABLE clusters ADD COLUMN "private note" text')
+    restore(path, empty_database.engine)
     assert row_digests(empty_database) == row_digests(database)
 
 
-def test_a_database_past_the_file_is_refused(empty_database: Database) -> None:
+def test_restore_of_older_revision_fails(empty_database: Database) -> None:
     migrations.upgrade("002", empty_database.url)
-    path = create_backup(empty_database.url).path
+    path = create_backup(empty_database.engine).path
     migrations.upgrade("003", empty_database.url)
     with pytest.raises(BackupRevisionMismatch, match=r"already at 003.*syntegra-db rollback 002"):
-        restore(path, empty_database.url)
+        restore(path, empty_database.engine)
 
 
-def test_behind_somebody_elses_lock_it_gives_up_and_says_whose(database: Database, saved: Path) -> None:
+def test_restore_behind_lock_times_out_and_names_session(database: Database, saved: Path) -> None:
     with database.connect() as other:
         other.autocommit = False
         other.execute("SET application_name = 'month-end report'")
         other.execute("SELECT count(*) FROM clusters")
         with pytest.raises(LockTimeout, match="month-end report"):
-            restore(saved, database.url, ExistingRows.REPLACE, options=IMPATIENT)
+            restore(saved, database.engine, ExistingRows.REPLACE, options=IMPATIENT)
 
 
-def test_while_a_migration_runs_it_does_not(database: Database, saved: Path) -> None:
+def test_restore_during_migration_times_out(database: Database, saved: Path) -> None:
     with database.connect() as other:
         other.execute("SELECT pg_advisory_lock(%s)", (_lock.lock_key("alembic_version", "public"),))
         with pytest.raises(LockTimeout, match="Another migration is still running"):
-            restore(saved, database.url, ExistingRows.REPLACE, options=IMPATIENT)
+            restore(saved, database.engine, ExistingRows.REPLACE, options=IMPATIENT)
 
 
-def test_the_command_says_what_it_did(server: Server, saved: Path, tmp_path: Path) -> None:
+def test_restore_command_prints_rows_and_kept_tables(server: Server, saved: Path, tmp_path: Path) -> None:
     with server.database() as other:
-        said = succeed("syntegra-db", "restore", str(saved), url=other.environment_url, cwd=tmp_path)
-        assert said == f"Restored 2,000 rows to the {describe(other)}, at revision 003.\n"
+        output = succeed("syntegra-db", "restore", str(saved), url=other.environment_url, cwd=tmp_path)
+        assert output == f"Restored 2,000 rows to the {describe(other)}, at revision 003.\n"
         assert run("syntegra-db", "restore", str(saved), url=other.environment_url, cwd=tmp_path).returncode == 20
         kept = succeed("syntegra-db", "restore", str(saved), "--keep", url=other.environment_url, cwd=tmp_path)
         assert "Restored 0 rows" in kept
-        assert "with rows of their own: data_sources, processed_data" in kept
+        assert "Not empty, so not changed: data_sources, processed_data" in kept
 
 
 def describe(database: Database) -> str:

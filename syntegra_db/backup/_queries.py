@@ -1,0 +1,45 @@
+"""SQL of the backup package."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+
+EXPORT_SNAPSHOT = text("""
+    SELECT current_database() AS database, current_schema() AS schema, now() AS taken_at,
+           current_setting('server_version') AS server_version, pg_export_snapshot() AS snapshot
+""")
+
+LAST_ID = text("SELECT pg_sequence_last_value(CAST(pg_get_serial_sequence(:table, 'id') AS regclass))")
+
+# A transaction keeps the statistics that it read first, until it clears them.
+CLEAR_STATS_SNAPSHOT = text("SELECT pg_stat_clear_snapshot()")
+
+DUMPED_ROWS = text("""
+    SELECT relname, tuples_processed
+    FROM pg_stat_progress_copy JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relid
+    WHERE application_name = :application
+""")
+
+COLUMNS = text("""
+    SELECT attname FROM pg_attribute WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped
+""")
+
+VECTOR_INDEXES = text("""
+    SELECT relname AS name, pg_get_indexdef(pg_class.oid) AS definition
+    FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam
+    WHERE amname IN ('ivfflat', 'hnsw') AND indrelid = ANY (CAST(:tables AS regclass[]))
+""")
+
+# Never backwards, because a rollback does not undo setval(): an id that was used once is never used again.
+ADVANCE_SEQUENCE = """
+    SELECT setval(sequence, target) FROM (
+      SELECT sequence, greatest((SELECT max(id) FROM {table}), CAST(:last_id AS bigint)) AS target
+      FROM CAST(pg_get_serial_sequence(:table, 'id') AS regclass) AS sequence
+    ) AS found
+    WHERE target > coalesce(pg_sequence_last_value(sequence), 0)
+"""
+
+RAISE_BUILD_MEMORY = text("""
+    SELECT set_config('maintenance_work_mem', concat(:bytes / 1024, 'kB'), true)
+    WHERE pg_size_bytes(current_setting('maintenance_work_mem')) < :bytes
+""")
