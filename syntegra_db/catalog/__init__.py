@@ -1,4 +1,4 @@
-"""What a server holds, compared with what its revision declares."""
+"""The installed schema, the declared schema of each revision, and the drift between them."""
 
 from syntegra_db.catalog._drift import require_no_drift, unversioned_objects, verify
 from syntegra_db.catalog._findings import DriftReport, Finding

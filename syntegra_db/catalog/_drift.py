@@ -1,4 +1,4 @@
-"""What a database holds, compared with what the revision it says it is at should hold."""
+"""Compare the installed schema with the one that its revision declares."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import DriftReport, Finding
-from syntegra_db.catalog._introspection import LiveCatalog, introspect, require_current_schema
+from syntegra_db.catalog._introspection import LiveCatalog, introspect
 from syntegra_db.catalog._manifest import load_manifest, managed_tables, managed_types
 from syntegra_db.catalog.compare import compare_extension, compare_privileges, compare_schemas
 from syntegra_db.errors import SchemaDrift
@@ -24,32 +24,31 @@ if TYPE_CHECKING:
 
     from syntegra_db.catalog._schema import Schema
 
-
-# What the server says of an object that a migration drops between two looks at it.
+# The errors for an object that a migration drops between two queries.
 CONCURRENT_DDL_ERRORS = (InternalError_, UndefinedObject, UndefinedTable)
 MAX_READS = 5
 
 
 def verify(connection: Connection) -> DriftReport:
-    """Compare the current schema with the manifest of its revision, for drift and notes.
+    """Compare the current schema with the manifest of its revision, and report drift and notes.
 
-    Any role will do that may use the schema and read `alembic_version`; at no revision, nothing is expected. Tables
-    of the application are ignored, and so are its indexes on ours that refuse nothing. No lock is kept, and no
-    setting of the session changed. The connection must not be in AUTOCOMMIT.
+    The role must be allowed to use the schema and to read `alembic_version`. Tables of other applications are ignored,
+    and so are their indexes on managed tables unless they are unique or invalid. No lock is kept, and no setting of the
+    session is changed. The connection must not be in AUTOCOMMIT.
 
     Raises:
         RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.
-        SettingsError, LockNotObtained: see `introspect`.
+        SettingsError, LockTimeout: see `introspect`.
     """
-    revision, found = _read_consistently(connection)
-    differences = list(_differences(revision, found.schema))
+    revision, installed = _read_consistently(connection)
+    differences = list(_differences(revision, installed.schema))
     if any(finding.is_drift for finding in differences):
-        twin = _matching_revision(revision, found.schema)
-        if twin != revision:
-            fix = _restamp_fix(revision, twin)
+        matching = _matching_revision(revision, installed.schema)
+        if matching != revision:
+            fix = _restamp_fix(revision, matching)
             differences = [replace(finding, fix=fix) for finding in differences]
-    expected = load_manifest(revision)
-    findings = [*compare_extension(expected, found), *differences, *compare_privileges(expected, found)]
+    declared = load_manifest(revision)
+    findings = [*compare_extension(declared, installed), *differences, *compare_privileges(declared, installed)]
     return DriftReport(
         revision=revision,
         findings=[finding for finding in findings if finding.is_drift],
@@ -73,76 +72,70 @@ def require_no_drift(connection: Connection, state: str) -> None:
 
 
 def unversioned_objects(connection: Connection) -> list[str]:
-    """Return the tables and types that stand there though the revision that the database says comes before them.
+    """Return managed tables and types that exist although the stamped revision predates them.
 
     Raises:
-        RevisionError, DatabaseAhead, SettingsError, LockNotObtained: see `check_index_health`.
+        RevisionError, DatabaseAhead, SettingsError, LockTimeout: see `verify`.
     """
-    revision, found = _read_consistently(connection)
-    expected = load_manifest(revision)
-    installed = {**found.schema.tables, **found.schema.types}
-    later = [name for name in (*managed_tables(), *managed_types()) if name not in {*expected.tables, *expected.types}]
-    return [name for name in later if name in installed]
+    revision, installed = _read_consistently(connection)
+    declared = load_manifest(revision)
+    existing = {*installed.schema.tables, *installed.schema.types} - {*declared.tables, *declared.types}
+    return [name for name in (*managed_tables(), *managed_types()) if name in existing]
 
 
 def _read_consistently(connection: Connection) -> tuple[str | None, LiveCatalog]:
-    """Return the revision and what is there at it: once more if a migration ended in between."""
-    require_current_schema(connection)
+    """Return the revision and the schema that is installed at it; repeat if a migration ended in between."""
     attempts_left = MAX_READS
     while True:
         attempts_left -= 1
         revision = current_revision(connection)
         try:
-            found = introspect(connection, managed_tables(), managed_types())
+            installed = introspect(connection, managed_tables(), managed_types())
         except DBAPIError as error:
             if attempts_left and isinstance(error.orig, CONCURRENT_DDL_ERRORS):
                 continue
             raise
         if current_revision(connection) == revision:
             require_known_revision(revision)
-            return revision, found
+            return revision, installed
 
 
-def _differences(revision: str | None, found: Schema) -> Iterator[Finding]:
-    """Yield what differs from the manifest of `revision`, and the objects of other revisions that are there."""
-    expected = load_manifest(revision)
-    yield from compare_schemas(expected, found)
-    tables, types = set(expected.tables), set(expected.types)
-    for known in all_revisions():
-        manifest = load_manifest(known)
-        for name in sorted(manifest.tables.keys() & found.tables.keys() - tables):
-            yield _object_of_other_revision(
-                "table", name, revision, known, f"-- Where nothing needs it: DROP TABLE {name};"
-            )
-        for name in sorted(manifest.types.keys() & found.types.keys() - types):
-            yield _object_of_other_revision("type", name, revision, known, f"DROP TYPE {name};")
+def _differences(revision: str | None, installed: Schema) -> Iterator[Finding]:
+    """Yield what differs from the manifest of `revision`, and the installed objects of other revisions."""
+    declared = load_manifest(revision)
+    yield from compare_schemas(declared, installed)
+    tables, types = set(declared.tables), set(declared.types)
+    for other in all_revisions():
+        manifest = load_manifest(other)
+        for name in sorted(manifest.tables.keys() & installed.tables.keys() - tables):
+            fix = f"-- If nothing needs it: DROP TABLE {name};"
+            yield _object_of_other_revision("table", name, revision, other, fix)
+        for name in sorted(manifest.types.keys() & installed.types.keys() - types):
+            yield _object_of_other_revision("type", name, revision, other, f"DROP TYPE {name};")
         tables.update(manifest.tables)
         types.update(manifest.types)
 
 
-def _object_of_other_revision(kind: str, name: str, revision: str | None, known: str, fix: str) -> Finding:
+def _object_of_other_revision(kind: str, name: str, revision: str | None, other: str, fix: str) -> Finding:
     return Finding(
         object=f"{kind} {name}",
         expected=f"no such {kind} at {describe_revision(revision)}",
-        found=f"a {kind} of that name, as revision {known} has",
+        found=f"a {kind} of that name, as in revision {other}",
         impact=f"A migration that creates the {kind} fails.",
         fix=fix,
     )
 
 
-def _matching_revision(revision: str | None, found: Schema) -> str | None:
-    """Return the revision that the tables are exactly at, or else the one that the database says."""
-    others = [known for known in (*reversed(all_revisions()), None) if known != revision]
-    return next((known for known in others if not any(_drift(known, found))), revision)
+def _matching_revision(revision: str | None, installed: Schema) -> str | None:
+    """Return the newest other revision that the schema has no drift from, or else `revision`."""
+    for other in (*reversed(all_revisions()), None):
+        if other != revision and not any(finding.is_drift for finding in _differences(other, installed)):
+            return other
+    return revision
 
 
-def _drift(revision: str | None, found: Schema) -> Iterator[Finding]:
-    return (finding for finding in _differences(revision, found) if finding.is_drift)
-
-
-def _restamp_fix(revision: str | None, twin: str | None) -> str:
-    """Return the statements after which the database says that it is at `twin`."""
-    tell = f"-- The tables are exactly those of {describe_revision(twin)}."
-    if twin is None:
-        return ddl.join_statements(tell, ddl.unstamp())
-    return ddl.join_statements(tell, ddl.restamp(twin) if revision else ddl.stamp(twin))
+def _restamp_fix(revision: str | None, matching: str | None) -> str:
+    reason = f"-- The tables are exactly those of {describe_revision(matching)}."
+    if matching is None:
+        return ddl.join_statements(reason, ddl.unstamp())
+    return ddl.join_statements(reason, ddl.restamp(matching) if revision else ddl.stamp(matching))

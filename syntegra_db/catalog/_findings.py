@@ -1,16 +1,18 @@
-"""What a comparison says: one difference, what follows from it, and the statements that mend it."""
+"""The result of a comparison: findings, each with its impact and its fix."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+NO_ACTION = "-- No action needed."
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One difference between what a server holds and what it should.
+    """One difference between the declared and the installed schema.
 
-    `fix` is SQL for psql, a statement a line, to be run outside a transaction; a line that begins with `--` is for
-    a person, where no statement can decide. A finding that is no drift is a note: it is right, or may be on purpose.
+    `fix` is SQL for psql, one statement per line, to run outside a transaction; a line that begins with `--` is an
+    instruction to the operator. A finding that is not drift is a note: it is harmless or may be intended.
     """
 
     object: str
@@ -23,7 +25,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """What was found in a database that says it is at `revision`, drift and notes apart."""
+    """The drift and the notes found in a database that is stamped with `revision`."""
 
     revision: str | None
     findings: list[Finding]

@@ -1,4 +1,4 @@
-"""What each revision should hold: its manifest, written from a migrated database and kept as package data."""
+"""The declared schema of each revision: its manifest, generated from a migrated database and kept as package data."""
 
 from __future__ import annotations
 
@@ -8,21 +8,28 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from syntegra_db.catalog._schema import Column, Schema, Table, schema_from_dict
+from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.revisions import all_revisions
 
 MANIFESTS = Path(__file__).with_name("manifests")
-# Below a table, columns stand one a line, and so do definitions.
+# Columns, indexes and constraints have one line each.
 EXPANDED_LEVELS = 4
 
 
 @cache
 def load_manifest(revision: str | None) -> Schema:
-    """Return what a database at `revision` should hold: nothing before the first one."""
+    """Return the declared schema of `revision`; it is empty for None."""
     if revision is None:
         return Schema()
     manifest = json.loads((MANIFESTS / f"{revision}.json").read_text(encoding="utf-8"))
-    return schema_from_dict(manifest["types"], manifest["tables"])
+    return Schema(
+        types={name: tuple(labels) for name, labels in manifest["types"].items()},
+        tables={name: _table(**attributes) for name, attributes in manifest["tables"].items()},
+    )
+
+
+def _table(columns: dict[str, dict[str, str]], **attributes: Any) -> Table:
+    return Table(columns={name: Column(**column) for name, column in columns.items()}, **attributes)
 
 
 def managed_tables() -> list[str]:
@@ -36,25 +43,20 @@ def managed_types() -> list[str]:
 
 
 def format_manifest(revision: str, schema: Schema) -> str:
-    """Return the text of a manifest: names in a stable order, one column, index or constraint a line."""
-    manifest = {"revision": revision, "types": schema.types, "tables": _tables(schema)}
-    return f"{_json(manifest)}\n"
-
-
-def _tables(schema: Schema) -> dict[str, dict[str, Any]]:
-    return {
+    """Return the text of a manifest, with one line per column, index and constraint."""
+    tables = {
         name: {
             **_non_default_attributes(table),
             "columns": {column: _non_default_attributes(attributes) for column, attributes in table.columns.items()},
         }
         for name, table in schema.tables.items()
     }
+    return f"{_json({'revision': revision, 'types': schema.types, 'tables': tables})}\n"
 
 
 def _non_default_attributes(part: Table | Column) -> dict[str, Any]:
-    """Return the attributes that are not the usual ones: a plain table says only what it consists of."""
-    usual = {attribute.name: attribute.default for attribute in fields(part)}
-    return {name: value for name, value in asdict(part).items() if value and value != usual[name]}
+    defaults = {attribute.name: attribute.default for attribute in fields(part)}
+    return {name: value for name, value in asdict(part).items() if value and value != defaults[name]}
 
 
 def _json(value: Any, level: int = 0) -> str:

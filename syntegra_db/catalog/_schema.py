@@ -1,18 +1,17 @@
-"""What a database is made of, in words that are the same on every server that holds the same revision.
+"""The parts of a schema, written the same on every server at the same revision.
 
-Definitions are PostgreSQL's own text without a schema: `PRIMARY KEY (id)`, `btree (client_id)`. What a server adds to
-say that something is there and not in force ends them: `NOT VALID`, `NOT ENFORCED`, and `INVALID_SUFFIX` for an index.
+Definitions are PostgreSQL's text without the schema name: `PRIMARY KEY (id)`, `btree (client_id)`. They end with the
+state of an object that is not in force: `NOT VALID`, `NOT ENFORCED`, or `INVALID_SUFFIX` for an index.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column; `default` also tells an identity or a generated column, `collation` is None for the type's own."""
+    """One column; `default` is also the clause of an identity or generated column; `collation` None is the type's."""
 
     type: str
     nullability: str
@@ -24,10 +23,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table with everything that hangs on it, by name.
+    """One table and the objects that belong to it, by name.
 
-    `attached_objects` are what acts on rows unasked: triggers, rules and policies, by kind and name such as
-    `trigger set_updated_at`, and the triggers of foreign keys that are disabled.
+    `attached_objects` are triggers, rules, policies and disabled foreign key triggers, by kind and name, such as
+    `trigger set_updated_at`.
     """
 
     kind: str = "table"
@@ -45,19 +44,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Schema:
-    """The tables and the labels of the ENUM types, in their order."""
+    """The labels of the ENUM types, in order, and the tables."""
 
     types: dict[str, tuple[str, ...]] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
-
-
-def schema_from_dict(types: dict[str, list[str]], tables: dict[str, dict[str, Any]]) -> Schema:
-    """Return the shape that nested dictionaries, such as a manifest's, describe."""
-    return Schema(
-        types={name: tuple(labels) for name, labels in types.items()},
-        tables={name: _table_from(**attributes) for name, attributes in tables.items()},
-    )
-
-
-def _table_from(columns: dict[str, dict[str, str]], **attributes: Any) -> Table:
-    return Table(columns={name: Column(**column) for name, column in columns.items()}, **attributes)

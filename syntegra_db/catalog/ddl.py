@@ -1,4 +1,4 @@
-"""The statements that bring a part of a shape about, a statement a line, such that others work on meanwhile."""
+"""Render DDL for schema objects, one statement per line, with online variants where PostgreSQL has them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ UNLOGGED = "UNLOGGED "
 
 
 def join_statements(*statements: str) -> str:
-    """Return statements one below the other, without the empty ones."""
+    """Return one statement per line, without the empty ones."""
     return "\n".join(statement for statement in statements if statement)
 
 
 def alter_column(table: str, column: str, *actions: str) -> str:
-    """Return one statement that does all `actions` to a column."""
+    """Return one statement that applies all `actions` to a column."""
     return f"ALTER TABLE {quote(table)} {', '.join(f'ALTER COLUMN {quote(column)} {action}' for action in actions)};"
 
 
@@ -34,9 +34,9 @@ def create_enum(name: str, labels: Iterable[str]) -> str:
 
 
 def recreate_enum(name: str, labels: Iterable[str], columns: Iterable[tuple[str, str, Column]]) -> str:
-    """Return the transaction that gives an ENUM type other labels, and moves the `columns` that use it over.
+    """Return a transaction that replaces an ENUM type and converts the `columns` that use it.
 
-    It rewrites their tables under ACCESS EXCLUSIVE, and fails whole where a row holds a label that is to go.
+    It rewrites their tables under ACCESS EXCLUSIVE, and fails if a row has a label that the new type does not have.
     """
     old = f"{name}_old"
     return join_statements(
@@ -50,7 +50,7 @@ def recreate_enum(name: str, labels: Iterable[str], columns: Iterable[tuple[str,
 
 
 def alter_column_type(table: str, name: str, column: Column) -> str:
-    """Return the statements that give a column its type, collation, default and storage."""
+    """Return the statements that set the type, collation, default and storage of a column."""
     collation = f" COLLATE {column.collation}" if column.collation else ""
     return join_statements(
         alter_column(
@@ -65,15 +65,15 @@ def alter_column_type(table: str, name: str, column: Column) -> str:
 
 
 def set_storage(table: str, name: str, column: Column) -> str:
-    """Return the statement that sets the storage of a vector, the one type whose own is not what is wanted."""
+    """Return the statement that sets the storage of a vector; other types keep their default storage."""
     return alter_column(table, name, f"SET STORAGE {column.storage}") if column.type.startswith("vector") else ""
 
 
 def add_column(table: str, name: str, column: Column) -> str:
-    """Return the statements that add a column as it should be."""
+    """Return the statements that add a column."""
     required = column.nullability != "NULL" and not column.default
     return join_statements(
-        "-- On a table with rows: add it without NOT NULL, fill it, then SET NOT NULL." if required else "",
+        "-- If the table has rows: add it without NOT NULL, backfill it, then SET NOT NULL." if required else "",
         f"ALTER TABLE {quote(table)} ADD COLUMN {column_definition(table, name, column)};",
         set_storage(table, name, column),
         comment_on("COLUMN", f"{quote(table)}.{quote(name)}", column.comment),
@@ -81,7 +81,7 @@ def add_column(table: str, name: str, column: Column) -> str:
 
 
 def column_definition(table: str, name: str, column: Column) -> str:
-    """Return a column as it stands in CREATE TABLE, a BIGSERIAL as one, since that makes its sequence."""
+    """Return a column as in CREATE TABLE; a BIGSERIAL is written as one, because that creates its sequence."""
     if column.default == f"nextval('{serial_sequence(table, name)}'::regclass)" and column.type == "bigint":
         return f"{quote(name)} bigserial"
     return " ".join(
@@ -98,7 +98,7 @@ def column_definition(table: str, name: str, column: Column) -> str:
 
 
 def serial_sequence(table: str, column: str) -> str:
-    """Return the name that PostgreSQL gives the sequence of a BIGSERIAL."""
+    """Return PostgreSQL's name for the sequence of a BIGSERIAL."""
     return f"{table}_{column}_seq"
 
 
@@ -108,7 +108,7 @@ def comment_on(kind: str, name: str, comment: str | None) -> str:
 
 
 def create_table(name: str, table: Table) -> str:
-    """Return the statements that create a table with all that belongs to it but its foreign keys."""
+    """Return the statements that create a table with its indexes and constraints, except foreign keys."""
     parts = [column_definition(name, column_name, column) for column_name, column in table.columns.items()]
     parts += [
         f"CONSTRAINT {quote(constraint)} {definition}"
@@ -116,7 +116,7 @@ def create_table(name: str, table: Table) -> str:
         if not definition.startswith(FOREIGN_KEY)
     ]
     return join_statements(
-        "-- Where it was renamed, give it its name back. Else this makes an empty one; a backup has the rows.",
+        "-- If it was renamed, rename it back. Otherwise this creates an empty table; restore the rows from a backup.",
         f"CREATE TABLE {quote(name)} ({', '.join(parts)});",
         *(set_storage(name, column_name, column) for column_name, column in table.columns.items()),
         comment_on("TABLE", quote(name), table.comment),
@@ -129,7 +129,7 @@ def create_table(name: str, table: Table) -> str:
 
 
 def add_constraint(table: str, name: str, definition: str, *, index_exists: bool = False) -> str:
-    """Return the statements that add a constraint: rows are checked, and indexes built, while others write."""
+    """Return the statements that add a constraint; they do not block writes while they check rows or build an index."""
     add = f"ALTER TABLE {quote(table)} ADD CONSTRAINT {quote(name)}"
     key = KEY_CONSTRAINT.fullmatch(definition)
     if key is None:
@@ -141,7 +141,7 @@ def add_constraint(table: str, name: str, definition: str, *, index_exists: bool
 
 
 def validate_constraint(table: str, name: str) -> str:
-    """Return the statement that checks the rows that were there before a constraint."""
+    """Return the statement that checks the rows that are older than a constraint."""
     return f"ALTER TABLE {quote(table)} VALIDATE CONSTRAINT {quote(name)};"
 
 
@@ -151,24 +151,24 @@ def drop_constraint(table: str, name: str) -> str:
 
 
 def create_index(name: str, table: str, definition: str) -> str:
-    """Return the statement that builds an index while others write."""
+    """Return the statement that builds an index without blocking writes."""
     unique = "UNIQUE " if definition.startswith("UNIQUE ") else ""
     method = definition.removeprefix("UNIQUE ")
     return f"CREATE {unique}INDEX CONCURRENTLY {quote(name)} ON {quote(table)} USING {method};"
 
 
 def drop_index(name: str) -> str:
-    """Return the statement that drops an index while others work."""
+    """Return the statement that drops an index without blocking reads and writes."""
     return f"DROP INDEX CONCURRENTLY {quote(name)};"
 
 
 def reindex(name: str) -> str:
-    """Return the statement that builds an index anew while others write."""
+    """Return the statement that rebuilds an index without blocking writes."""
     return f"REINDEX INDEX CONCURRENTLY {quote(name)};"
 
 
 def create_sequence(name: str, definition: str) -> str:
-    """Return the statements that create a sequence and start it after the greatest number in its column."""
+    """Return the statements that create a sequence and start it after the maximum of its column."""
     table, column = definition.rsplit(" ", 1)[1].split(".")
     return join_statements(
         f"CREATE SEQUENCE IF NOT EXISTS {quote(name)};",
@@ -178,12 +178,12 @@ def create_sequence(name: str, definition: str) -> str:
 
 
 def alter_sequence(name: str, definition: str) -> str:
-    """Return the statements that make a sequence what `definition` says."""
+    """Return the statement that changes a sequence to `definition`."""
     return f"ALTER SEQUENCE {quote(name)} {definition};"
 
 
 def stamp(revision: str) -> str:
-    """Return the statements that put `revision` into a database that says none."""
+    """Return the statements that stamp a database at no revision with `revision`."""
     return join_statements(
         f"CREATE TABLE IF NOT EXISTS {VERSION_TABLE} (version_num varchar(32) NOT NULL, "
         f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num));",
@@ -192,10 +192,10 @@ def stamp(revision: str) -> str:
 
 
 def restamp(revision: str) -> str:
-    """Return the statement after which a database says `revision` instead of another one."""
+    """Return the statement that replaces the stamped revision with `revision`."""
     return f"UPDATE {VERSION_TABLE} SET version_num = {literal(revision)};"  # noqa: S608  a fix
 
 
 def unstamp() -> str:
-    """Return the statement after which a database says no revision."""
+    """Return the statement that removes the stamped revision."""
     return f"DELETE FROM {VERSION_TABLE};"  # noqa: S608  a fix

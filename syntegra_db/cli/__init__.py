@@ -1,4 +1,4 @@
-"""`syntegra-db`: one module a group of commands, and the only place that prints."""
+"""The command line `syntegra-db`: one module per command group; the only package that prints."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 import typer
 
 from syntegra_db.cli import adopt, backup, local, migrate, psql, sql, status, vectors, verify
-from syntegra_db.errors import EXIT_INTERRUPTED, ConnectionFailed, SyntegraDBError
+from syntegra_db.errors import EXIT_INTERRUPTED, ConnectionFailed, SyntegraDBError, server_message
 
 app = typer.Typer(
     name="syntegra-db",
-    help="The schema of SYNTEGRA's data on PostgreSQL: migrate it, look at it, try it.",
+    help="Migrate, verify, back up and search the SYNTEGRA analytics schema on PostgreSQL.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,11 +33,11 @@ app.add_typer(vectors.app, name="vectors")
 
 
 def main() -> None:
-    """Run the command line; an error of the package is one line on standard error and its exit status."""
+    """Run the command line; print an error as one line on standard error, and exit with its status."""
     try:
         app()
     except SyntegraDBError as error:
-        print(f"Error: {error}", file=sys.stderr)  # noqa: T201  the command line is what prints
+        typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -46,6 +46,5 @@ def main() -> None:
 
         if not isinstance(error, DBAPIError):
             raise
-        reason = str(error.orig).partition("\n")[0]
-        print(f"Error: the server ended the command: {reason}", file=sys.stderr)  # noqa: T201  as above
+        typer.echo(f"Error: the command failed on the server: {server_message(error)}", err=True)
         sys.exit(ConnectionFailed.exit_status)

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL of this folder."""
+"""`syntegra-db local`: the embedded PostgreSQL of this directory."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import typer
 
 from syntegra_db.cli.psql import PASS_THROUGH
 
-app = typer.Typer(help="An embedded PostgreSQL in this folder: no root, no Docker.", no_args_is_help=True)
+app = typer.Typer(help="An embedded PostgreSQL in this directory, without root or Docker.", no_args_is_help=True)
 
 
 @app.command()
 def start(
-    version: Annotated[int, typer.Option(help="PostgreSQL's major version: 18 or 16.")] = 18,
+    version: Annotated[int, typer.Option(help="Major version of PostgreSQL: 18 or 16.")] = 18,
     *,
     unless_configured: Annotated[
-        bool, typer.Option("--unless-configured", help="Do nothing where the settings name another server.")
+        bool, typer.Option("--unless-configured", help="Do nothing if the settings name another server.")
     ] = False,
 ) -> None:
-    """Start it, on the data in .postgres/, and print where the database is."""
+    """Start it with the data in .postgres/, and print the database's address."""
     from syntegra_db import embedded
     from syntegra_db.settings import describe_database, is_configured
 
     if unless_configured and is_configured():
         return
     url = embedded.start(version=version)
-    typer.echo(f"PostgreSQL {version} runs: {describe_database(url)}.")
+    typer.echo(f"PostgreSQL {version} is running: {describe_database(url)}.")
 
 
 @app.command()
 def stop() -> None:
-    """Stop it; the data stays."""
+    """Stop it; the data is kept."""
     from syntegra_db import embedded
 
     stopped = embedded.stop()
@@ -48,7 +48,7 @@ def url() -> None:
 
 @app.command(context_settings=PASS_THROUGH)
 def psql(context: typer.Context) -> None:
-    """Open its psql on its database; what follows goes to psql."""
+    """Open psql on its database; all arguments are passed to psql."""
     from syntegra_db import embedded
     from syntegra_db.client_programs import exec_psql
 

@@ -1,4 +1,4 @@
-"""Taking the database to another revision, and saying where it stands."""
+"""`syntegra-db upgrade` and `downgrade`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ if TYPE_CHECKING:
 LockTimeout = Annotated[
     float | None, typer.Option(min=0.001, help="Seconds to wait for one lock before backing off.  [default: 0.5]")
 ]
-LockRetryTimeout = Annotated[
-    float | None, typer.Option(min=0, help="Seconds for all attempts at one revision.  [default: 60]")
-]
+LockRetryTimeout = Annotated[float | None, typer.Option(min=0, help="Seconds to retry one revision.  [default: 60]")]
 MigrationLockTimeout = Annotated[
-    float | None, typer.Option(min=0, help="Seconds to wait for another migration to end.  [default: 60]")
+    float | None, typer.Option(min=0, help="Seconds to wait for another migration.  [default: 60]")
 ]
 
 
 def upgrade(
-    revision: Annotated[str, typer.Argument(help="Revision to go to, such as 003.")] = "head",
+    revision: Annotated[str, typer.Argument(help="Target revision, such as 003.")] = "head",
     lock_timeout: LockTimeout = None,
     lock_retry_timeout: LockRetryTimeout = None,
     migration_lock_timeout: MigrationLockTimeout = None,
@@ -29,39 +27,41 @@ def upgrade(
     """Upgrade the database, by default to the newest revision."""
     from syntegra_db import migrations
 
-    _run_migration(migrations.upgrade, revision, lock_timeout, lock_retry_timeout, migration_lock_timeout)
+    _run_migration(
+        migrations.upgrade,
+        revision,
+        lock_timeout=lock_timeout,
+        lock_retry_timeout=lock_retry_timeout,
+        migration_lock_timeout=migration_lock_timeout,
+    )
 
 
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="Revision to go back to, such as 002, or base.")],
+    revision: Annotated[str, typer.Argument(help="Target revision, such as 002, or base.")],
     lock_timeout: LockTimeout = None,
     lock_retry_timeout: LockRetryTimeout = None,
     migration_lock_timeout: MigrationLockTimeout = None,
 ) -> None:
-    """Take the database back to an older revision; the rows of the tables it drops are lost."""
+    """Downgrade the database to an older revision; the rows of the tables that it drops are deleted."""
     from syntegra_db import migrations
 
-    _run_migration(migrations.downgrade, revision, lock_timeout, lock_retry_timeout, migration_lock_timeout)
+    _run_migration(
+        migrations.downgrade,
+        revision,
+        lock_timeout=lock_timeout,
+        lock_retry_timeout=lock_retry_timeout,
+        migration_lock_timeout=migration_lock_timeout,
+    )
 
 
-def _run_migration(
-    move: Callable[..., str | None],
-    revision: str,
-    lock_timeout: float | None,
-    lock_retry_timeout: float | None,
-    migration_lock_timeout: float | None,
-) -> None:
+def _run_migration(migrate: Callable[..., str | None], revision: str, **timeouts: float | None) -> None:
     from syntegra_db.cli.progress import progress_on_stderr
     from syntegra_db.migrations import load_migration_options
     from syntegra_db.revisions import describe_revision
     from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
-    options = load_migration_options(
-        lock_timeout=lock_timeout,
-        lock_retry_timeout=lock_retry_timeout,
-        migration_lock_timeout=migration_lock_timeout,
-    )
+    options = load_migration_options(**timeouts)
     with progress_on_stderr():
-        reached = move(revision, url, options)
+        reached = migrate(revision, url, options)
     typer.echo(f"The {describe_database(url)} is at {describe_revision(reached)}.")

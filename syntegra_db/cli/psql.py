@@ -1,4 +1,4 @@
-"""PostgreSQL's own programs on the configured database."""
+"""`syntegra-db psql`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_
 
 
 def psql(context: typer.Context) -> None:
-    """Open psql on the configured database; what follows goes to psql."""
+    """Open psql on the configured database; all arguments are passed to psql."""
     from syntegra_db.client_programs import exec_psql
     from syntegra_db.settings import database_url
 

@@ -1,4 +1,4 @@
-"""The revisions as plain SQL."""
+"""`syntegra-db sql`: the revisions as plain SQL."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import typer
 def sql(
     revision: Annotated[str | None, typer.Argument(help="Revision to print, such as 003.")] = None,
     *,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Print its rollback instead.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Print its rollback.")] = False,
     write: Annotated[
-        Path | None, typer.Option(file_okay=False, exists=True, help="Write all files to this folder instead.")
+        Path | None, typer.Option(file_okay=False, exists=True, help="Write all files to this directory.")
     ] = None,
 ) -> None:
-    """Print a revision as plain SQL for psql, or write all of them as files."""
+    """Print a revision as plain SQL for psql, or write a file for each revision."""
     from syntegra_db.migrations import render_sql_script, write_sql_scripts
 
     if write is not None:
@@ -24,4 +24,4 @@ def sql(
     elif revision is not None:
         typer.echo(render_sql_script(revision, rollback=rollback).text, nl=False)
     else:
-        raise typer.BadParameter("name a revision, or a folder with --write")
+        raise typer.BadParameter("give a revision, or a directory with --write")

@@ -1,4 +1,4 @@
-"""Comparing a server with what its revision should hold."""
+"""`syntegra-db verify` and `manifests`: find drift, and write the manifests that declare each revision."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ EXIT_ERROR = 2
 LABEL_WIDTH = 8
 
 
-def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False) -> None:
-    """Compare the database with what its revision should hold: 0 it is the same, 1 it is not, 2 could not look."""
+def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Compare the schema with the one that its revision declares. Exit status: 0 no drift, 1 drift, 2 error."""
     from sqlalchemy.exc import DBAPIError
 
     from syntegra_db.catalog import verify
     from syntegra_db.cli.output import print_json
     from syntegra_db.connections import connect, unpooled_engine
-    from syntegra_db.errors import SyntegraDBError
+    from syntegra_db.errors import SyntegraDBError, server_message
     from syntegra_db.settings import database_url, describe_database
 
     try:
@@ -30,9 +30,7 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
         with connect(unpooled_engine(url)) as connection:
             report = verify(connection)
     except (SyntegraDBError, DBAPIError) as error:
-        # Of a driver's error the first line, which is the server's; the rest repeats the statement.
-        reason = str(error.orig).splitlines()[0] if isinstance(error, DBAPIError) else error
-        typer.echo(f"Error: {reason}", err=True)
+        typer.echo(f"Error: {server_message(error) if isinstance(error, DBAPIError) else error}", err=True)
         raise typer.Exit(EXIT_ERROR) from None
     if json_output:
         print_json(report)
@@ -44,10 +42,10 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
 
 def manifests(
     directory: Annotated[
-        Path | None, typer.Argument(file_okay=False, exists=True, help="Folder to write to.  [default: the package's]")
+        Path | None, typer.Argument(file_okay=False, exists=True, help="Output directory.  [default: in the package]")
     ] = None,
 ) -> None:
-    """Write the manifest of every revision, from a new embedded server that is gone afterwards."""
+    """Write the manifest of every revision, read from a temporary embedded server."""
     from tempfile import TemporaryDirectory
 
     from syntegra_db import embedded
@@ -68,8 +66,8 @@ def _print(report: DriftReport, where: str) -> None:
     from syntegra_db.revisions import describe_revision
 
     count = len(report.findings)
-    verdict = f"with {count} difference{'s' if count > 1 else ''}" if count else "and holds what it should"
-    typer.echo(f"The {where} is at {describe_revision(report.revision)}, {verdict}.")
+    result = f"{count} difference{'s' if count > 1 else ''}" if count else "no drift"
+    typer.echo(f"The {where} is at {describe_revision(report.revision)}: {result}.")
     for heading, findings in (("Differences", report.findings), ("Notes", report.notes)):
         if findings:
             typer.echo(f"\n{heading}")
@@ -78,14 +76,8 @@ def _print(report: DriftReport, where: str) -> None:
 
 
 def _print_finding(finding: Finding) -> None:
-    """Print a finding unwrapped, so that its statements can be copied."""
+    """Print a finding without wrapping lines, so its statements can be copied."""
     typer.secho(f"\n  {finding.object}", bold=True)
-    told = {
-        "expected": finding.expected,
-        "found": finding.found,
-        "so": finding.impact,
-        "remedy": finding.fix,
-    }
-    for label, value in told.items():
-        text = value.replace("\n", "\n" + " " * (LABEL_WIDTH + 6))
+    for label in ("expected", "found", "impact", "fix"):
+        text = getattr(finding, label).replace("\n", "\n" + " " * (LABEL_WIDTH + 6))
         typer.echo(f"    {label:<{LABEL_WIDTH}}  {text}")

@@ -1,4 +1,4 @@
--- What may have been done to a database at 003, a block each: its kind and name => the object that verify names.
+-- Changes to a database at 003, one per block: kind and name => the object that verify reports.
 
 -- table, dropped => table kpi_summary
 DROP TABLE kpi_summary;

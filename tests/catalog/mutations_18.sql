@@ -1,4 +1,4 @@
--- What only PostgreSQL 18 and later can do to it; older ones refuse the statement.
+-- Changes that need PostgreSQL 18; older versions reject the statements.
 
 -- column, required but for old rows => column clusters.centroid
 ALTER TABLE clusters ADD CONSTRAINT later NOT NULL centroid NOT VALID;

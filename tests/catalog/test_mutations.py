@@ -1,4 +1,4 @@
-"""Whatever is done to a table is found under its name, and the remedies, run in their order, mend it."""
+"""Each change to the schema is reported by name, and the fixes, run in order, remove it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from support.drift import look, objects, remedies, run
+from support.drift import drift_report, drifted_objects, fix_statements, run
 from syntegra_db.catalog import introspect
 from syntegra_db.catalog.compare import compare_schemas
 
@@ -37,20 +37,20 @@ OTHER_ORDER = MUTATIONS["type, other order"][0]
 
 def check(database: Database, statements: str, named: str) -> None:
     run(database, statements)
-    report = look(database)
-    assert named in objects(report)
+    report = drift_report(database)
+    assert named in drifted_objects(report)
     assert all(finding.expected != finding.found and finding.impact for finding in report.findings)
-    run(database, *remedies(report))
-    assert look(database).findings == []
+    run(database, *fix_statements(report))
+    assert drift_report(database).findings == []
 
 
 @pytest.mark.parametrize(("statements", "named"), MUTATIONS.values(), ids=MUTATIONS)
-def test_it_is_found_by_name_and_mended(database: Database, statements: str, named: str) -> None:
+def test_mutation_is_named_and_fixed(database: Database, statements: str, named: str) -> None:
     check(database, statements, named)
 
 
 @pytest.mark.parametrize(("statements", "named"), MUTATIONS_18.values(), ids=MUTATIONS_18)
-def test_what_postgresql_18_brought_is_as_well(database: Database, statements: str, named: str) -> None:
+def test_mutation_of_postgresql_18_is_named_and_fixed(database: Database, statements: str, named: str) -> None:
     with database.connect() as connection:
         version = connection.info.server_version
     if version >= 180000:
@@ -60,15 +60,15 @@ def test_what_postgresql_18_brought_is_as_well(database: Database, statements: s
             run(database, statements)
 
 
-def test_every_block_is_read() -> None:
+def test_mutation_files_are_parsed_completely() -> None:
     assert len(MUTATIONS) > 80
     assert len(MUTATIONS_18) == 5
     assert {name.split(",")[0] for name in MUTATIONS} == {"table", "column", "sequence", "constraint", "index", "type"}
 
 
-def test_renamed_label_is_found_by_name(database: Database) -> None:
+def test_renamed_enum_label_is_fixed_by_rename(database: Database) -> None:
     run(database, *MUTATIONS["type, label renamed"][:1])
-    finding = look(database).findings[0]
+    finding = drift_report(database).findings[0]
     assert (finding.object, finding.expected, finding.found, finding.fix) == (
         "type trend_status",
         "emergent, stable, declining",
@@ -78,7 +78,7 @@ def test_renamed_label_is_found_by_name(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mutation", "remedy"),
+    ("mutation", "fix"),
     [
         (
             "constraint, check not valid",
@@ -95,31 +95,31 @@ def test_renamed_label_is_found_by_name(database: Database) -> None:
         ("column, nullable", "ALTER TABLE kpi_summary ALTER COLUMN kpi_name SET NOT NULL;"),
     ],
 )
-def test_remedy_does_no_more_than_it_must(database: Database, mutation: str, remedy: str) -> None:
+def test_fix_is_the_smallest_change(database: Database, mutation: str, fix: str) -> None:
     run(database, MUTATIONS[mutation][0])
-    assert remedies(look(database))[0] == remedy
+    assert fix_statements(drift_report(database))[0] == fix
 
 
-def test_disabled_foreign_keys_are_found_on_both_tables(database: Database) -> None:
+def test_disabled_foreign_keys_are_reported_on_both_tables(database: Database) -> None:
     run(database, "ALTER TABLE data_sources DISABLE TRIGGER ALL", "ALTER TABLE kpi_summary DISABLE TRIGGER ALL")
-    report = look(database)
-    assert {name.rsplit(" ", 1)[1] for name in objects(report)} == {"data_sources", "kpi_summary"}
+    report = drift_report(database)
+    assert {name.rsplit(" ", 1)[1] for name in drifted_objects(report)} == {"data_sources", "kpi_summary"}
     assert {finding.found for finding in report.findings if finding.object.endswith("kpi_summary")} == {
         "disabled, of fk_kpi_summary_source"
     }
-    run(database, *remedies(report))
-    assert look(database).findings == []
+    run(database, *fix_statements(report))
+    assert drift_report(database).findings == []
 
 
-def test_table_that_was_renamed_is_not_made_again_beside_it(database: Database) -> None:
+def test_renamed_table_is_not_created_again(database: Database) -> None:
     run(database, "ALTER TABLE clusters RENAME TO groups")
-    report = look(database)
-    assert objects(report) == ["table clusters"]
-    assert report.findings[0].fix.startswith("-- Where it was renamed, give it its name back.")
+    report = drift_report(database)
+    assert drifted_objects(report) == ["table clusters"]
+    assert report.findings[0].fix.startswith("-- If it was renamed, rename it back.")
     with pytest.raises(psycopg.errors.DuplicateTable, match="pk_clusters"):
-        run(database, *remedies(report))
+        run(database, *fix_statements(report))
     run(database, "ALTER TABLE groups RENAME TO clusters")
-    assert look(database).findings == []
+    assert drift_report(database).findings == []
 
 
 ATTACHED = (
@@ -130,7 +130,7 @@ ATTACHED = (
 
 
 @pytest.mark.parametrize(
-    "spoiled",
+    "changes",
     [
         ["DROP TRIGGER tidy ON clusters", "DROP RULE keep ON clusters", "DROP POLICY own ON clusters"],
         [
@@ -141,11 +141,11 @@ ATTACHED = (
     ],
     ids=["dropped", "changed"],
 )
-def test_what_a_later_revision_attaches_is_missed_and_mended(database: Database, spoiled: list[str]) -> None:
+def test_declared_trigger_rule_and_policy_are_restored(database: Database, changes: list[str]) -> None:
     run(database, *ATTACHED)
     with database.engine.connect() as connection:
         expected = introspect(connection, ["clusters"]).schema
-    run(database, *spoiled)
+    run(database, *changes)
     with database.engine.connect() as connection:
         findings = list(compare_schemas(expected, introspect(connection, ["clusters"]).schema))
     assert [finding.object for finding in findings] == [
@@ -166,16 +166,16 @@ def test_what_a_later_revision_attaches_is_missed_and_mended(database: Database,
     ],
     ids=["view", "partitioned"],
 )
-def test_what_is_no_table_is_one_finding_for_a_person(database: Database, statement: str, kind: str) -> None:
+def test_other_relation_kind_is_one_finding_without_statements(database: Database, statement: str, kind: str) -> None:
     run(database, "ALTER TABLE clusters RENAME TO groups", statement)
-    report = look(database)
+    report = drift_report(database)
     assert [(finding.object, finding.found) for finding in report.findings] == [("table clusters", kind)]
-    assert remedies(report) == []
+    assert fix_statements(report) == []
 
 
-def test_new_sequence_goes_on_after_the_greatest_id(database: Database) -> None:
+def test_recreated_sequence_continues_after_greatest_id(database: Database) -> None:
     run(database, ROWS, "DROP SEQUENCE clusters_id_seq CASCADE")
-    run(database, *remedies(look(database)))
+    run(database, *fix_statements(drift_report(database)))
     with database.connect() as connection:
         inserted = connection.execute(
             "INSERT INTO clusters (client_id, cluster_id, features_json) VALUES (1, 1, '{}') RETURNING id"
@@ -186,9 +186,9 @@ def test_new_sequence_goes_on_after_the_greatest_id(database: Database) -> None:
 @pytest.mark.parametrize(
     "statements", [OTHER_ORDER, "ALTER TYPE anomaly_severity ADD VALUE 'fatal'"], ids=["other order", "label added"]
 )
-def test_rows_keep_their_labels_when_a_type_is_replaced(database: Database, statements: str) -> None:
+def test_recreated_enum_keeps_labels_of_rows(database: Database, statements: str) -> None:
     run(database, ROWS, statements)
-    run(database, *remedies(look(database)))
+    run(database, *fix_statements(drift_report(database)))
     with database.connect() as connection:
         rows = connection.execute("SELECT severity, value FROM anomaly_log ORDER BY severity").fetchall()
         serious = connection.execute("SELECT count(*) FROM anomaly_log WHERE severity >= 'high'").fetchone()
@@ -196,10 +196,10 @@ def test_rows_keep_their_labels_when_a_type_is_replaced(database: Database, stat
     assert serious == (1,)
 
 
-def test_label_in_use_keeps_its_type_as_it_is(database: Database) -> None:
+def test_recreated_enum_with_label_in_use_changes_nothing(database: Database) -> None:
     run(database, "ALTER TYPE anomaly_severity ADD VALUE 'fatal'")
     run(database, "INSERT INTO anomaly_log (client_id, kpi_name, value, severity) VALUES (1, 'orders', 3, 'fatal')")
-    report = look(database)
+    report = drift_report(database)
     with pytest.raises(psycopg.errors.InvalidTextRepresentation, match="fatal"):
-        run(database, *remedies(report))
-    assert look(database) == report
+        run(database, *fix_statements(report))
+    assert drift_report(database) == report

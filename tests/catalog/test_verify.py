@@ -1,4 +1,4 @@
-"""What is no drift is not reported as drift, at every revision and for every role."""
+"""`verify` reports drift and notes at every revision and for every role."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event, text
 
-from support.drift import look, objects, remedies, run
+from support.drift import drift_report, drifted_objects, fix_statements, run
 from syntegra_db import migrations
 from syntegra_db.catalog import DriftReport, verify
 from syntegra_db.errors import DatabaseAhead, RevisionError, SettingsError
@@ -22,7 +22,7 @@ STAMP_002 = "UPDATE alembic_version SET version_num = '002'"
 SCANS = text(
     "SELECT relname, seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname <> 'alembic_version' ORDER BY 1"
 )
-NOTHING_TO_MEND = "-- Nothing to mend."
+NO_ACTION = "-- No action needed."
 
 
 @pytest.fixture
@@ -39,24 +39,24 @@ def reader(database: Database) -> Iterator[str]:
 
 
 def test_migrated_database_is_clean(database: Database) -> None:
-    assert look(database) == DriftReport(revision="003", findings=[], notes=[])
+    assert drift_report(database) == DriftReport(revision="003", findings=[], notes=[])
     with database.engine.connect() as connection:
         assert verify(connection).findings == []
 
 
 @pytest.mark.parametrize("revision", ["001", "002", "003"])
-def test_each_revision_is_clean_on_the_way_up_and_down(empty_database: Database, revision: str) -> None:
-    assert look(empty_database) == DriftReport(revision=None, findings=[], notes=[])
+def test_each_revision_is_clean_after_upgrade_and_downgrade(empty_database: Database, revision: str) -> None:
+    assert drift_report(empty_database) == DriftReport(revision=None, findings=[], notes=[])
     migrations.upgrade(revision, url=empty_database.url)
-    assert look(empty_database) == DriftReport(revision=revision, findings=[], notes=[])
+    assert drift_report(empty_database) == DriftReport(revision=revision, findings=[], notes=[])
     migrations.upgrade("head", url=empty_database.url)
     migrations.downgrade(revision, url=empty_database.url)
-    assert look(empty_database) == DriftReport(revision=revision, findings=[], notes=[])
+    assert drift_report(empty_database) == DriftReport(revision=revision, findings=[], notes=[])
     migrations.downgrade("base", url=empty_database.url)
-    assert look(empty_database) == DriftReport(revision=None, findings=[], notes=[])
+    assert drift_report(empty_database) == DriftReport(revision=None, findings=[], notes=[])
 
 
-def test_what_the_application_has_beside_the_tables_is_ignored(database: Database) -> None:
+def test_objects_of_other_applications_are_ignored(database: Database) -> None:
     run(
         database,
         "CREATE TYPE mood AS ENUM ('good', 'bad')",
@@ -71,36 +71,36 @@ def test_what_the_application_has_beside_the_tables_is_ignored(database: Databas
         "CREATE SCHEMA other",
         "CREATE TABLE other.kpi_summary (id text)",
     )
-    assert look(database) == DriftReport(revision="003", findings=[], notes=[])
+    assert drift_report(database) == DriftReport(revision="003", findings=[], notes=[])
 
 
-def test_extra_column_that_inserts_can_leave_out_is_a_note(database: Database) -> None:
+def test_extra_optional_column_is_a_note(database: Database) -> None:
     run(database, "ALTER TABLE clusters ADD colour text, ADD rank integer NOT NULL DEFAULT 0")
-    report = look(database)
+    report = drift_report(database)
     assert report.findings == []
     assert [note.object for note in report.notes] == ["column clusters.colour", "column clusters.rank"]
 
 
-def test_rules_of_the_application_on_its_own_tables_and_columns_are_notes(database: Database) -> None:
+def test_extra_constraints_on_extra_columns_and_tables_are_notes(database: Database) -> None:
     run(
         database,
         "CREATE TABLE clients (id bigint PRIMARY KEY)",
         "ALTER TABLE clusters ADD rank integer CONSTRAINT positive_rank CHECK (rank > 0), "
         "ADD CONSTRAINT of_client FOREIGN KEY (client_id) REFERENCES clients ON DELETE CASCADE NOT VALID",
     )
-    report = look(database)
+    report = drift_report(database)
     assert report.findings == []
     assert [(note.object, note.fix) for note in report.notes] == [
-        ("column clusters.rank", NOTHING_TO_MEND),
-        ("constraint positive_rank on clusters", NOTHING_TO_MEND),
-        ("constraint of_client on clusters", NOTHING_TO_MEND),
+        ("column clusters.rank", NO_ACTION),
+        ("constraint positive_rank on clusters", NO_ACTION),
+        ("constraint of_client on clusters", NO_ACTION),
     ]
 
 
-def test_order_of_columns_is_a_note(database: Database) -> None:
+def test_column_order_is_a_note(database: Database) -> None:
     run(database, "ALTER TABLE clusters DROP cluster_name, ADD cluster_name varchar(255)")
     run(database, "COMMENT ON COLUMN clusters.cluster_name IS 'Descriptive name of the cluster'")
-    report = look(database)
+    report = drift_report(database)
     assert report.findings == []
     assert [note.object for note in report.notes] == ["table clusters"]
 
@@ -115,73 +115,75 @@ def test_order_of_columns_is_a_note(database: Database) -> None:
         "ivfflat ((embedding::halfvec(384)) halfvec_cosine_ops) WITH (lists = 45)",
     ],
 )
-def test_vector_index_built_another_way_is_a_note(database: Database, definition: str) -> None:
+def test_vector_index_with_other_parameters_is_a_note(database: Database, definition: str) -> None:
     name = "idx_text_summary_embedding"
     run(database, f"DROP INDEX {name}", f"CREATE INDEX {name} ON text_summary USING {definition}")
-    report = look(database)
+    report = drift_report(database)
     assert report.findings == []
-    assert [(note.object, note.fix) for note in report.notes] == [(f"index {name}", NOTHING_TO_MEND)]
+    assert [(note.object, note.fix) for note in report.notes] == [(f"index {name}", NO_ACTION)]
 
 
-def test_revision_that_is_behind_the_tables(database: Database) -> None:
+def test_stamp_behind_the_tables_is_fixed(database: Database) -> None:
     run(database, STAMP_002)
-    report = look(database)
-    assert "table kpi_summary" in objects(report)
-    assert "type trend_status" in objects(report)
+    report = drift_report(database)
+    assert "table kpi_summary" in drifted_objects(report)
+    assert "type trend_status" in drifted_objects(report)
     assert len(report.findings) == 7
-    run(database, *remedies(report))
-    assert look(database) == DriftReport(revision="003", findings=[], notes=[])
+    run(database, *fix_statements(report))
+    assert drift_report(database) == DriftReport(revision="003", findings=[], notes=[])
 
 
 @pytest.mark.parametrize("statement", ["DROP TABLE alembic_version", "DELETE FROM alembic_version"])
-def test_tables_without_a_revision(database: Database, statement: str) -> None:
+def test_missing_stamp_is_fixed(database: Database, statement: str) -> None:
     run(database, statement)
-    report = look(database)
+    report = drift_report(database)
     assert report.revision is None
     assert len(report.findings) == 9
-    run(database, *remedies(report))
-    assert look(database) == DriftReport(revision="003", findings=[], notes=[])
+    run(database, *fix_statements(report))
+    assert drift_report(database) == DriftReport(revision="003", findings=[], notes=[])
 
 
 @pytest.mark.parametrize("revision", ["base", "001", "002"])
-def test_revision_that_is_ahead_of_the_tables(database: Database, revision: str) -> None:
+def test_stamp_ahead_of_the_tables_is_fixed(database: Database, revision: str) -> None:
     migrations.downgrade(revision, url=database.url)
     run(database, "DELETE FROM alembic_version", "INSERT INTO alembic_version VALUES ('003')")
-    report = look(database)
-    assert "table kpi_summary" in objects(report)
-    run(database, *remedies(report))
-    assert look(database) == DriftReport(revision=None if revision == "base" else revision, findings=[], notes=[])
+    report = drift_report(database)
+    assert "table kpi_summary" in drifted_objects(report)
+    run(database, *fix_statements(report))
+    assert drift_report(database) == DriftReport(
+        revision=None if revision == "base" else revision, findings=[], notes=[]
+    )
     migrations.upgrade(url=database.url)
-    assert look(database) == DriftReport(revision="003", findings=[], notes=[])
+    assert drift_report(database) == DriftReport(revision="003", findings=[], notes=[])
 
 
-def test_what_a_downgrade_left_behind(database: Database) -> None:
+def test_objects_of_a_later_revision_are_reported(database: Database) -> None:
     migrations.downgrade("002", url=database.url)
     run(database, "CREATE TYPE trend_status AS ENUM ('up', 'down')", "CREATE TABLE clusters (id bigint)")
-    report = look(database)
-    assert objects(report) == ["table clusters", "type trend_status"]
-    assert report.findings[0].fix == "-- Where nothing needs it: DROP TABLE clusters;"
-    run(database, *remedies(report))
-    assert objects(look(database)) == ["table clusters"]
+    report = drift_report(database)
+    assert drifted_objects(report) == ["table clusters", "type trend_status"]
+    assert report.findings[0].fix == "-- If nothing needs it: DROP TABLE clusters;"
+    run(database, *fix_statements(report))
+    assert drifted_objects(drift_report(database)) == ["table clusters"]
 
 
-def test_unknown_revision_and_several_are_not_looked_at(database: Database) -> None:
+def test_verify_with_unknown_or_several_revisions_raises(database: Database) -> None:
     run(database, "INSERT INTO alembic_version VALUES ('002')")
     with pytest.raises(RevisionError, match="002 and 003"):
-        look(database)
+        drift_report(database)
     run(database, "DELETE FROM alembic_version", "INSERT INTO alembic_version VALUES ('999')")
     with pytest.raises(DatabaseAhead, match="999"):
-        look(database)
+        drift_report(database)
 
 
-def test_without_a_schema_it_says_so(database: Database) -> None:
+def test_verify_without_schema_raises_settings_error(database: Database) -> None:
     with database.engine.connect() as connection:
         connection.execute(text("SET search_path = nowhere"))
         with pytest.raises(SettingsError, match="nowhere"):
             verify(connection)
 
 
-def test_migration_in_between_is_looked_at_again(database: Database) -> None:
+def test_verify_repeats_after_concurrent_migration(database: Database) -> None:
     queries: list[str] = []
 
     @event.listens_for(database.engine, "before_cursor_execute")
@@ -192,11 +194,11 @@ def test_migration_in_between_is_looked_at_again(database: Database) -> None:
                 migrations.downgrade("002", url=database.url)
             queries.append(statement)
 
-    assert look(database) == DriftReport(revision="002", findings=[], notes=[])
+    assert drift_report(database) == DriftReport(revision="002", findings=[], notes=[])
     assert len(queries) == 2
 
 
-def test_it_reads_no_table_but_the_version(database: Database) -> None:
+def test_verify_scans_no_table_except_alembic_version(database: Database) -> None:
     with database.engine.connect() as connection:
         before = connection.execute(SCANS).all()
         verify(connection)
@@ -206,8 +208,8 @@ def test_it_reads_no_table_but_the_version(database: Database) -> None:
         assert connection.execute(SCANS).all() == before
 
 
-def test_role_that_may_use_nothing_is_a_note(database: Database, reader: str) -> None:
-    report = look(database, reader)
+def test_role_without_privileges_is_a_note(database: Database, reader: str) -> None:
+    report = drift_report(database, reader)
     assert report.findings == []
     assert [note.object for note in report.notes] == [
         f"privilege {privilege} on any table" for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -216,64 +218,64 @@ def test_role_that_may_use_nothing_is_a_note(database: Database, reader: str) ->
 
 def test_read_only_role_is_a_note(database: Database, reader: str) -> None:
     run(database, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}")
-    report = look(database, reader)
+    report = drift_report(database, reader)
     assert report.findings == []
     assert "privilege SELECT on any table" not in [note.object for note in report.notes]
 
 
-def test_role_that_may_read_some_columns_may_read(database: Database, reader: str) -> None:
+def test_role_with_column_privileges_has_no_drift(database: Database, reader: str) -> None:
     run(
         database,
         f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}",
         f"REVOKE SELECT ON data_sources FROM {reader}",
         f"GRANT SELECT (id, client_id, name) ON data_sources TO {reader}",
     )
-    assert look(database, reader).findings == []
+    assert drift_report(database, reader).findings == []
 
 
-def test_tables_forgotten_in_a_grant_are_found(database: Database, reader: str) -> None:
+def test_partly_granted_select_is_drift(database: Database, reader: str) -> None:
     run(database, f"GRANT SELECT ON data_sources, processed_data TO {reader}")
-    report = look(database, reader)
-    assert objects(report) == [
+    report = drift_report(database, reader)
+    assert drifted_objects(report) == [
         f"privilege SELECT on {table}"
         for table in ("anomaly_log", "clusters", "kpi_summary", "text_summary", "trend_signals")
     ]
-    run(database, *remedies(report))
-    assert look(database, reader).findings == []
+    run(database, *fix_statements(report))
+    assert drift_report(database, reader).findings == []
 
 
-def test_sequence_forgotten_in_a_grant_is_found(database: Database, reader: str) -> None:
+def test_unusable_sequence_is_drift(database: Database, reader: str) -> None:
     run(
         database,
         f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}",
         f"GRANT INSERT ON clusters, kpi_summary TO {reader}",
         f"GRANT USAGE ON SEQUENCE kpi_summary_id_seq TO {reader}",
     )
-    report = look(database, reader)
-    assert objects(report) == ["privilege USAGE on clusters_id_seq"]
+    report = drift_report(database, reader)
+    assert drifted_objects(report) == ["privilege USAGE on clusters_id_seq"]
     assert "privilege INSERT on data_sources" in [note.object for note in report.notes]
-    run(database, *remedies(report))
-    assert look(database, reader).findings == []
+    run(database, *fix_statements(report))
+    assert drift_report(database, reader).findings == []
 
 
 @pytest.mark.parametrize(("version", "drift", "notes"), [("0.3.2", 1, 0), ("0.7.4", 0, 1), ("0.8.0", 0, 0)])
-def test_version_of_the_extension(database: Database, version: str, drift: int, notes: int) -> None:
+def test_old_pgvector_is_drift_or_note(database: Database, version: str, drift: int, notes: int) -> None:
     run(database, f"UPDATE pg_extension SET extversion = '{version}' WHERE extname = 'vector'")
-    report = look(database)
-    assert objects(report) == ["extension vector"] * drift
+    report = drift_report(database)
+    assert drifted_objects(report) == ["extension vector"] * drift
     assert [note.object for note in report.notes] == ["extension vector"] * notes
 
 
-def test_extension_out_of_reach_is_a_note(database: Database) -> None:
+def test_extension_outside_search_path_is_a_note(database: Database) -> None:
     run(database, "CREATE SCHEMA extensions", "ALTER EXTENSION vector SET SCHEMA extensions")
-    report = look(database)
+    report = drift_report(database)
     assert report.findings == []
     assert [note.object for note in report.notes] == ["extension vector"]
     assert 'SET search_path = "$user", public, extensions;' in report.notes[0].fix
 
 
-def test_before_003_no_extension_is_needed(empty_database: Database) -> None:
+def test_revision_002_needs_no_extension(empty_database: Database) -> None:
     migrations.upgrade("002", url=empty_database.url)
     with empty_database.engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM pg_extension WHERE extname = 'vector'")) == 0
-    assert look(empty_database).findings == []
+    assert drift_report(empty_database).findings == []

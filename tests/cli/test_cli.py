@@ -1,4 +1,4 @@
-"""`syntegra-db` at the edges: wrong usage, help, interruption."""
+"""`syntegra-db`: help, wrong usage, errors and interruption."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ from support.commands import PROGRAMS, ROOT, run, succeed
 if TYPE_CHECKING:
     from support.servers import Database
 
+WAITING_FOR_LOCK = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
-def test_help_names_every_command() -> None:
+
+def test_help_lists_every_command() -> None:
     text = succeed("syntegra-db", "--help")
     tables = ("upgrade", "downgrade", "adopt", "status", "verify", "sql", "psql")
     for command in (*tables, "backup", "backups", "restore", "rollback", "vectors", "local"):
         assert f" {command} " in text
 
 
-def test_wrong_usage_is_exit_status_2() -> None:
+def test_wrong_usage_exits_2() -> None:
     assert run("syntegra-db", "sql").returncode == 2
     assert run("syntegra-db", "upgrade", "--lock-timeout", "-1").returncode == 2
     assert run("syntegra-db", "nonsense").returncode == 2
 
 
-def test_an_unknown_revision_is_one_line(database: Database) -> None:
+def test_unknown_revision_prints_one_line(database: Database) -> None:
     for command in (("upgrade", "777"), ("downgrade", "777"), ("sql", "777")):
         result = run("syntegra-db", *command, url=database.environment_url)
         assert (result.returncode, result.stderr.count("\n")) == (8, 1), result.stderr
         assert "777" in result.stderr
 
 
-def test_a_revision_without_a_script_is_one_line(database: Database) -> None:
+def test_revision_without_script_prints_one_line(database: Database) -> None:
     for command in (("upgrade", ""), ("downgrade", ""), ("sql", "base")):
         result = run("syntegra-db", *command, url=database.environment_url)
         assert (result.returncode, result.stderr.count("\n")) == (8, 1), result.stderr
 
 
-def test_a_parameter_that_libpq_does_not_know_is_one_line(database: Database) -> None:
+def test_unknown_libpq_parameter_prints_one_line(database: Database) -> None:
     url = database.url.update_query_dict({"nonsense": "1"}).render_as_string(hide_password=False)
     for command in (("syntegra-db", "status"), ("alembic", "current")):
         result = run(*command, url=url)
@@ -51,7 +53,7 @@ def test_a_parameter_that_libpq_does_not_know_is_one_line(database: Database) ->
         assert "nonsense" in result.stderr
 
 
-def test_a_statement_that_the_server_ends_is_one_line(database: Database) -> None:
+def test_statement_timeout_prints_one_line(database: Database) -> None:
     url = database.url.update_query_dict({"options": "-c statement_timeout=200"}).render_as_string(hide_password=False)
     with database.connect() as holder:
         holder.autocommit = False
@@ -60,7 +62,7 @@ def test_a_statement_that_the_server_ends_is_one_line(database: Database) -> Non
     assert (result.returncode, result.stderr.count("\n")) == (4, 1), result.stderr
 
 
-def test_status_does_not_wait_for_who_holds_a_table(database: Database) -> None:
+def test_status_of_locked_table_exits_15(database: Database) -> None:
     with database.connect() as holder:
         holder.autocommit = False
         holder.execute("LOCK TABLE clusters")
@@ -69,7 +71,7 @@ def test_status_does_not_wait_for_who_holds_a_table(database: Database) -> None:
     assert "clusters" in succeed("syntegra-db", "status", url=database.environment_url)
 
 
-def test_help_starts_without_the_database_libraries() -> None:
+def test_cli_import_loads_no_database_library() -> None:
     program = (
         "import sys; from syntegra_db import cli;"
         "print([n for n in ('sqlalchemy', 'alembic', 'psycopg', 'pydantic_settings', 'numpy') if n in sys.modules])"
@@ -79,19 +81,20 @@ def test_help_starts_without_the_database_libraries() -> None:
 
 
 @pytest.mark.parametrize("program", ["syntegra-db", "alembic"])
-def test_interrupted_while_it_waits_it_ends_quietly_and_leaves_no_lock(database: Database, program: str) -> None:
+def test_interrupted_downgrade_exits_130_and_leaves_no_lock(database: Database, program: str) -> None:
     with database.connect() as blocker:
         blocker.autocommit = False
         blocker.execute("INSERT INTO data_sources (client_id, name, type) VALUES (1, 'a', 'b')")
         process = subprocess.Popen(
-            # A shell's background jobs, and so their tests, ignore the signal.
+            # Background jobs of a shell ignore SIGINT, and the tests inherit that.
             ["env", "--default-signal=INT", str(PROGRAMS / program), "downgrade", "002"],
             env={**os.environ, "DATABASE_URL": database.environment_url},
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
         )
-        time.sleep(3)
+        while process.poll() is None and not database.query(WAITING_FOR_LOCK):
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 130, errors

@@ -18,17 +18,17 @@ def run(database: Database, *statements: str) -> None:
             connection.execute(statement.encode())
 
 
-def look(database: Database, role: str | None = None) -> DriftReport:
+def drift_report(database: Database, role: str | None = None) -> DriftReport:
     with database.engine.connect() as connection:
         if role is not None:
             connection.execute(text(f"SET ROLE {role}"))
         return verify(connection)
 
 
-def objects(report: DriftReport) -> list[str]:
+def drifted_objects(report: DriftReport) -> list[str]:
     return [finding.object for finding in report.findings]
 
 
-def remedies(report: DriftReport) -> list[str]:
+def fix_statements(report: DriftReport) -> list[str]:
     statements = [line for finding in report.findings for line in finding.fix.splitlines()]
     return [statement for statement in statements if not statement.startswith("--")]

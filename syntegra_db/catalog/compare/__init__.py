@@ -1,4 +1,4 @@
-"""Two shapes compared: every difference by name, in an order in which the fixes can be run one after the other."""
+"""Compare a declared schema with an installed one; the fixes can be run in the order of the findings."""
 
 from __future__ import annotations
 
@@ -39,27 +39,29 @@ __all__ = [
 ]
 
 
-def compare_schemas(expected: Schema, found: Schema) -> Iterator[Finding]:
-    """Yield what of `expected` is missing or otherwise in `found`, and what hangs on its tables unasked.
+def compare_schemas(declared: Schema, installed: Schema) -> Iterator[Finding]:
+    """Yield the objects of `declared` that are missing or different in `installed`, and extra objects on its tables.
 
-    Types and tables that only `found` has are left alone.
+    Types and tables that only `installed` has are ignored.
     """
-    yield from compare_enums(expected, found)
-    for name, table in expected.tables.items():
-        there = found.tables.get(name)
-        yield from missing_table(name, table) if there is None else compare_table(name, table, there)
+    yield from compare_enums(declared, installed)
+    for name, table in declared.tables.items():
+        if name in installed.tables:
+            yield from compare_table(name, table, installed.tables[name])
+        else:
+            yield missing_table(name, table)
     both = [
-        (name, table, found.tables[name])
-        for name, table in expected.tables.items()
-        if name in found.tables and found.tables[name].kind in KINDS_WITH_STORAGE
+        (name, table, installed.tables[name])
+        for name, table in declared.tables.items()
+        if name in installed.tables and installed.tables[name].kind in KINDS_WITH_STORAGE
     ]
     yield from chain.from_iterable(compare_sequences(*tables) for tables in both)
     yield from chain.from_iterable(compare_columns(*tables) for tables in both)
     yield from chain.from_iterable(compare_constraints(*tables, foreign_keys=False) for tables in both)
-    # After all keys, and for a missing table as well, since its foreign key may refer to another missing one.
-    missing = [(name, table, Table()) for name, table in expected.tables.items() if name not in found.tables]
+    # Foreign keys need the keys that they reference. A missing table's may reference another missing table.
+    missing = [(name, table, Table()) for name, table in declared.tables.items() if name not in installed.tables]
     yield from chain.from_iterable(
-        compare_constraints(*tables, foreign_keys=True, ours=expected.tables) for tables in both + missing
+        compare_constraints(*tables, foreign_keys=True, managed=declared.tables) for tables in both + missing
     )
     yield from chain.from_iterable(compare_indexes(*tables) for tables in both)
     yield from chain.from_iterable(compare_attached_objects(*tables) for tables in both)

@@ -1,4 +1,4 @@
-"""Constraints compared: primary keys, unique constraints, CHECKs, and foreign keys in a pass of their own."""
+"""Compare primary keys, unique constraints, CHECKs and, in a separate pass, foreign keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import ddl
-from syntegra_db.catalog._findings import Finding
+from syntegra_db.catalog._findings import NO_ACTION, Finding
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 from syntegra_db.sql import quote
 
@@ -19,57 +19,58 @@ NOT_VALID = " NOT VALID"
 NAME = re.compile(r"\w+")
 TARGET = re.compile(r"^FOREIGN KEY .*\) REFERENCES (?P<table>.+?)\(")
 IMPACTS = {
-    "PRIMARY KEY": "Two rows can have the same id, and finding a row by its id reads the whole table.",
-    "UNIQUE": "No foreign key can refer to these columns, and rows can repeat them.",
-    "CHECK": "Values can be written that readers do not expect, such as a NaN that poisons every sum above it.",
-    "FOREIGN KEY": "Rows can point at a data source that is not there or is another client's, and deleting one leaves "
-    "them behind.",
+    "PRIMARY KEY": "Two rows can have the same id, and a query by id reads the whole table.",
+    "UNIQUE": "No foreign key can reference these columns, and their values can repeat.",
+    "CHECK": "Unexpected values can be written, such as a NaN, which makes every sum NaN.",
+    "FOREIGN "
+    "KEY": "Rows can reference a data source that is missing or belongs to another client, and remain when it is "
+    "is deleted.",
 }
 
 
 def compare_constraints(
-    table: str, expected: Table, found: Table, *, foreign_keys: bool, ours: Collection[str] = ()
+    table: str, declared: Table, installed: Table, *, foreign_keys: bool, managed: Collection[str] = ()
 ) -> Iterator[Finding]:
-    """Yield the constraints of one table that differ: its foreign keys, or all the others.
+    """Yield the differences in the foreign keys of one table, or in its other constraints.
 
-    A foreign key to a table that is not among `ours`, and a CHECK on columns of the application's own, are notes.
+    An extra foreign key to a table that is not in `managed`, and an extra CHECK on extra columns, are notes.
     """
-    wanted = _only(expected.constraints, foreign_keys=foreign_keys)
-    there = _only(found.constraints, foreign_keys=foreign_keys)
-    difference = diff_definitions(wanted, there)
+    expected = _select(declared.constraints, foreign_keys=foreign_keys)
+    found = _select(installed.constraints, foreign_keys=foreign_keys)
+    difference = diff_definitions(expected, found)
     for name in difference.extra:
-        yield _extra(table, name, there[name], is_drift=_affects_package(expected, there[name], ours))
+        yield _extra(table, name, found[name], is_drift=_affects_package(declared, found[name], managed))
     for name, other in difference.renamed.items():
         yield Finding(
             object=_label(table, name),
-            expected=wanted[name],
-            found=f"the same under the name {other}",
-            impact="A later migration that changes it by name fails.",
+            expected=expected[name],
+            found=f"named {other}",
+            impact="A later migration that names it fails.",
             fix=f"ALTER TABLE {quote(table)} RENAME CONSTRAINT {quote(other)} TO {quote(name)};",
         )
     for name in difference.missing:
         yield Finding(
             object=_label(table, name),
-            expected=wanted[name],
+            expected=expected[name],
             found="no such constraint",
-            impact=_impact_if_missing(wanted[name]),
-            fix=ddl.add_constraint(table, name, wanted[name], index_exists=name in found.indexes),
+            impact=_impact_if_missing(expected[name]),
+            fix=ddl.add_constraint(table, name, expected[name], index_exists=name in installed.indexes),
         )
     for name in difference.changed:
-        yield _changed(table, name, wanted[name], there[name])
+        yield _changed(table, name, expected[name], found[name])
 
 
 def references_no_column(check: str, table: Table) -> bool:
-    """Tell whether the definition of a CHECK names no column of `table`."""
+    """Return whether `check` is a CHECK that references no column of `table`."""
     return check.startswith("CHECK") and table.columns.keys().isdisjoint(NAME.findall(check))
 
 
-def _affects_package(table: Table, definition: str, ours: Collection[str]) -> bool:
+def _affects_package(table: Table, definition: str, managed: Collection[str]) -> bool:
     target = TARGET.search(definition)
-    return target["table"] in ours if target else not references_no_column(definition, table)
+    return target["table"] in managed if target else not references_no_column(definition, table)
 
 
-def _only(constraints: dict[str, str], *, foreign_keys: bool) -> dict[str, str]:
+def _select(constraints: dict[str, str], *, foreign_keys: bool) -> dict[str, str]:
     return {
         name: definition
         for name, definition in constraints.items()
@@ -82,20 +83,20 @@ def _label(table: str, constraint: str) -> str:
 
 
 def _impact_if_missing(definition: str) -> str:
-    return next(told for kind, told in IMPACTS.items() if definition.startswith(kind))
+    return next(impact for kind, impact in IMPACTS.items() if definition.startswith(kind))
 
 
-def _changed(table: str, name: str, expected: str, found: str) -> Finding:
-    if found == expected + NOT_VALID:
-        impact = "Rows from before it was added may break it."
+def _changed(table: str, name: str, declared: str, installed: str) -> Finding:
+    if installed == declared + NOT_VALID:
+        impact = "Rows that are older than the constraint may violate it."
         fix = ddl.validate_constraint(table, name)
-    elif found == expected + INVALID_SUFFIX:
-        impact = "Its index is not in use and may not hold every row."
+    elif installed == declared + INVALID_SUFFIX:
+        impact = "Its index is not used and may not contain every row."
         fix = ddl.reindex(name)
     else:
-        impact = _impact_if_missing(expected)
-        fix = ddl.join_statements(ddl.drop_constraint(table, name), ddl.add_constraint(table, name, expected))
-    return Finding(object=_label(table, name), expected=expected, found=found, impact=impact, fix=fix)
+        impact = _impact_if_missing(declared)
+        fix = ddl.join_statements(ddl.drop_constraint(table, name), ddl.add_constraint(table, name, declared))
+    return Finding(object=_label(table, name), expected=declared, found=installed, impact=impact, fix=fix)
 
 
 def _extra(table: str, name: str, definition: str, *, is_drift: bool) -> Finding:
@@ -103,9 +104,9 @@ def _extra(table: str, name: str, definition: str, *, is_drift: bool) -> Finding
         object=_label(table, name),
         expected="no such constraint",
         found=definition,
-        impact="It refuses rows that the models write in good faith."
+        impact="It can reject rows that the models write."
         if is_drift
-        else "It refuses rows that the application does not want, by columns or tables of its own.",
-        fix=ddl.drop_constraint(table, name) if is_drift else "-- Nothing to mend.",
+        else "None for this package: it concerns columns or tables of another application.",
+        fix=ddl.drop_constraint(table, name) if is_drift else NO_ACTION,
         is_drift=is_drift,
     )

@@ -1,4 +1,4 @@
-"""Named definitions held against each other."""
+"""The difference between two sets of named definitions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INVALID_SUFFIX = " INVALID"
 
 @dataclass(frozen=True)
 class DefinitionDiff:
-    """Names by what became of them; `renamed` leads from the expected name to the one that is there."""
+    """The names in each group; `renamed` maps a declared name to the installed one."""
 
     missing: tuple[str, ...]
     renamed: dict[str, str]
@@ -21,18 +21,18 @@ class DefinitionDiff:
     extra: tuple[str, ...]
 
 
-def diff_definitions(expected: Mapping[str, str], found: Mapping[str, str]) -> DefinitionDiff:
-    """Return what differs between two sets of definitions; the same definition under another name was renamed."""
-    extra = [name for name in found if name not in expected]
+def diff_definitions(declared: Mapping[str, str], installed: Mapping[str, str]) -> DefinitionDiff:
+    """Return the difference; an extra object with the definition of a missing one counts as renamed."""
+    extra = [name for name in installed if name not in declared]
     missing, renamed = [], {}
-    for name in expected:
-        if name in found:
+    for name in declared:
+        if name in installed:
             continue
-        twin = next((other for other in extra if found[other] == expected[name]), None)
-        if twin is None:
+        other = next((extra_name for extra_name in extra if installed[extra_name] == declared[name]), None)
+        if other is None:
             missing.append(name)
         else:
-            renamed[name] = twin
-            extra.remove(twin)
-    changed = [name for name in expected if name in found and found[name] != expected[name]]
+            renamed[name] = other
+            extra.remove(other)
+    changed = [name for name in declared if name in installed and installed[name] != declared[name]]
     return DefinitionDiff(missing=tuple(missing), renamed=renamed, changed=tuple(changed), extra=tuple(extra))

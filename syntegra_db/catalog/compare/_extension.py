@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from syntegra_db.catalog._schema import Schema
 
 
-def compare_extension(expected: Schema, found: LiveCatalog) -> Iterator[Finding]:
-    """Yield what is wrong with the extension `vector`, where a column of `expected` needs it."""
-    columns = (column for table in expected.tables.values() for column in table.columns.values())
+def compare_extension(declared: Schema, installed: LiveCatalog) -> Iterator[Finding]:
+    """Yield the problems of the extension `vector`, if a column of `declared` needs it."""
+    columns = (column for table in declared.tables.values() for column in table.columns.values())
     if not any(column.type.startswith("vector") for column in columns):
         return
-    extension = found.extension
+    extension = installed.extension
     if extension is None:
         yield _extension("no such extension", "No embedding can be stored or searched.", "CREATE EXTENSION vector;")
         return
@@ -30,29 +30,30 @@ def compare_extension(expected: Schema, found: LiveCatalog) -> Iterator[Finding]
         too_old = version < MIN_PGVECTOR
         yield _extension(
             f"version {extension.version}",
-            "Numbers lose digits on their way to the client, and older ones still corrupt ivfflat indexes."
+            "Vectors lose digits in text format, and versions before 0.3.1 corrupt ivfflat indexes."
             if too_old
-            else "A search with a filter can return fewer rows than it was asked for: iterative scans came with 0.8.",
+            else "A search with a filter can return fewer rows than requested: it has no iterative scans.",
             ddl.join_statements(
-                "-- Where the server itself has no newer pgvector, install one first.", "ALTER EXTENSION vector UPDATE;"
+                "-- First install a newer pgvector on the server, unless it has one.", "ALTER EXTENSION vector UPDATE;"
             ),
             is_drift=too_old,
         )
     if extension.search_path is not None:
         yield _extension(
             f"in schema {extension.schema}, which is not on the search_path",
-            "Sessions like this one find neither the type nor its operators.",
-            f"ALTER ROLE {quote(found.privileges.role)} SET search_path = {extension.search_path}, {extension.schema};",
+            "Sessions with this search_path find neither the type nor its operators.",
+            f"ALTER ROLE {quote(installed.privileges.role)} SET search_path = {extension.search_path}, "
+            f"{extension.schema};",
             is_drift=False,
         )
 
 
-def _extension(found: str, impact: str, fix: str, *, is_drift: bool = True) -> Finding:
+def _extension(installed: str, impact: str, fix: str, *, is_drift: bool = True) -> Finding:
     return Finding(
         object="extension vector",
-        expected=f"version {'.'.join(map(str, MIN_PGVECTOR))} or newer, best "
+        expected=f"version {'.'.join(map(str, MIN_PGVECTOR))} or newer, recommended "
         f"{'.'.join(map(str, ITERATIVE_SCAN_PGVECTOR))}",
-        found=found,
+        found=installed,
         impact=impact,
         fix=fix,
         is_drift=is_drift,

@@ -1,4 +1,4 @@
-"""Indexes compared."""
+"""Compare indexes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import ddl
-from syntegra_db.catalog._findings import Finding
+from syntegra_db.catalog._findings import NO_ACTION, Finding
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.sql import quote
@@ -24,39 +24,38 @@ COSINE_INDEX = re.compile(
 
 
 def serves_cosine_search(definition: str) -> bool:
-    """Tell whether an index finds the nearest embeddings by cosine distance among all rows.
+    """Return whether an index serves searches by cosine distance over all rows, as `idx_text_summary_embedding` does.
 
-    That is what `idx_text_summary_embedding` is for; its method and parameters, and whether it holds the numbers in
-    half precision, are chosen by the number of rows, after the migration.
+    Its method, parameters and precision are chosen after the migration, by the number of rows.
     """
     return COSINE_INDEX.fullmatch(definition) is not None
 
 
-def compare_indexes(table: str, expected: Table, found: Table) -> Iterator[Finding]:
-    """Yield the indexes of one table that differ, and of the application's own those that refuse rows or are broken."""
-    difference = diff_definitions(expected.indexes, found.indexes)
+def compare_indexes(table: str, declared: Table, installed: Table) -> Iterator[Finding]:
+    """Yield the indexes of one table that are missing or different, and extra ones that are unique or invalid."""
+    difference = diff_definitions(declared.indexes, installed.indexes)
     for name in difference.missing:
         yield Finding(
             object=_label(name),
-            expected=expected.indexes[name],
+            expected=declared.indexes[name],
             found="no such index",
-            impact=_impact_if_missing(expected.indexes[name]),
-            fix=ddl.create_index(name, table, expected.indexes[name]),
+            impact=_impact_if_missing(declared.indexes[name]),
+            fix=ddl.create_index(name, table, declared.indexes[name]),
         )
     for name, other in difference.renamed.items():
         yield Finding(
             object=_label(name),
-            expected=expected.indexes[name],
-            found=f"the same under the name {other}",
-            impact="A later migration that changes it by name fails.",
+            expected=declared.indexes[name],
+            found=f"named {other}",
+            impact="A later migration that names it fails.",
             fix=f"ALTER INDEX {quote(other)} RENAME TO {quote(name)};",
         )
     for name in difference.changed:
-        yield from _changed(table, name, expected.indexes[name], found.indexes[name])
+        yield from _changed(table, name, declared.indexes[name], installed.indexes[name])
     for name in difference.extra:
-        # The fix for the constraint of that name takes this index into its service.
-        if name not in expected.constraints:
-            yield from _extra(name, found.indexes[name])
+        # The fix for a missing constraint of that name uses this index.
+        if name not in declared.constraints:
+            yield from _extra(name, installed.indexes[name])
 
 
 def _label(index: str) -> str:
@@ -65,43 +64,43 @@ def _label(index: str) -> str:
 
 def _impact_if_missing(definition: str) -> str:
     if "embedding" in definition:
-        return "A similarity search reads every row."
+        return "A vector search reads every row."
     if "(source_id)" in definition:
-        return "Deleting a data source reads the whole table, and so does a query by this column."
+        return "Deleting a data source, or a query by this column, reads the whole table."
     return "A query by these columns reads the whole table."
 
 
-def _changed(table: str, name: str, expected: str, found: str) -> Iterator[Finding]:
-    definition = found.removesuffix(INVALID_SUFFIX)
+def _changed(table: str, name: str, declared: str, installed: str) -> Iterator[Finding]:
+    definition = installed.removesuffix(INVALID_SUFFIX)
     accepted = name == VECTOR_INDEX and serves_cosine_search(definition)
-    if definition != expected and not accepted:
+    if definition != declared and not accepted:
         yield Finding(
             object=_label(name),
-            expected=expected,
-            found=found,
-            impact=_impact_if_missing(expected),
-            fix=ddl.join_statements(ddl.drop_index(name), ddl.create_index(name, table, expected)),
+            expected=declared,
+            found=installed,
+            impact=_impact_if_missing(declared),
+            fix=ddl.join_statements(ddl.drop_index(name), ddl.create_index(name, table, declared)),
         )
         return
-    if found != definition:
-        yield _invalid(name, expected, found, ddl.reindex(name))
-    if definition != expected:
+    if installed != definition:
+        yield _invalid(name, declared, installed, ddl.reindex(name))
+    if definition != declared:
         yield Finding(
             object=_label(name),
-            expected=expected,
+            expected=declared,
             found=definition,
-            impact="None: method and parameters of the vector index follow the number of rows.",
-            fix="-- Nothing to mend.",
+            impact="None: the vector index is rebuilt to match the number of rows.",
+            fix=NO_ACTION,
             is_drift=False,
         )
 
 
-def _invalid(name: str, expected: str, found: str, fix: str) -> Finding:
+def _invalid(name: str, declared: str, installed: str, fix: str) -> Finding:
     return Finding(
         object=_label(name),
-        expected=expected,
-        found=found,
-        impact="No query uses it, and every write still pays for it, unless it is being built at this moment.",
+        expected=declared,
+        found=installed,
+        impact="No query uses it, but every write updates it; it may be under construction now.",
         fix=fix,
     )
 
@@ -114,6 +113,6 @@ def _extra(name: str, definition: str) -> Iterator[Finding]:
             object=_label(name),
             expected="no such index",
             found=definition,
-            impact="It refuses rows that the models write in good faith.",
+            impact="It can reject rows that the models write.",
             fix=ddl.drop_index(name),
         )

@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
-def compare_privileges(expected: Schema, found: LiveCatalog) -> Iterator[Finding]:
-    """Yield what the session's own role may not do with the tables and sequences: drift where it looks forgotten.
+def compare_privileges(declared: Schema, installed: LiveCatalog) -> Iterator[Finding]:
+    """Yield the privileges that the session's role is missing on the tables and sequences.
 
-    A role without a privilege on any table was made so, as a read-only or a monitoring role is: a note. A role
-    that may read some tables and not others was forgotten when the others were made: drift. So is a role that may
-    insert into a table and not use the sequence of its ids. Other gaps in writing may be on purpose: notes.
+    A privilege that is missing on every table may be intended, as for a read-only role: a note. SELECT that is missing
+    on some tables is drift, and so is a sequence that the role cannot use although it may insert into the table. Other
+    missing privileges may be intended: notes.
     """
-    role, lacking = found.privileges.role, found.privileges.missing
-    tables = [name for name in expected.tables if name in found.schema.tables]
+    role, missing = installed.privileges.role, installed.privileges.missing
+    tables = [name for name in declared.tables if name in installed.schema.tables]
     for privilege in PRIVILEGES:
-        without = [name for name in tables if privilege in lacking[name]]
-        if without and without == tables:
+        denied = [name for name in tables if privilege in missing[name]]
+        if denied and denied == tables:
             yield _privilege(role, privilege, "any table", ", ".join(map(quote, tables)), is_drift=False)
             continue
-        for name in without:
+        for name in denied:
             yield _privilege(role, privilege, name, quote(name), is_drift=privilege == "SELECT")
     for name in tables:
-        for sequence in expected.tables[name].sequences:
-            if "INSERT" not in lacking[name] and sequence in found.privileges.unusable_sequences:
+        for sequence in declared.tables[name].sequences:
+            if "INSERT" not in missing[name] and sequence in installed.privileges.unusable_sequences:
                 yield _privilege(role, "USAGE", sequence, f"SEQUENCE {quote(sequence)}", is_drift=True)
 
 
@@ -43,9 +43,9 @@ def _privilege(role: str, privilege: str, where: str, targets: str, *, is_drift:
         object=f"privilege {privilege} on {where}",
         expected=f"granted to {role}",
         found="not granted",
-        impact="A service that logs in with this role cannot insert into its table."
+        impact="A service with this role cannot insert into the table of this sequence."
         if privilege == "USAGE"
-        else f"A service that logs in with this role cannot {privilege} there.",
+        else f"A service with this role cannot run {privilege} on it.",
         fix=f"GRANT {privilege} ON {targets} TO {quote(role)};",
         is_drift=is_drift,
     )

@@ -1,4 +1,4 @@
-"""Tables compared as a whole: their kind, persistence, inheritance, row-level security and comment."""
+"""Compare tables as a whole: kind, persistence, inheritance, row-level security and comment."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 KINDS_WITH_STORAGE = ("table", "partition")
 
 
-def missing_table(name: str, table: Table) -> Iterator[Finding]:
-    """Yield the finding of a table that is not there, with all that belongs to it."""
-    yield Finding(
+def missing_table(name: str, table: Table) -> Finding:
+    """Return the finding for a missing table; its fix also creates the table's indexes and constraints."""
+    return Finding(
         object=f"table {name}",
         expected="table",
         found="no such table",
@@ -27,65 +27,65 @@ def missing_table(name: str, table: Table) -> Iterator[Finding]:
     )
 
 
-def compare_table(name: str, expected: Table, found: Table) -> Iterator[Finding]:
-    """Yield what of a table as a whole differs; what is no table, nor a partition, is not compared further."""
-    if found.kind != expected.kind:
+def compare_table(name: str, declared: Table, installed: Table) -> Iterator[Finding]:
+    """Yield the differences of a table as a whole; only the kind is compared unless it is a table or partition."""
+    if installed.kind != declared.kind:
         yield Finding(
             object=f"table {name}",
-            expected=expected.kind,
-            found=found.kind,
-            impact="Statements, constraints and indexes of a plain table do not work on it, or not alike.",
-            fix=_detach(name, found),
+            expected=declared.kind,
+            found=installed.kind,
+            impact="Statements, constraints and indexes of a plain table fail or work differently.",
+            fix=_detach(name, installed),
         )
-    if found.kind in KINDS_WITH_STORAGE:
-        yield from _attributes(name, expected, found)
+    if installed.kind in KINDS_WITH_STORAGE:
+        yield from _attributes(name, declared, installed)
 
 
-def _attributes(name: str, expected: Table, found: Table) -> Iterator[Finding]:
+def _attributes(name: str, declared: Table, installed: Table) -> Iterator[Finding]:
     quoted = quote(name)
-    for wanted, there, impact, fix in (
+    for expected, found, impact, fix in (
         (
-            expected.persistence,
-            found.persistence,
-            "A crash of the server empties the table, and no replica or archive has its rows.",
+            declared.persistence,
+            installed.persistence,
+            "A server crash empties the table, and no replica or archive contains its rows.",
             f"ALTER TABLE {quoted} SET LOGGED;",
         ),
         (
-            _format_relation("inherits from", expected.parents),
-            _format_relation("inherits from", () if found.kind == "partition" else found.parents),
-            "Queries on the other table read these rows as well, and its changes reach this one.",
-            ddl.join_statements(*(f"ALTER TABLE {quoted} NO INHERIT {parent};" for parent in found.parents)),
+            _format_relation("inherits from", declared.parents),
+            _format_relation("inherits from", () if installed.kind == "partition" else installed.parents),
+            "Queries on the other table also return these rows, and changes to it apply to this table.",
+            ddl.join_statements(*(f"ALTER TABLE {quoted} NO INHERIT {parent};" for parent in installed.parents)),
         ),
         (
-            _format_relation("inherited by", expected.children),
-            _format_relation("inherited by", found.children),
-            "Queries on it read the rows of the other table as well, where its keys do not hold.",
-            ddl.join_statements(*(f"ALTER TABLE {child} NO INHERIT {quoted};" for child in found.children)),
+            _format_relation("inherited by", declared.children),
+            _format_relation("inherited by", installed.children),
+            "Queries on this table also return rows of the other table, which this table's keys do not check.",
+            ddl.join_statements(*(f"ALTER TABLE {child} NO INHERIT {quoted};" for child in installed.children)),
         ),
         (
-            f"row-level security {expected.row_security}",
-            f"row-level security {found.row_security}",
-            "A role that is not its owner sees and writes only the rows that a policy allows: without one, none.",
+            f"row-level security {declared.row_security}",
+            f"row-level security {installed.row_security}",
+            "Roles other than the owner can read and write only rows that a policy allows: without a policy, none.",
             f"ALTER TABLE {quoted} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;",
         ),
         (
-            f"comment {expected.comment}",
-            f"comment {found.comment}" if found.comment else "no comment",
-            "The data dictionary and \\d+ say something else than is meant.",
-            ddl.comment_on("TABLE", quoted, expected.comment),
+            f"comment {declared.comment}",
+            f"comment {installed.comment}" if installed.comment else "no comment",
+            "The data dictionary and \\d+ show another description.",
+            ddl.comment_on("TABLE", quoted, declared.comment),
         ),
     ):
-        if wanted != there:
-            yield Finding(object=f"table {name}", expected=wanted, found=there, impact=impact, fix=fix)
+        if expected != found:
+            yield Finding(object=f"table {name}", expected=expected, found=found, impact=impact, fix=fix)
 
 
 def _format_relation(relation: str, tables: tuple[str, ...]) -> str:
     return f"{relation} {', '.join(tables) or 'no table'}"
 
 
-def _detach(name: str, found: Table) -> str:
-    if found.kind == "partition":
+def _detach(name: str, installed: Table) -> str:
+    if installed.kind == "partition":
         return ddl.join_statements(
-            *(f"ALTER TABLE {parent} DETACH PARTITION {quote(name)};" for parent in found.parents)
+            *(f"ALTER TABLE {parent} DETACH PARTITION {quote(name)};" for parent in installed.parents)
         )
-    return "-- No statement makes a table of it: rename it, create the table, copy the rows."
+    return "-- No statement converts it: rename it, create the table, then copy the rows."

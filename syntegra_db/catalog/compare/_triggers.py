@@ -1,4 +1,4 @@
-"""What acts on a table's rows unasked, compared: triggers, rules, policies, and foreign keys that are switched off."""
+"""Compare the triggers, rules and policies attached to a table, and find disabled foreign keys."""
 
 from __future__ import annotations
 
@@ -16,55 +16,52 @@ if TYPE_CHECKING:
 
 DISABLED_FOREIGN_KEY = "foreign key trigger"
 EXTRA_OBJECT_IMPACTS = {
-    "trigger": "Writes to the table do something that this package does not know of.",
-    "rule": "Statements on the table become others, which this package does not know of.",
-    "policy": "Where row-level security is on, it decides which rows a role sees and writes.",
+    "trigger": "Writes to the table have effects that this package does not expect.",
+    "rule": "Statements on the table are rewritten in a way that this package does not expect.",
+    "policy": "If row-level security is on, it decides which rows a role can read and write.",
 }
 
 
-def compare_attached_objects(table: str, expected: Table, found: Table) -> Iterator[Finding]:
+def compare_attached_objects(table: str, declared: Table, installed: Table) -> Iterator[Finding]:
     """Yield the triggers, rules and policies of one table that differ, and its foreign keys that are not enforced."""
-    wanted, there = expected.attached_objects, found.attached_objects
-    difference = diff_definitions(wanted, there)
-    for named in difference.extra:
-        yield (
-            _disabled(table, named, there[named])
-            if named.startswith(DISABLED_FOREIGN_KEY)
-            else _extra(table, named, there[named])
-        )
-    for named in (*difference.missing, *difference.changed):
+    expected, found = declared.attached_objects, installed.attached_objects
+    difference = diff_definitions(expected, found)
+    for label in difference.extra:
+        compare_extra = _disabled if label.startswith(DISABLED_FOREIGN_KEY) else _extra
+        yield compare_extra(table, label, found[label])
+    for label in (*difference.missing, *difference.changed):
         yield Finding(
-            object=f"{named} on {table}",
-            expected=wanted[named],
-            found=there.get(named, "not there"),
-            impact="What the revision made it for does not happen.",
-            fix=ddl.join_statements(_drop(table, named) if named in there else "", f"{wanted[named]};"),
+            object=f"{label} on {table}",
+            expected=expected[label],
+            found=found.get(label, "missing"),
+            impact="The effect that the revision declares does not happen.",
+            fix=ddl.join_statements(_drop(table, label) if label in found else "", f"{expected[label]};"),
         )
 
 
-def _disabled(table: str, named: str, found: str) -> Finding:
-    trigger = quote(named.removeprefix(f"{DISABLED_FOREIGN_KEY} "))
+def _disabled(table: str, label: str, found: str) -> Finding:
+    trigger = quote(label.removeprefix(f"{DISABLED_FOREIGN_KEY} "))
     return Finding(
-        object=f"{named} on {table}",
+        object=f"{label} on {table}",
         expected="enabled",
         found=found,
-        impact="The foreign key is not enforced: rows can point at a data source that is not there, and deleting "
-        "one leaves them behind.",
+        impact="The foreign key is not enforced: rows can reference a missing data source, and remain when it is "
+        "deleted.",
         fix=f"ALTER TABLE {quote(table)} ENABLE TRIGGER {trigger};",
     )
 
 
-def _extra(table: str, named: str, found: str) -> Finding:
-    kind = named.split(" ", 1)[0]
+def _extra(table: str, label: str, found: str) -> Finding:
+    kind = label.split(" ", 1)[0]
     return Finding(
-        object=f"{named} on {table}",
+        object=f"{label} on {table}",
         expected=f"no such {kind}",
         found=found,
         impact=EXTRA_OBJECT_IMPACTS[kind],
-        fix=_drop(table, named),
+        fix=_drop(table, label),
     )
 
 
-def _drop(table: str, named: str) -> str:
-    kind, name = named.split(" ", 1)
+def _drop(table: str, label: str) -> str:
+    kind, name = label.split(" ", 1)
     return f"DROP {kind.upper()} {quote(name)} ON {quote(table)};"

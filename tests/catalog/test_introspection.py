@@ -1,4 +1,4 @@
-"""The same revision gives the same snapshot, wherever its tables stand and however they were made."""
+"""`introspect` returns the manifest of a revision, in any schema and for any role."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def expected() -> str:
     return format_manifest("003", load_manifest("003"))
 
 
-def test_revisions_make_what_the_models_describe(database: Database, empty_database: Database, expected: str) -> None:
+def test_migrated_schema_equals_models(database: Database, empty_database: Database, expected: str) -> None:
     with empty_database.engine.begin() as connection:
         connection.execute(text("CREATE EXTENSION vector"))
         Base.metadata.create_all(connection)
@@ -51,7 +51,9 @@ def test_revisions_make_what_the_models_describe(database: Database, empty_datab
 @pytest.mark.parametrize(
     "search_path", ["syntegra,public", "syntegra,extensions", '"Syntegra data",extensions', "syntegra"]
 )
-def test_schema_of_the_tables_does_not_matter(empty_database: Database, expected: str, search_path: str) -> None:
+def test_introspect_in_any_schema_returns_the_manifest(
+    empty_database: Database, expected: str, search_path: str
+) -> None:
     extension_schema = "extensions" if "extensions" in search_path else "public"
     with empty_database.connect() as connection:
         connection.execute('CREATE SCHEMA syntegra; CREATE SCHEMA "Syntegra data"; CREATE SCHEMA extensions')
@@ -61,37 +63,37 @@ def test_schema_of_the_tables_does_not_matter(empty_database: Database, expected
         assert manifest_of(connection) == expected
 
 
-def test_tables_in_another_schema_are_not_looked_at(database: Database) -> None:
+def test_introspect_ignores_tables_of_other_schemas(database: Database) -> None:
     with database.connect() as connection:
         connection.execute("CREATE SCHEMA application")
     with unpooled_engine(with_search_path(database, "application,public")).connect() as connection:
         assert introspect(connection, TABLES, ["trend_status"]).schema == load_manifest(None)
 
 
-def test_temporary_tables_of_the_same_name_do_not_matter(database: Database, expected: str) -> None:
+def test_introspect_ignores_temporary_tables(database: Database, expected: str) -> None:
     with database.engine.connect() as connection:
         connection.execute(text("CREATE TEMPORARY TABLE data_sources (id text)"))
         connection.execute(text("CREATE TYPE pg_temp.trend_status AS ENUM ('up')"))
         assert manifest_of(connection) == expected
 
 
-def test_rows_do_not_matter(database: Database, expected: str) -> None:
+def test_introspect_with_rows_returns_the_manifest(database: Database, expected: str) -> None:
     with database.connect() as connection:
         connection.execute("INSERT INTO trend_signals SELECT n, '', '', now(), now() FROM generate_series(1, 50) AS n")
     with database.engine.connect() as connection:
         assert manifest_of(connection) == expected
 
 
-def test_it_is_plain_data(database: Database) -> None:
+def test_live_catalog_converts_to_json(database: Database) -> None:
     with database.engine.connect() as connection:
-        taken = introspect(connection, TABLES)
-    shape = json.loads(json.dumps(asdict(taken.schema)))
-    assert shape["tables"]["text_summary"]["columns"]["embedding"]["type"] == "vector(384)"
-    assert taken.extension is not None
-    assert taken.extension.schema == "public"
+        live_catalog = introspect(connection, TABLES)
+    schema = json.loads(json.dumps(asdict(live_catalog.schema)))
+    assert schema["tables"]["text_summary"]["columns"]["embedding"]["type"] == "vector(384)"
+    assert live_catalog.extension is not None
+    assert live_catalog.extension.schema == "public"
 
 
-def test_it_leaves_the_session_and_the_transaction_as_they_were(database: Database) -> None:
+def test_introspect_keeps_session_settings_and_transaction(database: Database) -> None:
     settings = text("SELECT current_setting('search_path'), current_setting('lock_timeout')")
     with database.engine.connect() as connection:
         connection.execute(text("SET search_path = public, pg_catalog"))
@@ -105,7 +107,7 @@ def test_it_leaves_the_session_and_the_transaction_as_they_were(database: Databa
         assert connection.scalar(text("SELECT to_regclass('clients') IS NOT NULL"))
 
 
-def test_it_keeps_no_lock_that_anyone_could_wait_for(database: Database) -> None:
+def test_introspect_keeps_no_conflicting_lock(database: Database) -> None:
     with database.engine.connect() as connection, database.connect() as other:
         introspect(connection, TABLES)
         other.execute("SET lock_timeout = '100ms'")
@@ -113,7 +115,7 @@ def test_it_keeps_no_lock_that_anyone_could_wait_for(database: Database) -> None
             other.execute(f"ALTER TABLE {table} SET (fillfactor = 90)")
 
 
-def test_it_waits_for_a_locked_table_only_so_long(database: Database) -> None:
+def test_introspect_of_locked_table_raises_lock_timeout(database: Database) -> None:
     with database.engine.connect() as connection, database.connect() as other, other.transaction():
         other.execute("LOCK TABLE text_summary IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(LockTimeout, match="ACCESS EXCLUSIVE"):
@@ -122,13 +124,13 @@ def test_it_waits_for_a_locked_table_only_so_long(database: Database) -> None:
     assert LOCK_TIMEOUT_MILLISECONDS < 1000
 
 
-def test_writers_and_index_builds_do_not_keep_it_waiting(database: Database, expected: str) -> None:
+def test_introspect_does_not_wait_for_writers(database: Database, expected: str) -> None:
     with database.engine.connect() as connection, database.connect() as other, other.transaction():
         other.execute("LOCK TABLE text_summary IN EXCLUSIVE MODE")
         assert manifest_of(connection) == expected
 
 
-def test_without_a_schema_it_says_what_to_do(database: Database) -> None:
+def test_introspect_without_schema_raises_settings_error(database: Database) -> None:
     with (
         unpooled_engine(with_search_path(database, "nowhere")).connect() as connection,
         pytest.raises(SettingsError, match=r"search_path \(nowhere\).*GRANT USAGE ON SCHEMA"),
@@ -136,16 +138,16 @@ def test_without_a_schema_it_says_what_to_do(database: Database) -> None:
         introspect(connection, TABLES)
 
 
-def test_a_role_without_any_privilege_reads_the_same(database: Database, expected: str) -> None:
+def test_introspect_without_privileges_returns_the_manifest(database: Database, expected: str) -> None:
     with database.connect() as connection:
         connection.execute("DROP ROLE IF EXISTS syntegra_test_nobody; CREATE ROLE syntegra_test_nobody")
     try:
         with database.engine.connect() as connection:
             connection.execute(text("SET ROLE syntegra_test_nobody"))
             assert manifest_of(connection) == expected
-            with pytest.raises(Exception, match="permission denied") as refused:
+            with pytest.raises(Exception, match="permission denied") as error:
                 connection.execute(text("SELECT FROM clusters"))
-            assert isinstance(refused.value.__cause__, psycopg.errors.InsufficientPrivilege)
+            assert isinstance(error.value.__cause__, psycopg.errors.InsufficientPrivilege)
     finally:
         with database.connect() as connection:
             connection.execute("DROP ROLE syntegra_test_nobody")
