@@ -45,7 +45,8 @@ def verify(connection: Connection) -> DriftReport:
     if any(finding.is_drift for finding in differences):
         matching = _matching_revision(revision, installed.schema)
         if matching != revision:
-            fix = _restamp_fix(revision, matching)
+            stamp = ddl.stamp(matching) if matching and revision is None else ddl.restamp(matching)
+            fix = ddl.join_statements(f"-- The tables are exactly those of {describe_revision(matching)}.", stamp)
             differences = [replace(finding, fix=fix) for finding in differences]
     declared = load_manifest(revision)
     findings = [*compare_extension(declared, installed), *differences, *compare_privileges(declared, installed)]
@@ -132,10 +133,3 @@ def _matching_revision(revision: str | None, installed: Schema) -> str | None:
         if other != revision and not any(finding.is_drift for finding in _differences(other, installed)):
             return other
     return revision
-
-
-def _restamp_fix(revision: str | None, matching: str | None) -> str:
-    reason = f"-- The tables are exactly those of {describe_revision(matching)}."
-    if matching is None:
-        return ddl.join_statements(reason, ddl.unstamp())
-    return ddl.join_statements(reason, ddl.restamp(matching) if revision else ddl.stamp(matching))

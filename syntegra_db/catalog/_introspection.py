@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping, TextClause
 
 LOCK_TIMEOUT_MILLISECONDS = 500
+COLUMN_FIELDS = tuple(Column.__dataclass_fields__)
 PART_QUERIES = {
     "columns": _queries.COLUMNS,
     "constraints": _queries.CONSTRAINTS,
@@ -142,17 +143,12 @@ def _table(row: RowMapping, parts: dict[str, Sequence[RowMapping]]) -> Table:
         parents=tuple(row["parents"]),
         children=tuple(row["children"]),
         comment=row["comment"],
-        columns={part["name"]: _column(part) for part in own["columns"]},
+        columns={part["name"]: Column(**{name: part[name] for name in COLUMN_FIELDS}) for part in own["columns"]},
         constraints=_definitions(own["constraints"]),
         indexes=_definitions(own["indexes"]),
         sequences=_definitions(own["sequences"]),
         attached_objects={f"{part['kind']} {part['name']}": part["definition"] for part in own["attached_objects"]},
     )
-
-
-def _column(part: RowMapping) -> Column:
-    attributes: dict[str, Any] = {name: part[name] for name in Column.__dataclass_fields__}
-    return Column(**attributes)
 
 
 def _definitions(parts: Sequence[RowMapping]) -> dict[str, str]:

@@ -191,11 +191,8 @@ def stamp(revision: str) -> str:
     )
 
 
-def restamp(revision: str) -> str:
-    """Return the statement that replaces the stamped revision with `revision`."""
+def restamp(revision: str | None) -> str:
+    """Return the statement that replaces the stamped revision, or removes it for None."""
+    if revision is None:
+        return f"DELETE FROM {VERSION_TABLE};"  # noqa: S608  a fix
     return f"UPDATE {VERSION_TABLE} SET version_num = {literal(revision)};"  # noqa: S608  a fix
-
-
-def unstamp() -> str:
-    """Return the statement that removes the stamped revision."""
-    return f"DELETE FROM {VERSION_TABLE};"  # noqa: S608  a fix

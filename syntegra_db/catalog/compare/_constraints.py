@@ -22,9 +22,7 @@ IMPACTS = {
     "PRIMARY KEY": "Two rows can have the same id, and a query by id reads the whole table.",
     "UNIQUE": "No foreign key can reference these columns, and their values can repeat.",
     "CHECK": "Unexpected values can be written, such as a NaN, which makes every sum NaN.",
-    "FOREIGN "
-    "KEY": "Rows can reference a data source that is missing or belongs to another client, and remain when it is "
-    "is deleted.",
+    "FOREIGN KEY": "Rows can reference a data source that is missing or of another client, and outlive it.",
 }
 
 

@@ -45,8 +45,7 @@ def _disabled(table: str, label: str, found: str) -> Finding:
         object=f"{label} on {table}",
         expected="enabled",
         found=found,
-        impact="The foreign key is not enforced: rows can reference a missing data source, and remain when it is "
-        "deleted.",
+        impact="The foreign key is not enforced: rows can reference a missing data source, and outlive it.",
         fix=f"ALTER TABLE {quote(table)} ENABLE TRIGGER {trigger};",
     )
 
