@@ -140,14 +140,14 @@ def test_introspect_without_schema_raises_settings_error(database: Database) -> 
 
 def test_introspect_without_privileges_returns_the_manifest(database: Database, expected: str) -> None:
     with database.connect() as connection:
-        connection.execute("DROP ROLE IF EXISTS syntegra_test_nobody; CREATE ROLE syntegra_test_nobody")
+        connection.execute("DROP ROLE IF EXISTS syntegra_test_role; CREATE ROLE syntegra_test_role")
     try:
         with database.engine.connect() as connection:
-            connection.execute(text("SET ROLE syntegra_test_nobody"))
+            connection.execute(text("SET ROLE syntegra_test_role"))
             assert manifest_of(connection) == expected
             with pytest.raises(Exception, match="permission denied") as error:
                 connection.execute(text("SELECT FROM clusters"))
             assert isinstance(error.value.__cause__, psycopg.errors.InsufficientPrivilege)
     finally:
         with database.connect() as connection:
-            connection.execute("DROP ROLE syntegra_test_nobody")
+            connection.execute("DROP ROLE syntegra_test_role")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from support.migration_processes import Migrator
+from support.migration_processes import MigrationProcess
 from syntegra_db import migrations
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo
@@ -44,9 +44,12 @@ def test_eight_concurrent_migrations_all_succeed(server: Server, tmp_path: Path)
     for number in range(20):
         with server.database() as database:
             together = [
-                Migrator(database, tmp_path / f"{number}-{process}", "upgrade", "head").start() for process in range(8)
+                MigrationProcess(database, tmp_path / f"{number}-{process}", "upgrade", "head").start()
+                for process in range(8)
             ]
-            assert [migrator.wait() for migrator in together] == [0] * 8, [migrator.said for migrator in together]
+            assert [migration.wait() for migration in together] == [0] * 8, [
+                migration.output_text for migration in together
+            ]
             assert_clean(database)
 
 
@@ -93,11 +96,11 @@ def test_writer_during_blocked_migration_waits_at_most_lock_timeout(
     migrations.upgrade(begin, empty_database.url)
     empty_database.execute(SOURCE)
     with open_transaction(empty_database, BLOCKER_SECONDS), writer(empty_database) as waits:
-        migrator = Migrator(empty_database, tmp_path / "migrator", *command).start()
-        assert migrator.wait() == 0, migrator.said
+        migration = MigrationProcess(empty_database, tmp_path / "output", *command).start()
+        assert migration.wait() == 0, migration.output_text
     assert max(waits) < LOCK_TIMEOUT + GRACE
-    assert "month-end report" in migrator.said
-    assert "UPDATE data_sources SET status = '…'" in migrator.said
+    assert "month-end report" in migration.output_text
+    assert "UPDATE data_sources SET status = '…'" in migration.output_text
     assert_clean(empty_database, command[1])
 
 
@@ -125,8 +128,8 @@ def readers(database: Database) -> Iterator[None]:
 
 def test_writer_during_downgrade_with_readers_waits_at_most_lock_timeout(database: Database, tmp_path: Path) -> None:
     with readers(database), writer(database) as waits:
-        migrator = Migrator(database, tmp_path / "migrator", "downgrade", "002").start()
-        assert migrator.wait() == 0, migrator.said
+        migration = MigrationProcess(database, tmp_path / "output", "downgrade", "002").start()
+        assert migration.wait() == 0, migration.output_text
     assert max(waits) < LOCK_TIMEOUT + GRACE
 
 
@@ -168,11 +171,11 @@ def test_run_after_killed_migration_reaches_head(server: Server, tmp_path: Path)
     halfway = 0
     for number in range(30):
         with server.database() as database:
-            migrator = Migrator(database, tmp_path / str(number), "upgrade", "head").start()
+            migration = MigrationProcess(database, tmp_path / str(number), "upgrade", "head").start()
             wait_for_backend(database)
             time.sleep(moments.uniform(0, 0.25))
-            halfway += migrator.process.is_alive()
-            migrator.kill()
+            halfway += migration.process.is_alive()
+            migration.kill()
             migrations.upgrade("head", database.url)
             assert_clean(database)
     assert halfway >= 10
@@ -189,13 +192,13 @@ def test_run_after_killed_server_process_reaches_head(server: Server, tmp_path: 
     ended = 0
     for number in range(10):
         with server.database() as database:
-            migrator = Migrator(database, tmp_path / str(number), "upgrade", "head").start()
+            migration = MigrationProcess(database, tmp_path / str(number), "upgrade", "head").start()
             wait_for_backend(database)
             time.sleep(moments.uniform(0, 0.1))
             ended += len(database.query(END_MIGRATIONS))
-            status = migrator.wait()
-            assert status in {0, 4, 11}, migrator.said
-            assert "Traceback" not in migrator.said
+            status = migration.wait()
+            assert status in {0, 4, 11}, migration.output_text
+            assert "Traceback" not in migration.output_text
             migrations.upgrade("head", database.url)
             assert_clean(database)
     assert ended
@@ -206,7 +209,9 @@ def test_run_waits_for_orphaned_server_process(empty_database: Database, tmp_pat
     with empty_database.connect() as blocker:
         blocker.autocommit = False
         blocker.execute("LOCK TABLE data_sources IN EXCLUSIVE MODE")
-        orphan = Migrator(empty_database, tmp_path / "orphan", "upgrade", "head", SYNTEGRA_LOCK_TIMEOUT="60").start()
+        orphan = MigrationProcess(
+            empty_database, tmp_path / "orphan", "upgrade", "head", SYNTEGRA_LOCK_TIMEOUT="60"
+        ).start()
         wait_until_blocked(empty_database)
         orphan.kill()
         with pytest.raises(LockTimeout, match="syntegra_db migration"):
@@ -254,7 +259,7 @@ def test_stamp_changed_by_another_program_is_reported(empty_database: Database) 
 
 
 def test_upgrade_during_create_index_concurrently_succeeds(empty_database: Database) -> None:
-    """A migrator that waits must not keep CREATE INDEX CONCURRENTLY from ending, nor leave its index invalid."""
+    """A waiting migration must not keep CREATE INDEX CONCURRENTLY from ending, nor leave its index invalid."""
     migrations.upgrade("002", empty_database.url)
     key = _lock.lock_key("alembic_version", "public")
     with empty_database.connect() as holder:

@@ -1,4 +1,4 @@
-"""Running the package's commands as an operator does, in a process of their own."""
+"""Run the package's commands in separate processes, as an operator does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROGRAMS = Path(sys.executable).parent
 def run(
     *command: str, url: str | None = None, cwd: Path = ROOT, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `command` of the tests' own environment, with DATABASE_URL set to `url`."""
+    """Run `command` from the tests' environment, with DATABASE_URL set to `url`."""
     program, *arguments = command
     variables = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **(environment or {})}
     if url is not None:

@@ -1,4 +1,4 @@
-"""Processes that migrate as the `alembic` command does, started fast enough to meet each other."""
+"""Migration processes that start fast enough to run at the same time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from support.servers import Database
 
 _processes = multiprocessing.get_context("forkserver")
-# What takes long is imported once, by the server that the processes are forked from.
+# The fork server imports the slow modules once.
 _processes.set_forkserver_preload(["alembic.command", "syntegra_db.migrations._env", "syntegra_db.models"])
 
 
-class Migrator:
-    """`alembic ARGUMENTS` on a database, in a process of its own with its output in a file."""
+class MigrationProcess:
+    """A process that runs `alembic ARGUMENTS` on a database; its output goes to a file."""
 
     def __init__(self, database: Database, output: Path, *arguments: str, **environment: str) -> None:
         self.output = output
@@ -30,7 +30,7 @@ class Migrator:
             target=_alembic, args=(environment, str(output), arguments)
         )
 
-    def start(self) -> Migrator:
+    def start(self) -> MigrationProcess:
         self.process.start()
         return self
 
@@ -39,12 +39,12 @@ class Migrator:
         self.process.join()
 
     def wait(self, seconds: float = 90) -> int | None:
-        """The exit status, and None when it still runs after `seconds`."""
+        """Return the exit status, or None if it still runs after `seconds`."""
         self.process.join(seconds)
         return self.process.exitcode
 
     @property
-    def said(self) -> str:
+    def output_text(self) -> str:
         return self.output.read_text(encoding="utf-8") if self.output.exists() else ""
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def feed(url: URL, script: str, home: Path, *, search_path: str = "public") -> subprocess.CompletedProcess[str]:
-    """Run `cat script | psql`: no flag, and no settings of whoever runs the tests, whose home is not `home`."""
+    """Run `cat script | psql` without flags; the user's own psql settings do not apply, because HOME is `home`."""
     environment = {**os.environ, "HOME": str(home), "PGOPTIONS": f"-c search_path={search_path}"}
     command = [str(find_program("psql")), conninfo(url)]
     return subprocess.run(

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 POSTGRES_IMAGE = "pgvector/pgvector:pg17"
-# Every character that some part on the way could take for its own.
+# Has the characters that URLs, psql, .env files and shells treat specially.
 ROLE_PASSWORD = "p%40@:/ w'ord%"  # noqa: S105  of roles that live for one test
-# Data that lives for one test run may be lost in a crash.
+# Data of a test run may be lost in a crash.
 UNSAFE_AND_FAST = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
 
 
 @dataclass
 class Database:
-    """A database of one test; its user is an administrator of the server."""
+    """A database for one test; its user is an administrator of the server."""
 
     url: URL
     engine: Engine = field(init=False)
@@ -47,15 +47,15 @@ class Database:
 
     @property
     def environment_url(self) -> str:
-        """The URL as DATABASE_URL holds it."""
+        """Return the URL in the form of DATABASE_URL."""
         return self.url.render_as_string(hide_password=False)
 
     def url_as(self, role: str) -> URL:
-        """The URL of the same database for one of the roles that `Server.role` makes."""
+        """Return the URL of the same database for a role that `Server.role` created."""
         return self.url.set(username=role, password=ROLE_PASSWORD)
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """A bare psycopg connection, in autocommit."""
+        """Return a psycopg connection in autocommit."""
         return psycopg.connect(conninfo(self.url), autocommit=True)
 
     def execute(self, statements: LiteralString) -> None:
@@ -68,7 +68,7 @@ class Database:
 
 
 class Server:
-    """A server with an administrator's URL, and the databases that tests make on it."""
+    """A server with an administrator's URL, on which tests create databases."""
 
     def __init__(self, url: URL) -> None:
         self.url = url
@@ -82,7 +82,7 @@ class Server:
     def database(
         self, template: str = "template0", name: str | None = None, options: LiteralString = ""
     ) -> Iterator[Database]:
-        """A database copied from `template`, dropped afterwards with whoever is still in it."""
+        """Yield a database copied from `template`; drop it and end its sessions afterwards."""
         name = name or f"syntegra_test_{next(self._numbers)}"
         identifier = sql.Identifier(name)
         self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
@@ -95,7 +95,7 @@ class Server:
 
     @contextmanager
     def role(self, name: str) -> Iterator[str]:
-        """A role that may log in and nothing more; what it owns must be gone before it is."""
+        """Yield a role that may only log in; drop it afterwards, when it must own nothing."""
         identifier = sql.Identifier(name)
         self.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(identifier))
         self.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(identifier, ROLE_PASSWORD))
@@ -107,7 +107,7 @@ class Server:
 
 @contextmanager
 def embedded_server(version: int) -> Iterator[Server]:
-    """An embedded PostgreSQL in a temporary folder."""
+    """Yield an embedded PostgreSQL in a temporary directory."""
     folder = Path(tempfile.mkdtemp(prefix="syntegra-db-"))
     data = folder / "data"
     try:
@@ -123,11 +123,11 @@ def embedded_server(version: int) -> Iterator[Server]:
 
 @contextmanager
 def docker_server(**options: Any) -> Iterator[Server]:
-    """A container of the image that docker-compose.yml names, with more `options` of Docker's own."""
+    """Yield a server in a container of docker-compose.yml's image, with `options` of Docker."""
     from testcontainers.community.postgres import PostgresContainer
     from testcontainers.core.config import testcontainers_config
 
-    # The container is removed here; a reaper would be one more image to fetch.
+    # The container is removed here, so the reaper and its image are not needed.
     testcontainers_config.ryuk_disabled = True
     with PostgresContainer(POSTGRES_IMAGE, driver=None).with_kwargs(**options) as container:
         yield Server(parse_url(container.get_connection_url()))
