@@ -1,0 +1,76 @@
+"""JSON, progress and confirmation, which several commands share."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from syntegra_db.cli import output
+from syntegra_db.errors import AdoptionNotPossible
+
+PROGRESS = """
+import logging
+from syntegra_db.cli.progress import progress_bar
+with progress_bar("Saving") as show:
+    logging.getLogger("syntegra_db.backup").info("a log line")
+    if show is not None:
+        show("Saving 5/10 rows", 5, 10)
+"""
+
+
+@dataclass
+class Row:
+    name: str
+    path: Path
+
+
+def test_print_json_of_nested_dataclass_keeps_non_ascii(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_json({"rows": [Row("señal", Path("a/b"))]})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"rows": [{"name": "señal", "path": "a/b"}]}
+    assert "señal" in printed
+
+
+def test_confirm_without_terminal_raises_given_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    with pytest.raises(AdoptionNotPossible, match="nothing was changed"):
+        output.confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=False)
+    output.confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=True)
+    assert capsys.readouterr().err == "All rows are deleted.\n" * 2
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_confirm_at_terminal_follows_the_answer(monkeypatch: pytest.MonkeyPatch, *, confirmed: bool) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: confirmed)
+    if confirmed:
+        output.confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=False)
+    else:
+        with pytest.raises(AdoptionNotPossible, match="Leave out --no-backup"):
+            output.confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=False)
+
+
+def test_progress_without_terminal_prints_log_lines() -> None:
+    result = subprocess.run([sys.executable, "-c", PROGRESS], capture_output=True, text=True, check=True)
+    assert result.stderr.endswith(" INFO a log line\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_progress_at_terminal_shows_bar_and_log_lines() -> None:
+    controller, terminal = pty.openpty()
+    subprocess.run([sys.executable, "-c", PROGRESS], stderr=terminal, check=True)
+    os.close(terminal)
+    shown = b""
+    while b"5/10" not in shown:
+        shown += os.read(controller, 4096)
+    os.close(controller)
+    assert b"a log line" in shown
