@@ -1,4 +1,4 @@
-"""Every test that needs a database gets a fresh one on a real server."""
+"""Fixtures: each test that needs a database gets a new one on a real server."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "docker: needs a Docker engine; skipped by name where there is none")
-    config.addinivalue_line("markers", "embedded: looks into the files of the server; skipped by name on another")
-    config.addinivalue_line("markers", "slow: takes long; `make test-all` runs it on one of the servers")
-    config.addinivalue_line("markers", "pooler: needs PgBouncer; skipped by name where there is none")
+    config.addinivalue_line("markers", "docker: needs a Docker engine; skipped without one")
+    config.addinivalue_line("markers", "embedded: reads files of the server; skipped on a server without local files")
+    config.addinivalue_line("markers", "slow: takes long; `make test-all` runs it on one server")
+    config.addinivalue_line("markers", "pooler: needs PgBouncer; skipped without it")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -73,23 +73,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @cache
 def missing_programs() -> list[tuple[str, str]]:
-    """The markers whose tests cannot run here, with the reason."""
+    """Return the markers whose tests cannot run here, each with the reason."""
     missing = []
-    if not docker_is_there():
+    if not docker_is_running():
         missing.append(("docker", "no Docker engine answers"))
     if shutil.which("pgbouncer") is None:
         missing.append(("pooler", "no pgbouncer on PATH"))
     return missing
 
 
-def docker_is_there() -> bool:
+def docker_is_running() -> bool:
     docker = shutil.which("docker")
     return docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A test says itself where its database is, and runs where no `.env` is."""
+def isolated_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Remove the settings of the environment, and run the test in a directory without `.env`."""
     for variable in [*VARIABLES, *(name for name in os.environ if name.startswith(("PG", "SYNTEGRA_")))]:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -111,7 +111,7 @@ def server(pytestconfig: pytest.Config) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def migrated_template(server: Server) -> Iterator[str]:
-    """The name of a database at head, for `CREATE DATABASE … TEMPLATE`."""
+    """Yield the name of a database at head, for `CREATE DATABASE … TEMPLATE`."""
     with server.database(name=TEMPLATE) as database:
         migrations.upgrade(url=database.url)
         yield TEMPLATE
@@ -125,6 +125,6 @@ def empty_database(server: Server) -> Iterator[Database]:
 
 @pytest.fixture
 def database(server: Server, migrated_template: str) -> Iterator[Database]:
-    """A database at head."""
+    """Yield a database at head."""
     with server.database(migrated_template) as database:
         yield database

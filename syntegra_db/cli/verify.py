@@ -62,12 +62,12 @@ def manifests(
     typer.echo("\n".join(str(path) for path in written))
 
 
-def _print(report: DriftReport, where: str) -> None:
+def _print(report: DriftReport, database: str) -> None:
     from syntegra_db.revisions import describe_revision
 
     count = len(report.findings)
     result = f"{count} difference{'s' if count > 1 else ''}" if count else "no drift"
-    typer.echo(f"The {where} is at {describe_revision(report.revision)}: {result}.")
+    typer.echo(f"The {database} is at {describe_revision(report.revision)}: {result}.")
     for heading, findings in (("Differences", report.findings), ("Notes", report.notes)):
         if findings:
             typer.echo(f"\n{heading}")

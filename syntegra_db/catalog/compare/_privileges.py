@@ -38,14 +38,14 @@ def compare_privileges(declared: Schema, installed: LiveCatalog) -> Iterator[Fin
                 yield _privilege(role, "USAGE", sequence, f"SEQUENCE {quote(sequence)}", is_drift=True)
 
 
-def _privilege(role: str, privilege: str, where: str, targets: str, *, is_drift: bool) -> Finding:
+def _privilege(role: str, privilege: str, target: str, grant_target: str, *, is_drift: bool) -> Finding:
     return Finding(
-        object=f"privilege {privilege} on {where}",
+        object=f"privilege {privilege} on {target}",
         expected=f"granted to {role}",
         found="not granted",
         impact="A service with this role cannot insert into the table of this sequence."
         if privilege == "USAGE"
         else f"A service with this role cannot run {privilege} on it.",
-        fix=f"GRANT {privilege} ON {targets} TO {quote(role)};",
+        fix=f"GRANT {privilege} ON {grant_target} TO {quote(role)};",
         is_drift=is_drift,
     )
