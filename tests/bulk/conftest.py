@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bulk.examples import session_on
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from support.bulk_rows import session_on
 from syntegra_db.database import create_async_engine
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from bulk.examples import END, embedding, kpi, stored
 from sqlalchemy import select
 
+from support.bulk_rows import END, embedding, kpi, stored
 from syntegra_db.bulk import copy_rows
 from syntegra_db.models import Cluster, DataSource, KpiSummary, TextSummary
 

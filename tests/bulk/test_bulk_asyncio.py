@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import sqlalchemy
-from bulk.examples import FULL, embedding, kpi, stored
 
+from support.bulk_rows import FULL, embedding, kpi, stored
 from syntegra_db.bulk import BulkLoadError, RowRejected, async_copy_rows, async_upsert_rows, copy_rows
 from syntegra_db.models import DataSource, KpiSummary, TextSummary
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import sqlalchemy
-from bulk.examples import FULL, PERIOD, embedding, kpi, stored
 from pgvector import Vector
 from sqlalchemy import JSON, func, select, text
 from sqlalchemy.orm import Session
 
+from support.bulk_rows import FULL, PERIOD, embedding, kpi, stored
 from syntegra_db.bulk import BulkLoadError, copy_rows, upsert_rows
 from syntegra_db.database import create_engine
 from syntegra_db.models import (

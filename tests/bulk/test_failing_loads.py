@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from bulk.examples import FULL, SECRET, kpi, stored
-from bulk.refusing import refused
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from support.bulk_assertions import refused
+from support.bulk_rows import FULL, SECRET, kpi, stored
 from syntegra_db.bulk import BulkLoadError, RowRejected, copy_rows
 from syntegra_db.models import DataSource, KpiSummary
 

@@ -7,9 +7,9 @@ import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bulk.examples import kpi, session_on, stored
 from sqlalchemy import func, select, text
 
+from support.bulk_rows import kpi, session_on, stored
 from syntegra_db.bulk import BulkLoadError, async_copy_rows, copy_rows, upsert_rows
 from syntegra_db.models import KpiSummary
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pytest
-from bulk.examples import SECRET, START, embedding, kpi
-from bulk.refusing import GOOD, refused
 from sqlalchemy import select
 
+from support.bulk_assertions import GOOD, refused
+from support.bulk_rows import SECRET, START, embedding, kpi
 from syntegra_db.bulk import copy_rows
 from syntegra_db.models import (
     EMBEDDING_DIMENSIONS,

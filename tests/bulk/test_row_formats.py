@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from bulk.examples import END, FULL, START, kpi, stored
 from sqlalchemy import select
 from sqlalchemy.exc import InvalidRequestError
 
+from support.bulk_rows import END, FULL, START, kpi, stored
 from syntegra_db.bulk import BulkLoadError, copy_rows
 from syntegra_db.models import Cluster, KpiSummary
 

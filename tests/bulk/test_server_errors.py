@@ -6,10 +6,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bulk.examples import PERIOD, SECRET, START, kpi
-from bulk.refusing import GOOD, refused
 from sqlalchemy import text
 
+from support.bulk_assertions import GOOD, refused
+from support.bulk_rows import PERIOD, SECRET, START, kpi
 from syntegra_db.bulk._server_errors import parse_copy_context
 from syntegra_db.models import AnomalyLog, Base, Cluster, DataSource, KpiSummary, TrendSignal
 

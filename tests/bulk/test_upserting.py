@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bulk.examples import END, FULL, START, embedding, kpi, session_on, stored
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from support.bulk_rows import END, FULL, START, embedding, kpi, session_on, stored
 from syntegra_db.bulk import BulkLoadError, RowRejected, copy_rows, upsert_rows
 from syntegra_db.models import Base, Cluster, DataSource, KpiSummary, TextSummary
 

@@ -6,8 +6,8 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bulk.examples import FULL, SECRET, stored
 
+from support.bulk_rows import FULL, SECRET, stored
 from syntegra_db.bulk import RowRejected, copy_rows, upsert_rows
 
 if TYPE_CHECKING:
