@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import func, select, text
 
-from support.bulk_rows import kpi, session_on, stored
+from support.bulk_rows import kpi, stored
+from support.sessions import session_on
 from syntegra_db.bulk import BulkLoadError, async_copy_rows, copy_rows, upsert_rows
 from syntegra_db.models import KpiSummary
 

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from support.bulk_rows import END, FULL, START, embedding, kpi, session_on, stored
+from support.bulk_rows import END, FULL, START, embedding, kpi, stored
+from support.sessions import session_on
 from syntegra_db.bulk import BulkLoadError, RowRejected, copy_rows, upsert_rows
 from syntegra_db.models import Base, Cluster, DataSource, KpiSummary, TextSummary
 

@@ -1,17 +1,14 @@
-"""Rows of every table for the tests of bulk loads, and sessions to load them in."""
+"""Rows of every table for the tests of bulk loads, and the stored rows to compare them with."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sqlalchemy import inspect, select
-from sqlalchemy.orm import Session
 
-from syntegra_db.database import create_engine
 from syntegra_db.models import (
     EMBEDDING_DIMENSIONS,
     AnomalyLog,
@@ -27,9 +24,7 @@ from syntegra_db.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from support.servers import Database
+    from sqlalchemy.orm import Session
 
 START = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
 END = datetime(2026, 2, 1, tzinfo=timezone(timedelta(hours=-5)))
@@ -122,15 +117,6 @@ FULL: dict[type[Base], dict[str, Any]] = {
 def kpi(client: int, value: Any = 1, **others: Any) -> dict[str, Any]:
     """A row of kpi_summary."""
     return {"client_id": client, "kpi_name": "avg_ticket", "kpi_value": value, **PERIOD, **others}
-
-
-@contextmanager
-def session_on(database: Database) -> Iterator[Session]:
-    """A session on an engine of the package."""
-    engine = create_engine(database.url)
-    with Session(engine) as session:
-        yield session
-    engine.dispose()
 
 
 def stored(session: Session, model: type[Base]) -> list[dict[str, Any]]:
