@@ -1,9 +1,13 @@
-"""The one declarative base: its naming convention, and what every model shares."""
+"""The declarative base of the models, its naming convention, and mapping rules that several models share."""
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, MetaData, inspect
-from sqlalchemy.orm import DeclarativeBase
+from typing import Any, overload
+
+from sqlalchemy import CheckConstraint, ForeignKeyConstraint, MetaData, Table, inspect
+from sqlalchemy.orm import DeclarativeBase, Mapper
+from sqlalchemy.orm import registry as orm_registry
+from sqlalchemy.util import HasMemoized
 
 NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
@@ -14,15 +18,67 @@ NAMING_CONVENTION = {
 }
 
 
+class MetadataAttribute:
+    """Attribute `metadata`: SQLAlchemy's MetaData on a model, the column `metadata` on a row.
+
+    Without it, `row.metadata = value` would hide the MetaData and store NULL.
+    """
+
+    @overload
+    def __get__(self, row: None, model: type[Base]) -> MetaData: ...
+    @overload
+    def __get__(self, row: Base, model: type[Base]) -> Any: ...
+    def __get__(self, row: Base | None, model: type[Base]) -> Any:
+        return model.registry.metadata if row is None else getattr(row, "metadata_")  # noqa: B009  not every model has it
+
+    def __set__(self, row: Base, value: Any) -> None:
+        if not hasattr(type(row), "metadata_"):
+            raise AttributeError(f"{type(row).__name__} has no column metadata.")
+        setattr(row, "metadata_", value)  # noqa: B010  same as above
+
+
+class _ModelNamespace:
+    """The attributes of a model by the names that statements use: `metadata` is `metadata_`."""
+
+    def __init__(self, model: type[Any]) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        is_column = name == "metadata" and hasattr(self._model, "metadata_")
+        return getattr(self._model, "metadata_" if is_column else name)
+
+
+class ModelMapper(Mapper[Any]):
+    """Mapper that accepts the key `metadata` for `metadata_` in statements and in bulk inserts and updates.
+
+    Without it, SQLAlchemy ignores the key in a list of rows and stores NULL. SQLAlchemy has no public hook for this.
+    """
+
+    @property
+    def entity_namespace(self) -> Any:
+        """Return the names that `values()` and `filter_by()` look up."""
+        return _ModelNamespace(self.class_)
+
+    @HasMemoized.memoized_attribute
+    def _propkey_to_col(self) -> dict[Table, dict[str, Any]]:
+        columns_by_table: dict[Table, dict[str, Any]] = super()._propkey_to_col
+        for columns in columns_by_table.values():
+            if "metadata_" in columns:
+                columns["metadata"] = columns["metadata_"]
+        return columns_by_table
+
+
 class Base(DeclarativeBase):
     """Base of the seven models."""
 
-    metadata = MetaData(naming_convention=NAMING_CONVENTION)
-    # An attribute that the server sets comes back with the statement; under asyncio a later load would fail.
+    registry = orm_registry(metadata=MetaData(naming_convention=NAMING_CONVENTION))
+    metadata: MetadataAttribute = MetadataAttribute()  # type: ignore[misc]  # gives a model its MetaData
+    __mapper_cls__ = ModelMapper
+    # RETURNING fetches the values that the server sets. Under asyncio, loading them later would fail.
     __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012  SQLAlchemy's own declaration of it
 
     def __repr__(self) -> str:
-        """Show the primary key only: a repr ends in logs, and rows hold clients' data and credentials."""
+        """Show the primary key only: logs show a repr, and rows hold clients' data and credentials."""
         identity = inspect(self).identity
         return f"{type(self).__name__}(id={identity[0] if identity else None})"
 
