@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Double, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from syntegra_db.models.base import Base, finite_check, source_foreign_key, source_primaryjoin
+from syntegra_db.models.base import Base, SourceMixin, finite_check, source_foreign_key, source_primaryjoin
 from syntegra_db.models.types import (
     JSON_TYPE,
     BigSerial,
@@ -32,7 +32,7 @@ class AnomalySeverity(StrEnum):
     CRITICAL = "critical"
 
 
-class AnomalyLog(Base):
+class AnomalyLog(SourceMixin, Base):
     """A value of a client's KPI that was not expected."""
 
     __tablename__ = "anomaly_log"

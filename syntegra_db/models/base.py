@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, MetaData, Table, inspect
-from sqlalchemy.orm import DeclarativeBase, Mapper
+from sqlalchemy import CheckConstraint, ForeignKeyConstraint, MetaData, Table, event, inspect
+from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, validates
 from sqlalchemy.orm import registry as orm_registry
 from sqlalchemy.util import HasMemoized
+
+if TYPE_CHECKING:
+    from syntegra_db.models.data_sources import DataSource
 
 NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
@@ -81,6 +84,30 @@ class Base(DeclarativeBase):
         """Show the primary key only: logs show a repr, and rows hold clients' data and credentials."""
         identity = inspect(self).identity
         return f"{type(self).__name__}(id={identity[0] if identity else None})"
+
+
+class SourceMixin:
+    """Mixin for rows that may come from a data source: such a row takes the client of its data source."""
+
+    if TYPE_CHECKING:
+        client_id: Mapped[int]
+
+    @validates("source")
+    def _set_client_from_source(self, _name: str, source: DataSource | None) -> DataSource | None:
+        """Set `client_id` of a new row if it is unset and the client of `source` is loaded."""
+        # Loading an expired attribute here would fail under asyncio; the flush does it.
+        client_id = None if source is None else vars(source).get("client_id")
+        is_new = inspect(self).key is None
+        if client_id is not None and is_new and vars(self).get("client_id") is None:
+            self.client_id = client_id
+        return source
+
+
+@event.listens_for(SourceMixin, "before_insert", propagate=True)
+def _set_client_before_insert(_mapper: Any, _connection: Any, row: Any) -> None:
+    source = vars(row).get("source")
+    if row.client_id is None and source is not None:
+        row.client_id = source.client_id
 
 
 def source_foreign_key(table: str) -> ForeignKeyConstraint:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import CheckConstraint, Index, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from syntegra_db.models.base import Base, finite_check, source_foreign_key, source_primaryjoin
+from syntegra_db.models.base import Base, SourceMixin, finite_check, source_foreign_key, source_primaryjoin
 from syntegra_db.models.types import (
     JSON_TYPE,
     BigSerial,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from syntegra_db.models.data_sources import DataSource
 
 
-class KpiSummary(Base):
+class KpiSummary(SourceMixin, Base):
     """The value of one KPI of a client over a period."""
 
     __tablename__ = "kpi_summary"

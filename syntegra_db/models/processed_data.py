@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Index, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from syntegra_db.models.base import Base, source_foreign_key, source_primaryjoin
+from syntegra_db.models.base import Base, SourceMixin, source_foreign_key, source_primaryjoin
 from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, SourceId, TimestampNow
 
 if TYPE_CHECKING:
     from syntegra_db.models.data_sources import DataSource
 
 
-class ProcessedData(Base):
+class ProcessedData(SourceMixin, Base):
     """One normalised record of a client."""
 
     __tablename__ = "processed_data"

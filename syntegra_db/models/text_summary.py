@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import DDL, Double, Index, String, Text, event
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
-from syntegra_db.models.base import Base, source_foreign_key, source_primaryjoin
+from syntegra_db.models.base import Base, SourceMixin, source_foreign_key, source_primaryjoin
 from syntegra_db.models.types import (
     JSON_TYPE,
     BigSerial,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from syntegra_db.models.data_sources import DataSource
 
 
-class TextSummary(Base):
+class TextSummary(SourceMixin, Base):
     """One text that was analysed: its sentiment, keywords and embedding."""
 
     __tablename__ = "text_summary"
