@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Double, Index, String, Text
@@ -14,6 +13,7 @@ from syntegra_db.models.types import (
     BigSerial,
     ClientId,
     FiniteNumeric,
+    OrderedEnum,
     SourceId,
     TimestampNow,
     pg_enum,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from syntegra_db.models.data_sources import DataSource
 
 
-class AnomalySeverity(StrEnum):
+class AnomalySeverity(OrderedEnum):
     """How serious an anomaly is, mildest first: in SQL, `severity >= 'high'` follows this order."""
 
     LOW = "low"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Double, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from syntegra_db.models.base import Base
-from syntegra_db.models.types import JSON_TYPE, BigSerial, Timestamp, TimestampNow, pg_enum
+from syntegra_db.models.types import JSON_TYPE, BigSerial, OrderedEnum, Timestamp, TimestampNow, pg_enum
 
 
-class TrendStatus(StrEnum):
-    """Where a trend is heading."""
+class TrendStatus(OrderedEnum):
+    """Direction of a trend, in the order of the ENUM type: `<`, `max` and `sorted` follow it, as in SQL."""
 
     EMERGENT = "emergent"
     STABLE = "stable"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -17,7 +18,7 @@ from sqlalchemy.orm import mapped_column
 from sqlalchemy.types import TypeDecorator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 EMBEDDING_DIMENSIONS = 384
 # Of NumPy's kinds of dtype: float, signed and unsigned int. It would make numbers of the others too, even of text.
@@ -113,6 +114,30 @@ class Embedding(TypeDecorator[EmbeddingVector]):
 
     def process_bind_param(self, value: EmbeddingVector | None, dialect: Dialect) -> Any:  # noqa: ARG002, D102  SQLAlchemy's
         return None if value is None else validate_embedding(value)
+
+
+def _compare_positions(compare: Callable[[int, int], bool]) -> Callable[[Any, Any], Any]:
+    def method(self: OrderedEnum, other: object) -> Any:
+        if type(other) is type(self):
+            members = list(type(self))
+            return compare(members.index(self), members.index(other))
+        if isinstance(other, str):
+            # `str` would compare the labels alphabetically.
+            raise TypeError(
+                f"Cannot compare {self!r} with {other!r}: compare it with a member of {type(self).__name__}."
+            )
+        return NotImplemented
+
+    return method
+
+
+class OrderedEnum(StrEnum):
+    """Labels that compare by their position, as the PostgreSQL ENUM type does, and not alphabetically."""
+
+    __lt__ = _compare_positions(operator.lt)
+    __le__ = _compare_positions(operator.le)
+    __gt__ = _compare_positions(operator.gt)
+    __ge__ = _compare_positions(operator.ge)
 
 
 EnumType = TypeVar("EnumType", bound=StrEnum)
