@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
-from array import array
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import psycopg
-from pgvector import Vector
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from sqlalchemy import JSON, BigInteger, Double, Enum, Integer, Numeric, String, inspect
@@ -25,7 +22,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TIMESTAMP
 
 from syntegra_db.bulk.errors import BulkLoadError
-from syntegra_db.models.types import EMBEDDING_DIMENSIONS, NUMERIC_DTYPE_KINDS, Embedding
+from syntegra_db.models.types import EMBEDDING_DIMENSIONS, Embedding, to_vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,8 +33,6 @@ if TYPE_CHECKING:
 
 # OIDs have 32 bits.
 FIRST_SYNTHETIC_OID = 2**32
-# Dimensions and a zero, each in 16 bits: https://github.com/pgvector/pgvector/blob/master/src/vector.c, vector_send.
-VECTOR_HEADER = struct.pack(">HH", EMBEDDING_DIMENSIONS, 0)
 INT4, INT8, DOUBLE = struct.Struct(">i"), struct.Struct(">q"), struct.Struct(">d")
 JSONB_VERSION = b"\x01"
 # Of float8 that PostgreSQL's cast to numeric keeps: DBL_DIG.
@@ -147,36 +142,10 @@ class _EnumDumper(_BinaryDumper):
 
 
 class _VectorDumper(_BinaryDumper):
-    """The server looks for NaN and infinities itself."""
+    """The server rejects NaN and infinities."""
 
-    def dump(self, obj: Any) -> bytes:
-        if hasattr(obj, "astype"):
-            return VECTOR_HEADER + self._of_array(obj)
-        if isinstance(obj, Vector):
-            obj = obj.to_list()
-        if not isinstance(obj, list | tuple) or len(obj) != EMBEDDING_DIMENSIONS:
-            raise ValueError
-        numbers = array("f", obj)
-        if sys.byteorder == "little":
-            numbers.byteswap()
-        return VECTOR_HEADER + numbers.tobytes()
-
-    @staticmethod
-    def _of_array(obj: Any) -> bytes:
-        # The numbers under a mask are no numbers of the vector.
-        masked = getattr(obj, "mask", None)
-        if (
-            obj.shape != (EMBEDDING_DIMENSIONS,)
-            or obj.dtype.kind not in NUMERIC_DTYPE_KINDS
-            or (masked is not None and masked.any())
-        ):
-            raise ValueError
-        if obj.dtype.itemsize > struct.calcsize("f"):
-            # Beyond single precision lies an infinity, which the server refuses; NumPy would warn as well.
-            with sys.modules["numpy"].errstate(over="ignore"):
-                obj = obj.astype(">f4")
-        numbers: bytes = obj.astype(">f4", copy=False).tobytes()
-        return numbers
+    def dump(self, obj: Any) -> Any:
+        return to_vector(obj).to_binary()
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from syntegra_db.models.kpi_summary import KpiSummary
 from syntegra_db.models.processed_data import ProcessedData
 from syntegra_db.models.text_summary import TextSummary
 from syntegra_db.models.trend_signals import TrendSignal, TrendStatus
-from syntegra_db.models.types import EMBEDDING_DIMENSIONS, EmbeddingVector, InvalidEmbedding
+from syntegra_db.models.types import EMBEDDING_DIMENSIONS, EmbeddingInput, EmbeddingVector, InvalidEmbedding
 
 __all__ = [
     "EMBEDDING_DIMENSIONS",
@@ -20,6 +20,7 @@ __all__ = [
     "Base",
     "Cluster",
     "DataSource",
+    "EmbeddingInput",
     "EmbeddingVector",
     "InvalidEmbedding",
     "KpiSummary",

@@ -70,10 +70,11 @@ class TextSummary(SourceMixin, Base):
     )
 
     @validates("embedding")
-    def _check_embedding(self, _name: str, value: EmbeddingVector | None) -> EmbeddingVector | None:
-        if value is not None:
-            validate_embedding(value)
-        return value
+    def _check_embedding(self, _name: str, value: Any) -> Any:
+        if value is None:
+            return None
+        vector = validate_embedding(value)
+        return vector.to_list() if isinstance(value, str) else value
 
 
 # In line, an exact scan of 50,000 rows ran 3.4 times as fast; only from 16 on does CREATE TABLE itself take STORAGE.

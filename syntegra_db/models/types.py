@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -20,8 +21,10 @@ from sqlalchemy.types import TypeDecorator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+
 EMBEDDING_DIMENSIONS = 384
-# Of NumPy's kinds of dtype: float, signed and unsigned int. It would make numbers of the others too, even of text.
+EMBEDDING_RULE = f"text_summary.embedding takes {EMBEDDING_DIMENSIONS} finite numbers"
+# NumPy's kinds of dtype for float, signed and unsigned int. NumPy would convert the others too, even text.
 NUMERIC_DTYPE_KINDS = "fiu"
 
 # None is SQL NULL: a JSON null would pass for a value in IS NOT NULL and in NOT NULL columns.
@@ -44,66 +47,91 @@ FiniteNumeric = Annotated[Decimal, mapped_column(Numeric)]
 
 
 class EmbeddingVector(Protocol):
-    """What an embedding goes in as: a list or tuple of numbers, or a one-dimensional NumPy array.
-
-    It comes back as a list of 384 floats.
-    """
+    """An embedding: a list or tuple of numbers, or a one-dimensional NumPy array. A loaded one is a list of floats."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[float]: ...
     def __getitem__(self, index: int, /) -> float: ...
 
 
+# Every form in which an embedding is accepted; a str has pgvector's text form, such as "[0.5,1]".
+EmbeddingInput = EmbeddingVector | Sequence[Decimal] | Vector | str
+
+
 class InvalidEmbedding(DontWrapMixin, ValueError):
     """A value that `text_summary.embedding` cannot take."""
 
 
-def validate_embedding(value: EmbeddingVector | Vector) -> Vector:
+def validate_embedding(value: EmbeddingInput) -> Vector:
     """Return `value` as the 384 single-precision floats that the server would store.
 
-    A NumPy array goes over without becoming a list.
-
     Raises:
-        InvalidEmbedding: another length, not numbers, or NaN or an infinity among them.
+        InvalidEmbedding: another length, not numbers, a masked number, NaN or an infinity.
     """
-    rule = f"text_summary.embedding takes {EMBEDDING_DIMENSIONS} finite numbers"
-    try:
-        vector = _to_vector(value)
-    except (TypeError, ValueError, OverflowError, AttributeError):
-        array = (
-            f" of {value.dtype} and shape {value.shape}" if hasattr(value, "dtype") and hasattr(value, "shape") else ""
-        )
-        raise InvalidEmbedding(f"{rule}, not {type(value).__name__}{array}.") from None
-    if vector.dimensions() != EMBEDDING_DIMENSIONS:
-        raise InvalidEmbedding(f"{rule}; this vector has {vector.dimensions()}.")
-    if not _is_finite(vector, is_array=not isinstance(value, list | tuple | Vector)):
-        place, number = next((i, number) for i, number in enumerate(vector.to_list()) if not isfinite(number))
-        raise InvalidEmbedding(f"{rule}; number {place} of this vector is {number}.")
+    vector = to_vector(value)
+    numbers = vector.to_list()
+    # One infinity or NaN makes the sum one too, and 384 single-precision numbers cannot overflow a double.
+    if not isfinite(sum(numbers)):
+        index, number = next((index, number) for index, number in enumerate(numbers) if not isfinite(number))
+        raise InvalidEmbedding(f"{EMBEDDING_RULE}; number {index} of this vector is {number}.")
     return vector
 
 
-def _to_vector(value: Any) -> Vector:
+def to_vector(value: EmbeddingInput) -> Vector:
+    """Return `value` as 384 single-precision floats, NaN and infinities included: the server rejects these.
+
+    Raises:
+        InvalidEmbedding: another length, not numbers, or a masked number.
+    """
+    try:
+        vector = value if isinstance(value, Vector) else Vector(_to_numbers(value))
+    except InvalidEmbedding:
+        raise
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+        array = "" if dtype is None else f" of {dtype} and shape {shape}"
+        raise InvalidEmbedding(f"{EMBEDDING_RULE}, not {type(value).__name__}{array}.") from None
+    if vector.dimensions() != EMBEDDING_DIMENSIONS:
+        raise InvalidEmbedding(f"{EMBEDDING_RULE}; this vector has {vector.dimensions()}.")
+    return vector
+
+
+def embedding_to_floats(value: EmbeddingInput) -> list[float]:
+    """Return the numbers of `value` in double precision, after the checks of `validate_embedding`."""
+    vector = validate_embedding(value)
     if isinstance(value, Vector):
-        return value
-    if hasattr(value, "dtype") and value.dtype.kind not in NUMERIC_DTYPE_KINDS:
+        return vector.to_list()
+    return [float(number) for number in (_to_numbers(value) if isinstance(value, str) else value)]
+
+
+def _to_numbers(value: Any) -> Any:
+    """Return `value` as a list, or as a NumPy array of single precision."""
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            if text[0] + text[-1] == "[]" and "_" not in text:
+                return [float(number) for number in text[1:-1].split(",")]
+        except (IndexError, ValueError):
+            pass
+        raise InvalidEmbedding(f"{EMBEDDING_RULE}; a text must have the form [1,2,…].")
+    if not hasattr(value, "dtype"):
+        return list(value) if isinstance(value, tuple) else value
+    # The caller has an array, so NumPy is loaded; importing the models does not load it.
+    import numpy as np
+
+    if np.ma.is_masked(value):
+        raise InvalidEmbedding(f"{EMBEDDING_RULE}; this array has masked numbers.")
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in NUMERIC_DTYPE_KINDS:
         raise TypeError
-    return Vector(list(value) if isinstance(value, tuple) else value)
-
-
-def _is_finite(vector: Vector, *, is_array: bool) -> bool:
-    if is_array:
-        # Who gives an array has loaded NumPy, which looks at it without making a list.
-        import numpy as np
-
-        return bool(np.isfinite(vector.to_numpy()).all())
-    # One infinity or NaN makes the sum one too, and 384 single-precision numbers cannot overflow a double.
-    return isfinite(sum(vector.to_list()))
+    # A number beyond single precision becomes an infinity, which is rejected later; NumPy would warn as well.
+    with np.errstate(over="ignore"):
+        return np.asarray(value, dtype=np.float32)
 
 
 class Embedding(TypeDecorator[EmbeddingVector]):
-    """`vector(384)`, checked before anything is sent; compared with pgvector's own operators.
+    """`vector(384)`, checked before it is sent, and compared with pgvector's own operators.
 
-    It travels as text, which every connection understands, and in binary on the engines of `syntegra_db.database`.
+    It is sent as text, which every connection supports; the engines of `syntegra_db.database` send it in binary format.
     """
 
     impl = VECTOR
@@ -112,7 +140,7 @@ class Embedding(TypeDecorator[EmbeddingVector]):
     def __init__(self) -> None:
         super().__init__(EMBEDDING_DIMENSIONS)
 
-    def process_bind_param(self, value: EmbeddingVector | None, dialect: Dialect) -> Any:  # noqa: ARG002, D102  SQLAlchemy's
+    def process_bind_param(self, value: EmbeddingInput | None, dialect: Dialect) -> Any:  # noqa: ARG002, D102  SQLAlchemy's
         return None if value is None else validate_embedding(value)
 
 

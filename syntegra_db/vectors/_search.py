@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-    from syntegra_db.models import EmbeddingVector
+    from syntegra_db.models import EmbeddingInput
     from syntegra_db.vectors._index_state import IndexState
 
 
@@ -46,7 +46,7 @@ class Match(NamedTuple):
 
 def search(  # noqa: PLR0913  what a search can be narrowed by, each by name
     session: Session,
-    embedding: EmbeddingVector,
+    embedding: EmbeddingInput,
     *,
     client_id: int | None = None,
     sentiment: str | None = None,
@@ -91,7 +91,7 @@ def search(  # noqa: PLR0913  what a search can be narrowed by, each by name
 
 async def async_search(  # noqa: PLR0913  likewise
     session: AsyncSession,
-    embedding: EmbeddingVector,
+    embedding: EmbeddingInput,
     *,
     client_id: int | None = None,
     sentiment: str | None = None,

@@ -15,14 +15,14 @@ from sqlalchemy import ColumnElement, Double, Integer, Select, bindparam, cast, 
 
 from syntegra_db.errors import SyntegraDBError
 from syntegra_db.models import EMBEDDING_DIMENSIONS, InvalidEmbedding, TextSummary
-from syntegra_db.models.types import Embedding, validate_embedding
+from syntegra_db.models.types import Embedding, embedding_to_floats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import BindParameter, TextClause
 
-    from syntegra_db.models import EmbeddingVector
+    from syntegra_db.models import EmbeddingInput
 
 MAX_COSINE_DISTANCE = 2.0
 BIGINT = 2**63
@@ -66,7 +66,7 @@ class Filters:
 
 
 def nearest(  # noqa: PLR0913  what a search can be narrowed by, each by name
-    embedding: EmbeddingVector,
+    embedding: EmbeddingInput,
     *,
     client_id: int | None = None,
     sentiment: str | None = None,
@@ -168,16 +168,13 @@ def validate_bounds(limit: int, max_distance: float | None) -> None:
         )
 
 
-def normalize(embedding: EmbeddingVector | Vector) -> Vector:
+def normalize(embedding: EmbeddingInput) -> Vector:
     """Return the vector of length 1 that points where `embedding` does.
 
     Raises:
         InvalidEmbedding: another length, NaN, an infinity, or only zeros.
     """
-    validate_embedding(embedding)
-    numbers: Any = embedding.to_list() if isinstance(embedding, Vector) else embedding
-    if hasattr(numbers, "tolist"):
-        numbers = numbers.tolist()
+    numbers = embedding_to_floats(embedding)
     # In double precision: the server's sums of squares would overflow, or vanish, for a very long or short vector.
     length = hypot(*numbers)
     if not length:

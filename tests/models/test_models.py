@@ -12,9 +12,8 @@ from decimal import Decimal
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
-from sqlalchemy import cast, insert, select, text
+from sqlalchemy import cast, select, text
 from sqlalchemy.exc import DataError, IntegrityError, InvalidRequestError, StatementError
 
 from syntegra_db.database import create_engine, session_factory
@@ -25,8 +24,6 @@ from syntegra_db.models import (
     Base,
     Cluster,
     DataSource,
-    EmbeddingVector,
-    InvalidEmbedding,
     KpiSummary,
     ProcessedData,
     TextSummary,
@@ -164,45 +161,6 @@ def test_taking_the_source_away_keeps_the_client(session: Session) -> None:
     session.refresh(row)
     assert row.source_id is None
     assert row.client_id == 1
-
-
-@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda values: np.array(values, dtype=np.float32)])
-def test_embeddings_go_in_as_list_tuple_or_array(session: Session, kind: Any) -> None:
-    session.add(TextSummary(client_id=1, text_field="x", embedding=kind(VECTOR)))
-    session.commit()
-    session.expunge_all()
-    assert session.scalars(select(TextSummary.embedding)).one() == pytest.approx(VECTOR)
-
-
-@pytest.mark.parametrize(
-    ("embedding", "complaint"),
-    [
-        ([0.5] * 383, "has 383"),
-        ([], "has 0"),
-        (np.zeros(385), "has 385"),
-        (np.zeros((1, 384)), "not ndarray of float64 and shape (1, 384)"),
-        ([float("nan"), *VECTOR[1:]], "number 0 of this vector is nan"),
-        ([*VECTOR[1:], float("-inf")], "number 383 of this vector is -inf"),
-        ([1e39, *VECTOR[1:]], "number 0 of this vector is inf"),
-        (np.array(VECTOR, complex), "not ndarray of complex128"),
-        (np.array(["1"] * 384), "not ndarray of <U1"),
-        (np.array([1.0] * 384, object), "not ndarray of object"),
-        (np.ones(384, bool), "not ndarray of bool"),
-        (np.zeros(384, "M8[s]"), "not ndarray of datetime64[s]"),
-        (["a"] * 384, "not list"),
-        ("x" * 384, "not str"),
-    ],
-)
-def test_a_bad_embedding_is_refused_before_anything_is_sent(
-    session: Session, embedding: EmbeddingVector, complaint: str
-) -> None:
-    rule = "text_summary.embedding takes 384 finite numbers"
-    with pytest.raises(InvalidEmbedding, match=rule) as refused:
-        TextSummary(client_id=1, text_field="x", embedding=embedding)
-    assert complaint in str(refused.value)
-    with pytest.raises(InvalidEmbedding, match=rule):
-        session.execute(insert(TextSummary), [{"client_id": 1, "text_field": "x", "embedding": embedding}])
-    assert not session.scalars(select(TextSummary)).all()
 
 
 def test_importing_the_models_reads_and_opens_nothing() -> None:
