@@ -20,7 +20,30 @@ from syntegra_db.models.types import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+    from typing import TypedDict, Unpack
+
     from syntegra_db.models.data_sources import DataSource
+    from syntegra_db.models.types import ColumnValue
+
+    class AnomalyLogValues(TypedDict, total=False):
+        """What the constructor of `AnomalyLog` accepts."""
+
+        id: ColumnValue[int]
+        client_id: ColumnValue[int]
+        source_id: ColumnValue[int | None]
+        kpi_name: ColumnValue[str]
+        detected_at: ColumnValue[datetime]
+        value: ColumnValue[Decimal]
+        expected_value: ColumnValue[Decimal | None]
+        deviation: ColumnValue[float | None]
+        reason: ColumnValue[str | None]
+        severity: ColumnValue[AnomalySeverity]
+        method: ColumnValue[str | None]
+        metadata_: ColumnValue[dict[str, Any] | None]
+        metadata: ColumnValue[dict[str, Any] | None]
+        source: DataSource | None
 
 
 class AnomalySeverity(OrderedEnum):
@@ -75,3 +98,7 @@ class AnomalyLog(SourceMixin, Base):
     source: Mapped[DataSource | None] = relationship(
         primaryjoin=source_primaryjoin("AnomalyLog"), back_populates="anomalies", lazy="raise"
     )
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[AnomalyLogValues]) -> None: ...

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import CheckConstraint, Double, Index, Integer, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from syntegra_db.models.base import Base
 from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, TimestampNow
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from typing import TypedDict, Unpack
+
+    from syntegra_db.models.types import ColumnValue
+
+    class ClusterValues(TypedDict, total=False):
+        """What the constructor of `Cluster` accepts."""
+
+        id: ColumnValue[int]
+        client_id: ColumnValue[int]
+        cluster_id: ColumnValue[int]
+        cluster_name: ColumnValue[str | None]
+        features_json: ColumnValue[dict[str, Any]]
+        centroid: ColumnValue[dict[str, Any] | list[Any] | None]
+        distance_to_centroid: ColumnValue[float | None]
+        silhouette_score: ColumnValue[float | None]
+        created_at: ColumnValue[datetime]
+        updated_at: ColumnValue[datetime]
 
 
 class Cluster(Base):
@@ -41,3 +61,7 @@ class Cluster(Base):
     )
     created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")
     updated_at: Mapped[TimestampNow] = mapped_column(onupdate=func.now(), comment="Time when the row was last updated")
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[ClusterValues]) -> None: ...

@@ -11,10 +11,32 @@ from syntegra_db.models.base import Base, source_primaryjoin
 from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, Timestamp, TimestampNow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+    from typing import TypedDict, Unpack
+
     from syntegra_db.models.anomaly_log import AnomalyLog
     from syntegra_db.models.kpi_summary import KpiSummary
     from syntegra_db.models.processed_data import ProcessedData
     from syntegra_db.models.text_summary import TextSummary
+    from syntegra_db.models.types import ColumnValue
+
+    class DataSourceValues(TypedDict, total=False):
+        """What the constructor of `DataSource` accepts."""
+
+        id: ColumnValue[int]
+        client_id: ColumnValue[int]
+        name: ColumnValue[str]
+        type: ColumnValue[str]
+        config_json: ColumnValue[dict[str, Any]]
+        status: ColumnValue[str]
+        last_run_at: ColumnValue[datetime | None]
+        created_at: ColumnValue[datetime]
+        updated_at: ColumnValue[datetime]
+        processed_data: Iterable[ProcessedData]
+        kpi_summaries: Iterable[KpiSummary]
+        text_summaries: Iterable[TextSummary]
+        anomalies: Iterable[AnomalyLog]
 
 
 class DataSource(Base):
@@ -60,3 +82,7 @@ class DataSource(Base):
     anomalies: WriteOnlyMapped[AnomalyLog] = relationship(
         primaryjoin=source_primaryjoin("AnomalyLog"), back_populates="source", passive_deletes="all"
     )
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[DataSourceValues]) -> None: ...

@@ -19,7 +19,27 @@ from syntegra_db.models.types import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+    from typing import TypedDict, Unpack
+
     from syntegra_db.models.data_sources import DataSource
+    from syntegra_db.models.types import ColumnValue
+
+    class KpiSummaryValues(TypedDict, total=False):
+        """What the constructor of `KpiSummary` accepts."""
+
+        id: ColumnValue[int]
+        client_id: ColumnValue[int]
+        source_id: ColumnValue[int | None]
+        kpi_name: ColumnValue[str]
+        kpi_value: ColumnValue[Decimal]
+        period_start: ColumnValue[datetime]
+        period_end: ColumnValue[datetime]
+        calculated_at: ColumnValue[datetime]
+        metadata_: ColumnValue[dict[str, Any] | None]
+        metadata: ColumnValue[dict[str, Any] | None]
+        source: DataSource | None
 
 
 class KpiSummary(SourceMixin, Base):
@@ -53,3 +73,7 @@ class KpiSummary(SourceMixin, Base):
     source: Mapped[DataSource | None] = relationship(
         primaryjoin=source_primaryjoin("KpiSummary"), back_populates="kpi_summaries", lazy="raise"
     )
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[KpiSummaryValues]) -> None: ...

@@ -11,7 +11,22 @@ from syntegra_db.models.base import Base, SourceMixin, source_foreign_key, sourc
 from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, SourceId, TimestampNow
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from typing import TypedDict, Unpack
+
     from syntegra_db.models.data_sources import DataSource
+    from syntegra_db.models.types import ColumnValue
+
+    class ProcessedDataValues(TypedDict, total=False):
+        """What the constructor of `ProcessedData` accepts."""
+
+        id: ColumnValue[int]
+        client_id: ColumnValue[int]
+        source_id: ColumnValue[int | None]
+        source_type: ColumnValue[str]
+        data: ColumnValue[dict[str, Any]]
+        created_at: ColumnValue[datetime]
+        source: DataSource | None
 
 
 class ProcessedData(SourceMixin, Base):
@@ -39,3 +54,7 @@ class ProcessedData(SourceMixin, Base):
     source: Mapped[DataSource | None] = relationship(
         primaryjoin=source_primaryjoin("ProcessedData"), back_populates="processed_data", lazy="raise"
     )
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[ProcessedDataValues]) -> None: ...

@@ -20,7 +20,26 @@ from syntegra_db.models.types import (
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from typing import TypedDict, Unpack
+
     from syntegra_db.models.data_sources import DataSource
+    from syntegra_db.models.types import ColumnValue, EmbeddingInput
+
+    class TextSummaryValues(TypedDict, total=False):
+        """What the constructor of `TextSummary` accepts."""
+
+        id: ColumnValue[int]
+        client_id: ColumnValue[int]
+        source_id: ColumnValue[int | None]
+        text_field: ColumnValue[str]
+        sentiment: ColumnValue[str | None]
+        sentiment_score: ColumnValue[float | None]
+        keywords: ColumnValue[list[Any] | dict[str, Any] | None]
+        embedding: ColumnValue[EmbeddingInput | None]
+        language: ColumnValue[str]
+        created_at: ColumnValue[datetime]
+        source: DataSource | None
 
 
 class TextSummary(SourceMixin, Base):
@@ -68,6 +87,10 @@ class TextSummary(SourceMixin, Base):
     source: Mapped[DataSource | None] = relationship(
         primaryjoin=source_primaryjoin("TextSummary"), back_populates="text_summaries", lazy="raise"
     )
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[TextSummaryValues]) -> None: ...
 
     @validates("embedding")
     def _check_embedding(self, _name: str, value: Any) -> Any:

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import CheckConstraint, Double, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from syntegra_db.models.base import Base
 from syntegra_db.models.types import JSON_TYPE, BigSerial, OrderedEnum, Timestamp, TimestampNow, pg_enum
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from typing import TypedDict, Unpack
+
+    from syntegra_db.models.types import ColumnValue
+
+    class TrendSignalValues(TypedDict, total=False):
+        """What the constructor of `TrendSignal` accepts."""
+
+        id: ColumnValue[int]
+        sector: ColumnValue[str]
+        term: ColumnValue[str]
+        period_start: ColumnValue[datetime]
+        period_end: ColumnValue[datetime]
+        frequency: ColumnValue[int]
+        delta_pct: ColumnValue[float | None]
+        status: ColumnValue[TrendStatus]
+        metadata_: ColumnValue[dict[str, Any] | None]
+        metadata: ColumnValue[dict[str, Any] | None]
+        created_at: ColumnValue[datetime]
 
 
 class TrendStatus(OrderedEnum):
@@ -55,3 +76,7 @@ class TrendSignal(Base):
         "metadata", JSON_TYPE, comment="Additional data about the trend"
     )
     created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[TrendSignalValues]) -> None: ...

@@ -42,7 +42,10 @@ if TYPE_CHECKING:
 
     from support.servers import Database
 
-PERIOD = {"period_start": datetime(2026, 1, 1, tzinfo=UTC), "period_end": datetime(2026, 2, 1, tzinfo=UTC)}
+PERIOD: dict[str, Any] = {
+    "period_start": datetime(2026, 1, 1, tzinfo=UTC),
+    "period_end": datetime(2026, 2, 1, tzinfo=UTC),
+}
 
 
 def snapshot(session: Session) -> dict[str, list[Row[Any]]]:

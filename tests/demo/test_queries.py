@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_latest_kpis_return_newest_period_of_each_kpi(sessions: sessionmaker[Ses
 
 
 def test_latest_kpis_of_recalculated_period_return_last_value(sessions: sessionmaker[Session]) -> None:
-    period = {"period_start": JANUARY, "period_end": FEBRUARY}
+    period: dict[str, Any] = {"period_start": JANUARY, "period_end": FEBRUARY}
     with sessions.begin() as session:
         for value, calculated_at in ((2, FEBRUARY), (1, JANUARY)):
             session.add(
