@@ -1,4 +1,4 @@
-"""Taking over a database whose tables were made by hand: what would change, and the change itself."""
+"""Adopt a database whose tables were created outside migrations: plan the changes, and apply them."""
 
 from syntegra_db.adoption._apply import apply
 from syntegra_db.adoption._model import (
@@ -9,6 +9,9 @@ from syntegra_db.adoption._model import (
     OpenQuestion,
     SchemaChange,
     TableRewrite,
+    describe_question,
+    parse_assignments,
+    require_no_open_questions,
 )
 from syntegra_db.adoption._planning import plan
 
@@ -21,5 +24,8 @@ __all__ = [
     "SchemaChange",
     "TableRewrite",
     "apply",
+    "describe_question",
+    "parse_assignments",
     "plan",
+    "require_no_open_questions",
 ]

@@ -1,59 +1,79 @@
-"""What a person decided: values for columns that are missing or empty and may not be."""
+"""Plan the values that the operator supplies for missing columns and NULLs."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import DBAPIError
+
 from syntegra_db.adoption._model import Backfill
-from syntegra_db.adoption._row_checks import parse_fill_value
-from syntegra_db.errors import DecisionRequired
+from syntegra_db.errors import DecisionRequired, server_message
+from syntegra_db.sql import execute_raw, literal, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from sqlalchemy import Connection
 
     from syntegra_db.adoption._inspection import Inspection
 
-
-def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """Return the values of assignments such as `processed_data.client_id=7`, by `table.column`.
-
-    Raises:
-        DecisionNeeded: one is no assignment.
-    """
-    values = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals or not value or name.count(".") != 1:
-            raise DecisionRequired(
-                f"--set {assignment}: it takes TABLE.COLUMN=VALUE, or an SQL expression as the value."
-            )
-        values[name] = value
-    return values
+PLAIN_VALUE = re.compile(r"[\w .:+-]+")
 
 
-def plan_backfills(connection: Connection, situation: Inspection) -> list[Backfill]:
-    """Return the columns that the answers give values to; `rows` is still to be counted.
+def plan_backfills(connection: Connection, inspection: Inspection) -> list[Backfill]:
+    """Return the columns that get the supplied values; `rows` is not counted yet.
 
     Raises:
-        DecisionNeeded: an answer names no column of the revision, one that may be empty, or is no value.
+        DecisionRequired: a value is for an unknown or nullable column, or is not valid.
     """
-    found = []
-    for name, value in situation.answers.values.items():
+    backfills = []
+    tables = {name: (declared, installed) for name, declared, installed in inspection.tables()}
+    for name, value in inspection.supplied.values.items():
         table, column = name.split(".")
-        there = situation.found.tables.get(table)
-        wanted = situation.expected.tables[table].columns.get(column) if table in situation.expected.tables else None
-        if there is None or wanted is None or column == "id":
-            raise DecisionRequired(f"--set {name}: there is no such column of revision {situation.revision} to fill.")
-        if wanted.nullability == "NULL" and column in there.columns:
-            raise DecisionRequired(f"--set {name}: the column may be empty, and adopt changes no value that is there.")
-        missing = column not in there.columns
-        if missing or there.columns[column].nullability == "NULL":
-            kind = wanted.type if missing else there.columns[column].type
-            # An ENUM type may not be there yet.
-            is_enum = missing and kind in situation.expected.types
-            expression = parse_fill_value(connection, table, there.columns, "text" if is_enum else kind, value)
+        declared, installed = tables.get(table, (None, None))
+        if declared is None or installed is None or column not in declared.columns or column == "id":
+            raise DecisionRequired(
+                f"--set {name}: there is no such column of revision {inspection.revision} to backfill."
+            )
+        new, old = declared.columns[column], installed.columns.get(column)
+        if new.nullability == "NULL" and old is not None:
+            raise DecisionRequired(f"--set {name}: the column is nullable, and adopt changes no existing value.")
+        if old is None or old.nullability == "NULL":
+            kind = new.type if old is None else old.type
+            # An ENUM type may not be installed yet.
+            is_enum = old is None and kind in inspection.declared.types
+            expression = parse_fill_value(connection, table, installed.columns, "text" if is_enum else kind, value)
             cast = f"({expression})::text::{kind}" if is_enum else expression
-            found.append(Backfill(table, column, cast, 0, missing))
-    return found
+            backfills.append(Backfill(table, column, cast, 0, old is None))
+    return backfills
+
+
+def parse_fill_value(connection: Connection, table: str, columns: Collection[str], kind: str, value: str) -> str:
+    """Return a supplied value as SQL: a constant if it is a plain value of the type `kind`, else an expression.
+
+    Raises:
+        DecisionRequired: it is neither.
+    """
+    constant = literal(value)
+    is_plain = PLAIN_VALUE.fullmatch(value) and "::" not in value and value not in columns and value.upper() != "NULL"
+    if is_plain and _sql_error(connection, f"SELECT CAST({constant} AS {kind})") is None:
+        return constant
+    error = _sql_error(connection, f"SELECT CAST(({value}) AS {kind}) FROM {quote(table)} LIMIT 0")  # noqa: S608  the operator's own
+    if error is not None:
+        raise DecisionRequired(
+            f"--set {table}.…={value}: neither a value of type {kind} nor an SQL expression ({error}). Nothing was "
+            "changed."
+        )
+    return f"({value})"
+
+
+def _sql_error(connection: Connection, statement: str) -> str | None:
+    savepoint = connection.begin_nested()
+    try:
+        execute_raw(connection, statement)
+    except DBAPIError as error:
+        return server_message(error)
+    finally:
+        savepoint.rollback()
+    return None

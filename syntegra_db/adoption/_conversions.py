@@ -1,6 +1,6 @@
-"""Which types become which without a value being lost, and the same values as text before and after.
+"""Conversions between column types that keep every value, and SQL of the values as text before and after.
 
-SQL has `{}` for the column. The session's time zone is the one that points in time without a zone are in.
+`{}` in SQL stands for the column. The session's time zone must be that of the naive timestamps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INTEGERS = {"smallint": 1, "integer": 2, "bigint": 3}
 INTEGER_LIMITS = {"smallint": 2**15, "integer": 2**31}
 STRINGS = {"character varying", "text", "character"}
 FLOATS = {"real", "double precision"}
-# Whole numbers up to here are exact in double precision.
+# The largest integer up to which all integers are exact in double precision.
 EXACT_INTEGER = 2**53
 LARGEST_DOUBLE = "1e300"
 LENGTH = re.compile(r"\((\d+)\)")
@@ -30,11 +30,11 @@ UTC_ZONES = ("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu")
 
 @dataclass(frozen=True)
 class Conversion:
-    """How the values of one type become another's.
+    """How the values of one type are converted to another.
 
-    `using` is None for PostgreSQL's own assignment; `fits` is true for a value that can be converted, None where all
-    can. `before` and `after` give the same text for the same value. `preserves_foreign_keys` tells whether a foreign
-    key to a column of the old type goes on working.
+    `using` is None for PostgreSQL's assignment cast; `convertible` is true for values that can be converted, None if
+    all can. `before` and `after` return the same text for the same value. `preserves_foreign_keys` is true if a foreign
+    key to a column of the old type remains valid.
     """
 
     using: str | None = None
@@ -43,15 +43,15 @@ class Conversion:
     after: str = PLAIN
     rewrites: bool = True
     preserves_foreign_keys: bool = False
-    unconvertible_label: str = "values that the type cannot hold"
+    unconvertible_label: str = "values that do not fit the type"
 
 
 def find_conversion(
     found: str, expected: str, labels: Mapping[str, tuple[str, ...]], timezone: str
 ) -> Conversion | None:
-    """Return how `found` becomes `expected`, or None where no conversion keeps every value.
+    """Return the conversion from `found` to `expected`, or None if no conversion keeps every value.
 
-    `labels` has those of each ENUM type, by name: of the expected ones as they should be.
+    `labels` are the labels of each ENUM type by name, for declared types the declared labels.
     """
     old, new = _base(found), _base(expected)
     if expected in labels:
@@ -90,11 +90,11 @@ def _to_enum(name: str, labels: tuple[str, ...]) -> Conversion:
 
 def _to_string(old: str, old_length: int | None, new: str, length: int | None) -> Conversion:
     padded = old == "character"
-    roomy = length is None or (old_length is not None and old_length <= length)
+    always_fits = length is None or (old_length is not None and old_length <= length)
     return Conversion(
         using=f"({{}})::text::{new}" if padded else None,
-        convertible=None if roomy else f"char_length({{}}) <= {length}",
-        rewrites=padded or not roomy,
+        convertible=None if always_fits else f"char_length({{}}) <= {length}",
+        rewrites=padded or not always_fits,
         preserves_foreign_keys=not padded,
         unconvertible_label=f"values longer than {length} characters",
     )
@@ -113,13 +113,15 @@ def _to_integer(old: str, new: str) -> Conversion | None:
 
 
 def _to_number(old: str, new: str) -> Conversion | None:
-    """Return the conversion by way of the digits that are shown, of which none is lost."""
+    """Return the conversion through the decimal digits of the text form, which keeps all of them."""
     if old in INTEGERS and new == "numeric":
         return Conversion()
     if old in INTEGERS:
-        fits = f"abs(({{}})::numeric) <= {EXACT_INTEGER}" if old == "bigint" else None
+        convertible = f"abs(({{}})::numeric) <= {EXACT_INTEGER}" if old == "bigint" else None
         return Conversion(
-            convertible=fits, after="({})::bigint::text", unconvertible_label="values that double precision cannot hold"
+            convertible=convertible,
+            after="({})::bigint::text",
+            unconvertible_label="values that double precision cannot represent",
         )
     if old == new:
         return Conversion(rewrites=False)
@@ -133,7 +135,7 @@ def _to_number(old: str, new: str) -> Conversion | None:
             "ELSE {} IN ('NaN', 'Infinity', '-Infinity') END",
             before="trim_scale({})::text",
             after="trim_scale(({})::text::numeric)::text",
-            unconvertible_label="values with more digits than double precision holds",
+            unconvertible_label="values with more digits than double precision can represent",
         )
     return None
 
@@ -147,7 +149,7 @@ def _to_timestamptz(old: str, timezone: str) -> Conversion | None:
         convertible="({})::timestamptz::timestamp = ({})::timestamp",
         before="({})::timestamptz::text",
         rewrites=old == "date" or timezone not in UTC_ZONES,
-        unconvertible_label=f"points in time that clocks in {timezone} skip",
+        unconvertible_label=f"timestamps that do not exist in {timezone}",
     )
 
 
@@ -157,27 +159,27 @@ def _to_jsonb(found: str) -> Conversion | None:
             using="({})::jsonb",
             convertible="position('\\u0000' in ({})::text) = 0",
             before="({})::jsonb::text",
-            unconvertible_label="values that jsonb cannot hold",
+            unconvertible_label="values that jsonb cannot store",
         )
     if found.endswith("[]") and _base(found.removesuffix("[]")) in STRINGS:
         return Conversion(using="to_jsonb({})", before="to_jsonb({})::text")
     if _base(found) in STRINGS:
-        # pg_input_is_valid came with PostgreSQL 16; before, the conversion itself says which value it is.
+        # pg_input_is_valid is available since PostgreSQL 16; before, the conversion itself reports the value.
         return Conversion(
             using="({})::jsonb",
             convertible="pg_input_is_valid(({})::text, 'jsonb')",
             before="({})::jsonb::text",
-            unconvertible_label="values that are no JSON",
+            unconvertible_label="values that are not valid JSON",
         )
     return None
 
 
 def _to_vector(found: str, expected: str) -> Conversion | None:
     dimensions = _length(expected)
-    misfit = f"vectors without {dimensions} dimensions"
+    label = f"vectors without {dimensions} dimensions"
     if _base(found) == "vector":
-        fits = f"vector_dims({{}}) = {dimensions}"
-        return Conversion(convertible=fits, before=VECTOR_TEXT, after=VECTOR_TEXT, unconvertible_label=misfit)
+        convertible = f"vector_dims({{}}) = {dimensions}"
+        return Conversion(convertible=convertible, before=VECTOR_TEXT, after=VECTOR_TEXT, unconvertible_label=label)
     if found == "real[]":
         return Conversion(
             using=f"({{}})::vector({dimensions})",
@@ -185,6 +187,6 @@ def _to_vector(found: str, expected: str) -> Conversion | None:
             f"IS NULL",
             before=VECTOR_TEXT.replace("{}", "({})::vector"),
             after=VECTOR_TEXT,
-            unconvertible_label=misfit,
+            unconvertible_label=label,
         )
     return None

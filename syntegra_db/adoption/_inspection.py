@@ -1,10 +1,11 @@
-"""What there is to adopt, read from the catalog, and the revision that it comes closest to."""
+"""Inspect the tables of a database: the revision that they are closest to, and what differs from it."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from psycopg.errors import InvalidParameterValue
@@ -12,8 +13,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from syntegra_db.adoption import _queries
+from syntegra_db.adoption._conversions import Conversion, find_conversion
 from syntegra_db.catalog import (
     LiveCatalog,
+    Schema,
+    Table,
     introspect,
     load_manifest,
     managed_tables,
@@ -30,95 +34,117 @@ from syntegra_db.revisions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection, RowMapping
 
     from syntegra_db.adoption._model import AdoptionInput
-    from syntegra_db.catalog import Schema
 
 REVISION_ID = re.compile(r"\d{3}")
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A database beside the manifest of the revision that it comes closest to.
+    """A database compared with the revision that it is closest to.
 
-    `dependents` names by (table, column) what forbids another type; `constraints` has the CHECKs and foreign keys on
-    our tables, and the foreign keys to them.
+    `dependents` are the objects that prevent a change of type, by (table, column); `constraints` are the CHECKs and
+    foreign keys on the managed tables, and the foreign keys to them.
     """
 
     revision: str
     stamped: str | None
-    expected: Schema
-    snapshot: LiveCatalog
-    answers: AdoptionInput
+    declared: Schema
+    catalog: LiveCatalog
+    supplied: AdoptionInput
     timezone: str
-    version: int
+    server_version: int
     constraints: Sequence[RowMapping]
     dependents: dict[tuple[str, str], list[str]]
     shared_sequences: frozenset[str]
 
     @property
-    def found(self) -> Schema:
-        """What the server holds of our tables and types."""
-        return self.snapshot.schema
+    def installed(self) -> Schema:
+        """The managed tables and types that the server has."""
+        return self.catalog.schema
+
+    def tables(self) -> Iterator[tuple[str, Table, Table]]:
+        """Yield the name, the declared and the installed table of each table of the revision that is installed."""
+        for name, declared in self.declared.tables.items():
+            if name in self.installed.tables:
+                yield name, declared, self.installed.tables[name]
+
+    def replaced_enums(self) -> list[str]:
+        """Return the ENUM types of the revision that are installed with other labels."""
+        installed = self.installed.types
+        return [name for name, labels in self.declared.types.items() if installed.get(name, labels) != labels]
+
+    @cached_property
+    def conversions(self) -> dict[tuple[str, str], Conversion | None]:
+        """How columns with another type or collation are converted, None for those that cannot be."""
+        labels = {**self.installed.types, **self.declared.types}
+        return {
+            (name, column): find_conversion(old.type, new.type, labels, self.timezone)
+            for name, declared, installed in self.tables()
+            for column, new in declared.columns.items()
+            if (old := installed.columns.get(column)) is not None
+            and ((old.type, old.collation) != (new.type, new.collation) or new.type in self.replaced_enums())
+        }
 
 
-def inspect_database(connection: Connection, answers: AdoptionInput) -> Inspection:
-    """Return what is there, and set the transaction's time zone to the one of points in time without a zone.
+def inspect_database(connection: Connection, supplied: AdoptionInput) -> Inspection:
+    """Return the installed tables and types, and set the transaction's time zone to that of naive timestamps.
 
     Raises:
-        AdoptionRefused: there is nothing to adopt, or it stands under another history or the time zone is none.
-        DatabaseAhead, SettingsError, LockNotObtained: see `require_known_revision` and `introspect`.
+        AdoptionNotPossible: no managed table exists, the version table belongs to other migrations, or the time zone is
+            unknown.
+        DatabaseAhead, SettingsError, LockTimeout: see `require_known_revision` and `introspect`.
     """
     require_current_schema(connection)
     stamped = _stamped_revision(connection)
-    timezone = _set_timezone(connection, answers.timezone)
-    found = introspect(connection, managed_tables(), managed_types())
-    revision = closest_revision(found.schema)
-    there = {"tables": list(found.schema.tables)}
+    timezone = _set_timezone(connection, supplied.timezone)
+    catalog = introspect(connection, managed_tables(), managed_types())
+    revision = closest_revision(catalog.schema)
+    tables = {"tables": list(catalog.schema.tables)}
     dependents = defaultdict(list)
-    for row in connection.execute(_queries.DEPENDENTS, there).mappings():
+    for row in connection.execute(_queries.DEPENDENTS, tables).mappings():
         dependents[row["table"], row["column"]].append(row["dependent"])
     return Inspection(
         revision=revision,
         stamped=stamped,
-        expected=load_manifest(revision),
-        snapshot=found,
-        answers=answers,
+        declared=load_manifest(revision),
+        catalog=catalog,
+        supplied=supplied,
         timezone=timezone,
-        version=connection.scalars(_queries.SERVER_VERSION).one(),
-        constraints=connection.execute(_queries.CHECKS_AND_FOREIGN_KEYS, there).mappings().all(),
+        server_version=connection.scalars(_queries.SERVER_VERSION).one(),
+        constraints=connection.execute(_queries.CHECKS_AND_FOREIGN_KEYS, tables).mappings().all(),
         dependents=dict(dependents),
         shared_sequences=frozenset(connection.scalars(_queries.SHARED_SEQUENCES)),
     )
 
 
-def closest_revision(found: Schema) -> str:
-    """Return the oldest revision that has as many of the types, tables and columns in `found` as any.
+def closest_revision(installed: Schema) -> str:
+    """Return the revision that shares most types, tables and columns with `installed`; of several, the oldest.
 
     Raises:
-        AdoptionRefused: none has any.
+        AdoptionNotPossible: none shares any.
     """
-    there = _object_names(found)
-    shared = {revision: len(_object_names(load_manifest(revision)) & there) for revision in all_revisions()}
-    most = max(shared.values())
-    if most == 0:
+    names = _object_names(installed)
+    shared = {revision: len(_object_names(load_manifest(revision)) & names) for revision in all_revisions()}
+    closest = max(shared, key=lambda revision: shared[revision])
+    if shared[closest] == 0:
         raise AdoptionNotPossible(
-            "There is nothing to adopt: no table of this package stands in the current schema. Run "
-            "`syntegra-db upgrade`."
+            "There is nothing to adopt: the current schema has no table of this package. Run `syntegra-db upgrade`."
         )
-    return next(revision for revision, count in shared.items() if count == most)
+    return closest
 
 
-def _object_names(shape: Schema) -> set[tuple[str, ...]]:
-    columns = {(table, column) for table, parts in shape.tables.items() for column in parts.columns}
-    return columns | {("table", name) for name in shape.tables} | {("type", name) for name in shape.types}
+def _object_names(schema: Schema) -> set[tuple[str, ...]]:
+    columns = {(name, column) for name, table in schema.tables.items() for column in table.columns}
+    return columns | {("table", name) for name in schema.tables} | {("type", name) for name in schema.types}
 
 
 def _stamped_revision(connection: Connection) -> str | None:
-    """Return the revision that the database says it is at."""
+    """Return the revision in the version table, or None if the database has no such table."""
     if not connection.scalar(_queries.VERSION_TABLE_EXISTS):
         return None
     versions = connection.scalars(SELECT_VERSIONS).all()
@@ -128,24 +154,22 @@ def _stamped_revision(connection: Connection) -> str | None:
     if len(versions) == 1 and REVISION_ID.fullmatch(versions[0]):
         require_known_revision(versions[0])
     raise AdoptionNotPossible(
-        f"{VERSION_TABLE} says {' and '.join(foreign)}, a revision of the application's own migrations, and two "
-        f"histories cannot share one version table. Give the application's another name: ALTER TABLE {VERSION_TABLE} "
-        "RENAME TO application_version; and version_table='application_version' in its context.configure()."
+        f"{VERSION_TABLE} contains {' and '.join(foreign)}, a revision of the application's own migrations, and two "
+        f"histories cannot share one version table. Rename the application's table: ALTER TABLE {VERSION_TABLE} RENAME "
+        "TO application_version; and set version_table='application_version' in its context.configure()."
     )
 
 
 def _set_timezone(connection: Connection, timezone: str | None) -> str:
     if timezone is not None:
-        savepoint = connection.begin_nested()
         try:
-            connection.execute(text("SELECT set_config('TimeZone', :zone, true)"), {"zone": timezone})
+            with connection.begin_nested():
+                connection.execute(_queries.SET_TIMEZONE, {"zone": timezone})
         except DataError as error:
-            savepoint.rollback()
             if not isinstance(error.orig, InvalidParameterValue):
                 raise
             raise AdoptionNotPossible(
-                f"The server knows no time zone {timezone}; pg_timezone_names lists them."
+                f"The server does not know the time zone {timezone}. The view pg_timezone_names lists them."
             ) from None
-        savepoint.commit()
-    named: str = connection.scalars(text("SHOW TimeZone")).one()
-    return named
+    name: str = connection.scalars(text("SHOW TimeZone")).one()
+    return name

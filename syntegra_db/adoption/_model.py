@@ -1,22 +1,22 @@
-"""What a plan consists of."""
+"""The parts of an adoption plan, its input and its result."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+from syntegra_db.errors import DecisionRequired
 
-SHOWN_IDS = 10
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
 class AdoptionInput:
-    """What only a person can say: values by `table.column`, and the time zone of points in time that name none.
+    """What only a person can decide: values by `table.column`, and the time zone of naive timestamps.
 
-    A value is a plain word, number or date that the column can hold, or an SQL expression over the row's columns.
+    A value is a plain word, number or date that the column can store, or an SQL expression over the row's columns.
     `timezone` is None for the session's own.
     """
 
@@ -26,7 +26,7 @@ class AdoptionInput:
 
 @dataclass(frozen=True)
 class SchemaChange:
-    """One thing that is brought in line without touching a row, with its statements in their order."""
+    """One object that is changed without touching rows, with its statements in order."""
 
     object: str
     expected: str
@@ -36,9 +36,9 @@ class SchemaChange:
 
 @dataclass(frozen=True)
 class Backfill:
-    """A column whose missing values an answer supplies; `expression` is SQL, `rows` how many get a value.
+    """A column whose missing values are supplied; `expression` is SQL, `rows` the number of rows that get a value.
 
-    `adds_column` tells whether the column itself is missing.
+    `adds_column` is true if the column itself is missing.
     """
 
     table: str
@@ -50,7 +50,7 @@ class Backfill:
 
 @dataclass(frozen=True)
 class TableRewrite:
-    """A table that is written anew under ACCESS EXCLUSIVE; `seconds` is an estimate of how long."""
+    """A table that is rewritten under ACCESS EXCLUSIVE; `seconds` is an estimate of the duration."""
 
     table: str
     columns: tuple[str, ...]
@@ -62,7 +62,7 @@ class TableRewrite:
 
 @dataclass(frozen=True)
 class OpenQuestion:
-    """What a person has to decide first: `count` rows, of which `ids` are the first; `advice` is what to do."""
+    """A decision that a person must make first: `count` rows, of which `ids` are the first; `advice` is what to do."""
 
     object: str
     reason: str
@@ -73,7 +73,7 @@ class OpenQuestion:
 
 @dataclass(frozen=True)
 class ColumnTextSql:
-    """A column that was there before: SQL of its values as text, the same before and after."""
+    """SQL of the values of an existing column as text, which is the same before and after the adoption."""
 
     column: str
     before: str
@@ -82,10 +82,10 @@ class ColumnTextSql:
 
 @dataclass(frozen=True)
 class AdoptionPlan:
-    """What stands between a database and `revision`; the groups are carried out in this order.
+    """The steps from the installed tables to `revision`; the groups are applied in this order.
 
-    `stamped` is the revision that the database says it is at. `matches` and `stays` name objects, `fills` and
-    `rewrites` touch rows; nothing can be applied while there are `open_questions`.
+    `stamped` is the revision in the version table. `matches` and `kept` name objects, `backfills` and `rewrites` touch
+    rows; a plan with `open_questions` cannot be applied.
     """
 
     revision: str
@@ -102,15 +102,47 @@ class AdoptionPlan:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether there is nothing to do."""
+        """Whether there is nothing to change."""
         steps = (self.preparations, self.backfills, self.rewrites, self.changes, self.open_questions)
         return self.stamped == self.revision and not any(steps)
 
 
 @dataclass(frozen=True)
 class AdoptionResult:
-    """What was done: the plan, the backup, and the rows of each table, all of which are what they were."""
+    """The applied plan, the path of the backup, and the number of rows by table; every row is unchanged."""
 
     plan: AdoptionPlan
     backup: Path | None
     rows: Mapping[str, int]
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
+    """Return the values of assignments such as `processed_data.client_id=7`, by `table.column`.
+
+    Raises:
+        DecisionRequired: one is not an assignment.
+    """
+    values = {}
+    for assignment in assignments:
+        name, _, value = assignment.partition("=")
+        if not value or name.count(".") != 1:
+            raise DecisionRequired(f"--set {assignment}: expected TABLE.COLUMN=VALUE; VALUE may be an SQL expression.")
+        values[name] = value
+    return values
+
+
+def require_no_open_questions(plan: AdoptionPlan) -> AdoptionPlan:
+    """Return `plan`; raise `DecisionRequired`, with all open questions, if it has any."""
+    if plan.open_questions:
+        questions = "; ".join(map(describe_question, plan.open_questions))
+        raise DecisionRequired(f"Decide first: {questions}. Nothing was changed.")
+    return plan
+
+
+def describe_question(question: OpenQuestion) -> str:
+    """Return a question with its rows, such as `column clusters.id is required but missing (3 rows, id 1, 2, 3): …`."""
+    more = ", …" if question.count > len(question.ids) else ""
+    ids = f"{', '.join(map(str, question.ids))}{more}"
+    plural = "" if question.count == 1 else "s"
+    rows = f" ({question.count:,} row{plural}, id {ids})" if question.count else ""
+    return f"{question.object} {question.reason}{rows}: {question.advice}"

@@ -1,4 +1,4 @@
-"""What nobody can bring in line in place, each in a sentence with its reason."""
+"""What prevents an adoption in place, each as a sentence with its reason."""
 
 from __future__ import annotations
 
@@ -9,112 +9,89 @@ from syntegra_db.catalog.compare import DISABLED_FOREIGN_KEY, compare_attached_o
 from syntegra_db.errors import AdoptionNotPossible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from sqlalchemy import Connection
 
-    from syntegra_db.adoption._conversions import Conversion
     from syntegra_db.adoption._inspection import Inspection
 
-KEY = "PRIMARY KEY"
+PRIMARY_KEY = "PRIMARY KEY"
 ID_KEY = "PRIMARY KEY (id)"
 
 
-def require_readable(connection: Connection, situation: Inspection) -> None:
-    """Return if the role owns what it is to change, and every table is a table.
-
-    Raises:
-        AdoptionRefused: with all reasons.
-    """
-    _raise([*_privileges(connection, situation), *_kinds(situation)])
-
-
-def require_convertible(
-    connection: Connection, situation: Inspection, conversions: Mapping[tuple[str, str], Conversion | None]
-) -> None:
-    """Return if every table can be brought to its shape in place.
-
-    Raises:
-        AdoptionRefused: with all reasons.
-    """
-    _raise(
-        [
-            *_keys(situation),
-            *_attachments(situation),
-            *_types(connection, situation),
-            *_extension(connection, situation),
-            *_columns(situation, conversions),
-            *_foreign_keys(situation, conversions),
-        ]
-    )
-
-
-def _raise(reasons: list[str]) -> None:
+def require_adoptable(connection: Connection, inspection: Inspection) -> None:
+    """Raise `AdoptionNotPossible`, with all reasons, unless the tables can be changed in place by this role."""
+    basic = [*_privileges(connection, inspection), *_kinds(inspection)]
+    # The other checks need tables that are tables.
+    reasons = basic or [
+        *_keys(inspection),
+        *_attached_objects(inspection),
+        *_types(connection, inspection),
+        *_extension(connection, inspection),
+        *_columns(inspection),
+        *_foreign_keys(inspection),
+    ]
     if reasons:
         raise AdoptionNotPossible(
             f"This database cannot be adopted as it is: {'; '.join(reasons)}. Nothing was changed."
         )
 
 
-def _privileges(connection: Connection, situation: Inspection) -> Iterator[str]:
-    here = connection.execute(_queries.SCHEMA).mappings().one()
-    if not here["may_create"]:
-        yield f"role {here['role']} may not create anything in schema {here['schema']}"
-    for row in connection.execute(_queries.OWNERS, {"tables": list(situation.found.tables)}).mappings():
-        yield (
-            f"role {row['role']} is not the owner of table {row['table']}, which {row['owner']} is; adopt as that role"
-        )
+def _privileges(connection: Connection, inspection: Inspection) -> Iterator[str]:
+    row = connection.execute(_queries.SCHEMA).mappings().one()
+    if not row["may_create"]:
+        yield f"role {row['role']} cannot create objects in schema {row['schema']}"
+    for row in connection.execute(_queries.OWNERS, {"tables": list(inspection.installed.tables)}).mappings():
+        yield f"role {row['role']} does not own table {row['table']}: run this as its owner, {row['owner']}"
 
 
-def _kinds(situation: Inspection) -> Iterator[str]:
-    for name, table in situation.found.tables.items():
+def _kinds(inspection: Inspection) -> Iterator[str]:
+    for name, table in inspection.installed.tables.items():
         if table.kind != "table":
-            yield f"{name} is a {table.kind}, and no statement makes a table of it: rename it and copy its rows"
-        elif table.parents or table.children:
-            relation = f"inherits from {', '.join(table.parents)}" if table.parents else "has heirs"
-            children = f" ({', '.join(table.children)})" if table.children else ""
-            yield f"table {name} {relation}{children}, and keys do not hold across heirs: end it with NO INHERIT"
+            yield f"{name} is a {table.kind}, not a table: rename it and copy its rows"
+        elif table.parents:
+            yield f"table {name} inherits from {', '.join(table.parents)}: detach it with ALTER TABLE … NO INHERIT"
+        elif table.children:
+            yield (
+                f"table {name} has child tables ({', '.join(table.children)}), and keys do not cover inherited rows: "
+                "detach them with ALTER TABLE … NO INHERIT"
+            )
         elif table.row_security != "off":
             yield (
-                f"table {name} has row-level security, and whoever switches it off shows rows: decide and run "
-                f"ALTER TABLE {name} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"
+                f"table {name} has row-level security, and without it more roles see its rows: if that is acceptable, "
+                f"run ALTER TABLE {name} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"
             )
 
 
-def _keys(situation: Inspection) -> Iterator[str]:
-    for name, table in situation.found.tables.items():
+def _keys(inspection: Inspection) -> Iterator[str]:
+    for name, table in inspection.installed.tables.items():
         if "id" not in table.columns:
-            yield f"table {name} has no column id, which its rows are known by"
+            yield f"table {name} has no column id, which identifies its rows"
         for definition in table.constraints.values():
-            if definition.startswith(KEY) and definition != ID_KEY:
-                yield f"the primary key of table {name} is {definition.removeprefix(f'{KEY} ')} and not (id)"
+            if definition.startswith(PRIMARY_KEY) and definition != ID_KEY:
+                yield f"the primary key of table {name} is {definition.removeprefix(f'{PRIMARY_KEY} ')}, not (id)"
 
 
-def _attachments(situation: Inspection) -> Iterator[str]:
-    """Yield triggers, rules and policies, and what says of each column that it is made on reading."""
-    for name, table in situation.found.tables.items():
-        if name not in situation.expected.tables:
-            continue
-        for finding in compare_attached_objects(name, situation.expected.tables[name], table):
-            means = "is switched off" if finding.object.startswith(DISABLED_FOREIGN_KEY) else "acts on rows unasked"
-            yield f"{finding.object} {means}; where it is not needed: {finding.fix.rstrip(';')}"
-        for column, attributes in table.columns.items():
-            if (attributes.default or "").endswith(" VIRTUAL") and column in situation.expected.tables[name].columns:
-                yield f"column {name}.{column} is generated and holds no values"
+def _attached_objects(inspection: Inspection) -> Iterator[str]:
+    """Yield triggers, rules and policies, disabled foreign keys, and virtual generated columns."""
+    for name, declared, installed in inspection.tables():
+        for finding in compare_attached_objects(name, declared, installed):
+            effect = "is disabled" if finding.object.startswith(DISABLED_FOREIGN_KEY) else "can change or hide rows"
+            yield f"{finding.object} {effect}: if it is not needed, run {finding.fix.rstrip(';')}"
+        for column, attributes in installed.columns.items():
+            if (attributes.default or "").endswith(" VIRTUAL") and column in declared.columns:
+                yield f"column {name}.{column} is a virtual generated column, which stores no values"
 
 
-def _types(connection: Connection, situation: Inspection) -> Iterator[str]:
-    changed = [
-        name for name, labels in situation.expected.types.items() if situation.found.types.get(name, labels) != labels
-    ]
-    parameters = {"types": changed, "tables": list(situation.found.tables)}
+def _types(connection: Connection, inspection: Inspection) -> Iterator[str]:
+    parameters = {"types": inspection.replaced_enums(), "tables": list(inspection.installed.tables)}
     for row in connection.execute(_queries.TYPE_USERS, parameters).mappings():
-        yield f"type {row['type']} has other labels, and column {row['column']} of the application uses it too"
+        yield f"type {row['type']} has other labels, and column {row['column']} of the application also uses it"
 
 
-def _extension(connection: Connection, situation: Inspection) -> Iterator[str]:
-    extension = situation.snapshot.extension
-    for finding in compare_extension(situation.expected, situation.snapshot):
+def _extension(connection: Connection, inspection: Inspection) -> Iterator[str]:
+    extension = inspection.catalog.extension
+    for finding in compare_extension(inspection.declared, inspection.catalog):
         if extension is None:
             if not connection.scalar(_queries.VECTOR_AVAILABLE):
                 yield "the extension vector (pgvector) is not installed on this server"
@@ -122,33 +99,32 @@ def _extension(connection: Connection, situation: Inspection) -> Iterator[str]:
             yield f"{finding.object} is {finding.found}: {finding.fix.splitlines()[-1].rstrip(';')}"
 
 
-def _columns(situation: Inspection, conversions: Mapping[tuple[str, str], Conversion | None]) -> Iterator[str]:
-    for (table, column), conversion in conversions.items():
-        found = situation.found.tables[table].columns[column].type
-        expected = situation.expected.tables[table].columns[column].type
+def _columns(inspection: Inspection) -> Iterator[str]:
+    for (table, column), conversion in inspection.conversions.items():
+        old, new = (schema.tables[table].columns[column].type for schema in (inspection.installed, inspection.declared))
         if conversion is None:
-            yield f"column {table}.{column} is {found}, and no conversion to {expected} keeps every value"
+            yield f"column {table}.{column} is {old}, and no conversion to {new} keeps every value"
             continue
-        for dependent in situation.dependents.get((table, column), ()):
+        for dependent in inspection.dependents.get((table, column), ()):
             yield (
-                f"{dependent} depends on column {table}.{column}, which is {found} and has to become {expected}: "
-                "drop it and make it again afterwards"
+                f"{dependent} depends on column {table}.{column}, which must change from {old} to {new}: drop it and "
+                "recreate it afterwards"
             )
 
 
-def _foreign_keys(situation: Inspection, conversions: Mapping[tuple[str, str], Conversion | None]) -> Iterator[str]:
-    """Yield the application's foreign keys that a change of type would break; others PostgreSQL takes along."""
-    ours = situation.found.tables
-    for row in situation.constraints:
-        if row["type"] != "f" or (row["table"] in ours and row["target"] in ours):
+def _foreign_keys(inspection: Inspection) -> Iterator[str]:
+    """Yield foreign keys of the application that a change of type would break; PostgreSQL adapts the others."""
+    installed = inspection.installed.tables
+    for row in inspection.constraints:
+        if row["type"] != "f" or (row["table"] in installed and row["target"] in installed):
             continue
         table, columns = (
-            (row["table"], row["columns"]) if row["table"] in ours else (row["target"], row["target_columns"])
+            (row["table"], row["columns"]) if row["table"] in installed else (row["target"], row["target_columns"])
         )
         for column in columns:
-            conversion = conversions.get((table, column))
+            conversion = inspection.conversions.get((table, column))
             if conversion is not None and not conversion.preserves_foreign_keys:
                 yield (
                     f"foreign key {row['name']} of {row['table']} to {row['target']} depends on the type of column "
-                    f"{table}.{column}, which has to change: drop it first"
+                    f"{table}.{column}, which must change: drop it first"
                 )

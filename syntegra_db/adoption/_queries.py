@@ -1,11 +1,11 @@
-"""The questions to the system catalogs that the snapshot does not answer. None reads a row."""
+"""Catalog queries of adoption, for what the introspection of the catalog package does not read."""
 
 from __future__ import annotations
 
 from sqlalchemy import text
 
-# What PostgreSQL would have to take apart to change a column's type, and does not: everything but indexes,
-# constraints, sequences and the column's own default.
+# Objects that keep PostgreSQL from changing a column's type: all dependents except indexes, constraints, sequences and
+# the column's own default.
 DEPENDENTS = text("""
     SELECT DISTINCT refobjid::regclass::text AS table, attname AS column,
            CASE WHEN c.oid IS NULL THEN pg_describe_object(classid, objid, 0)
@@ -46,7 +46,7 @@ SCHEMA = text("""
            has_schema_privilege(current_schema(), 'CREATE') AS may_create
 """)
 
-# Columns of other tables that have one of our ENUM types.
+# Columns of other tables that use one of the managed ENUM types.
 TYPE_USERS = text("""
     SELECT t.typname::text AS type, attrelid::regclass::text || '.' || attname AS column
     FROM pg_attribute JOIN pg_type AS t ON t.oid = atttypid OR t.typarray = atttypid
@@ -57,7 +57,7 @@ TYPE_USERS = text("""
     ORDER BY 1, 2
 """)
 
-# Sequences that more than one column takes its numbers from.
+# Sequences that several columns use.
 SHARED_SEQUENCES = text("""
     SELECT relname::text
     FROM pg_depend JOIN pg_class ON pg_class.oid = refobjid AND relkind = 'S'
@@ -79,3 +79,22 @@ VECTOR_AVAILABLE = text("SELECT EXISTS (SELECT FROM pg_available_extensions WHER
 VERSION_TABLE_EXISTS = text("SELECT to_regclass(quote_ident(current_schema()) || '.alembic_version') IS NOT NULL")
 
 SERVER_VERSION = text("SELECT current_setting('server_version_num')::int")
+
+SET_TIMEZONE = text("SELECT set_config('TimeZone', :zone, true)")
+
+# Tables of the application that are locked too if a foreign key between them and the managed tables is recreated.
+RELATED_TABLES = text("""
+    SELECT DISTINCT other::regclass::text
+    FROM pg_constraint CROSS JOIN LATERAL unnest(ARRAY[conrelid, confrelid]) AS other
+    WHERE contype = 'f' AND conparentid = 0
+      AND (conrelid = ANY (CAST(:tables AS regclass[])) OR confrelid = ANY (CAST(:tables AS regclass[])))
+      AND other <> ALL (CAST(:tables AS regclass[])) AND has_table_privilege(other, 'UPDATE, DELETE, TRUNCATE')
+    ORDER BY 1
+""")
+
+EXTERNAL_FOREIGN_KEYS = text("""
+    SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE contype = 'f' AND conparentid = 0
+      AND (conrelid::regclass::text = ANY (:managed)) <> (confrelid::regclass::text = ANY (:managed))
+    ORDER BY 1, 2
+""")

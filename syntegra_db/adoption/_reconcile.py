@@ -1,4 +1,4 @@
-"""Which constraints and indexes of theirs make room for ours, take their name, or need a decision."""
+"""Reconcile installed constraints, indexes and sequences with the declared ones: drop, rename or report."""
 
 from __future__ import annotations
 
@@ -14,257 +14,240 @@ from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.sql import execute_raw, literal, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from sqlalchemy import Connection
 
-    from syntegra_db.adoption._conversions import Conversion
     from syntegra_db.adoption._inspection import Inspection
     from syntegra_db.catalog import Table
 
 CHECK = "CHECK "
-
-
-@dataclass
-class ReconciledTable:
-    """A table with what was in the way taken out of it."""
-
-    table: Table
-    changes: list[SchemaChange] = field(default_factory=list)
-    decisions: list[OpenQuestion] = field(default_factory=list)
-
-
-def reconcile_constraints(
-    situation: Inspection, name: str, found: Table, conversions: Mapping[tuple[str, str], Conversion | None]
-) -> ReconciledTable:
-    """Return how the constraints and indexes of a table make room for those of its manifest."""
-    room = ReconciledTable(found)
-    _foreign_keys(situation, name, room)
-    _checks(situation, name, room, {column for table, column in conversions if table == name})
-    _unique(situation.expected.tables[name], name, room)
-    _vector_index(situation.expected.tables[name], room)
-    return room
-
-
-def _remove_constraint(room: ReconciledTable, constraint: str) -> None:
-    kept = {name: definition for name, definition in room.table.constraints.items() if name != constraint}
-    room.table = replace(room.table, constraints=kept)
-
-
-def _drop(room: ReconciledTable, table: str, constraint: str, expected: str) -> None:
-    room.changes.append(
-        SchemaChange(
-            f"constraint {constraint} on {table}",
-            expected,
-            room.table.constraints[constraint],
-            (ddl.drop_constraint(table, constraint),),
-        )
-    )
-    _remove_constraint(room, constraint)
-
-
-def _foreign_keys(situation: Inspection, name: str, room: ReconciledTable) -> None:
-    """Drop those among our tables that are not as they should be, or the same as one that is."""
-    wanted = situation.expected.tables[name].constraints
-    difference = diff_definitions(
-        {key: definition for key, definition in wanted.items() if definition.startswith(ddl.FOREIGN_KEY)},
-        {
-            key: definition
-            for key, definition in room.table.constraints.items()
-            if definition.startswith(ddl.FOREIGN_KEY)
-        },
-    )
-    for row in situation.constraints:
-        among_ours = row["type"] == "f" and row["table"] == name and row["target"] in situation.found.tables
-        if among_ours and row["name"] in (*difference.extra, *difference.changed):
-            ours = wanted.get(row["name"]) or next(
-                (definition for definition in wanted.values() if f"REFERENCES {row['target']}(" in definition),
-                "no such foreign key",
-            )
-            _drop(room, name, row["name"], f"replaced by {ours}")
-
-
-def _checks(situation: Inspection, name: str, room: ReconciledTable, converted: set[str]) -> None:
-    expected = situation.expected.tables[name]
-    ours = {key: definition for key, definition in expected.constraints.items() if definition.startswith(CHECK)}
-    columns = {row["name"]: set(row["columns"]) for row in situation.constraints if row["table"] == name}
-    for check, definition in list(room.table.constraints.items()):
-        if not definition.startswith(CHECK):
-            continue
-        same = definition in ours.values() or ours.get(check) in {definition, definition.removesuffix(" NOT VALID")}
-        if same and not columns[check] & converted:
-            continue
-        rivals = [key for key, other in ours.items() if key == check or _columns(other, expected) == columns[check]]
-        enums = {
-            column for column in columns[check] & converted if expected.columns[column].type in situation.expected.types
-        }
-        if rivals:
-            _drop(room, name, check, f"replaced by {ours[rivals[0]]}")
-        elif enums == columns[check]:
-            _drop(room, name, check, f"replaced by the ENUM type of {', '.join(sorted(enums))}")
-        elif not references_no_column(definition, expected):
-            _ask(room, f"constraint {check} on {name}", definition, ddl.drop_constraint(name, check))
-            _remove_constraint(room, check)
-
-
-def _columns(check: str, table: Table) -> set[str]:
-    return {
-        column
-        for column in table.columns
-        if not references_no_column(check, replace(table, columns={column: table.columns[column]}))
-    }
-
-
-def _ask(room: ReconciledTable, named: str, definition: str, drop: str) -> None:
-    room.decisions.append(
-        OpenQuestion(
-            named, f"{definition} refuses rows that the models write in good faith", f"Where nothing needs it: {drop}"
-        )
-    )
-
-
-def _unique(expected: Table, name: str, room: ReconciledTable) -> None:
-    wanted = set(expected.constraints.values())
-    for constraint, definition in list(room.table.constraints.items()):
-        if definition.startswith(("UNIQUE", "EXCLUDE")) and definition not in wanted:
-            _ask(room, f"constraint {constraint} on {name}", definition, ddl.drop_constraint(name, constraint))
-            _remove_constraint(room, constraint)
-    for index, definition in list(room.table.indexes.items()):
-        if not definition.startswith("UNIQUE ") or definition.endswith(INVALID_SUFFIX):
-            continue
-        taken = next(
-            (key for key in _missing_keys(expected, room.table) if _is_index_of(expected, key, definition)), None
-        )
-        if taken is not None:
-            _rename(room, index, taken)
-        elif index not in expected.indexes:
-            _ask(room, f"index {index}", definition, f"DROP INDEX {quote(index)};")
-            _move_index(room, index, None)
-
-
-def _missing_keys(expected: Table, found: Table) -> Iterator[str]:
-    there = set(found.constraints.values())
-    return (name for name, definition in expected.constraints.items() if definition not in there)
-
-
-def _is_index_of(expected: Table, constraint: str, definition: str) -> bool:
-    key = ddl.KEY_CONSTRAINT.fullmatch(expected.constraints[constraint])
-    return key is not None and definition == f"UNIQUE btree {key[2]}"
-
-
-def _vector_index(expected: Table, room: ReconciledTable) -> None:
-    """Let an index that serves the same search stand for ours, whatever it was built with."""
-    if VECTOR_INDEX not in expected.indexes or VECTOR_INDEX in room.table.indexes:
-        return
-    twin = next((name for name, definition in room.table.indexes.items() if serves_cosine_search(definition)), None)
-    if twin is not None:
-        _rename(room, twin, VECTOR_INDEX)
-
-
-def _rename(room: ReconciledTable, old: str, new: str) -> None:
-    if old != new:
-        statement = f"ALTER INDEX {quote(old)} RENAME TO {quote(new)};"
-        room.changes.append(SchemaChange(f"index {new}", "of this name", f"under the name {old}", (statement,)))
-    _move_index(room, old, new)
-
-
-def _move_index(room: ReconciledTable, old: str, new: str | None) -> None:
-    """Take an index out of the table, and put it back under its new name, if it has one."""
-    indexes = dict(room.table.indexes)
-    definition = indexes.pop(old)
-    room.table = replace(room.table, indexes={**indexes, new: definition} if new else indexes)
-
-
+NOT_VALID = " NOT VALID"
 NEXTVAL = re.compile(r"nextval\('(?P<name>[^']+)'::regclass\)")
 IDENTITY = "IDENTITY"
 
 
-def reconcile_sequence(
-    connection: Connection, situation: Inspection, name: str, found: Table
-) -> tuple[list[SchemaChange], Table]:
-    """Return how the id of a table comes to its sequence, and the table as it is then.
+@dataclass
+class ReconciledTable:
+    """An installed table as it is after `changes`, with the questions about objects that need a decision."""
 
-    A change of type or owner is left to the comparison.
-    """
-    expected = situation.expected.tables[name]
-    wanted = ddl.serial_sequence(name, "id")
-    if "id" not in expected.columns or wanted not in expected.sequences:
-        return [], found
-    default = found.columns["id"].default or ""
-    used = NEXTVAL.fullmatch(default)
-    if default.endswith(IDENTITY):
-        old = next(iter(found.sequences), wanted)
-        statements = _from_identity(name, wanted, old, expected.sequences[wanted])
-    elif used is None:
-        statements = _create_sequence(wanted, expected.sequences[wanted])
-    elif used["name"] == wanted and wanted not in situation.shared_sequences:
-        return _advance_sequence(connection, name, wanted), found
-    elif used["name"] in found.sequences and used["name"] not in situation.shared_sequences:
-        return _rename_sequence(connection, name, wanted, used["name"], found)
+    name: str
+    declared: Table
+    table: Table
+    changes: list[SchemaChange] = field(default_factory=list)
+    questions: list[OpenQuestion] = field(default_factory=list)
+
+    def drop_constraint(self, constraint: str, replacement: str) -> None:
+        """Drop a constraint that `replacement` replaces."""
+        found, statement = self.table.constraints[constraint], ddl.drop_constraint(self.name, constraint)
+        label = f"constraint {constraint} on {self.name}"
+        self.changes.append(SchemaChange(label, f"replaced by {replacement}", found, (statement,)))
+        self._remove_constraint(constraint)
+
+    def ask_about_constraint(self, constraint: str) -> None:
+        """Ask whether a constraint that rejects valid rows is needed."""
+        label = f"constraint {constraint} on {self.name}"
+        self._ask(label, self.table.constraints[constraint], ddl.drop_constraint(self.name, constraint))
+        self._remove_constraint(constraint)
+
+    def ask_about_index(self, index: str) -> None:
+        """Ask whether a unique index that rejects valid rows is needed."""
+        self._ask(f"index {index}", self.table.indexes[index], f"DROP INDEX {quote(index)};")
+        self._move_index(index, None)
+
+    def rename_index(self, old: str, new: str) -> None:
+        """Rename an index, unless it has the name already."""
+        if old != new:
+            statement = f"ALTER INDEX {quote(old)} RENAME TO {quote(new)};"
+            self.changes.append(SchemaChange(f"index {new}", "of this name", f"under the name {old}", (statement,)))
+            self._move_index(old, new)
+
+    def _ask(self, label: str, definition: str, drop: str) -> None:
+        reason = f"{definition} rejects rows that the models write"
+        self.questions.append(OpenQuestion(label, reason, f"If it is not needed: {drop}"))
+
+    def _remove_constraint(self, constraint: str) -> None:
+        kept = {name: definition for name, definition in self.table.constraints.items() if name != constraint}
+        self.table = replace(self.table, constraints=kept)
+
+    def _move_index(self, old: str, new: str | None) -> None:
+        indexes = dict(self.table.indexes)
+        definition = indexes.pop(old)
+        self.table = replace(self.table, indexes={**indexes, new: definition} if new else indexes)
+
+
+def reconcile_table(
+    connection: Connection, inspection: Inspection, name: str, declared: Table, installed: Table
+) -> ReconciledTable:
+    """Return the changes and questions after which the declared constraints, indexes and sequence can be created."""
+    reconciled = ReconciledTable(name, declared, installed)
+    _reconcile_foreign_keys(inspection, reconciled)
+    _reconcile_checks(inspection, reconciled)
+    _reconcile_unique(reconciled)
+    _reconcile_vector_index(reconciled)
+    reconcile_sequence(connection, inspection, reconciled)
+    return reconciled
+
+
+def _reconcile_foreign_keys(inspection: Inspection, reconciled: ReconciledTable) -> None:
+    """Drop foreign keys between managed tables that differ from the declared ones or duplicate one."""
+    declared, installed = (
+        {name: definition for name, definition in table.constraints.items() if definition.startswith(ddl.FOREIGN_KEY)}
+        for table in (reconciled.declared, reconciled.table)
+    )
+    difference = diff_definitions(declared, installed)
+    for row in inspection.constraints:
+        is_managed = (
+            row["type"] == "f" and row["table"] == reconciled.name and row["target"] in inspection.installed.tables
+        )
+        if is_managed and row["name"] in (*difference.extra, *difference.changed):
+            same_target = (key for key in declared.values() if f"REFERENCES {row['target']}(" in key)
+            replacement = declared.get(row["name"]) or next(same_target, "no such foreign key")
+            reconciled.drop_constraint(row["name"], replacement)
+
+
+def _reconcile_checks(inspection: Inspection, reconciled: ReconciledTable) -> None:
+    """Drop CHECKs that the declared ones or an ENUM type replace, and ask about the others."""
+    table = reconciled.declared
+    declared = {name: definition for name, definition in table.constraints.items() if definition.startswith(CHECK)}
+    converted = {column for name, column in inspection.conversions if name == reconciled.name}
+    columns = {row["name"]: set(row["columns"]) for row in inspection.constraints if row["table"] == reconciled.name}
+    for check, definition in list(reconciled.table.constraints.items()):
+        if not definition.startswith(CHECK):
+            continue
+        is_declared = definition in declared.values() or declared.get(check) == definition.removesuffix(NOT_VALID)
+        if is_declared and not columns[check] & converted:
+            continue
+        replacements = [
+            other for name, other in declared.items() if name == check or _columns(other, table) == columns[check]
+        ]
+        enums = {name for name in columns[check] & converted if table.columns[name].type in inspection.declared.types}
+        if replacements:
+            reconciled.drop_constraint(check, replacements[0])
+        elif enums == columns[check]:
+            reconciled.drop_constraint(check, f"the ENUM type of {', '.join(sorted(enums))}")
+        elif not references_no_column(definition, table):
+            reconciled.ask_about_constraint(check)
+
+
+def _columns(check: str, table: Table) -> set[str]:
+    return {
+        name
+        for name, column in table.columns.items()
+        if not references_no_column(check, replace(table, columns={name: column}))
+    }
+
+
+def _reconcile_unique(reconciled: ReconciledTable) -> None:
+    """Rename unique indexes that a declared key can use, and ask about other unique or exclusion constraints."""
+    declared = reconciled.declared
+    for constraint, definition in list(reconciled.table.constraints.items()):
+        if definition.startswith(("UNIQUE", "EXCLUDE")) and definition not in declared.constraints.values():
+            reconciled.ask_about_constraint(constraint)
+    for index, definition in list(reconciled.table.indexes.items()):
+        if not definition.startswith("UNIQUE ") or definition.endswith(INVALID_SUFFIX):
+            continue
+        usable = (key for key in _missing_keys(reconciled) if _is_index_of(declared.constraints[key], definition))
+        if key := next(usable, None):
+            reconciled.rename_index(index, key)
+        elif index not in declared.indexes:
+            reconciled.ask_about_index(index)
+
+
+def _missing_keys(reconciled: ReconciledTable) -> Iterator[str]:
+    installed = set(reconciled.table.constraints.values())
+    return (name for name, definition in reconciled.declared.constraints.items() if definition not in installed)
+
+
+def _is_index_of(constraint: str, index: str) -> bool:
+    key = ddl.KEY_CONSTRAINT.fullmatch(constraint)
+    return key is not None and index == f"UNIQUE btree {key[2]}"
+
+
+def _reconcile_vector_index(reconciled: ReconciledTable) -> None:
+    """Rename an index that serves the same search to the primary index name, whatever its method and parameters."""
+    if VECTOR_INDEX in reconciled.declared.indexes and VECTOR_INDEX not in reconciled.table.indexes:
+        installed = reconciled.table.indexes.items()
+        equivalent = next((name for name, definition in installed if serves_cosine_search(definition)), None)
+        if equivalent is not None:
+            reconciled.rename_index(equivalent, VECTOR_INDEX)
+
+
+def reconcile_sequence(connection: Connection, inspection: Inspection, reconciled: ReconciledTable) -> None:
+    """Give the id of a table its declared sequence; the comparison of schemas finds another type or owner of it."""
+    name, declared, table = reconciled.name, reconciled.declared, reconciled.table
+    sequence = ddl.serial_sequence(name, "id")
+    if "id" not in declared.columns or sequence not in declared.sequences:
+        return
+    definition = declared.sequences[sequence]
+    default = table.columns["id"].default or ""
+    used = match["name"] if (match := NEXTVAL.fullmatch(default)) else None
+    is_exclusive = used not in inspection.shared_sequences
+    if used == sequence and is_exclusive:
+        reconciled.changes += _advance_sequence(connection, name, sequence)
+        return
+    if used is not None and used in table.sequences and is_exclusive:
+        reconciled.changes += _rename_sequence(connection, name, sequence, used)
+        sequences = {sequence if other == used else other: found for other, found in table.sequences.items()}
     else:
-        statements = _create_sequence(wanted, expected.sequences[wanted], after=used["name"])
-    change = SchemaChange(
-        f"sequence {wanted}", expected.sequences[wanted], default or "no default on id", tuple(statements)
-    )
-    column = replace(found.columns["id"], default=expected.columns["id"].default)
-    reached = replace(
-        found,
-        columns={**found.columns, "id": column},
-        sequences={**found.sequences, wanted: expected.sequences[wanted]},
-    )
-    return [replace(change, statements=(*change.statements, *_set_default(name, wanted)))], reached
+        if default.endswith(IDENTITY):
+            statements = _replace_identity(name, sequence, next(iter(table.sequences), sequence), definition)
+        else:
+            statements = _create_sequence(sequence, definition, after=used)
+        set_default = ddl.alter_column(name, "id", f"SET DEFAULT nextval({literal(quote(sequence))})")
+        reconciled.changes.append(
+            SchemaChange(f"sequence {sequence}", definition, default or "no default on id", (*statements, set_default))
+        )
+        sequences = {**table.sequences, sequence: definition}
+    column = replace(table.columns["id"], default=declared.columns["id"].default)
+    reconciled.table = replace(table, columns={**table.columns, "id": column}, sequences=sequences)
 
 
-def _from_identity(table: str, wanted: str, old: str, definition: str) -> Iterator[str]:
+def _replace_identity(table: str, sequence: str, old: str, definition: str) -> Iterator[str]:
     aside = f"{old}_identity"
     yield f"ALTER SEQUENCE {quote(old)} RENAME TO {quote(aside)};"
-    yield from _create_sequence(wanted, definition, after=quote(aside))
+    yield from _create_sequence(sequence, definition, after=quote(aside))
     yield ddl.alter_column(table, "id", f"DROP {IDENTITY}")
 
 
-def _create_sequence(name: str, definition: str, after: str | None = None) -> Iterator[str]:
-    """Yield what makes a sequence that goes on after every id, and after where it itself or `after`, as SQL, stood."""
+def _create_sequence(sequence: str, definition: str, after: str | None) -> Iterator[str]:
+    """Yield statements that create a sequence which continues after every id, its own last value and that of `after`.
+
+    `after` is the quoted name of another sequence.
+    """
     table = definition.rsplit(" ", 1)[1].split(".", maxsplit=1)[0]
-    others = (quote(name), *([after] if after else []))
-    stood = "".join(f", (SELECT last_value + is_called::int FROM {sequence})" for sequence in others)  # noqa: S608  likewise
-    yield f"CREATE SEQUENCE IF NOT EXISTS {quote(name)};"
-    yield ddl.alter_sequence(name, definition)
-    upcoming = f"greatest(coalesce(max(id), 0) + 1{stood})"
-    yield f"SELECT setval({literal(quote(name))}, {upcoming}, false) FROM {table};"  # noqa: S608  names of our own
+    others = filter(None, (quote(sequence), after))
+    last_values = "".join(f", (SELECT last_value + is_called::int FROM {other})" for other in others)  # noqa: S608  declared names
+    yield f"CREATE SEQUENCE IF NOT EXISTS {quote(sequence)};"
+    yield ddl.alter_sequence(sequence, definition)
+    next_value = f"greatest(coalesce(max(id), 0) + 1{last_values})"
+    yield f"SELECT setval({literal(quote(sequence))}, {next_value}, false) FROM {table};"  # noqa: S608  declared names
 
 
-def _set_default(table: str, sequence: str) -> Iterator[str]:
-    yield ddl.alter_column(table, "id", f"SET DEFAULT nextval({literal(quote(sequence))})")
+def _rename_sequence(connection: Connection, table: str, sequence: str, old: str) -> list[SchemaChange]:
+    statements = [f"ALTER SEQUENCE {quote(old)} RENAME TO {quote(sequence)};"]
+    # An existing sequence of the declared name is not used by this table.
+    if connection.scalar(_queries.SEQUENCE_EXISTS, {"name": sequence}):
+        statements.insert(0, f"ALTER SEQUENCE {quote(sequence)} RENAME TO {quote(f'{sequence}_unused')};")
+    found = f"the same under the name {old}"
+    change = SchemaChange(f"sequence {sequence}", "of this name", found, tuple(statements))
+    return [change, *_advance_sequence(connection, table, old, sequence)]
 
 
-def _rename_sequence(
-    connection: Connection, table: str, wanted: str, old: str, found: Table
-) -> tuple[list[SchemaChange], Table]:
-    rename = f"ALTER SEQUENCE {quote(old)} RENAME TO {quote(wanted)};"
-    change = SchemaChange(f"sequence {wanted}", "of this name", f"the same under the name {old}", (rename,))
-    default = f"nextval('{wanted}'::regclass)"
-    sequences = {wanted if name == old else name: definition for name, definition in found.sequences.items()}
-    columns = {**found.columns, "id": replace(found.columns["id"], default=default)}
-    # A name that is taken belongs to a sequence that nothing uses.
-    taken = connection.scalar(_queries.SEQUENCE_EXISTS, {"name": wanted})
-    aside = f"ALTER SEQUENCE {quote(wanted)} RENAME TO {quote(f'{wanted}_unused')};"
-    changes = [replace(change, statements=(aside, rename))] if taken else [change]
-    return [*changes, *_advance_sequence(connection, table, old, wanted)], replace(
-        found, columns=columns, sequences=sequences
-    )
-
-
-def _advance_sequence(connection: Connection, table: str, sequence: str, name: str | None = None) -> list[SchemaChange]:
-    """Return what lets a sequence go on after the greatest id, where it stands before it."""
-    name = name or sequence
+def _advance_sequence(
+    connection: Connection, table: str, sequence: str, new_name: str | None = None
+) -> list[SchemaChange]:
+    """Return the change that lets a sequence continue after the greatest id, if it is behind."""
+    name = new_name or sequence
     found = execute_raw(
         connection,
-        f"SELECT coalesce(max(id), 0), (SELECT last_value + is_called::int FROM {quote(sequence)}) "  # noqa: S608  names of our own
+        f"SELECT coalesce(max(id), 0), (SELECT last_value + is_called::int FROM {quote(sequence)}) "  # noqa: S608  declared names
         f"FROM {quote(table)}",
     )
-    greatest, upcoming = tuple(found.one())
-    if upcoming > greatest:
+    greatest, next_value = tuple(found.one())
+    if next_value > greatest:
         return []
-    # setval() would outlive a transaction that is taken back.
-    move = f"ALTER SEQUENCE {quote(name)} RESTART WITH {greatest + 1};"
-    return [SchemaChange(f"sequence {name}", f"goes on after {greatest}", f"goes on with {upcoming}", (move,))]
+    # Not setval(), which a rollback does not undo.
+    restart = f"ALTER SEQUENCE {quote(name)} RESTART WITH {greatest + 1};"
+    label, expected, continues = f"sequence {name}", f"continues after {greatest}", f"continues with {next_value}"
+    return [SchemaChange(label, expected, continues, (restart,))]

@@ -1,4 +1,4 @@
-"""Tables whose columns get another type: one statement a table, so that it is written anew once."""
+"""Plan the conversion of columns: one statement per table, so each table is rewritten once."""
 
 from __future__ import annotations
 
@@ -10,86 +10,83 @@ from syntegra_db.adoption._model import SchemaChange, TableRewrite
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from sqlalchemy import Connection
-
     from syntegra_db.adoption._conversions import Conversion
     from syntegra_db.adoption._inspection import Inspection
     from syntegra_db.adoption._row_checks import PlannedRows
-    from syntegra_db.catalog import Column, Table
+    from syntegra_db.catalog import Table
 
 # Measured once: 11.3 s under the lock, with checks, checksums, rewrite and indexes, for 288 MB (930,000 rows, 30,000 of
-# them with embeddings) of serial_ids.sql of the tests, on two cores and PostgreSQL 18. Other disks differ.
+# them with embeddings) of the tests' serial_ids.sql, on two cores and PostgreSQL 18. Other disks differ.
 BYTES_PER_SECOND = 25_000_000
+DATE_AND_TIME = {"timestamp without time zone", "date"}
 
 
-def plan_rewrites(
-    connection: Connection, situation: Inspection, rows: PlannedRows
-) -> tuple[tuple[TableRewrite, ...], tuple[SchemaChange, ...]]:
-    """Return the tables that are written anew, and those of which only the catalog changes."""
+def plan_rewrites(rows: PlannedRows) -> tuple[tuple[TableRewrite, ...], tuple[SchemaChange, ...]]:
+    """Return the tables that are rewritten, and those that change in the catalog only."""
     rewrites, changes = [], []
-    for name in situation.expected.tables:
-        if name not in situation.found.tables:
-            continue
-        converted = {column: each for (table, column), each in rows.conversions.items() if table == name and each}
-        logged = situation.found.tables[name].persistence == "unlogged"
-        if not converted and not logged:
-            continue
-        told = tuple(_describe_conversion(situation, name, column) for column in converted)
-        statement = tuple(_statement(situation, name, converted)) if converted else ()
-        if logged or any(each.rewrites for each in converted.values()):
-            size = connection.scalars(_queries.SIZE, {"table": quote(name)}).one()
+    inspection = rows.inspection
+    for name, declared, installed in inspection.tables():
+        converted = {
+            column: conversion
+            for (table, column), conversion in inspection.conversions.items()
+            if table == name and conversion
+        }
+        is_unlogged = installed.persistence == "unlogged"
+        descriptions = [
+            _describe_conversion(inspection, column, installed.columns[column].type, declared.columns[column].type)
+            for column in converted
+        ]
+        statements = [_alter_table(name, declared, installed, converted)] if converted else []
+        if is_unlogged or any(conversion.rewrites for conversion in converted.values()):
+            if is_unlogged:
+                descriptions.append("unlogged → permanent")
+                statements.append(f"ALTER TABLE {quote(name)} SET LOGGED;")
+            size = rows.connection.scalars(_queries.SIZE, {"table": quote(name)}).one()
             rewrites.append(
                 TableRewrite(
                     table=name,
-                    columns=(*told, *(["unlogged → permanent"] if logged else [])),
+                    columns=tuple(descriptions),
                     rows=rows.count(name),
                     bytes=size,
                     seconds=size / BYTES_PER_SECOND,
-                    statements=(*statement, *([f"ALTER TABLE {quote(name)} SET LOGGED;"] if logged else [])),
+                    statements=tuple(statements),
                 )
             )
-        else:
-            found = "another type, of which no value is stored otherwise"
-            changes.append(SchemaChange(f"table {name}", ", ".join(told), found, statement))
+        elif converted:
+            found = "another type with the same stored values"
+            changes.append(SchemaChange(f"table {name}", ", ".join(descriptions), found, tuple(statements)))
     return tuple(rewrites), tuple(changes)
 
 
-def converted_table(
-    situation: Inspection, name: str, found: Table, conversions: Mapping[tuple[str, str], Conversion | None]
-) -> Table:
-    """Return the table as it is after its rewrite."""
-    wanted = situation.expected.tables[name].columns
-    columns = {
-        column: _converted(there, wanted[column]) if (name, column) in conversions else there
-        for column, there in found.columns.items()
-    }
-    if any(table == name for table, _ in conversions):
-        stored = {column: wanted.get(column, there).storage for column, there in columns.items()}
-        columns = {column: replace(there, storage=stored[column]) for column, there in columns.items()}
-    return replace(found, columns=columns, persistence="permanent")
+def converted_table(inspection: Inspection, name: str, table: Table) -> Table:
+    """Return `table` as it is after its conversion."""
+    declared = inspection.declared.tables[name].columns
+    columns = dict(table.columns)
+    converted = [column for converted_name, column in inspection.conversions if converted_name == name]
+    for column in converted:
+        new = declared[column]
+        columns[column] = replace(columns[column], type=new.type, collation=new.collation, default=new.default)
+    if converted:
+        columns = {
+            column: replace(old, storage=declared[column].storage if column in declared else old.storage)
+            for column, old in columns.items()
+        }
+    return replace(table, columns=columns, persistence="permanent")
 
 
-def _converted(there: Column, wanted: Column) -> Column:
-    return replace(there, type=wanted.type, collation=wanted.collation, default=wanted.default, storage=wanted.storage)
+def _describe_conversion(inspection: Inspection, column: str, old: str, new: str) -> str:
+    zone = f", read as {inspection.timezone}" if old in DATE_AND_TIME else ""
+    return f"{column}: {old} → {new}{zone}"
 
 
-def _describe_conversion(situation: Inspection, table: str, column: str) -> str:
-    found, wanted = (shape.tables[table].columns[column] for shape in (situation.found, situation.expected))
-    zone = f", read as {situation.timezone}" if found.type in {"timestamp without time zone", "date"} else ""
-    return f"{column}: {found.type} → {wanted.type}{zone}"
-
-
-def _statement(situation: Inspection, table: str, converted: Mapping[str, Conversion]) -> Iterator[str]:
+def _alter_table(table: str, declared: Table, installed: Table, converted: dict[str, Conversion]) -> str:
     actions = []
-    for name, each in converted.items():
-        column = situation.expected.tables[table].columns[name]
-        found = situation.found.tables[table].columns[name]
+    for name, conversion in converted.items():
+        column = declared.columns[name]
         alter = f"ALTER COLUMN {quote(name)}"
-        using = f" USING {each.using.replace('{}', quote(name))}" if each.using else ""
+        using = f" USING {conversion.using.replace('{}', quote(name))}" if conversion.using else ""
         collation = f" COLLATE {column.collation}" if column.collation else ""
-        if (found.default or "").startswith("GENERATED ALWAYS AS ("):
+        if (installed.columns[name].default or "").startswith("GENERATED ALWAYS AS ("):
             actions.append(f"{alter} DROP EXPRESSION")
         elif name != "id":
             actions.append(f"{alter} DROP DEFAULT")
@@ -98,14 +95,10 @@ def _statement(situation: Inspection, table: str, converted: Mapping[str, Conver
             actions.append(f"{alter} SET DEFAULT {column.default}")
         if column.type.startswith("vector"):
             actions.append(f"{alter} SET STORAGE {column.storage}")
-    # Values go to another place while their rows are written anyway.
+    # Only a rewrite moves stored values to the declared storage.
     actions += [
         f"ALTER COLUMN {quote(name)} SET STORAGE {column.storage}"
-        for name, column in situation.expected.tables[table].columns.items()
-        if name not in converted and _storage_differs(situation.found.tables[table].columns.get(name), column)
+        for name, column in declared.columns.items()
+        if name not in converted and name in installed.columns and installed.columns[name].storage != column.storage
     ]
-    yield f"ALTER TABLE {quote(table)} {', '.join(actions)};"
-
-
-def _storage_differs(found: Column | None, wanted: Column) -> bool:
-    return found is not None and found.storage != wanted.storage
+    return f"ALTER TABLE {quote(table)} {', '.join(actions)};"

@@ -1,4 +1,4 @@
-"""`syntegra-db adopt` as an operator runs it: the plan, the backup, a kill, a lock, and how one gets there."""
+"""`syntegra-db adopt` as an operator runs it: the plan, the backup, a killed process, a lock, and the hint to it."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def adopt(database: Database, folder: Path, *arguments: str) -> subprocess.Compl
     return run_command("syntegra-db", "adopt", *arguments, url=database.environment_url, cwd=folder)
 
 
-def test_plan_is_told_in_groups(empty_database: Database, tmp_path: Path) -> None:
+def test_plan_is_printed_in_groups(empty_database: Database, tmp_path: Path) -> None:
     create_legacy_database(empty_database, "shared")
-    said = adopt(empty_database, tmp_path)
-    assert (said.returncode, said.stderr) == (0, "")
+    result = adopt(empty_database, tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
     for line in (
-        "says no revision and comes closest to revision 003",
+        "is at no revision and closest to revision 003",
         "\nMatches\n",
         "  constraint processed_client on processed_data (FOREIGN KEY (client_id) REFERENCES clients(id))",
         "  foreign key alerts_anomaly_id_fkey of alerts to anomaly_log",
@@ -53,23 +53,23 @@ def test_plan_is_told_in_groups(empty_database: Database, tmp_path: Path) -> Non
         "    client_id: integer → bigint",
         "--apply",
     ):
-        assert line in said.stdout
+        assert line in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_open_decisions_end_with_their_status(empty_database: Database, tmp_path: Path) -> None:
+def test_open_questions_exit_with_their_status(empty_database: Database, tmp_path: Path) -> None:
     create_legacy_database(empty_database, "first_two")
-    said = adopt(empty_database, tmp_path)
-    assert said.returncode == 24
-    assert "Needs a decision\n  column data_sources.client_id is required" in said.stdout
-    assert said.stderr.startswith("Error: Decide first: ")
+    result = adopt(empty_database, tmp_path)
+    assert result.returncode == 24
+    assert "Needs a decision\n  column data_sources.client_id is required" in result.stdout
+    assert result.stderr.startswith("Error: Decide first: ")
     assert adopt(empty_database, tmp_path, "--set", "client_id=7").returncode == 24
     failed = adopt(empty_database, tmp_path, "--set", "processed_data.client_id=1 / (source_id - 3)")
     assert (failed.returncode, failed.stderr.count("\n")) == (25, 1)
     assert "division by zero" in failed.stderr
 
 
-def test_json(empty_database: Database, tmp_path: Path) -> None:
+def test_plan_as_json_has_every_group(empty_database: Database, tmp_path: Path) -> None:
     create_legacy_database(empty_database, "times_without_zone")
     answers = (
         "--set",
@@ -84,17 +84,17 @@ def test_json(empty_database: Database, tmp_path: Path) -> None:
     assert "created_at: timestamp without time zone → timestamp with time zone, read as Europe/Madrid" in [
         column for rewrite in plan["rewrites"] for column in rewrite["columns"]
     ]
-    assert [decision["object"] for decision in plan["decisions"]] == ["column data_sources.updated_at"]
-    assert [fill["rows"] for fill in plan["fills"]] == [10, 3]
+    assert [question["object"] for question in plan["open_questions"]] == ["column data_sources.updated_at"]
+    assert [fill["rows"] for fill in plan["backfills"]] == [10, 3]
 
 
-def test_the_backup_restores_the_database_as_it_was(server: Server, empty_database: Database, tmp_path: Path) -> None:
+def test_backup_of_adoption_restores_whole_database(server: Server, empty_database: Database, tmp_path: Path) -> None:
     create_legacy_database(empty_database, "shared")
     before = dump(empty_database)
-    said = adopt(empty_database, tmp_path, "--apply")
-    assert said.returncode == 0, said.stderr
+    result = adopt(empty_database, tmp_path, "--apply")
+    assert result.returncode == 0, result.stderr
     (backup,) = (tmp_path / "backups").iterdir()
-    assert f"{backup.relative_to(tmp_path)}" in said.stdout
+    assert f"{backup.relative_to(tmp_path)}" in result.stdout
     assert backup.stat().st_mode & 0o777 == 0o600
     with server.database() as restored:
         with restored.connect() as connection:
@@ -107,27 +107,28 @@ def test_the_backup_restores_the_database_as_it_was(server: Server, empty_databa
     assert len(list((tmp_path / "backups").iterdir())) == 1
 
 
-def test_without_a_backup_it_asks_or_takes_yes(empty_database: Database, tmp_path: Path) -> None:
+def test_adoption_without_backup_needs_confirmation(empty_database: Database, tmp_path: Path) -> None:
     create_legacy_database(empty_database, "half_run")
     before = dump(empty_database)
-    refused = adopt(empty_database, tmp_path, "--apply", "--no-backup")
-    assert refused.returncode == 23
-    assert "add --yes" in refused.stderr
+    unconfirmed = adopt(empty_database, tmp_path, "--apply", "--no-backup")
+    assert unconfirmed.returncode == 23
+    assert "add --yes" in unconfirmed.stderr
     assert dump(empty_database) == before
     assert adopt(empty_database, tmp_path, "--apply", "--no-backup", "--yes").returncode == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_backup_that_cannot_be_written_keeps_everything_as_it_is(empty_database: Database, tmp_path: Path) -> None:
+def test_adoption_with_unwritable_backup_changes_nothing(empty_database: Database, tmp_path: Path) -> None:
     create_legacy_database(empty_database, "half_run")
     before = dump(empty_database)
-    (tmp_path / "backups").write_text("in the way")
-    said = adopt(empty_database, tmp_path, "--apply")
-    assert (said.returncode, said.stderr.splitlines()[-1][:23]) == (17, "Error: No backup in bac"), said.stderr
+    (tmp_path / "backups").write_text("not a directory")
+    result = adopt(empty_database, tmp_path, "--apply")
+    assert result.returncode == 17, result.stderr
+    assert result.stderr.splitlines()[-1].startswith("Error: Cannot write the backup backups/")
     assert dump(empty_database) == before
 
 
-def test_killed_half_way_it_leaves_the_database_as_it_was(empty_database: Database, tmp_path: Path) -> None:
+def test_killed_adoption_changes_nothing(empty_database: Database, tmp_path: Path) -> None:
     create_legacy_database(empty_database, "other_names")
     execute(empty_database, *SLEEP_AT_INDEXES)
     before = dump(empty_database)
@@ -144,7 +145,7 @@ def test_killed_half_way_it_leaves_the_database_as_it_was(empty_database: Databa
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    # What the server still works on ends by itself, and the next run waits for it.
+    # The server finishes its current statement, and the next run waits for it.
     execute(empty_database, "ALTER EVENT TRIGGER nap DISABLE")
     second = adopt(empty_database, tmp_path)
     assert second.returncode in {0, 15}, second.stderr
@@ -153,12 +154,12 @@ def test_killed_half_way_it_leaves_the_database_as_it_was(empty_database: Databa
     execute(empty_database, "ALTER EVENT TRIGGER nap ENABLE")
     assert dump(empty_database) == before
     execute(empty_database, "DROP EVENT TRIGGER nap", "DROP FUNCTION nap")
-    said = adopt(empty_database, tmp_path, "--apply")
-    assert said.returncode == 0, said.stderr
+    result = adopt(empty_database, tmp_path, "--apply")
+    assert result.returncode == 0, result.stderr
     assert adopt(empty_database, tmp_path).stdout.startswith(NOTHING)
 
 
-def test_it_steps_aside_for_others_and_says_for_whom(empty_database: Database) -> None:
+def test_adoption_behind_lock_times_out_and_names_session(empty_database: Database) -> None:
     create_legacy_database(empty_database, "half_run")
     before = dump(empty_database)
     impatient = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=1)
@@ -167,24 +168,24 @@ def test_it_steps_aside_for_others_and_says_for_whom(empty_database: Database) -
         other.autocommit = False
         other.execute("UPDATE kpi_summary SET kpi_value = 5")
         with pytest.raises(LockTimeout, match="month-end report"):
-            adoption.apply(empty_database.url, options=impatient, backup=False)
+            adoption.apply(empty_database.engine, options=impatient, backup=False)
         other.rollback()
     assert dump(empty_database) == before
 
 
 @pytest.mark.parametrize("name", ["serial_ids", "shared", "first_two", "half_run", "other_names"])
-def test_upgrade_says_to_adopt(empty_database: Database, tmp_path: Path, name: str) -> None:
+def test_upgrade_of_unversioned_tables_suggests_adopt(empty_database: Database, tmp_path: Path, name: str) -> None:
     create_legacy_database(empty_database, name)
     before = dump(empty_database)
-    said = run_command("syntegra-db", "upgrade", url=empty_database.environment_url, cwd=tmp_path)
-    assert said.returncode == 11
-    assert "Run `syntegra-db adopt`, which keeps every row." in said.stderr
+    result = run_command("syntegra-db", "upgrade", url=empty_database.environment_url, cwd=tmp_path)
+    assert result.returncode == 11
+    assert "Run `syntegra-db adopt`, which keeps every row." in result.stderr
     with pytest.raises(MigrationFailed, match="syntegra-db adopt"):
         migrations.upgrade(url=empty_database.url)
     assert dump(empty_database) == before
 
 
-def test_upgrade_does_not_say_so_of_the_applications_own(empty_database: Database) -> None:
+def test_upgrade_with_application_objects_does_not_suggest_adopt(empty_database: Database) -> None:
     execute(empty_database, "CREATE TABLE sources (id bigint CONSTRAINT pk_data_sources PRIMARY KEY)")
     with pytest.raises(MigrationFailed, match="pk_data_sources") as failed:
         migrations.upgrade(url=empty_database.url)

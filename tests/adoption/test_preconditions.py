@@ -1,4 +1,4 @@
-"""Databases that cannot be adopted are refused with the reason, and left as they are, byte for byte."""
+"""Databases that cannot be adopted: the error has the reason, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from support.legacy_databases import create_legacy_database, execute
 from support.pg_dump import dump
 from support.servers import Database
 from syntegra_db import adoption
+from syntegra_db.connections import unpooled_engine
 from syntegra_db.errors import AdoptionNotPossible, DatabaseAhead, ExtensionUnavailable
 
 if TYPE_CHECKING:
@@ -19,17 +20,17 @@ if TYPE_CHECKING:
     from support.servers import Server
 
 SERIAL, NAMED = "serial_ids", "other_names"
-# What is done to which database, and what the refusal says.
-REFUSED = {
+# By name: the database, the statements that change it, and the reason in the error.
+NOT_ADOPTABLE = {
     "history of the application": (
         SERIAL,
         ["CREATE TABLE alembic_version (version_num text)", "INSERT INTO alembic_version VALUES ('a81c2f')"],
-        r"alembic_version says a81c2f, .* cannot share one version table.*version_table='application_version'",
+        r"alembic_version contains a81c2f, .* cannot share one version table.*version_table='application_version'",
     ),
     "view on a column that has to change": (
         SERIAL,
         ["CREATE VIEW kpi_report AS SELECT client_id, kpi_value FROM kpi_summary"],
-        r"view kpi_report depends on column kpi_summary.kpi_value, which is double precision and has to become numeric",
+        r"view kpi_report depends on column kpi_summary.kpi_value, which must change from double precision to numeric",
     ),
     "materialized view": (
         SERIAL,
@@ -63,7 +64,7 @@ REFUSED = {
     "inherited table": (
         NAMED,
         ["CREATE TABLE old_clusters () INHERITS (clusters)"],
-        r"table clusters has heirs \(old_clusters\)",
+        r"table clusters has child tables \(old_clusters\)",
     ),
     "view in place of a table": (
         NAMED,
@@ -73,14 +74,14 @@ REFUSED = {
     "another primary key": (
         NAMED,
         ["ALTER TABLE clusters DROP CONSTRAINT clusters_pkey, ADD PRIMARY KEY (client_id, cluster_id)"],
-        r"the primary key of table clusters is \(client_id, cluster_id\) and not \(id\)",
+        r"the primary key of table clusters is \(client_id, cluster_id\), not \(id\)",
     ),
     "no id": (
         NAMED,
         ["ALTER TABLE clusters DROP COLUMN id"],
         r"table clusters has no column id",
     ),
-    "ids that are no numbers": (
+    "ids that are not numbers": (
         NAMED,
         [
             "ALTER TABLE clusters ALTER id DROP DEFAULT, ALTER id TYPE uuid USING md5(id::text)::uuid",
@@ -94,7 +95,7 @@ REFUSED = {
             """CREATE TRIGGER touch BEFORE UPDATE ON clusters FOR EACH ROW
                EXECUTE FUNCTION suppress_redundant_updates_trigger()""",
         ],
-        r"trigger touch on clusters acts on rows unasked; where it is not needed: DROP TRIGGER touch ON clusters",
+        r"trigger touch on clusters can change or hide rows: if it is not needed, run DROP TRIGGER touch ON clusters",
     ),
     "row-level security": (
         NAMED,
@@ -113,7 +114,7 @@ REFUSED = {
     "type that the application uses too": (
         "times_without_zone",
         ["CREATE TABLE alarms (severity anomaly_severity)"],
-        r"type anomaly_severity has other labels, and column alarms.severity of the application uses it too",
+        r"type anomaly_severity has other labels, and column alarms.severity of the application also uses it",
     ),
     "extension out of reach": (
         NAMED,
@@ -123,13 +124,13 @@ REFUSED = {
 }
 
 
-def read_plan(database: Database, answers: adoption.AdoptionInput | None = None) -> adoption.AdoptionPlan:
+def read_plan(database: Database, supplied: adoption.AdoptionInput | None = None) -> adoption.AdoptionPlan:
     with database.engine.connect() as connection:
-        return adoption.plan(connection, answers)
+        return adoption.plan(connection, supplied)
 
 
-@pytest.mark.parametrize(("base", "statements", "reason"), REFUSED.values(), ids=REFUSED)
-def test_it_is_refused_with_the_reason_and_left_untouched(
+@pytest.mark.parametrize(("base", "statements", "reason"), NOT_ADOPTABLE.values(), ids=NOT_ADOPTABLE)
+def test_adoption_fails_with_reason_and_changes_nothing(
     empty_database: Database, base: str, statements: list[str], reason: str
 ) -> None:
     create_legacy_database(empty_database, base)
@@ -138,12 +139,12 @@ def test_it_is_refused_with_the_reason_and_left_untouched(
     with pytest.raises(AdoptionNotPossible, match=reason):
         read_plan(empty_database)
     with pytest.raises(AdoptionNotPossible, match=reason):
-        adoption.apply(empty_database.url)
+        adoption.apply(empty_database.engine)
     assert dump(empty_database) == before
 
 
-def test_the_command_refuses_in_one_line(empty_database: Database, tmp_path: Path) -> None:
-    base, statements, _ = REFUSED["view on a column that has to change"]
+def test_command_failure_prints_one_line(empty_database: Database, tmp_path: Path) -> None:
+    base, statements, _ = NOT_ADOPTABLE["view on a column that has to change"]
     create_legacy_database(empty_database, base)
     execute(empty_database, *statements)
     before = dump(empty_database)
@@ -155,56 +156,54 @@ def test_the_command_refuses_in_one_line(empty_database: Database, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_all_reasons_are_told_at_once(empty_database: Database) -> None:
+def test_error_has_all_reasons(empty_database: Database) -> None:
     create_legacy_database(empty_database, NAMED)
     for name in ("trigger", "another primary key"):
-        execute(empty_database, *REFUSED[name][1])
+        execute(empty_database, *NOT_ADOPTABLE[name][1])
     with pytest.raises(AdoptionNotPossible, match=r"the primary key of table clusters.*trigger touch on clusters"):
         read_plan(empty_database)
 
 
-def test_who_does_not_own_the_tables_is_told_who_does(server: Server, empty_database: Database) -> None:
+def test_role_that_does_not_own_tables_is_told_the_owner(server: Server, empty_database: Database) -> None:
     create_legacy_database(empty_database, NAMED)
     before = dump(empty_database)
     with server.role("syntegra_test_guest") as guest:
         with empty_database.connect() as connection:
             owner = connection.info.user
-        with pytest.raises(AdoptionNotPossible) as refused:
-            adoption.apply(empty_database.url_as(guest))
-        assert "role syntegra_test_guest may not create anything in schema public" in str(refused.value)
-        assert f"not the owner of table clusters, which {owner} is" in str(refused.value)
+        with pytest.raises(AdoptionNotPossible) as error:
+            adoption.apply(unpooled_engine(empty_database.url_as(guest)))
+        assert "role syntegra_test_guest cannot create objects in schema public" in str(error.value)
+        assert f"does not own table clusters: run this as its owner, {owner}" in str(error.value)
     assert dump(empty_database) == before
 
 
-def test_an_extension_that_the_role_may_not_create_is_left_to_an_administrator(
-    server: Server, empty_database: Database
-) -> None:
+def test_missing_privilege_for_extension_asks_administrator(server: Server, empty_database: Database) -> None:
     with server.role("syntegra_test_maker") as maker:
         execute(empty_database, f"GRANT CREATE ON SCHEMA public TO {maker}")
-        theirs = Database(empty_database.url_as(maker))
-        create_legacy_database(theirs, "half_run")
+        role_database = Database(empty_database.url_as(maker))
+        create_legacy_database(role_database, "half_run")
         before = dump(empty_database)
         with pytest.raises(ExtensionUnavailable, match=r"CREATE EXTENSION vector; Nothing was changed"):
-            adoption.apply(theirs.url, backup=False)
+            adoption.apply(role_database.engine, backup=False)
         assert dump(empty_database) == before
         execute(empty_database, "CREATE EXTENSION vector")
-        assert adoption.apply(theirs.url, backup=False).plan.revision == "003"
+        assert adoption.apply(role_database.engine, backup=False).plan.revision == "003"
         execute(empty_database, f"DROP OWNED BY {maker}")
 
 
-def test_without_a_table_of_ours_there_is_nothing_to_adopt(empty_database: Database) -> None:
+def test_database_without_managed_tables_has_nothing_to_adopt(empty_database: Database) -> None:
     execute(empty_database, "CREATE TABLE clients (id serial PRIMARY KEY)")
     with pytest.raises(AdoptionNotPossible, match=r"nothing to adopt.*syntegra-db upgrade"):
         read_plan(empty_database)
 
 
-def test_a_newer_revision_is_not_taken_for_another_history(database: Database) -> None:
+def test_newer_revision_is_reported_as_such(database: Database) -> None:
     execute(database, "UPDATE alembic_version SET version_num = '999'")
     with pytest.raises(DatabaseAhead, match="999"):
         read_plan(database)
 
 
-def test_a_zone_that_the_server_does_not_know(empty_database: Database) -> None:
+def test_unknown_time_zone_is_rejected(empty_database: Database) -> None:
     create_legacy_database(empty_database, NAMED)
-    with pytest.raises(AdoptionNotPossible, match="no time zone Atlantis/Capital"):
+    with pytest.raises(AdoptionNotPossible, match="does not know the time zone Atlantis/Capital"):
         read_plan(empty_database, adoption.AdoptionInput(timezone="Atlantis/Capital"))

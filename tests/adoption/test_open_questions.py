@@ -1,4 +1,4 @@
-"""What only a person can decide is asked for, with the rows that it is about; and answers are understood."""
+"""Questions that only a person can decide, with their rows; and the values that are supplied."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from support.legacy_databases import create_legacy_database, execute
 from support.pg_dump import dump
 from syntegra_db import adoption
-from syntegra_db.adoption._backfills import parse_assignments
 from syntegra_db.adoption._conversions import find_conversion
 from syntegra_db.errors import DecisionRequired
 
@@ -19,62 +18,62 @@ if TYPE_CHECKING:
 NO_CLIENT = "column processed_data.client_id"
 
 
-def decisions(database: Database, **answers: str) -> dict[str, adoption.OpenQuestion]:
-    timezone = answers.pop("timezone", None)
-    values = {name.replace("__", "."): value for name, value in answers.items()}
+def open_questions(database: Database, **supplied: str) -> dict[str, adoption.OpenQuestion]:
+    timezone = supplied.pop("timezone", None)
+    values = {name.replace("__", "."): value for name, value in supplied.items()}
     with database.engine.connect() as connection:
         found = adoption.plan(connection, adoption.AdoptionInput(values, timezone)).open_questions
-    return {decision.object: decision for decision in found}
+    return {question.object: question for question in found}
 
 
-def test_required_column_that_is_missing(empty_database: Database) -> None:
+def test_missing_required_column_is_asked_for(empty_database: Database) -> None:
     create_legacy_database(empty_database, "first_two")
-    found = decisions(empty_database)
+    found = open_questions(empty_database)
     assert (found[NO_CLIENT].count, found[NO_CLIENT].ids) == (9, (10, 11, 12, 13, 14, 15, 16, 17, 18))
     assert "--set processed_data.client_id=VALUE" in found[NO_CLIENT].advice
     assert found["column data_sources.client_id"].ids == (5,)
     before = dump(empty_database)
     with pytest.raises(
-        DecisionRequired, match=r"processed_data.client_id is required and missing \(9 rows, id 10, 11,"
+        DecisionRequired, match=r"processed_data.client_id is required but missing \(9 rows, id 10, 11,"
     ):
-        adoption.apply(empty_database.url)
+        adoption.apply(empty_database.engine)
     assert dump(empty_database) == before
 
 
-def test_answer_that_leaves_rows_without_a_value(empty_database: Database) -> None:
+def test_supplied_value_that_is_null_is_asked_for(empty_database: Database) -> None:
     create_legacy_database(empty_database, "first_two")
-    found = decisions(empty_database, processed_data__client_id="nullif(source_id, 3)")
+    found = open_questions(empty_database, processed_data__client_id="nullif(source_id, 3)")
     assert (found[NO_CLIENT].count, found[NO_CLIENT].ids) == (1, (12,))
 
 
-def test_column_that_is_missing_from_an_empty_table_needs_no_answer(empty_database: Database) -> None:
+def test_missing_column_of_empty_table_needs_no_value(empty_database: Database) -> None:
     create_legacy_database(empty_database, "first_two")
     execute(empty_database, "DELETE FROM processed_data")
-    assert NO_CLIENT not in decisions(empty_database)
+    assert NO_CLIENT not in open_questions(empty_database)
 
 
-def test_values_that_are_no_label_are_shown_by_id(empty_database: Database) -> None:
+def test_values_that_are_no_label_are_listed_by_id(empty_database: Database) -> None:
     create_legacy_database(empty_database, "serial_ids")
     execute(empty_database, "UPDATE anomaly_log SET severity = 'fatal' WHERE id <= 12")
-    found = decisions(empty_database)["column anomaly_log.severity"]
+    found = open_questions(empty_database)["column anomaly_log.severity"]
     assert (found.count, found.ids) == (12, tuple(range(1, 11)))
     assert "none of low, medium, high, critical" in found.reason
     assert "fatal" not in f"{found}"
 
 
-def test_rows_that_break_a_check(empty_database: Database) -> None:
+def test_check_violations_are_listed(empty_database: Database) -> None:
     create_legacy_database(empty_database, "serial_ids")
     execute(
         empty_database,
         "UPDATE kpi_summary SET kpi_value = 'NaN' WHERE id = 3",
         "UPDATE clusters SET distance_to_centroid = -1 WHERE id IN (4, 5)",
     )
-    found = decisions(empty_database)
+    found = open_questions(empty_database)
     assert found["constraint ck_kpi_summary_kpi_value_finite on kpi_summary"].ids == (3,)
     assert found["constraint ck_clusters_distance_not_negative on clusters"].ids == (4, 5)
 
 
-def test_rows_whose_source_is_another_clients_or_gone(empty_database: Database) -> None:
+def test_references_to_missing_or_foreign_source_are_listed(empty_database: Database) -> None:
     create_legacy_database(empty_database, "half_run")
     execute(
         empty_database,
@@ -82,13 +81,13 @@ def test_rows_whose_source_is_another_clients_or_gone(empty_database: Database) 
         "UPDATE kpi_summary SET source_id = 2 WHERE id = 1",
         "UPDATE kpi_summary SET source_id = 77 WHERE id = 50",
     )
-    assert decisions(empty_database)["constraint fk_kpi_summary_source on kpi_summary"].ids == (1, 50)
+    assert open_questions(empty_database)["constraint fk_kpi_summary_source on kpi_summary"].ids == (1, 50)
 
 
-def test_ids_that_rows_share(empty_database: Database) -> None:
+def test_duplicate_ids_are_listed(empty_database: Database) -> None:
     create_legacy_database(empty_database, "first_two")
     execute(empty_database, "INSERT INTO processed_data (id, data) VALUES (10, '{}')")
-    found = decisions(empty_database)["constraint pk_processed_data on processed_data"]
+    found = open_questions(empty_database)["constraint pk_processed_data on processed_data"]
     assert (found.count, found.ids) == (2, (10, 10))
 
 
@@ -107,23 +106,23 @@ def test_ids_that_rows_share(empty_database: Database) -> None:
             "column data_sources.created_at",
         ),
     ],
-    ids=["no JSON", "too long", "hour that clocks skip"],
+    ids=["invalid JSON", "too long", "nonexistent time"],
 )
-def test_values_that_the_type_cannot_hold(empty_database: Database, statement: str, named: str) -> None:
+def test_unconvertible_values_are_listed(empty_database: Database, statement: str, named: str) -> None:
     create_legacy_database(empty_database, "first_two")
     execute(
         empty_database,
         "ALTER TABLE data_sources ADD created_at timestamptz NOT NULL DEFAULT '2024-01-01'",
         *statement.split(";"),
     )
-    found = decisions(empty_database, timezone="Europe/Madrid", data_sources__client_id="2")
+    found = open_questions(empty_database, timezone="Europe/Madrid", data_sources__client_id="2")
     assert found[named].ids[:1] == (2,)
 
 
-def test_digits_that_double_precision_does_not_hold(empty_database: Database) -> None:
+def test_digits_beyond_double_precision_are_listed(empty_database: Database) -> None:
     create_legacy_database(empty_database, "serial_ids")
     execute(empty_database, "UPDATE anomaly_log SET deviation = 0.12345678901234567891 WHERE id = 6")
-    assert decisions(empty_database)["column anomaly_log.deviation"].ids == (6,)
+    assert open_questions(empty_database)["column anomaly_log.deviation"].ids == (6,)
 
 
 @pytest.mark.parametrize(
@@ -135,18 +134,18 @@ def test_digits_that_double_precision_does_not_hold(empty_database: Database) ->
     ],
     ids=["unique index", "unique constraint", "check"],
 )
-def test_what_refuses_rows_of_the_models_is_left_to_a_person(empty_database: Database, statement: str) -> None:
+def test_constraint_that_rejects_valid_rows_is_asked_about(empty_database: Database, statement: str) -> None:
     create_legacy_database(empty_database, "other_names")
     execute(empty_database, statement)
-    (decision,) = decisions(empty_database).values()
-    assert "once" in decision.object
-    assert "DROP" in decision.advice
-    execute(empty_database, decision.advice.removeprefix("Where nothing needs it: "))
-    assert decisions(empty_database) == {}
+    (question,) = open_questions(empty_database).values()
+    assert "once" in question.object
+    assert "DROP" in question.advice
+    execute(empty_database, question.advice.removeprefix("If it is not needed: "))
+    assert open_questions(empty_database) == {}
 
 
 @pytest.mark.parametrize(
-    ("value", "held"),
+    ("value", "stored"),
     [
         ("service", "service"),
         ("2024-01-15", "2024-01-15"),
@@ -156,7 +155,7 @@ def test_what_refuses_rows_of_the_models_is_left_to_a_person(empty_database: Dat
         ("substr('x' || id, 1, 2)", "x1"),
     ],
 )
-def test_answer_is_a_value_or_an_expression(empty_database: Database, value: str, held: str) -> None:
+def test_supplied_value_is_constant_or_expression(empty_database: Database, value: str, stored: str) -> None:
     create_legacy_database(empty_database, "first_two")
     values = {
         "data_sources.client_id": "2",
@@ -168,31 +167,31 @@ def test_answer_is_a_value_or_an_expression(empty_database: Database, value: str
         "UPDATE data_sources SET client_id = 2",
         "DELETE FROM processed_data WHERE source_type IS NOT NULL OR id < 14",
     )
-    adoption.apply(empty_database.url, adoption.AdoptionInput(values), backup=False)
-    assert set(empty_database.query("SELECT source_type FROM processed_data")) == {(held,)}
+    adoption.apply(empty_database.engine, adoption.AdoptionInput(values), backup=False)
+    assert set(empty_database.query("SELECT source_type FROM processed_data")) == {(stored,)}
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "complaint"),
+    ("name", "value", "reason"),
     [
         ("processed_data.client_id", "seven(", "neither a value of type bigint nor an SQL expression"),
         ("processed_data.client_id", "'x'", "neither a value of type bigint nor an SQL expression"),
         ("processed_data.colour", "1", "no such column of revision 002"),
         ("clients.id", "1", "no such column of revision 002"),
-        ("processed_data.source_id", "1", "may be empty"),
+        ("processed_data.source_id", "1", "is nullable"),
     ],
 )
-def test_answer_that_is_none(empty_database: Database, name: str, value: str, complaint: str) -> None:
+def test_invalid_value_is_rejected(empty_database: Database, name: str, value: str, reason: str) -> None:
     create_legacy_database(empty_database, "first_two")
-    with empty_database.engine.connect() as connection, pytest.raises(DecisionRequired, match=complaint):
+    with empty_database.engine.connect() as connection, pytest.raises(DecisionRequired, match=reason):
         adoption.plan(connection, adoption.AdoptionInput({name: value}))
 
 
-def test_assignments_are_read() -> None:
-    assert parse_assignments(["a.b=7", "a.c=x = 'y'"]) == {"a.b": "7", "a.c": "x = 'y'"}
-    for wrong in ("a.b", "a.b=", "b=7"):
+def test_assignments_are_parsed() -> None:
+    assert adoption.parse_assignments(["a.b=7", "a.c=x = 'y'"]) == {"a.b": "7", "a.c": "x = 'y'"}
+    for invalid in ("a.b", "a.b=", "b=7"):
         with pytest.raises(DecisionRequired, match=r"TABLE\.COLUMN=VALUE"):
-            parse_assignments([wrong])
+            adoption.parse_assignments([invalid])
 
 
 @pytest.mark.parametrize(
@@ -207,5 +206,5 @@ def test_assignments_are_read() -> None:
         ("integer", "level"),
     ],
 )
-def test_types_without_a_conversion_that_keeps_every_value(found: str, expected: str) -> None:
+def test_lossy_conversion_is_not_offered(found: str, expected: str) -> None:
     assert find_conversion(found, expected, {"level": ("low", "high")}, "UTC") is None
