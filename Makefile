@@ -8,6 +8,7 @@ ENVIRONMENT = $(if $(filter .venv,$(VENV)),.venv/installed)
 
 # Each process has its own server. With more processes, the load changes the results of tests that measure time.
 TWO_AT_ONCE = --numprocesses 2 --dist loadfile
+MEASURE_COVERAGE = $(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 -m 'not docker' --cov=syntegra_db
 
 # Not data, generated JSON and Spanish.
 CHECKED_TEXTS = ':!*.csv' ':!*.json' ':!*.npy' ':!*.png' ':!docs/es' ':!.codespell' ':!constraints.txt'
@@ -121,8 +122,11 @@ test: $(ENVIRONMENT) ## Run the tests on an embedded PostgreSQL 18
 
 test-all: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 16, embedded PostgreSQL 18, and Docker
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 -m 'not docker and not slow'
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 -m 'not docker'
+	@$(MEASURE_COVERAGE)
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --database docker -m 'not slow and not embedded'
+
+coverage: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 18 and check the branch coverage
+	@$(MEASURE_COVERAGE)
 
 lint: $(ENVIRONMENT) ## Run ruff and mypy
 	@$(VENV)/bin/ruff check
@@ -148,5 +152,5 @@ build: $(ENVIRONMENT) ## Build the wheel and the source archive in dist/
 	@$(VENV)/bin/python -m build
 
 clean: ## Remove build results and caches; keep databases and .venv
-	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .coverage*
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
