@@ -17,8 +17,8 @@ CHECKED_TEXTS = ':!*.csv' ':!*.json' ':!*.npy' ':!*.png' ':!docs/es' ':!.codespe
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 vectors-status \
-  vectors-rebuild backup backups restore local-stop up down psql logs test test-all coverage lint imports words format generate \
-  build clean
+  vectors-rebuild backup backups restore local-stop up down psql logs test test-all coverage lint imports words \
+  format generate build clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
