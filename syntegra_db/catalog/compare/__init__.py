@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from syntegra_db.catalog._schema import Table
 from syntegra_db.catalog.compare._columns import compare_columns
 from syntegra_db.catalog.compare._constraints import compare_constraints, references_no_column
-from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, DefinitionDiff, diff_definitions
+from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 from syntegra_db.catalog.compare._enums import compare_enums
 from syntegra_db.catalog.compare._extension import compare_extension
 from syntegra_db.catalog.compare._indexes import COSINE_INDEX, compare_indexes, serves_cosine_search
@@ -27,7 +27,6 @@ __all__ = [
     "COSINE_INDEX",
     "DISABLED_FOREIGN_KEY",
     "INVALID_SUFFIX",
-    "DefinitionDiff",
     "compare_attached_objects",
     "compare_enums",
     "compare_extension",
