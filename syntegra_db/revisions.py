@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sqlalchemy.exc import ProgrammingError
 from syntegra_db.errors import DatabaseAhead, RevisionError
 
 VERSION_TABLE = "alembic_version"
+RELATIVE = re.compile(r"(?P<base>\w+)?(?P<steps>[+-]\d+)")
 SELECT_VERSIONS = select(column("version_num", String)).select_from(table(VERSION_TABLE)).order_by("version_num")
 VERSION_TABLE_EXISTS = text(
     "SELECT to_regclass(quote_ident(current_schema()) || '.' || quote_ident(CAST(:name AS text))) IS NOT NULL"
@@ -75,6 +77,24 @@ def script_directory() -> ScriptDirectory:
 def all_revisions() -> list[str]:
     """Return the revisions of this package, oldest first."""
     return [script.revision for script in reversed(list(script_directory().walk_revisions()))]
+
+
+def resolve_revision(target: str | None, current: str | None) -> str | None:
+    """Return the revision, or None for `base`, that Alembic's spelling `target` means for a database at `current`.
+
+    `target` is an id, `head`, `base`, or relative, such as `-1` or `003-1`.
+
+    Raises:
+        RevisionError: there is no such revision.
+    """
+    known = [None, *all_revisions()]
+    relative = RELATIVE.fullmatch(target or "")
+    base, steps = (relative["base"] or current, int(relative["steps"])) if relative else (target, 0)
+    aliases = {"base": None, "head": known[-1], "heads": known[-1]}
+    revision = aliases.get(base, base) if base else None
+    if revision not in known:
+        raise RevisionError(f"There is no revision {revision}. `alembic history` lists the revisions.")
+    return known[min(max(0, known.index(revision) + steps), len(known) - 1)]
 
 
 def describe_revision(revision: str | None) -> str:

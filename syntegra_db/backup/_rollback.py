@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +21,13 @@ from syntegra_db.migrations import (
     run_in_transaction,
     tables_to_drop,
 )
-from syntegra_db.revisions import all_revisions, current_revision, describe_revision, require_known_revision
+from syntegra_db.revisions import (
+    all_revisions,
+    current_revision,
+    describe_revision,
+    require_known_revision,
+    resolve_revision,
+)
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
@@ -35,8 +40,6 @@ if TYPE_CHECKING:
     from syntegra_db.backup._session import RowProgress
 
 logger = logging.getLogger(__name__)
-
-RELATIVE_TARGET = re.compile(r"-(\d+)")
 
 
 class RollbackResult(NamedTuple):
@@ -74,7 +77,7 @@ def rollback(
     transactional = engine.execution_options(isolation_level="READ COMMITTED")
     with connect(transactional) as connection, migration_lock(connection, options.migration_lock_timeout):
         before = current_revision(connection)
-        revision = resolve_target(target, before)
+        revision = _resolve_older(target, before)
         connection.rollback()
         try:
             with connection.begin():
@@ -106,25 +109,14 @@ def describe_rollback_loss(target: str, engine: Engine) -> str:
     """
     with connect(engine) as connection:
         before = current_revision(connection)
-        return describe_data_loss(connection, tables_to_drop(before, resolve_target(target, before)))
+        return describe_data_loss(connection, tables_to_drop(before, _resolve_older(target, before)))
 
 
-def resolve_target(target: str, before: str | None) -> str | None:
-    """Return the revision, or None for `base`, that `target` means for a database at `before`.
-
-    Raises:
-        RevisionError: it does not exist, or is not older than `before`.
-    """
+def _resolve_older(target: str, before: str | None) -> str | None:
     require_known_revision(before)
     known = [None, *all_revisions()]
-    position = known.index(before)
-    steps = RELATIVE_TARGET.fullmatch(target)
-    if steps is not None:
-        return known[max(0, position - int(steps[1]))]
-    revision = None if target == "base" else target
-    if revision not in known:
-        raise RevisionError(f"There is no revision {target}. `alembic history` lists the revisions.")
-    if known.index(revision) >= position:
+    revision = resolve_revision(target, before)
+    if known.index(revision) >= known.index(before):
         raise RevisionError(
             f"The database is at {describe_revision(before)}, and {target} is not older, so there is nothing to roll "
             "back. `syntegra-db status` shows the current revision."

@@ -17,7 +17,13 @@ from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._options import load_migration_options
 from syntegra_db.migrations._retry import retry_on_lock_error
-from syntegra_db.revisions import VERSION_TABLE, current_revision, describe_revision, require_known_revision
+from syntegra_db.revisions import (
+    VERSION_TABLE,
+    current_revision,
+    describe_revision,
+    require_known_revision,
+    resolve_revision,
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -92,7 +98,7 @@ def _run_with_retries(
 
 
 def _log_data_loss(context: ModuleType, connection: Connection, before: str | None) -> None:
-    lost = tables_to_drop(before, _target(context))
+    lost = tables_to_drop(before, resolve_revision(_target(context), before))
     if lost:
         logger.warning("This drops %s", describe_data_loss(connection, lost))
 
