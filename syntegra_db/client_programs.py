@@ -120,10 +120,10 @@ def find_program_for_server(name: str, version: int, *, for_url: URL | None = No
     if suitable:
         return min(suitable, key=lambda program: program.version)
     if for_url is None or for_url.host in LOCAL_HOSTS:
-        contained = _in_container(name)
-        if contained is not None and contained.version >= version:
-            return contained
-        found += [contained] if contained else []
+        containerized = _in_container(name)
+        if containerized is not None and containerized.version >= version:
+            return containerized
+        found += [containerized] if containerized else []
     older = ", ".join(f"{program.version} ({' '.join(program.command)})" for program in found)
     raise ClientProgramNotFound(
         f"{name} of PostgreSQL {version} or newer is required, but "
@@ -153,14 +153,15 @@ def exec_psql(url: URL, arguments: Sequence[str], program: Path | None = None) -
 def _candidate_paths(name: str) -> Iterator[Path]:
     from syntegra_db.embedded import VERSIONS, bin_directory
 
-    folders = [Path(folder) for folder in os.get_exec_path()]
-    folders += [folder for pattern in BIN_DIRECTORY_PATTERNS for folder in sorted(Path("/").glob(pattern.lstrip("/")))]
+    directories = [Path(directory) for directory in os.get_exec_path()]
+    for pattern in BIN_DIRECTORY_PATTERNS:
+        directories += sorted(Path("/").glob(pattern.lstrip("/")))
     for version in VERSIONS:
         try:
-            folders.append(bin_directory(version))
+            directories.append(bin_directory(version))
         except EmbeddedServerError:
             break
-    yield from (folder / name for folder in folders if os.access(folder / name, os.X_OK))
+    yield from (directory / name for directory in directories if os.access(directory / name, os.X_OK))
 
 
 def _in_container(name: str) -> ClientProgram | None:

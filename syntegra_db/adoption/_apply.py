@@ -59,7 +59,7 @@ def apply(
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
     supplied, options = supplied or AdoptionInput(), options or MigrationOptions()
-    # All or nothing holds for an engine in AUTOCOMMIT too.
+    # One transaction, even if the engine is in AUTOCOMMIT.
     transactional = engine.execution_options(isolation_level="READ COMMITTED")
     with connect(transactional) as connection, migration_lock(connection, options.migration_lock_timeout):
         first_plan = require_no_open_questions(plan(connection, supplied))

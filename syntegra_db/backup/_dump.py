@@ -21,7 +21,7 @@ from syntegra_db.backup._footer import (
     verify_checksum,
     write_footer,
 )
-from syntegra_db.backup._pg_restore import count_archived_rows, find_pg_restore, require_tables
+from syntegra_db.backup._pg_restore import count_archived_rows, require_tables
 from syntegra_db.backup._session import (
     RowProgress,
     begin_unlimited_transaction,
@@ -93,7 +93,7 @@ def create_backup(
             ) from None
         metadata = snapshot.metadata
         path = path or default_path(metadata.database, metadata.revision, datetime.fromisoformat(metadata.made_at))
-        reader = find_pg_restore(metadata)
+        reader = find_program_for_server("pg_restore", program.version)
         with atomic_file(path) as file:
             _dump_tables(connection, snapshot, Path(file.name), options, report)
             write_footer(file, metadata)
@@ -110,7 +110,7 @@ def verify_backup(backup: Backup) -> None:
         ClientProgramNotFound: no pg_restore that can read it is installed.
     """
     verify_checksum(backup.path)
-    archived = count_archived_rows(find_pg_restore(backup.metadata), backup)
+    archived = count_archived_rows(find_program_for_server("pg_restore", backup.metadata.pg_dump), backup)
     for name, table in backup.metadata.tables.items():
         if archived[name] != table.rows:
             raise InvalidBackup(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from subprocess import PIPE
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
-from syntegra_db.client_programs import ClientProgramFailed, find_program_for_server
+from syntegra_db.client_programs import ClientProgramFailed
 from syntegra_db.errors import InvalidBackup
 
 if TYPE_CHECKING:
@@ -29,15 +29,6 @@ class TableData(NamedTuple):
 
     columns: list[str]
     chunks: Iterator[bytes]
-
-
-def find_pg_restore(metadata: BackupMetadata) -> ClientProgram:
-    """Return a pg_restore that can read the backup.
-
-    Raises:
-        ClientProgramNotFound: none is installed, or only ones older than the pg_dump that made the backup.
-    """
-    return find_program_for_server("pg_restore", metadata.pg_dump)
 
 
 def list_archive(program: ClientProgram, path: Path) -> str:

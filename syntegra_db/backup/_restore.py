@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.backup import _queries
 from syntegra_db.backup._footer import Backup, verify_checksum
-from syntegra_db.backup._pg_restore import find_pg_restore, open_table_data, require_tables
+from syntegra_db.backup._pg_restore import open_table_data, require_tables
 from syntegra_db.backup._session import (
     RowProgress,
     begin_unlimited_transaction,
@@ -25,6 +25,7 @@ from syntegra_db.backup._session import (
     raise_build_memory,
 )
 from syntegra_db.catalog import existing_tables, require_no_drift
+from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.connections import connect
 from syntegra_db.errors import BackupRevisionMismatch, RestoreFailed, TablesNotEmpty, server_message
 from syntegra_db.migrations import MigrationOptions, migration_lock, retry_in_savepoint, run_in_transaction
@@ -102,10 +103,10 @@ def restore(
     options = options or MigrationOptions()
     backup = verify_checksum(path)
     _require_known(backup)
-    program = find_pg_restore(backup.metadata)
+    program = find_program_for_server("pg_restore", backup.metadata.pg_dump)
     require_tables(program, path, backup.metadata)
     job = _RestoreJob(backup, program, existing_rows, options, report)
-    # All or none holds for an engine in AUTOCOMMIT too.
+    # One transaction, even if the engine is in AUTOCOMMIT.
     transactional = engine.execution_options(isolation_level="READ COMMITTED")
     with connect(transactional) as connection, migration_lock(connection, options.migration_lock_timeout):
         try:

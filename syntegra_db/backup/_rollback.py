@@ -73,7 +73,7 @@ def rollback(
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
     options = options or MigrationOptions()
-    # Backup and drop are one transaction for an engine in AUTOCOMMIT too.
+    # One transaction, even if the engine is in AUTOCOMMIT.
     transactional = engine.execution_options(isolation_level="READ COMMITTED")
     with connect(transactional) as connection, migration_lock(connection, options.migration_lock_timeout):
         before = current_revision(connection)

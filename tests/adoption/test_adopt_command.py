@@ -162,13 +162,13 @@ def test_killed_adoption_changes_nothing(empty_database: Database, tmp_path: Pat
 def test_adoption_behind_lock_times_out_and_names_session(empty_database: Database) -> None:
     create_legacy_database(empty_database, "half_run")
     before = dump(empty_database)
-    impatient = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=1)
+    short_timeouts = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=1)
     with empty_database.connect() as other:
         other.execute("SET application_name = 'month-end report'")
         other.autocommit = False
         other.execute("UPDATE kpi_summary SET kpi_value = 5")
         with pytest.raises(LockTimeout, match="month-end report"):
-            adoption.apply(empty_database.engine, options=impatient, backup=False)
+            adoption.apply(empty_database.engine, options=short_timeouts, backup=False)
         other.rollback()
     assert dump(empty_database) == before
 

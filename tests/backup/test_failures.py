@@ -102,7 +102,7 @@ def test_backup_in_missing_directory_fails(filled: Database) -> None:
 
 @pytest.mark.slow
 def test_killed_backup_leaves_no_named_file_and_next_cleans_up(filled: Database) -> None:
-    moments = random.Random(1)
+    generator = random.Random(1)
     partial = 0
     for _ in range(8):
         before = partial_files()
@@ -114,7 +114,7 @@ def test_killed_backup_leaves_no_named_file_and_next_cleans_up(filled: Database)
         )
         while process.poll() is None and not partial_files() - before:
             time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.2))
+        time.sleep(generator.uniform(0, 0.2))
         process.kill()
         process.wait()
         partial += len(partial_files())
@@ -144,7 +144,7 @@ def test_killed_restore_leaves_old_or_new_rows(filled: Database, saved: Path) ->
     new = row_digests(filled)
     filled.execute("DELETE FROM clusters WHERE id > 5; UPDATE kpi_summary SET kpi_value = 1")
     old = row_digests(filled)
-    moments = random.Random(2)
+    generator = random.Random(2)
     killed = 0
     for _ in range(8):
         process = subprocess.Popen(
@@ -155,7 +155,7 @@ def test_killed_restore_leaves_old_or_new_rows(filled: Database, saved: Path) ->
         )
         while process.poll() is None and not filled.query(BACKUP_SESSIONS):
             time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.3))
+        time.sleep(generator.uniform(0, 0.3))
         process.kill()
         killed += process.wait() == -9
         wait_until_alone(filled)
@@ -177,12 +177,12 @@ def test_restore_of_truncated_file_changes_nothing(filled: Database, saved: Path
 def test_restore_with_one_flipped_bit_fails(filled: Database, saved: Path) -> None:
     before = row_digests(filled)
     whole = saved.read_bytes()
-    moments = random.Random(3)
-    ends = [*range(1, FOOTER_BYTES + 1), *(FOOTER_BYTES + moments.randrange(400) for _ in range(20))]
-    places = [0, 4, 11, *(moments.randrange(len(whole)) for _ in range(20)), *(len(whole) - end for end in ends)]
+    generator = random.Random(3)
+    ends = [*range(1, FOOTER_BYTES + 1), *(FOOTER_BYTES + generator.randrange(400) for _ in range(20))]
+    places = [0, 4, 11, *(generator.randrange(len(whole)) for _ in range(20)), *(len(whole) - end for end in ends)]
     for place in places:
         flipped = bytearray(whole)
-        flipped[place] ^= 1 << moments.randrange(8)
+        flipped[place] ^= 1 << generator.randrange(8)
         saved.write_bytes(flipped)
         with pytest.raises(InvalidBackup):
             restore(saved, filled.engine, ExistingRows.REPLACE)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ROWS = 2_000
 SOURCE = "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'till', 'simple_csv')"
-IMPATIENT = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=0.5, migration_lock_timeout=0.5)
+SHORT_TIMEOUTS = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=0.5, migration_lock_timeout=0.5)
 
 
 @pytest.fixture
@@ -162,14 +162,14 @@ def test_restore_behind_lock_times_out_and_names_session(database: Database, sav
         other.execute("SET application_name = 'month-end report'")
         other.execute("SELECT count(*) FROM clusters")
         with pytest.raises(LockTimeout, match="month-end report"):
-            restore(saved, database.engine, ExistingRows.REPLACE, options=IMPATIENT)
+            restore(saved, database.engine, ExistingRows.REPLACE, options=SHORT_TIMEOUTS)
 
 
 def test_restore_during_migration_times_out(database: Database, saved: Path) -> None:
     with database.connect() as other:
         other.execute("SELECT pg_advisory_lock(%s)", (_lock.lock_key("alembic_version", "public"),))
         with pytest.raises(LockTimeout, match="Another migration is still running"):
-            restore(saved, database.engine, ExistingRows.REPLACE, options=IMPATIENT)
+            restore(saved, database.engine, ExistingRows.REPLACE, options=SHORT_TIMEOUTS)
 
 
 def test_restore_command_prints_rows_and_kept_tables(server: Server, saved: Path, tmp_path: Path) -> None:

@@ -142,13 +142,13 @@ def test_rollback_without_pg_dump_changes_nothing(database: Database, monkeypatc
 def test_rollback_behind_reader_times_out_and_changes_nothing(database: Database) -> None:
     load_rows(database, ROWS)
     before = row_digests(database)
-    impatient = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=0.5)
+    short_timeouts = MigrationOptions(lock_timeout=0.1, lock_retry_timeout=0.5)
     with database.connect() as reader:
         reader.autocommit = False
         reader.execute("SET application_name = 'month-end report'")
         reader.execute("SELECT count(*) FROM clusters")
         with pytest.raises(LockTimeout, match="month-end report"):
-            rollback("002", database.engine, options=impatient)
+            rollback("002", database.engine, options=short_timeouts)
     assert row_digests(database) == before
     assert revision(database) == "003"
 

@@ -1,4 +1,4 @@
--- 001 and 002 alone, without pgvector, and no client in the records; ids from one sequence that both tables share.
+-- Revisions 001 and 002 only, without pgvector and client_id; both tables share one id sequence.
 CREATE SEQUENCE everything_id_seq;
 
 CREATE TABLE data_sources (

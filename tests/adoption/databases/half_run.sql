@@ -1,4 +1,4 @@
--- 001 and 002 as they are today, and of 003 what a file with IF NOT EXISTS left when it stopped half-way.
+-- Revisions 001 and 002 as declared, and the part of 003 that an interrupted script with IF NOT EXISTS created.
 CREATE TABLE IF NOT EXISTS data_sources (
   id BIGSERIAL PRIMARY KEY,
   client_id BIGINT NOT NULL,

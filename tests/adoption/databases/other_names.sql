@@ -1,4 +1,4 @@
--- The right types throughout; constraints, indexes and sequences under other names, some missing, one beside its name.
+-- The declared types; constraints, indexes and sequences under other names, some missing, one with a duplicate.
 CREATE EXTENSION IF NOT EXISTS vector;
 CREATE TYPE trend_status AS ENUM ('emergent', 'stable', 'declining');
 CREATE TYPE anomaly_severity AS ENUM ('low', 'medium', 'high', 'critical');

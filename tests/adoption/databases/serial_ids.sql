@@ -1,4 +1,4 @@
--- Integer ids, text for what is an ENUM, plain numeric for scores; as somebody writes it from the document.
+-- Integer ids, text in place of ENUM types, unconstrained numeric scores: as written by hand from the document.
 CREATE EXTENSION IF NOT EXISTS vector;
 
 CREATE TABLE data_sources (

@@ -1,4 +1,4 @@
--- One database with an application: its tables, foreign keys in both directions, columns and indexes of its own.
+-- A database shared with an application: its tables, foreign keys in both directions, its columns and indexes.
 CREATE EXTENSION IF NOT EXISTS vector;
 
 CREATE TABLE users (id SERIAL PRIMARY KEY, email TEXT NOT NULL UNIQUE);

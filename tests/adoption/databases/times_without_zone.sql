@@ -1,4 +1,4 @@
--- Points in time without a zone and dates, identity columns, a required column empty in some rows, another left out.
+-- Naive timestamps and dates, identity columns, a required column with NULLs, another one missing.
 CREATE EXTENSION IF NOT EXISTS vector;
 
 CREATE TABLE data_sources (
