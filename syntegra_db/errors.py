@@ -173,6 +173,6 @@ class RebuildFailed(SyntegraDBError):
 
 
 class InsufficientResources(RebuildFailed):
-    """The server has too little memory or disk for a new vector index; nothing was changed."""
+    """A new vector index needs more memory than the limit allows; nothing was changed."""
 
     exit_status = 27

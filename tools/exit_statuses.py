@@ -43,7 +43,7 @@ ACTIONS = {
     24: "Give the values with `--set`, or correct the rows that the message lists by id.",
     25: "Fix the reason in the message and run it again.",
     26: "Fix the reason in the message and run it again.",
-    27: "Free memory or disk space, allow more with `--memory`, or need less with `--half`, `--lists` or `--method`.",
+    27: "Allow more with `--memory`, or need less with `--half`, `--lists` or `--method`.",
     errors.EXIT_INTERRUPTED: "Run the command again.",
 }
 

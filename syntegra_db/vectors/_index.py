@@ -1,4 +1,4 @@
-"""The vector index as it stands in the database, and what was measured of it, which is kept with it as its comment."""
+"""The installed vector index and its calibration, which is stored in the index's comment."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from syntegra_db.pgvector_support import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# While a rebuild builds beside the index, and until the one that was is dropped.
+# The names that exist during a rebuild: the index being built, and the previous one until it is dropped.
 NEW_INDEX = f"{VECTOR_INDEX}_new"
 OLD_INDEX = f"{VECTOR_INDEX}_old"
 INDEX_NAMES = (VECTOR_INDEX, NEW_INDEX, OLD_INDEX)
-# The recall of a search is measured among so many nearest rows. The deeper one stands for a filter that leaves a
-# tenth of the rows: the ten nearest of those are about a tenth of the hundred nearest of all.
+# Recall is measured among this many nearest rows. The second depth represents a search with a filter that 10 % of the
+# rows pass: the 10 nearest of these rows are about 10 % of the 100 nearest of all rows.
 RECALL_DEPTHS = (10, 100)
-# pgvector's own, where an index names none, and its bounds of hnsw.ef_search.
+# pgvector's default number of lists, and its maximum of hnsw.ef_search.
 DEFAULT_LISTS = 100
 MAX_EF_SEARCH = 1000
 INDEXES = text("""
@@ -62,10 +62,9 @@ SETTING_NAMES: dict[Method, str] = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.e
 
 @dataclass(frozen=True)
 class CalibrationPoint:
-    """What one value of `ivfflat.probes` or `hnsw.ef_search` gave.
+    """Recall and latency with one value of `ivfflat.probes` or `hnsw.ef_search`.
 
-    `recall` is the share of the true nearest rows that were found, 0 to 1, one for each of `RECALL_DEPTHS`;
-    `milliseconds` is the median of a search for ten rows.
+    `recall` has one share, 0 to 1, for each of `RECALL_DEPTHS`. `milliseconds` is the median of a search for ten rows.
     """
 
     setting: int
@@ -75,11 +74,11 @@ class CalibrationPoint:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a rebuild has measured of the index that it built.
+    """The measurements of an index that a rebuild made.
 
-    `rows` is how many embeddings the index was built on, `recall` what was asked for, `filenode` the file of the
-    index, another one after a REINDEX, and `table_filenode` that of its table. `time_exact_search` is the median of a
-    search that reads every row. `measured` is in ascending order of the setting.
+    `rows` is the number of embeddings that the index was built on, `recall` the recall requested of the rebuild.
+    `filenode` identifies the file of the index, which REINDEX replaces, `table_filenode` that of its table.
+    `exact_milliseconds` is the median of an exact search. `points` are in ascending order of the setting.
     """
 
     rows: int
@@ -87,24 +86,24 @@ class Calibration:
     table_filenode: int
     recall: float
     exact_milliseconds: float
-    measured: tuple[CalibrationPoint, ...]
+    points: tuple[CalibrationPoint, ...]
 
     def to_comment(self) -> str:
-        """Return this as the text of the index's comment."""
-        return json.dumps({"syntegra_db": asdict(self)}, separators=(", ", ": "))
+        """Return this calibration as the text of the index's comment."""
+        return json.dumps({"syntegra_db": asdict(self)})
 
     @classmethod
     def from_comment(cls, comment: str | None) -> Calibration | None:
-        """Return what a comment says, or None when it is no comment of a rebuild."""
+        """Return the calibration that a comment contains, or None if a rebuild did not write the comment."""
         try:
-            told = json.loads(comment or "")["syntegra_db"]
+            stored = json.loads(comment or "")["syntegra_db"]
             return cls(
-                rows=int(told["rows"]),
-                filenode=int(told["filenode"]),
-                table_filenode=int(told["table_filenode"]),
-                recall=float(told["recall"]),
-                exact_milliseconds=float(told["exact_milliseconds"]),
-                measured=tuple(map(_measurement, told["measured"])),
+                rows=int(stored["rows"]),
+                filenode=int(stored["filenode"]),
+                table_filenode=int(stored["table_filenode"]),
+                recall=float(stored["recall"]),
+                exact_milliseconds=float(stored["exact_milliseconds"]),
+                points=tuple(map(_point, stored["points"])),
             )
         except (ValueError, KeyError, TypeError):
             return None
@@ -112,11 +111,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class VectorIndex:
-    """A valid index on the embeddings by cosine distance, of the real name or of one that a rebuild gives.
+    """A valid index on the embeddings by cosine distance, with one of `INDEX_NAMES`.
 
-    `lists` is 0 for hnsw. `is_half` says that it holds the numbers in half precision, `has_iterative_scans` that this
-    pgvector goes on scanning where a filter has left too few rows. `tuning` is None when no rebuild has left its
-    measurements with the index.
+    `lists` is 0 for hnsw. `is_half` is true for an index in half precision. `has_iterative_scans` is true if this
+    pgvector continues a scan when a filter has left too few rows. `calibration` is None if no rebuild stored one.
     """
 
     oid: int
@@ -127,35 +125,32 @@ class VectorIndex:
     lists: int
     is_half: bool
     has_iterative_scans: bool
-    tuning: Calibration | None
+    calibration: Calibration | None
 
     @property
     def is_calibration_current(self) -> bool:
-        """Whether the index is still the one that was measured, rather than made anew by REINDEX."""
-        return self.tuning is not None and self.tuning.filenode == self.filenode
+        """Whether the index is still the calibrated one, not one that REINDEX rebuilt later."""
+        return self.calibration is not None and self.calibration.filenode == self.filenode
 
     @property
     def was_rewritten_with_table(self) -> bool:
-        """Whether both index and table were written anew since the index was measured, perhaps when there was no row.
+        """Whether index and table were both rewritten after the calibration, perhaps while the table was empty.
 
-        TRUNCATE does that, VACUUM FULL and CLUSTER too, and nothing tells them apart. An index that was made by CREATE
-        INDEX since, as a restore does, has its own oid for a filenode.
+        TRUNCATE does that; VACUUM FULL and CLUSTER do it too, and the catalog does not tell them apart. After CREATE
+        INDEX, as in a restore, the filenode of the index is its oid.
         """
-        if self.tuning is None or self.is_calibration_current or self.filenode == self.oid:
+        if self.calibration is None or self.is_calibration_current or self.filenode == self.oid:
             return False
-        return self.tuning.table_filenode != self.table_filenode
+        return self.calibration.table_filenode != self.table_filenode
 
     @property
     def rows_at_build(self) -> int | None:
-        """How many embeddings the index was built on, or None where a rebuild was not the last to build it."""
-        return self.tuning.rows if self.tuning is not None and self.is_calibration_current else None
+        """The number of embeddings that the index was built on, or None if the last build was not a rebuild."""
+        return self.calibration.rows if self.calibration is not None and self.is_calibration_current else None
 
 
 def read_indexes(connection: Connection) -> tuple[VectorIndex, ...]:
-    """Return the indexes that find embeddings by cosine distance: that of the real name first, then those of a rebuild.
-
-    Valid ones alone, which the planner may take.
-    """
+    """Return the valid indexes that searches may use: the primary index first, then those of a rebuild."""
     rows = connection.execute(
         INDEXES,
         {
@@ -175,14 +170,14 @@ def read_indexes(connection: Connection) -> tuple[VectorIndex, ...]:
             lists=(row["lists"] or DEFAULT_LISTS) if row["method"] == "ivfflat" else 0,
             is_half=COSINE_OPERATOR_CLASSES[row["operator_class"]],
             has_iterative_scans=parse_version(row["extension_version"]) >= ITERATIVE_SCAN_PGVECTOR,
-            tuning=Calibration.from_comment(row["comment"]),
+            calibration=Calibration.from_comment(row["comment"]),
         )
         for row in rows.mappings()
     )
 
 
 def read_primary_index(connection: Connection) -> VectorIndex | None:
-    """Return the one of them that has the real name, or None when there is none."""
+    """Return the valid index named `idx_text_summary_embedding`, or None if it does not exist."""
     return next((index for index in read_indexes(connection) if index.name == VECTOR_INDEX), None)
 
 
@@ -201,6 +196,6 @@ def was_built_on_data(connection: Connection) -> bool | None:
     return bool(created_later or index_rewritten)
 
 
-def _measurement(told: dict[str, Any]) -> CalibrationPoint:
-    near, deep = told["recall"]
-    return CalibrationPoint(int(told["setting"]), (float(near), float(deep)), float(told["milliseconds"]))
+def _point(stored: dict[str, Any]) -> CalibrationPoint:
+    near, deep = stored["recall"]
+    return CalibrationPoint(int(stored["setting"]), (float(near), float(deep)), float(stored["milliseconds"]))

@@ -1,4 +1,4 @@
-"""Searching with the settings that the index needs, on any session."""
+"""Search for the nearest texts with the settings that the vector index needs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from syntegra_db.models import TextSummary
+from syntegra_db.pgvector_support import DEFAULT_RECALL
 from syntegra_db.vectors._index_state import (
     configure_scan,
     estimate_rows_cached,
@@ -38,13 +39,13 @@ if TYPE_CHECKING:
 
 
 class Match(NamedTuple):
-    """A text that was found, and its cosine distance from the query: 0 to 2."""
+    """A text and its cosine distance from the query, 0 to 2."""
 
     row: TextSummary
     distance: float
 
 
-def search(  # noqa: PLR0913  what a search can be narrowed by, each by name
+def search(  # noqa: PLR0913  one keyword per filter
     session: Session,
     embedding: EmbeddingInput,
     *,
@@ -54,42 +55,40 @@ def search(  # noqa: PLR0913  what a search can be narrowed by, each by name
     since: datetime | None = None,
     limit: int = 10,
     max_distance: float | None = None,
-    recall: float = 0.95,
+    recall: float = DEFAULT_RECALL,
 ) -> list[Match]:
     """Return the texts nearest to `embedding`, nearest first.
 
-    There are `limit` of them whenever so many match. Where the filters leave few rows, or there is no index, or it
-    could not be faster, all rows that match are compared, and the answer is exact. Otherwise the vector index is asked
-    with the setting that was measured for `recall` when `syntegra-db vectors rebuild` built it, or with a careful one
-    where it was built by other means. The setting, `iterative_scan = relaxed_order` and `plan_cache_mode =
-    force_custom_plan` last until the transaction of `session` ends, for its other statements too.
+    If at least `limit` texts match, it returns `limit` of them. If few rows pass the filters, or there is no index, or
+    an index scan would not be faster, the search is exact. Otherwise it uses the vector index with the setting that
+    `syntegra-db vectors rebuild` calibrated for `recall`, or with a conservative one if the index is not calibrated.
+    That setting, `iterative_scan = relaxed_order` and `plan_cache_mode = force_custom_plan` also apply to the other
+    statements of the transaction, until it ends.
 
     Args:
-        session: one in a transaction, or about to begin one; not in autocommit, and not one that takes another server
-            for each statement.
+        session: not in autocommit, and not connected through a pooler in statement mode.
         embedding: 384 finite numbers, not all of them 0.
         client_id: only texts of this client.
         sentiment: only texts with this sentiment, such as `negative`.
         language: only texts in this language, an ISO 639-1 code.
-        since: only texts inserted then or later; a datetime with a time zone.
-        limit: so many texts at most.
-        max_distance: only texts at most this far: 0 is the same direction, 1 at right angles, 2 the opposite one.
-        recall: share of the true nearest texts to be found on average, above 0 and up to 1; 1 compares all rows.
+        since: only texts inserted at this time or later; a datetime with a time zone.
+        limit: the maximum number of texts.
+        max_distance: only texts at most this far: 0 is the same direction, 1 at right angles, 2 the opposite direction.
+        recall: mean share of the exact nearest texts to find, above 0 and up to 1; 1 is an exact search.
 
     Raises:
-        InvalidEmbedding: another length, NaN, an infinity, or only zeros.
-        InvalidSearch: a limit below 1, a `max_distance` or a `recall` beyond its scale, a time without a zone, another
-            argument of the wrong type, a session in autocommit.
+        InvalidEmbedding: not 384 numbers, or NaN, infinite, or all zero.
+        InvalidSearchArgument: an argument has the wrong type or is out of range, or the session is in autocommit.
     """
     validate_bounds(limit, max_distance)
     if not 0 < recall <= 1:
-        raise InvalidSearchArgument(f"recall={recall} is no share of the nearest rows; give more than 0 and at most 1.")
-    asked = SearchRequest(normalize(embedding), Filters(client_id, sentiment, language, since), limit, recall)
-    matches = asked.execute(session)
+        raise InvalidSearchArgument(f"recall={recall} is out of range; pass a share above 0 and up to 1.")
+    request = SearchRequest(normalize(embedding), Filters(client_id, sentiment, language, since), limit, recall)
+    matches = request.execute(session)
     return [match for match in matches if max_distance is None or match.distance <= max_distance]
 
 
-async def async_search(  # noqa: PLR0913  likewise
+async def async_search(  # noqa: PLR0913  one keyword per filter
     session: AsyncSession,
     embedding: EmbeddingInput,
     *,
@@ -99,9 +98,9 @@ async def async_search(  # noqa: PLR0913  likewise
     since: datetime | None = None,
     limit: int = 10,
     max_distance: float | None = None,
-    recall: float = 0.95,
+    recall: float = DEFAULT_RECALL,
 ) -> list[Match]:
-    """Return the texts nearest to `embedding`: the asyncio twin of `search`, same arguments, same errors."""
+    """Return the texts nearest to `embedding`: `search` for asyncio."""
     return await session.run_sync(
         search,
         embedding,
@@ -117,7 +116,7 @@ async def async_search(  # noqa: PLR0913  likewise
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """One search."""
+    """The validated arguments of one search."""
 
     query: Vector
     filters: Filters
@@ -125,40 +124,36 @@ class SearchRequest:
     recall: float
 
     def execute(self, session: Session) -> list[Match]:
-        """Return at most `limit` matches in order of distance, by the way that costs least."""
+        """Return at most `limit` matches in order of distance, from an index scan or an exact search."""
         connection = session.connection(bind_arguments={"mapper": TextSummary})
         require_transaction(connection)
-        standing = get_index_state(connection)
-        prepared = self._configure_index_scan(connection, standing)
-        if prepared is None:
-            # Something else stands than what is remembered.
-            standing = refresh_index_state(connection)
-            prepared = self._configure_index_scan(connection, standing)
-        if prepared and standing.index is not None:
-            found = self._run(session, index_statement(self._filters, is_half=standing.index.is_half))
-            if len(found) == self.limit:
-                return found
-        return self._run(session, exact_statement(self._filters))
+        filters = tuple(self.filters.as_parameters())
+        state = get_index_state(connection)
+        use_index = self._configure_index_scan(connection, state)
+        if use_index is None:
+            state = refresh_index_state(connection)
+            use_index = self._configure_index_scan(connection, state)
+        if use_index and state.index is not None:
+            matches = self._run(session, index_statement(filters, is_half=state.index.is_half))
+            if len(matches) == self.limit:
+                return matches
+        return self._run(session, exact_statement(filters))
 
-    @property
-    def _filters(self) -> tuple[str, ...]:
-        return tuple(self.filters.as_parameters())
-
-    def _configure_index_scan(self, connection: Connection, standing: IndexState) -> bool | None:
-        """Return whether the index is to be asked, once it is set; None when it is not the one that stands."""
-        if standing.index is None:
+    def _configure_index_scan(self, connection: Connection, state: IndexState) -> bool | None:
+        """Return whether to use the index, after applying its settings; None if the cached `state` is out of date."""
+        if state.index is None:
             return False
-        rows = estimate_rows_cached(connection, standing, self.filters)
+        rows = estimate_rows_cached(connection, state, self.filters)
         settings = choose_settings(
-            standing.indexes, recall=self.recall, limit=self.limit, rows=rows, all_rows=standing.embeddings
+            state.indexes, recall=self.recall, limit=self.limit, rows=rows, all_rows=state.embeddings
         )
         if settings is None:
             return False
-        return configure_scan(connection, standing.indexes, settings) == standing.filenodes or None
+        return configure_scan(connection, state.indexes, settings) == state.filenodes or None
 
     def _run(self, session: Session, statement: Select[TextSummary, float]) -> list[Match]:
         parameters = {"query": self.query, "limit": self.limit, **self.filters.as_parameters()}
-        # A stored vector of zeros is at distance NaN, and not near to anything.
         rows = session.execute(statement, parameters)
+        # The distance of a stored vector of zeros is NaN.
         matches = [Match(row, distance) for row, distance in rows if not isnan(distance)]
         return sorted(matches, key=attrgetter("distance"))

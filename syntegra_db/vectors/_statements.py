@@ -1,4 +1,4 @@
-"""The statements of a similarity search."""
+"""SQL statements of a similarity search, and the validation of its arguments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from math import hypot
-from operator import index as whole_number
+from operator import index as to_int
 from typing import TYPE_CHECKING, Any
 
 from pgvector import Vector
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from syntegra_db.models import EmbeddingInput
 
 MAX_COSINE_DISTANCE = 2.0
-BIGINT = 2**63
+BIGINT_LIMIT = 2**63
 FILTER_CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "client_id": lambda value: TextSummary.client_id == value,
     "sentiment": lambda value: TextSummary.sentiment == value,
@@ -35,12 +35,12 @@ FILTER_CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
 
 
 class InvalidSearchArgument(SyntegraDBError, ValueError):
-    """An argument of a search that means nothing."""
+    """An argument of a search has the wrong type or is out of range."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which texts a search is about; None lets all pass."""
+    """Conditions on the texts that a search returns; None is no condition."""
 
     client_id: int | None = None
     sentiment: str | None = None
@@ -52,20 +52,20 @@ class Filters:
             validate_bigint("client_id", self.client_id)
         for name in ("sentiment", "language"):
             if not isinstance(getattr(self, name), str | None):
-                raise InvalidSearchArgument(f"{name} is of type {type(getattr(self, name)).__name__}; give a str.")
+                raise InvalidSearchArgument(f"{name} is of type {type(getattr(self, name)).__name__}; pass a str.")
         if not isinstance(self.since, datetime | None):
             raise InvalidSearchArgument(
-                f"since is of type {type(self.since).__name__}; give a datetime with a time zone."
+                f"since is of type {type(self.since).__name__}; pass a datetime with a time zone."
             )
         if self.since is not None and self.since.tzinfo is None:
-            raise InvalidSearchArgument(f"since={self.since.isoformat()} names no time zone; give it a tzinfo.")
+            raise InvalidSearchArgument(f"since={self.since.isoformat()} has no time zone; pass one with a tzinfo.")
 
     def as_parameters(self) -> dict[str, Any]:
-        """Return those that are set, by name."""
+        """Return the conditions that are not None, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
-def nearest(  # noqa: PLR0913  what a search can be narrowed by, each by name
+def nearest(  # noqa: PLR0913  one keyword per filter
     embedding: EmbeddingInput,
     *,
     client_id: int | None = None,
@@ -77,24 +77,12 @@ def nearest(  # noqa: PLR0913  what a search can be narrowed by, each by name
 ) -> Select[TextSummary, float]:
     """Return the statement that selects the texts nearest to `embedding` with their cosine distance, nearest first.
 
-    It runs like any other statement, with the settings that its session has: how many of the true nearest it finds is
-    the matter of `ivfflat.probes` or `hnsw.ef_search`, and an index in half precision does not serve it. `search` takes
-    care of both.
-
-    Args:
-        embedding: 384 finite numbers, not all of them 0.
-        client_id: only texts of this client.
-        sentiment: only texts with this sentiment, such as `negative`.
-        language: only texts in this language, an ISO 639-1 code.
-        since: only texts inserted then or later; a datetime with a time zone.
-        limit: so many texts at most.
-        max_distance: only texts at most this far, on the scale of cosine distance: 0 is the same direction, 1 at right
-            angles, 2 the opposite one.
+    The arguments are those of `search`. The statement runs with the session's settings: its recall depends on
+    `ivfflat.probes` or `hnsw.ef_search`, and it cannot use an index in half precision. `search` handles both.
 
     Raises:
-        InvalidEmbedding: another length, NaN, an infinity, or only zeros.
-        InvalidSearch: a limit below 1, a `max_distance` beyond its scale, a time without a zone, another argument of
-            the wrong type.
+        InvalidEmbedding: not 384 numbers, or NaN, infinite, or all zero.
+        InvalidSearchArgument: an argument has the wrong type or is out of range.
     """
     validate_bounds(limit, max_distance)
     distance = cosine_distance(literal(normalize(embedding), Embedding()))
@@ -107,10 +95,10 @@ def nearest(  # noqa: PLR0913  what a search can be narrowed by, each by name
 
 @lru_cache
 def index_statement(filters: tuple[str, ...], *, is_half: bool) -> Select[TextSummary, float]:
-    """Return the search that an index on the embeddings, or on the same in half precision, serves.
+    """Return the search that uses an index on the embeddings, or an index in half precision.
 
-    Its parameters are `query`, `limit` and those that `filters` names. It is made once, and SQLAlchemy then finds its
-    SQL without looking through it again.
+    Its parameters are `query`, `limit` and the names in `filters`. It is cached, so SQLAlchemy finds the compiled SQL
+    without traversing the statement again.
     """
     query = query_parameter()
     order = half_cosine_distance(query) if is_half else cosine_distance(query)
@@ -120,70 +108,62 @@ def index_statement(filters: tuple[str, ...], *, is_half: bool) -> Select[TextSu
 
 @lru_cache
 def exact_statement(filters: tuple[str, ...]) -> Select[TextSummary, float]:
-    """Return the search that compares all rows that pass, with the same parameters.
+    """Return the exact search over all rows that pass the filters, with the same parameters.
 
-    Only ids and distances are sorted; the rows are fetched at the end. That takes 0.6 of the time for a client of
-    20,000 rows, and an index on (client_id) INCLUDE (id, embedding), where there is one, answers all but the end.
+    It sorts ids and distances only, and fetches the rows at the end. That takes 60 % of the time for a client of
+    20,000 rows, and an index on (client_id) INCLUDE (id, embedding) serves all but the last step.
     """
-    # The planner does not look through an addition for a vector index.
+    # The addition keeps the planner from using a vector index.
     distance = (cosine_distance(query_parameter()) + 0).label("distance")
-    compared = select(TextSummary.id, distance).where(*_bind_conditions(filters))
-    found = compared.order_by(distance).limit(bindparam("limit")).subquery()
-    return select(TextSummary, found.c.distance).join(found, TextSummary.id == found.c.id)
+    candidates = select(TextSummary.id, distance).where(*_bind_conditions(filters))
+    nearest_ids = candidates.order_by(distance).limit(bindparam("limit")).subquery()
+    return select(TextSummary, nearest_ids.c.distance).join(nearest_ids, TextSummary.id == nearest_ids.c.id)
 
 
 @lru_cache
 def estimate_statement(filters: tuple[str, ...]) -> TextClause:
-    """Return the EXPLAIN of all rows with an embedding that pass, with the parameters that `filters` names."""
+    """Return EXPLAIN for the rows with an embedding that pass the filters, with a parameter per name in `filters`."""
     rows = select(literal_column("1", Integer)).where(*_bind_conditions(filters))
     return text(f"EXPLAIN (FORMAT JSON) {rows}")
 
 
 def validate_bigint(name: str, value: int) -> None:
-    """Refuse what is no `bigint`.
-
-    Raises:
-        InvalidSearch: not a whole number, or beyond 64 bits.
-    """
+    """Raise `InvalidSearchArgument` unless `value` is an integer of 64 bits."""
     try:
-        fits = not isinstance(value, bool) and -BIGINT <= whole_number(value) < BIGINT
+        fits = not isinstance(value, bool) and -BIGINT_LIMIT <= to_int(value) < BIGINT_LIMIT
     except TypeError:
         fits = False
     if not fits:
-        raise InvalidSearchArgument(f"{name} is no whole number of 64 bits; give one.")
+        raise InvalidSearchArgument(f"{name} is not an integer of 64 bits; pass one.")
 
 
 def validate_bounds(limit: int, max_distance: float | None) -> None:
-    """Refuse what no search can mean.
-
-    Raises:
-        InvalidSearch: a limit that is no number of rows, or a `max_distance` that is not between 0 and 2.
-    """
+    """Raise `InvalidSearchArgument` unless `limit` is at least 1 and `max_distance` is between 0 and 2."""
     validate_bigint("limit", limit)
     if limit < 1:
-        raise InvalidSearchArgument(f"limit={limit} asks for no row; give 1 or more.")
+        raise InvalidSearchArgument(f"limit={limit} requests zero rows; pass 1 or more.")
     if max_distance is not None and not 0 <= max_distance <= MAX_COSINE_DISTANCE:
         raise InvalidSearchArgument(
-            f"max_distance={max_distance} is no cosine distance; give 0 to {MAX_COSINE_DISTANCE:g}."
+            f"max_distance={max_distance} is not a cosine distance; pass 0 to {MAX_COSINE_DISTANCE:g}."
         )
 
 
 def normalize(embedding: EmbeddingInput) -> Vector:
-    """Return the vector of length 1 that points where `embedding` does.
+    """Return the vector of length 1 with the direction of `embedding`.
 
     Raises:
-        InvalidEmbedding: another length, NaN, an infinity, or only zeros.
+        InvalidEmbedding: not 384 numbers, or NaN, infinite, or all zero.
     """
+    # In double precision: the server's sums of squares overflow or vanish for very long or short vectors.
     numbers = embedding_to_floats(embedding)
-    # In double precision: the server's sums of squares would overflow, or vanish, for a very long or short vector.
     length = hypot(*numbers)
     if not length:
-        raise InvalidEmbedding("A vector of zeros has no direction, so that nothing is near to it; embed a text.")
+        raise InvalidEmbedding("A vector of zeros has no direction, so no text is near it; pass a text's embedding.")
     return Vector([number / length for number in numbers])
 
 
 def query_parameter() -> BindParameter[Vector]:
-    """Return the parameter `query`, for what `normalize` gives: checked already."""
+    """Return the parameter `query`, for a vector that `normalize` returned."""
     return bindparam("query", type_=VECTOR(EMBEDDING_DIMENSIONS))
 
 
@@ -193,13 +173,13 @@ def cosine_distance(query: ColumnElement[Any]) -> ColumnElement[float]:
 
 
 def half_cosine_distance(query: ColumnElement[Any]) -> ColumnElement[float]:
-    """Return the same in half precision, as an index on `embedding::halfvec(384)` serves it."""
+    """Return the cosine distance in half precision, the expression of an index on `embedding::halfvec(384)`."""
     half = HALFVEC(EMBEDDING_DIMENSIONS)
     return cast(TextSummary.embedding, half).op("<=>", return_type=Double())(cast(query, half))
 
 
-def _conditions(given: dict[str, Any]) -> list[ColumnElement[bool]]:
-    return [TextSummary.embedding.is_not(None), *(FILTER_CONDITIONS[name](value) for name, value in given.items())]
+def _conditions(values: dict[str, Any]) -> list[ColumnElement[bool]]:
+    return [TextSummary.embedding.is_not(None), *(FILTER_CONDITIONS[name](value) for name, value in values.items())]
 
 
 def _bind_conditions(filters: tuple[str, ...]) -> list[ColumnElement[bool]]:

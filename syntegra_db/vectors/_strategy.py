@@ -1,4 +1,4 @@
-"""Whether a search reads every row that it is about, or asks the vector index, and with which setting."""
+"""Choose between an exact search and an index scan, and the search setting of the index."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
     from syntegra_db.vectors._index import Calibration, CalibrationPoint, Method, VectorIndex
 
-# Up to here an exact scan takes no longer than an IVFFlat index at a recall of .95, whatever was measured later.
+# Up to this number, an exact search takes no longer than an IVFFlat index with a recall of 0.95.
 EXACT_SCAN_MAX_ROWS = 25_000
-# A row that an index on client_id leads to costs about this many times one that a scan of the whole table meets.
+# Reading a row through an index on client_id costs about this many times as much as reading it in a sequential scan.
 FILTERED_ROW_COST = 2
-# At .4 of the lists of an index that was built on the empty table, a search took longer than comparing all rows.
+# With probes of 40 % of the lists, on an index built on the empty table, a search took longer than an exact one.
 MAX_DEFAULT_PROBES_RATIO = 0.3
-# Recall and the setting that reaches it on real sentences, for an index that nobody has measured: probes in square
-# roots of lists, an ef_search as it is.
+# For an index without calibration: a recall, and the setting that reaches it on real sentences. Probes are multiples of
+# the square root of the lists, ef_search is absolute.
 DEFAULT_SETTINGS = {
     "ivfflat": ((0.9, 2.5), (0.95, 4.0), (0.99, 6.0)),
     "hnsw": ((0.9, 40), (0.95, 100), (0.98, 200), (0.99, 400)),
@@ -29,10 +29,10 @@ DEFAULT_SETTINGS = {
 def choose_settings(
     indexes: Sequence[VectorIndex], *, recall: float, limit: int, rows: int, all_rows: int
 ) -> dict[Method, int] | None:
-    """Return the setting of each method for a search, or None when reading every row is the better way.
+    """Return the search setting of each index method, or None if an exact search is faster; see `choose_setting`.
 
-    The search is meant for the first of `indexes`. Through which one it goes is the planner's choice: while a rebuild
-    puts one in the place of the other, two of them serve it.
+    The search is planned for the first of `indexes`. During a rebuild, two indexes can serve it and the planner may use
+    either, so both get a setting.
     """
     settings: dict[Method, int] = {}
     for index in indexes:
@@ -46,40 +46,40 @@ def choose_settings(
 
 
 def choose_setting(index: VectorIndex, *, recall: float, limit: int, rows: int, all_rows: int) -> int | None:
-    """Return the `ivfflat.probes` or `hnsw.ef_search` for a search, or None when reading every row is the better way.
+    """Return the `ivfflat.probes` or `hnsw.ef_search` for a search, or None if an exact search is faster.
 
     Args:
-        index: one that stands.
-        recall: share of the true nearest rows to be found, 0 to 1.
-        limit: rows to be returned.
-        rows: how many rows the search is about, by the server's estimate.
-        all_rows: how many rows have an embedding, by the same.
+        index: an installed index.
+        recall: share of the exact nearest rows to find, 0 to 1.
+        limit: number of rows to return.
+        rows: estimated number of rows that pass the filters.
+        all_rows: estimated number of rows with an embedding.
     """
     if rows <= EXACT_SCAN_MAX_ROWS or recall >= 1 or (index.method == "hnsw" and limit > MAX_EF_SEARCH):
         return None
-    # A graph grows with its rows; lists stay those of the rows that an index was built on.
+    # An hnsw graph grows with its rows; the lists of an ivfflat index are computed once, perhaps on an empty table.
     if index.method == "ivfflat" and index.was_rewritten_with_table:
         return None
     depth = limit * max(all_rows / rows, 1)
-    if index.tuning is None or not index.is_calibration_current:
+    if index.calibration is None or not index.is_calibration_current:
         return _default_setting(index, recall, depth)
-    chosen = smallest_sufficient(index.tuning.measured, recall, depth)
-    if chosen is None or chosen.milliseconds >= _exact_milliseconds(index.tuning, rows, all_rows):
+    selected = smallest_sufficient(index.calibration.points, recall, depth)
+    if selected is None or selected.milliseconds >= _exact_milliseconds(index.calibration, rows, all_rows):
         return None
-    return max(chosen.setting, limit) if index.method == "hnsw" else chosen.setting
+    return max(selected.setting, limit) if index.method == "hnsw" else selected.setting
 
 
-def smallest_sufficient(measured: tuple[CalibrationPoint, ...], recall: float, depth: float) -> CalibrationPoint | None:
-    """Return the measurement with the least setting that finds `recall` of the `depth` nearest rows, if one does."""
-    return next((one for one in measured if interpolate_recall(one, depth) >= recall), None)
+def smallest_sufficient(points: Sequence[CalibrationPoint], recall: float, depth: float) -> CalibrationPoint | None:
+    """Return the point with the smallest setting that finds `recall` of the `depth` nearest rows, or None."""
+    return next((point for point in points if interpolate_recall(point, depth) >= recall), None)
 
 
-def interpolate_recall(measurement: CalibrationPoint, depth: float) -> float:
-    """Return the recall among the `depth` nearest rows: on a line through those measured, over the depth's logarithm.
+def interpolate_recall(point: CalibrationPoint, depth: float) -> float:
+    """Return the recall among the `depth` nearest rows, interpolated linearly over the logarithm of the depth.
 
-    Never more than what was measured for the fewest rows: a deeper neighbour is not found more often.
+    It is never more than the recall at the smaller depth: deeper neighbours are not found more often.
     """
-    near, deep = measurement.recall
+    near, deep = point.recall
     steps = (log10(depth) - log10(RECALL_DEPTHS[0])) / (log10(RECALL_DEPTHS[1]) - log10(RECALL_DEPTHS[0]))
     return min(near, near + (deep - near) * steps)
 
@@ -95,6 +95,7 @@ def _default_setting(index: VectorIndex, recall: float, depth: float) -> int | N
     return probes if probes <= index.lists * MAX_DEFAULT_PROBES_RATIO else None
 
 
-def _exact_milliseconds(tuning: Calibration, rows: int, all_rows: int) -> float:
+def _exact_milliseconds(calibration: Calibration, rows: int, all_rows: int) -> float:
     share = rows / all_rows if all_rows else 1
-    return tuning.exact_milliseconds * (all_rows / max(tuning.rows, 1)) * min(1, FILTERED_ROW_COST * share)
+    growth = all_rows / max(calibration.rows, 1)
+    return calibration.exact_milliseconds * growth * min(1, FILTERED_ROW_COST * share)

@@ -1,15 +1,15 @@
-"""Databases with texts, to search and to rebuild the index of."""
+"""Databases with texts, for searches and rebuilds."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-from vectors.rebuilt import FILLED
-from vectors.rebuilt import ROWS as ROWS_TO_REBUILD
-from vectors.searching import CLIENTS, IVFFLAT, ROWS
-from vectors.texts import Texts, fill
 
+from support.rebuild import ROWS as ROWS_TO_REBUILD
+from support.rebuild import TEMPLATE
+from support.search import CLIENTS, IVFFLAT, ROWS
+from support.texts import Texts, load_texts
 from syntegra_db.database import create_engine, session_factory
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def searched(server: Server, migrated_template: str) -> Iterator[tuple[Database,
     """A database whose index was built on its rows."""
     with server.database(migrated_template, name="syntegra_test_search") as database:
         database.execute("DROP INDEX idx_text_summary_embedding")
-        texts = fill(database, ROWS, CLIENTS)
+        texts = load_texts(database, ROWS, CLIENTS)
         database.execute(f"SET maintenance_work_mem = '256MB'; {IVFFLAT}")
         yield database, texts
 
@@ -38,7 +38,7 @@ def texts(searched: tuple[Database, Texts]) -> Texts:
 
 @pytest.fixture
 def engine(searched: tuple[Database, Texts]) -> Iterator[Engine]:
-    """An engine with one connection, so that whoever comes next gets the same."""
+    """An engine with one connection, which all its users share."""
     engine = create_engine(searched[0].url, pool_size=1, max_overflow=0)
     yield engine
     engine.dispose()
@@ -51,13 +51,13 @@ def session(engine: Engine) -> Iterator[Session]:
 
 
 @pytest.fixture(scope="module")
-def filled_template(server: Server, migrated_template: str) -> Iterator[tuple[str, Texts]]:
-    """The name of a database with texts, whose index came with the empty table."""
-    with server.database(migrated_template, name=FILLED) as database:
-        yield FILLED, fill(database, ROWS_TO_REBUILD, {})
+def loaded_template(server: Server, migrated_template: str) -> Iterator[tuple[str, Texts]]:
+    """The name of a database with texts, whose index was created with the empty table."""
+    with server.database(migrated_template, name=TEMPLATE) as database:
+        yield TEMPLATE, load_texts(database, ROWS_TO_REBUILD, {})
 
 
 @pytest.fixture
-def filled(server: Server, filled_template: tuple[str, Texts]) -> Iterator[Database]:
-    with server.database(filled_template[0]) as database:
+def loaded(server: Server, loaded_template: tuple[str, Texts]) -> Iterator[Database]:
+    with server.database(loaded_template[0]) as database:
         yield database

@@ -1,4 +1,4 @@
-"""What is measured of an index is true, in the time that there is."""
+"""The calibration: its ground truth, its recalls and its duration."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, LiteralString
 import numpy as np
 import pytest
 from sqlalchemy import text
-from vectors.texts import Texts, fill
 
+from support.texts import Texts, load_texts
 from syntegra_db.binary_vectors import enable_binary_vectors
 from syntegra_db.connections import unpooled_engine
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.vectors._index import Calibration, VectorIndex, read_primary_index
+from syntegra_db.vectors.maintenance import RebuildOptions, rebuild
 from syntegra_db.vectors.maintenance._calibration import (
     SettingResult,
     calibrate,
@@ -22,7 +23,6 @@ from syntegra_db.vectors.maintenance._calibration import (
     read_only_snapshot,
 )
 from syntegra_db.vectors.maintenance._ground_truth import compute_ground_truth, sample_queries
-from syntegra_db.vectors.maintenance._rebuild import RebuildOptions, rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,62 +40,62 @@ REBUILD: LiteralString = f"""SET maintenance_work_mem = '64MB'; DROP INDEX {VECT
 
 
 @pytest.fixture(scope="module")
-def filled(server: Server, migrated_template: str) -> Iterator[tuple[Database, Texts]]:
-    with server.database(migrated_template, name="syntegra_test_measuring") as database:
-        texts = fill(database, ROWS, {})
+def loaded(server: Server, migrated_template: str) -> Iterator[tuple[Database, Texts]]:
+    with server.database(migrated_template, name="syntegra_test_calibration") as database:
+        texts = load_texts(database, ROWS, {})
         database.execute(f"{REBUILD} ivfflat (embedding vector_cosine_ops) WITH (lists = 40)")
         yield database, texts
 
 
 @pytest.fixture
-def moment(filled: tuple[Database, Texts]) -> Iterator[Connection]:
-    engine = unpooled_engine(filled[0].url)
+def snapshot(loaded: tuple[Database, Texts]) -> Iterator[Connection]:
+    engine = unpooled_engine(loaded[0].url)
     enable_binary_vectors(engine)
     with read_only_snapshot(engine, 60) as connection:
         yield connection
 
 
-def standing(connection: Connection) -> VectorIndex:
+def read_index(connection: Connection) -> VectorIndex:
     index = read_primary_index(connection)
     assert index is not None
     return index
 
 
-def test_a_sample_has_the_true_nearest_but_the_row_it_was_made_of(
-    moment: Connection, filled: tuple[Database, Texts]
-) -> None:
-    queries = sample_queries(moment, 30, ROWS)
-    # Where one list is searched, what the index finds bounds the truth loosely.
+def test_ground_truth_excludes_source_row(snapshot: Connection, loaded: tuple[Database, Texts]) -> None:
+    queries = sample_queries(snapshot, 30, ROWS)
+    # With one list, the index gives a loose bound.
     for setting in (1, LISTS):
-        truth = compute_ground_truth(moment, standing(moment), queries, setting, fewest=30, seconds=60)
+        truth = compute_ground_truth(snapshot, read_index(snapshot), queries, setting, min_queries=30, seconds=60)
         assert len(truth.distances) == 30
         for query, distances in zip(queries, truth.distances, strict=True):
             vector = np.array(query.vector.to_list())
-            far = 1 - np.delete(filled[1].embeddings @ vector / np.linalg.norm(vector), query.source_id - 1)
-            assert distances == pytest.approx(np.sort(far)[:100].tolist(), abs=1e-6)
+            exact = 1 - np.delete(loaded[1].embeddings @ vector / np.linalg.norm(vector), query.source_id - 1)
+            assert distances == pytest.approx(np.sort(exact)[:100].tolist(), abs=1e-6)
 
 
-def test_queries_are_not_stored_rows_and_come_from_all_over(moment: Connection, filled: tuple[Database, Texts]) -> None:
-    queries = sample_queries(moment, 200, ROWS)
+def test_sample_queries_differ_from_stored_rows_and_cover_the_table(
+    snapshot: Connection, loaded: tuple[Database, Texts]
+) -> None:
+    queries = sample_queries(snapshot, 200, ROWS)
     assert len({query.source_id for query in queries}) == 200
     assert max(query.source_id for query in queries) > ROWS * 0.8
     assert min(query.source_id for query in queries) < ROWS * 0.2
     similarity = [
-        float(filled[1].embeddings[query.source_id - 1] @ np.array(query.vector.to_list()))
+        float(loaded[1].embeddings[query.source_id - 1] @ np.array(query.vector.to_list()))
         / float(np.linalg.norm(query.vector.to_list()))
         for query in queries
     ]
     assert 0.7 < float(np.median(similarity)) < 0.95
 
 
-def test_an_estimate_of_rows_that_is_far_off_still_gives_queries(moment: Connection) -> None:
-    assert len(sample_queries(moment, 100, 10**9)) == 100
+def test_sample_queries_with_wrong_row_estimate_are_complete(snapshot: Connection) -> None:
+    assert len(sample_queries(snapshot, 100, 10**9)) == 100
 
 
-def test_all_lists_find_all_and_few_find_less(moment: Connection) -> None:
-    index = standing(moment)
-    truth = compute_ground_truth(moment, index, sample_queries(moment, 60, ROWS), LISTS, fewest=60, seconds=60)
-    all_lists, one_list = (evaluate_setting(moment, index, truth, setting) for setting in (LISTS, 1))
+def test_recall_grows_with_probes(snapshot: Connection) -> None:
+    index = read_index(snapshot)
+    truth = compute_ground_truth(snapshot, index, sample_queries(snapshot, 60, ROWS), LISTS, min_queries=60, seconds=60)
+    all_lists, one_list = (evaluate_setting(snapshot, index, truth, setting) for setting in (LISTS, 1))
     assert all_lists.recall == (1.0, 1.0)
     assert one_list.recall[1] < 0.9
     assert one_list.error[1] > 0
@@ -103,71 +103,73 @@ def test_all_lists_find_all_and_few_find_less(moment: Connection) -> None:
     assert one_list.milliseconds > 0
 
 
-def test_it_sees_one_moment_and_changes_no_setting_for_others(filled: tuple[Database, Texts]) -> None:
-    database, _ = filled
+def test_calibration_uses_one_snapshot_and_restores_planner_settings(loaded: tuple[Database, Texts]) -> None:
+    database, _ = loaded
     engine = unpooled_engine(database.url)
     enable_binary_vectors(engine)
     with read_only_snapshot(engine, 30) as connection:
         before = connection.scalar(text("SELECT count(*) FROM text_summary"))
         database.execute("INSERT INTO text_summary (client_id, text_field) VALUES (1, 'later')")
-        calibrate(connection, standing(connection), rows=ROWS, recall=0.9, seconds=1)
+        calibrate(connection, read_index(connection), rows=ROWS, recall=0.9, seconds=1)
         assert connection.scalar(text("SELECT count(*) FROM text_summary")) == before
         for name in ("enable_seqscan", "enable_sort"):
             assert connection.scalar(text(f"SHOW {name}")) == "on"
     database.execute("DELETE FROM text_summary WHERE text_field = 'later'")
 
 
-def test_little_time_still_reaches_the_asked_recall(moment: Connection) -> None:
-    began = time.monotonic()
-    tuning = calibrate(moment, standing(moment), rows=ROWS, recall=0.9, seconds=0.01)
-    assert any(one.recall[0] >= 0.9 for one in tuning.measured)
-    assert time.monotonic() - began < 10
+def test_calibration_with_little_time_reaches_requested_recall(snapshot: Connection) -> None:
+    started = time.monotonic()
+    calibration = calibrate(snapshot, read_index(snapshot), rows=ROWS, recall=0.9, seconds=0.01)
+    assert any(point.recall[0] >= 0.9 for point in calibration.points)
+    assert time.monotonic() - started < 10
 
 
-def test_noise_on_few_rows_does_not_end_it_before_the_asked_recall(
-    moment: Connection, monkeypatch: pytest.MonkeyPatch
+def test_calibration_with_noise_on_few_rows_reaches_requested_recall(
+    snapshot: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("syntegra_db.vectors.maintenance._calibration.time_exact_search", lambda *_: 0.001)
-    # Longer than any search here, on however busy a machine.
-    monkeypatch.setattr("syntegra_db.vectors.maintenance._calibration.NEVER_SLOW_MILLISECONDS", 10_000)
-    tuning = calibrate(moment, standing(moment), rows=ROWS, recall=0.95, seconds=5)
-    assert any(one.recall[0] >= 0.95 for one in tuning.measured)
+    # Longer than any search here, also on a busy machine.
+    monkeypatch.setattr("syntegra_db.vectors.maintenance._calibration.MIN_SLOW_MILLISECONDS", 10_000)
+    calibration = calibrate(snapshot, read_index(snapshot), rows=ROWS, recall=0.95, seconds=5)
+    assert any(point.recall[0] >= 0.95 for point in calibration.points)
 
 
-def test_a_greater_setting_finds_at_least_what_a_smaller_one_was_seen_to_find() -> None:
-    found = [
+def test_enforce_monotonic_keeps_recall_of_smaller_setting() -> None:
+    results = [
         SettingResult(setting, (recall, 0.5), (0.01, 0.0), 1.0, 100)
         for setting, recall in ((3, 0.9), (1, 0.8), (2, 0.95))
     ]
-    assert [(one.setting, one.recall) for one in enforce_monotonic(found)] == [
+    assert [(point.setting, point.recall) for point in enforce_monotonic(results)] == [
         (1, (0.795, 0.5)),
         (2, (0.945, 0.5)),
         (3, (0.945, 0.5)),
     ]
 
 
-def test_a_tuning_comes_back_from_its_comment(moment: Connection) -> None:
-    tuning = calibrate(moment, standing(moment), rows=ROWS, recall=0.9, seconds=1)
-    assert Calibration.from_comment(tuning.to_comment()) == tuning
+def test_calibration_round_trips_through_comment(snapshot: Connection) -> None:
+    calibration = calibrate(snapshot, read_index(snapshot), rows=ROWS, recall=0.9, seconds=1)
+    assert Calibration.from_comment(calibration.to_comment()) == calibration
 
 
-def test_rows_of_the_same_text_are_equally_near(server: Server, migrated_template: str) -> None:
-    """Ten of forty rows that are alike are found, and any ten of them are the nearest."""
+def test_recall_counts_rows_with_same_text_as_equal(server: Server, migrated_template: str) -> None:
+    """Any ten of forty rows with the same text are the nearest."""
     with server.database(migrated_template) as database:
-        fill(database, 1_500, {})
+        load_texts(database, 1_500, {})
         database.execute(
             "INSERT INTO text_summary (client_id, text_field, embedding)"
             " SELECT client_id, text_field, embedding FROM text_summary, generate_series(1, 40) WHERE id % 5 = 0"
         )
-        assert rebuild(database.url, RebuildOptions("ivfflat", 30), measuring_seconds=4).selected is not None
+        assert rebuild(database.engine, RebuildOptions("ivfflat", 30), calibration_seconds=4).selected is not None
 
 
-def test_some_queries_that_find_fewer_than_wanted_do_not_end_it(
-    moment: Connection, monkeypatch: pytest.MonkeyPatch
+def test_ground_truth_with_too_few_approximate_rows_is_complete(
+    snapshot: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = iter([[0.5] * 100, [0.5] * 7])
-    monkeypatch.setattr("syntegra_db.vectors.maintenance._ground_truth.index_distances", lambda *_: next(found))
-    queries = sample_queries(moment, 2, ROWS)
-    bounded, unbounded = compute_ground_truth(moment, standing(moment), queries, LISTS, fewest=2, seconds=60).distances
+    approximate = iter([[0.5] * 100, [0.5] * 7])
+    monkeypatch.setattr("syntegra_db.vectors.maintenance._ground_truth.index_distances", lambda *_: next(approximate))
+    queries = sample_queries(snapshot, 2, ROWS)
+    bounded, unbounded = compute_ground_truth(
+        snapshot, read_index(snapshot), queries, LISTS, min_queries=2, seconds=60
+    ).distances
     assert max(bounded) <= 0.5
     assert len(unbounded) == 100

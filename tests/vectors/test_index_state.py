@@ -1,4 +1,4 @@
-"""What stands behind a search: an index, two of them, another one, none, and whose rows."""
+"""Searches with one index, two, another or none, and with row-level security."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
 from sqlalchemy import text
-from vectors.searching import HNSW, IVFFLAT, ROWS, ids, keep, measured, recall, replace_index, setting
 
+from support.search import (
+    HNSW,
+    IVFFLAT,
+    ROWS,
+    calibration_of,
+    current_setting,
+    ids,
+    recall,
+    replace_index,
+    store_calibration,
+)
 from syntegra_db.database import create_engine, session_factory
 from syntegra_db.vectors import _index_state, search
 from syntegra_db.vectors._index import CalibrationPoint, read_indexes
@@ -17,9 +27,9 @@ from syntegra_db.vectors._index import CalibrationPoint, read_indexes
 if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
-    from vectors.texts import Texts
 
     from support.servers import Database, Server
+    from support.texts import Texts
     from syntegra_db.vectors._index import VectorIndex
 
 
@@ -35,10 +45,10 @@ NO_ROW_LEVEL_SECURITY: LiteralString = """
 """
 
 
-def test_an_index_that_finds_too_few_is_not_the_last_word(
+def test_index_scan_with_too_few_rows_falls_back_to_exact_search(
     session: Session, texts: Texts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before 0.8, pgvector stops where a filter has left too few rows, and nobody estimated how few."""
+    """Before 0.8, pgvector ends a scan even if the filter left too few rows; here the estimate is wrong too."""
 
     def old_indexes(connection: Any) -> tuple[VectorIndex, ...]:
         return tuple(replace(index, has_iterative_scans=False) for index in read_indexes(connection))
@@ -46,36 +56,36 @@ def test_an_index_that_finds_too_few_is_not_the_last_word(
     monkeypatch.setattr(_index_state, "read_indexes", old_indexes)
     monkeypatch.setattr("syntegra_db.vectors._search.estimate_rows_cached", lambda *_: ROWS)
     assert ids(search(session, texts.queries[0], client_id=20)) == texts.nearest(texts.queries[0], texts.clients == 20)
-    assert setting(session, "ivfflat.probes") == "54"
-    assert setting(session, "ivfflat.iterative_scan") == "off"
+    assert current_setting(session, "ivfflat.probes") == "54"
+    assert current_setting(session, "ivfflat.iterative_scan") == "off"
 
 
-def test_another_index_is_noticed_by_the_next_search(session: Session, texts: Texts) -> None:
+def test_search_after_index_change_uses_new_index(session: Session, texts: Texts) -> None:
     search(session, texts.queries[0])
     replace_index(session, HNSW)
-    keep(session, measured(session, CalibrationPoint(77, (0.96, 0.9), 1.0)))
+    store_calibration(session, calibration_of(session, CalibrationPoint(77, (0.96, 0.9), 1.0)))
     assert len(search(session, texts.queries[0])) == 10
-    assert setting(session, "hnsw.ef_search") == "77"
-    assert setting(session, "hnsw.iterative_scan") == "relaxed_order"
+    assert current_setting(session, "hnsw.ef_search") == "77"
+    assert current_setting(session, "hnsw.iterative_scan") == "relaxed_order"
     session.rollback()
 
 
 @pytest.mark.parametrize("other", ["idx_text_summary_embedding_old", "idx_text_summary_embedding_new"])
-def test_while_two_indexes_stand_either_finds_enough(session: Session, texts: Texts, other: str) -> None:
-    """As between the moment when a rebuild has built its index and the one when it has dropped the old one."""
+def test_search_with_two_indexes_reaches_recall(session: Session, texts: Texts, other: str) -> None:
+    """As during a rebuild, until it drops the old index."""
     replace_index(session, HNSW)
-    keep(session, measured(session, CalibrationPoint(77, (0.96, 0.9), 1.0)))
+    store_calibration(session, calibration_of(session, CalibrationPoint(77, (0.96, 0.9), 1.0)))
     session.execute(text(IVFFLAT.replace("idx_text_summary_embedding", other)))
     assert recall(session, texts) >= 0.95
-    assert setting(session, "hnsw.ef_search") == "77"
-    assert setting(session, "ivfflat.probes") == "54"
-    assert setting(session, "ivfflat.iterative_scan") == "relaxed_order"
+    assert current_setting(session, "hnsw.ef_search") == "77"
+    assert current_setting(session, "ivfflat.probes") == "54"
+    assert current_setting(session, "ivfflat.iterative_scan") == "relaxed_order"
     session.rollback()
 
 
-def test_an_index_that_truncate_emptied_is_not_asked(session: Session, texts: Texts) -> None:
+def test_search_after_truncate_is_exact(session: Session, texts: Texts) -> None:
     session.execute(text("CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM text_summary"))
-    keep(session, measured(session, CalibrationPoint(11, (0.97, 0.9), 2.0)))
+    store_calibration(session, calibration_of(session, CalibrationPoint(11, (0.97, 0.9), 2.0)))
     search(session, texts.queries[0])
     session.execute(text("TRUNCATE text_summary"))
     session.execute(text("INSERT INTO text_summary SELECT * FROM kept"))
@@ -85,7 +95,7 @@ def test_an_index_that_truncate_emptied_is_not_asked(session: Session, texts: Te
     session.rollback()
 
 
-def test_with_row_level_security_a_small_client_is_answered_exactly(
+def test_search_of_small_client_with_row_level_security_is_exact(
     server: Server, searched: tuple[Database, Texts]
 ) -> None:
     database, texts = searched
@@ -99,13 +109,13 @@ def test_with_row_level_security_a_small_client_is_answered_exactly(
                     found = ids(search(session, texts.queries[0]))
                     expected = texts.nearest(texts.queries[0], texts.clients == client)
                     assert len({*found} & {*expected}) >= (10 if client == 200 else 7)
-                    assert setting(session, "ivfflat.probes") == ("1" if client == 200 else "54")
+                    assert current_setting(session, "ivfflat.probes") == ("1" if client == 200 else "54")
         finally:
             engine.dispose()
             database.execute(NO_ROW_LEVEL_SECURITY)
 
 
-def test_a_missing_index_costs_time_only_and_is_said_once(
+def test_search_without_index_is_exact_and_warns_once(
     session: Session, texts: Texts, caplog: pytest.LogCaptureFixture
 ) -> None:
     session.execute(text("DROP INDEX idx_text_summary_embedding"))
@@ -113,13 +123,13 @@ def test_a_missing_index_costs_time_only_and_is_said_once(
         for query in texts.queries[:5]:
             assert ids(search(session, query)) == texts.nearest(query)
     (warning,) = caplog.messages
-    assert "no valid index idx_text_summary_embedding" in warning
+    assert "No valid index idx_text_summary_embedding exists" in warning
     assert "`syntegra-db vectors rebuild`" in warning
     session.rollback()
 
 
-def test_an_engine_of_one_request_remembers_with_the_others(engine: Engine) -> None:
+def test_engine_with_execution_options_shares_index_state(engine: Engine) -> None:
     with engine.connect() as connection:
-        known = _index_state.get_index_state(connection)
+        state = _index_state.get_index_state(connection)
     with engine.execution_options(request=1).connect() as connection:
-        assert _index_state.get_index_state(connection) is known
+        assert _index_state.get_index_state(connection) is state

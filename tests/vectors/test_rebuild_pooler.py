@@ -1,4 +1,4 @@
-"""Rebuilding through a real PgBouncer."""
+"""Rebuilds through PgBouncer."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from migrations.test_pooler import ADVISORY_LOCKS, pgbouncer
-from vectors.texts import fill
 
-from syntegra_db.connections import conninfo
+from support.texts import load_texts
+from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.vectors.maintenance import rebuild
 from syntegra_db.vectors.maintenance._build import index_validity
-from syntegra_db.vectors.maintenance._rebuild import rebuild
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.pooler
 
 
-def test_transaction_mode_pooler_is_rejected_without_lock_left(database: Database, tmp_path: Path) -> None:
+def test_rebuild_in_transaction_mode_raises_and_leaves_no_lock(database: Database, tmp_path: Path) -> None:
     with pgbouncer(database, "transaction", tmp_path) as url:
         with pytest.raises(RebuildFailed, match="connected through a transaction-mode pooler"):
-            rebuild(url)
+            rebuild(unpooled_engine(url))
         assert database.query(ADVISORY_LOCKS) == [(0,)]
 
 
-def test_session_mode_rebuilds_and_leaks_no_setting_to_the_next_client(database: Database, tmp_path: Path) -> None:
-    fill(database, 500, {})
+def test_rebuild_in_session_mode_leaks_no_setting(database: Database, tmp_path: Path) -> None:
+    load_texts(database, 500, {})
     names = (
         "name IN ('maintenance_work_mem', 'statement_timeout', 'client_connection_check_interval', 'ivfflat.probes')"
     )
@@ -40,7 +40,7 @@ def test_session_mode_rebuilds_and_leaks_no_setting_to_the_next_client(database:
         fresh.execute("SELECT '[1]'::vector")
         defaults = fresh.execute(settings).fetchall()
     with pgbouncer(database, "session", tmp_path) as url:
-        rebuild(url, measuring_seconds=0.5)
+        rebuild(unpooled_engine(url), calibration_seconds=0.5)
         with psycopg.connect(conninfo(url)) as client:
             client.execute("SELECT '[1]'::vector")
             assert client.execute(settings).fetchall() == defaults

@@ -1,4 +1,4 @@
-"""The statements of a search: what they select, and the plans that the server makes for them."""
+"""The statements of a search: their rows and their plans."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import SelectBase, func, select, text
-from vectors.texts import Texts, fill
 
+from support.texts import Texts, load_texts
 from syntegra_db.database import create_engine, session_factory
 from syntegra_db.models import InvalidEmbedding, TextSummary
 from syntegra_db.vectors import InvalidSearchArgument, nearest
@@ -26,27 +26,27 @@ HALF = """CREATE INDEX idx_text_summary_embedding ON text_summary
 
 
 @pytest.fixture(scope="module")
-def filled(server: Server, migrated_template: str) -> Iterator[tuple[Database, Texts]]:
+def loaded(server: Server, migrated_template: str) -> Iterator[tuple[Database, Texts]]:
     with server.database(migrated_template, name="syntegra_test_statements") as database:
-        texts = fill(database, 6_000, {1: 30, 2: 3_000, 3: 300})
+        texts = load_texts(database, 6_000, {1: 30, 2: 3_000, 3: 300})
         yield database, texts
 
 
 @pytest.fixture
-def texts(filled: tuple[Database, Texts]) -> Texts:
-    return filled[1]
+def texts(loaded: tuple[Database, Texts]) -> Texts:
+    return loaded[1]
 
 
 @pytest.fixture
-def session(filled: tuple[Database, Texts]) -> Iterator[Session]:
-    engine = create_engine(filled[0].url)
+def session(loaded: tuple[Database, Texts]) -> Iterator[Session]:
+    engine = create_engine(loaded[0].url)
     with session_factory(engine)() as session:
         yield session
     engine.dispose()
 
 
 def plan(session: Session, statement: SelectBase, **parameters: Any) -> str:
-    """What EXPLAIN says of `statement`, without the vector in it."""
+    """The plan of `statement`, without the lines that contain the vector."""
     compiled = statement.compile(session.connection())
     bound = {
         name: str(value.to_list()) if hasattr(value, "to_list") else value
@@ -56,7 +56,7 @@ def plan(session: Session, statement: SelectBase, **parameters: Any) -> str:
     return "\n".join(line for line in lines if "<=>" not in line)
 
 
-def test_nearest_selects_texts_in_order_of_distance(session: Session, texts: Texts) -> None:
+def test_nearest_orders_texts_by_distance(session: Session, texts: Texts) -> None:
     session.execute(text("SET LOCAL ivfflat.probes = 100"))
     query = texts.queries[0]
     rows = session.execute(nearest(query, client_id=2, limit=7)).all()
@@ -68,7 +68,7 @@ def test_nearest_selects_texts_in_order_of_distance(session: Session, texts: Tex
     assert session.execute(nearest(query, client_id=2, max_distance=far)).all() == rows[:4]
 
 
-def test_nearest_composes_like_any_statement(session: Session, texts: Texts) -> None:
+def test_nearest_composes_with_other_clauses(session: Session, texts: Texts) -> None:
     session.execute(text("SET LOCAL ivfflat.probes = 100"))
     statement = nearest(texts.queries[0], sentiment="neutral", language="es")
     first = session.execute(statement).all()
@@ -79,26 +79,26 @@ def test_nearest_composes_like_any_statement(session: Session, texts: Texts) -> 
 
 
 @pytest.mark.parametrize("embedding", [[0.0] * 384, [1.0] * 3, [float("inf")] * 384])
-def test_nearest_refuses_a_vector_without_a_direction(embedding: list[float]) -> None:
+def test_nearest_with_invalid_vector_raises(embedding: list[float]) -> None:
     with pytest.raises(InvalidEmbedding):
         nearest(embedding)
 
 
-def test_nearest_refuses_bounds_that_mean_nothing(texts: Texts) -> None:
+def test_nearest_with_invalid_bounds_raises(texts: Texts) -> None:
     with pytest.raises(InvalidSearchArgument):
         nearest(texts.queries[0], limit=-1)
     with pytest.raises(InvalidSearchArgument):
         nearest(texts.queries[0], max_distance=-0.1)
 
 
-def test_the_index_serves_nearest_and_the_search(session: Session, texts: Texts) -> None:
+def test_nearest_and_search_use_the_index(session: Session, texts: Texts) -> None:
     query = texts.queries[0].tolist()
     assert f"Index Scan using {VECTOR_INDEX}" in plan(session, nearest(query))
     found = index_statement((), is_half=False)
     assert f"Index Scan using {VECTOR_INDEX}" in plan(session, found, query=str(query), limit=10)
 
 
-def test_the_index_in_half_precision_serves_its_search(session: Session, texts: Texts) -> None:
+def test_half_precision_search_uses_half_precision_index(session: Session, texts: Texts) -> None:
     session.execute(text(f"DROP INDEX {VECTOR_INDEX}"))
     session.execute(text(HALF))
     found = index_statement((), is_half=True)
@@ -106,7 +106,7 @@ def test_the_index_in_half_precision_serves_its_search(session: Session, texts: 
     session.rollback()
 
 
-def test_no_vector_index_serves_an_exact_search(session: Session, texts: Texts) -> None:
+def test_exact_search_uses_no_vector_index(session: Session, texts: Texts) -> None:
     query = str(texts.queries[0].tolist())
     assert VECTOR_INDEX not in plan(session, exact_statement(()), query=query, limit=10)
     of_client = plan(session, exact_statement(("client_id",)), query=query, limit=10, client_id=1)
@@ -114,7 +114,7 @@ def test_no_vector_index_serves_an_exact_search(session: Session, texts: Texts) 
     assert "idx_text_summary_client_id" in of_client
 
 
-def test_an_index_that_covers_a_client_answers_an_exact_search(session: Session, texts: Texts) -> None:
+def test_exact_search_of_client_uses_covering_index(session: Session, texts: Texts) -> None:
     session.execute(text("CREATE INDEX covering ON text_summary (client_id) INCLUDE (id, embedding)"))
     parameters = {"query": str(texts.queries[0].tolist()), "limit": 10, "client_id": 3}
     assert "Index Only Scan using covering" in plan(session, exact_statement(("client_id",)), **parameters)

@@ -1,4 +1,4 @@
-"""How much of the truth the vector index finds at which setting, and how fast."""
+"""Calibrate a vector index: recall and latency for each search setting."""
 
 from __future__ import annotations
 
@@ -37,31 +37,30 @@ if TYPE_CHECKING:
 CALIBRATION_SECONDS = 120
 QUERIES = 1000
 MIN_QUERIES = 50
-# Of the time: for exact searches, for the truly nearest rows, then for the ladder of settings; the rest is for the one
-# that is asked for.
-SHARE_FOR_EXACT = 0.05
-SHARE_FOR_TRUTH = 0.35
-SHARE_FOR_LADDER = 0.2
-QUERIES_OF_A_RUNG = 100
-FEWEST_OF_A_RUNG = 25
-# Of the time that is left for the ladder, or for the steps around the asked recall.
-SHARE_FOR_A_RUNG = 0.5
-SHARE_FOR_A_STEP = 0.5
-SEARCHES_TO_TIME = 30
-FEWEST_SEARCHES = 5
+# Shares of the time for exact searches, the ground truth and the sweep. The rest is for settings around the requested
+# recall.
+EXACT_TIME_SHARE = 0.05
+GROUND_TRUTH_TIME_SHARE = 0.35
+SWEEP_TIME_SHARE = 0.2
+# One setting may use this share of the time that is left for its phase.
+STEP_TIME_SHARE = 0.5
+SWEEP_QUERIES = 100
+MIN_SWEEP_QUERIES = 25
+MAX_TIMED_SEARCHES = 30
+MIN_SEARCHES = 5
 SWEEP_FACTOR = 1.4
-# Beyond, comparing all rows is as fast.
-MOST_PROBES_OF_LISTS = 0.5
-LEAST_EF_SEARCH = 10
-RECALL_AT_THE_TOP = 0.99
+# With more probes, an exact search is as fast.
+MAX_PROBES_RATIO = 0.5
+MIN_EF_SEARCH = 10
+MAX_SWEEP_RECALL = 0.99
 MAX_SLOWDOWN = 2
-# On so few rows, what surrounds a scan takes longer than the scan.
-NEVER_SLOW_MILLISECONDS = 20
-# Standard errors that are taken off a recall. At .95, a thousandth more takes 3 % more time.
+# On few rows, the overhead of a search takes longer than its scan.
+MIN_SLOW_MILLISECONDS = 20
+# Standard errors subtracted from a recall. At 0.95, a recall that is 0.001 higher takes 3 % more time.
 RECALL_SAFETY_STDERRS = 0.5
-# Two settings as close as that need not be told apart.
+# Settings closer than this factor are not distinguished.
 SETTING_TOLERANCE = 1.04
-# The first of them is not in servers before 17.
+# Servers before 17 do not have transaction_timeout.
 DISABLE_TIMEOUTS = text(
     """
     SELECT set_config(name, '0', true) FROM pg_settings
@@ -72,7 +71,7 @@ DISABLE_TIMEOUTS = text(
 
 @dataclass(frozen=True)
 class SettingResult:
-    """Mean recall at each of `RECALL_DEPTHS`, its standard error, and mean milliseconds of one search setting."""
+    """Mean recall at each of `RECALL_DEPTHS`, its standard error, and median milliseconds of one search setting."""
 
     setting: int
     recall: tuple[float, ...]
@@ -81,21 +80,18 @@ class SettingResult:
     queries: int
 
     def conservative(self) -> CalibrationPoint:
-        """Return the recall less half its standard error, as which it is kept."""
+        """Return the point to store: the recall minus half its standard error."""
         recall = tuple(
             max(mean - RECALL_SAFETY_STDERRS * error, 0) for mean, error in zip(self.recall, self.error, strict=True)
         )
-        return CalibrationPoint(self.setting, tuple(round(one, 4) for one in recall), round(self.milliseconds, 3))
+        return CalibrationPoint(self.setting, tuple(round(share, 4) for share in recall), round(self.milliseconds, 3))
 
 
 @contextmanager
 def read_only_snapshot(engine: Engine, seconds: float = 0) -> Iterator[Connection]:
-    """Open a transaction that sees one moment of the table.
-
-    No statement in it takes longer than `seconds`; with 0, each takes as long as it does.
-    """
-    frozen = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    with frozen.connect() as connection:
+    """Open a read-only transaction with one snapshot; its statement timeout is `seconds`, 0 is no limit."""
+    repeatable = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    with repeatable.connect() as connection:
         connection.execute(DISABLE_TIMEOUTS)
         connection.execute(
             text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": f"{ceil(1000 * seconds)}ms"}
@@ -104,48 +100,48 @@ def read_only_snapshot(engine: Engine, seconds: float = 0) -> Iterator[Connectio
 
 
 def calibrate(connection: Connection, index: VectorIndex, *, rows: int, recall: float, seconds: float) -> Calibration:
-    """Return the settings of `index` with what they give, those for `recall` closest together.
+    """Return the recall and latency of the search settings of `index`, most precisely around `recall`.
 
-    A ladder of settings, each 1.4 times the one before, up to half of the lists, an `ef_search` of 1000 or a recall of
-    .99, is measured with a part of the sample, and those around the asked recall with all of it. What is kept is the
-    recall less half its standard error, so that luck counts for less.
+    The sweep measures settings with a part of the sample, each 1.4 times the previous one, up to 50 % of the lists, an
+    `ef_search` of 1000 or a recall of 0.99. The settings around the requested recall are then measured with the whole
+    sample. Stored recalls are conservative: half a standard error is subtracted.
 
     Args:
         connection: one of `read_only_snapshot`.
-        index: the one that stands.
-        rows: how many embeddings it was built on.
-        recall: share of the true nearest rows for which the setting is to be found.
-        seconds: about so long it may take; a few searches more where 50 queries do not fit in.
+        index: the current index.
+        rows: the number of embeddings that it was built on.
+        recall: share of the exact nearest rows to find the setting for.
+        seconds: approximate duration; longer if 50 queries take longer.
 
     Raises:
-        RebuildFailed: the server does not search through the index.
+        RebuildFailed: the planner does not use the index.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     queries = sample_queries(connection, QUERIES, rows)
-    require_index_used(connection, index, queries[0], baseline_setting(index))
-    exact = time_exact_search(connection, queries, began + SHARE_FOR_EXACT * seconds)
-    allowed = seconds * SHARE_FOR_TRUTH
+    baseline = baseline_setting(index)
+    require_index_used(connection, index, queries[0], baseline)
+    exact = time_exact_search(connection, queries, started + EXACT_TIME_SHARE * seconds)
     truth = compute_ground_truth(
-        connection, index, queries, baseline_setting(index), fewest=MIN_QUERIES, seconds=allowed
+        connection, index, queries, baseline, min_queries=MIN_QUERIES, seconds=GROUND_TRUTH_TIME_SHARE * seconds
     )
-    tuner = _Calibrator(connection, index, truth, exact, {})
-    tuner.sweep(recall, began + seconds * (SHARE_FOR_TRUTH + SHARE_FOR_LADDER))
+    calibrator = _Calibrator(connection, index, truth, exact, {})
+    calibrator.sweep(recall, started + seconds * (GROUND_TRUTH_TIME_SHARE + SWEEP_TIME_SHARE))
     if recall < 1:
-        tuner.refine(recall, began + seconds)
+        calibrator.refine(recall, started + seconds)
     return Calibration(
         rows=rows,
         filenode=index.filenode,
         table_filenode=index.table_filenode,
         recall=recall,
         exact_milliseconds=round(exact, 3),
-        measured=enforce_monotonic(tuner.found.values()),
+        points=enforce_monotonic(calibrator.results.values()),
     )
 
 
 def baseline_setting(index: VectorIndex) -> int:
-    """Return a setting that finds .95 of the truth or more on real sentences.
+    """Return a setting with a recall of 0.95 or more on real sentences.
 
-    Before pgvector 0.8, an hnsw index finds no more rows than its `ef_search`, and 100 are wanted.
+    Before pgvector 0.8, an hnsw index finds at most `ef_search` rows, and the ground truth needs 100.
     """
     return max(1, min(round(4 * sqrt(index.lists)), ceil(index.lists / 2))) if index.method == "ivfflat" else 200
 
@@ -153,41 +149,37 @@ def baseline_setting(index: VectorIndex) -> int:
 def evaluate_setting(
     connection: Connection, index: VectorIndex, truth: GroundTruth, setting: int, deadline: float = inf
 ) -> SettingResult:
-    """Return what `setting` gives on `truth`, or on the part of it that is searched before `deadline`."""
-    shares: list[tuple[float, ...]] = []
+    """Return recall and latency of `setting` on `truth`, or on the queries that run before `deadline`."""
+    recalls: list[tuple[float, ...]] = []
     times = []
     with force_index_scan(connection, index, setting):
-        for number, (query, true) in enumerate(zip(truth.queries, truth.distances, strict=True)):
-            if number >= FEWEST_SEARCHES and time.monotonic() > deadline:
+        for number, (query, exact) in enumerate(zip(truth.queries, truth.distances, strict=True)):
+            if number >= MIN_SEARCHES and time.monotonic() > deadline:
                 break
-            if number < SEARCHES_TO_TIME:
+            if number < MAX_TIMED_SEARCHES:
                 times.append(time_index_search(connection, index, query))
-            found = index_distances(connection, index, query)
-            shares.append(tuple(_recall(found, true, depth) for depth in RECALL_DEPTHS))
-    columns = list(zip(*shares, strict=True))
+            approximate = index_distances(connection, index, query)
+            recalls.append(tuple(_recall(approximate, exact, depth) for depth in RECALL_DEPTHS))
+    columns = list(zip(*recalls, strict=True))
     return SettingResult(
         setting=setting,
         recall=tuple(fmean(column) for column in columns),
         error=tuple(stdev(column) / sqrt(len(column)) if len(column) > 1 else 0.0 for column in columns),
         milliseconds=median(times),
-        queries=len(shares),
+        queries=len(recalls),
     )
 
 
 def require_index_used(connection: Connection, index: VectorIndex, query: SampleQuery, setting: int) -> None:
-    """Return if the server searches through `index`, at `setting`, when it is left no other way.
-
-    Raises:
-        RebuildFailed: another index serves the same search.
-    """
+    """Raise `RebuildFailed` unless the planner uses `index` once other plans are disabled."""
     explain = text(f"EXPLAIN {index_statement((), is_half=index.is_half)}")
     with force_index_scan(connection, index, setting):
         plan = connection.scalars(explain, {"query": query.vector.to_text(), "limit": RECALL_DEPTHS[0]}).all()
     if not any(f" {VECTOR_INDEX} " in line for line in plan):
         used = re.search(r" using (\S+) on ", "\n".join(plan))
         raise RebuildFailed(
-            f"{VECTOR_INDEX} stands, but was not measured: the server searches through another index on the embeddings "
-            f"of text_summary, {used[1] if used else 'of an unknown name'}. Drop that one and run this again."
+            f"{VECTOR_INDEX} was not measured, because the planner uses another index on the embeddings of "
+            f"text_summary: {used[1] if used else 'unknown'}. Drop that index and run this again."
         )
 
 
@@ -197,32 +189,32 @@ class _Calibrator:
     index: VectorIndex
     truth: GroundTruth
     exact_milliseconds: float
-    found: dict[int, SettingResult]
+    results: dict[int, SettingResult]
 
     def sweep(self, recall: float, deadline: float) -> None:
-        """Measure the rungs of the ladder with a part of the sample; late, no further than to the asked recall.
+        """Measure increasing settings with a part of the sample; after `deadline`, only up to the requested recall.
 
-        It ends where the index takes twice as long as comparing all rows: nobody wants it there.
+        It ends when an index scan takes twice as long as an exact search.
         """
         milliseconds = 0.0
         for setting in _sweep_settings(self.index):
-            allowed = SHARE_FOR_A_RUNG * (deadline - time.monotonic())
-            one = self._measure(setting, QUERIES_OF_A_RUNG, allowed, SWEEP_FACTOR * milliseconds)
-            milliseconds = one.milliseconds
-            enough = recall if time.monotonic() > deadline else RECALL_AT_THE_TOP
-            if one.recall[0] >= enough or self._is_slow(milliseconds):
+            seconds = STEP_TIME_SHARE * (deadline - time.monotonic())
+            result = self._measure(setting, SWEEP_QUERIES, seconds, SWEEP_FACTOR * milliseconds)
+            milliseconds = result.milliseconds
+            sufficient = recall if time.monotonic() > deadline else MAX_SWEEP_RECALL
+            if result.recall[0] >= sufficient or self._is_slow(milliseconds):
                 return
 
     def refine(self, recall: float, deadline: float) -> None:
-        """Measure settings around the asked recall with all of the sample, until two that differ in it are close."""
-        rungs = _sweep_settings(self.index)
-        climbed = sorted(self.found)
-        at = next((at for at, rung in enumerate(climbed) if self.found[rung].recall[0] >= recall), len(climbed) - 1)
-        while not self._reaches_recall(rungs[at], recall, deadline):
+        """Measure settings around the requested recall with the whole sample, and bisect between the nearest two."""
+        settings = _sweep_settings(self.index)
+        swept = sorted(self.results)
+        at = next((at for at, one in enumerate(swept) if self.results[one].recall[0] >= recall), len(swept) - 1)
+        while not self._reaches_recall(settings[at], recall, deadline):
             at += 1
-            if at == len(rungs) or self._is_slow(self.found[rungs[at - 1]].milliseconds):
+            if at == len(settings) or self._is_slow(self.results[settings[at - 1]].milliseconds):
                 return
-        top, bottom = rungs[at], rungs[max(at - 1, 0)]
+        top, bottom = settings[at], settings[max(at - 1, 0)]
         while top - bottom > 1 and top > bottom * SETTING_TOLERANCE and time.monotonic() < deadline:
             middle = self._interpolate_setting(bottom, top, recall)
             if self._reaches_recall(middle, recall, deadline):
@@ -231,46 +223,46 @@ class _Calibrator:
                 bottom = middle
 
     def _interpolate_setting(self, bottom: int, top: int, recall: float) -> int:
-        """Return the setting where `recall` lies on a line over the logarithm of those at `bottom` and `top`."""
-        low, high = (self.found[setting].conservative().recall[0] for setting in (bottom, top))
+        """Return the setting for `recall`, interpolated over the logarithm of the settings `bottom` and `top`."""
+        low, high = (self.results[setting].conservative().recall[0] for setting in (bottom, top))
         share = (recall - low) / (high - low) if high > low else 0.5
         middle: int = round(bottom * (top / bottom) ** min(max(share, 0.1), 0.9))
         return min(max(middle, bottom + 1), top - 1)
 
     def _is_slow(self, milliseconds: float) -> bool:
-        return milliseconds > max(MAX_SLOWDOWN * self.exact_milliseconds, NEVER_SLOW_MILLISECONDS)
+        return milliseconds > max(MAX_SLOWDOWN * self.exact_milliseconds, MIN_SLOW_MILLISECONDS)
 
     def _reaches_recall(self, setting: int, recall: float, deadline: float) -> bool:
-        milliseconds = max(one.milliseconds for one in self.found.values() if one.setting <= setting)
-        allowed = SHARE_FOR_A_STEP * (deadline - time.monotonic())
-        return self._measure(setting, QUERIES, allowed, milliseconds).conservative().recall[0] >= recall
+        milliseconds = max(result.milliseconds for result in self.results.values() if result.setting <= setting)
+        seconds = STEP_TIME_SHARE * (deadline - time.monotonic())
+        return self._measure(setting, QUERIES, seconds, milliseconds).conservative().recall[0] >= recall
 
-    def _measure(self, setting: int, most: int, seconds: float, milliseconds: float) -> SettingResult:
-        """Return what `setting` gives on as many queries as `seconds` allow, each of about so many milliseconds."""
-        fitting = int(1000 * seconds / milliseconds) if milliseconds else most
-        part = self.truth.head(min(most, max(fitting, FEWEST_OF_A_RUNG)))
-        self.found[setting] = evaluate_setting(self.connection, self.index, part, setting)
-        return self.found[setting]
+    def _measure(self, setting: int, max_queries: int, seconds: float, milliseconds: float) -> SettingResult:
+        """Return the result of `setting` on as many queries as fit into `seconds`, at `milliseconds` per query."""
+        affordable = int(1000 * seconds / milliseconds) if milliseconds else max_queries
+        sample = self.truth.head(min(max_queries, max(affordable, MIN_SWEEP_QUERIES)))
+        self.results[setting] = evaluate_setting(self.connection, self.index, sample, setting)
+        return self.results[setting]
 
 
-def enforce_monotonic(found: Iterable[SettingResult]) -> tuple[CalibrationPoint, ...]:
-    """Return the measurements by setting; a greater one finds at least what a smaller one was seen to find."""
-    kept: list[CalibrationPoint] = []
-    for one in sorted(found, key=attrgetter("setting")):
-        careful = one.conservative()
-        kept.append(replace(careful, recall=tuple(map(max, careful.recall, kept[-1].recall))) if kept else careful)
-    return tuple(kept)
+def enforce_monotonic(results: Iterable[SettingResult]) -> tuple[CalibrationPoint, ...]:
+    """Return the points in order of the setting, with the recall of each at least that of the previous one."""
+    points: list[CalibrationPoint] = []
+    for result in sorted(results, key=attrgetter("setting")):
+        point = result.conservative()
+        points.append(replace(point, recall=tuple(map(max, point.recall, points[-1].recall))) if points else point)
+    return tuple(points)
 
 
 def _sweep_settings(index: VectorIndex) -> list[int]:
     if index.method == "hnsw":
-        least, most = LEAST_EF_SEARCH, MAX_EF_SEARCH
+        lowest, highest = MIN_EF_SEARCH, MAX_EF_SEARCH
     else:
-        least, most = 1, max(1, int(index.lists * MOST_PROBES_OF_LISTS))
-    steps = ceil(log(most / least, SWEEP_FACTOR))
-    return list(dict.fromkeys([*(round(least * SWEEP_FACTOR**step) for step in range(steps)), most]))
+        lowest, highest = 1, max(1, int(index.lists * MAX_PROBES_RATIO))
+    steps = ceil(log(highest / lowest, SWEEP_FACTOR))
+    return list(dict.fromkeys([*(round(lowest * SWEEP_FACTOR**step) for step in range(steps)), highest]))
 
 
-def _recall(found: list[float], true: list[float], depth: int) -> float:
-    nearest = true[:depth]
-    return sum(far <= nearest[-1] for far in found[:depth]) / len(nearest) if nearest else 1.0
+def _recall(approximate: list[float], exact: list[float], depth: int) -> float:
+    nearest = exact[:depth]
+    return sum(distance <= nearest[-1] for distance in approximate[:depth]) / len(nearest) if nearest else 1.0

@@ -1,4 +1,4 @@
-"""Queries to measure a vector index with, made of stored rows, and the rows that are truly nearest to them."""
+"""Sample queries made of stored rows, and the exact nearest neighbours of each."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from syntegra_db.vectors._statements import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
     from syntegra_db.vectors._index import VectorIndex
 
 RECALL_DEPTH, FILTERED_RECALL_DEPTH = RECALL_DEPTHS
-# Of each of the two other rows that go into a query; see `draw`.
+# The weight of each of the two other rows in a query; see `sample_queries`.
 MIX_WEIGHT = 0.4
-# Rows are drawn out of so many times more, so that few of them come from one page.
+# Rows are drawn from this many times more rows, so that few of them come from one page.
 OVERSAMPLING = 20
-EXACT_SEARCHES = 5
-# A scan that reads each row once compares it with several queries, for each of which 100 rows are known to be nearer
-# than its bound. It takes a quarter of the time that a search of all rows for each query does (200,000 rows).
-QUERIES_OF_A_SCAN = 25
-LEAST_QUERIES_OF_A_SCAN = 5
-# The queries are no CTE, which would keep parallel workers out.
+MAX_EXACT_SEARCHES = 6
+# One scan of the table serves several queries. For each of them, 100 rows at most as far as its bound are known. That
+# takes 25 % of the time of an exact search per query (200,000 rows).
+MAX_QUERIES_PER_SCAN = 25
+MIN_QUERIES_PER_SCAN = 5
+# The queries are not a CTE, which would prevent parallel workers.
 EXACT_DISTANCES = text("""
     SELECT number, array_agg(distance ORDER BY distance)
     FROM (
@@ -50,21 +50,20 @@ EXACT_DISTANCES = text("""
       FROM (
         SELECT number, bound, embedding <=> vector AS distance
         FROM text_summary
-        JOIN unnest(CAST(:own AS bigint[]), CAST(:vectors AS vector[]), CAST(:bounds AS float8[]))
-          WITH ORDINALITY AS queries (own, vector, bound, number) ON id <> own
-      ) AS compared
+        JOIN unnest(CAST(:excluded_ids AS bigint[]), CAST(:vectors AS vector[]), CAST(:bounds AS float8[]))
+          WITH ORDINALITY AS queries (excluded_id, vector, bound, number) ON id <> excluded_id
+      ) AS candidates
       WHERE distance <= bound
     ) AS ranked
     WHERE rank <= :depth
     GROUP BY number
 """)
-# What the planner may prefer to the index; its choice is the matter of `planning.setting_for`.
 DISABLED_PLAN_NODES = ("enable_seqscan", "enable_sort")
 
 
 @dataclass(frozen=True)
 class SampleQuery:
-    """A vector to search with, and the id of the stored row that it was made of, which does not count as found."""
+    """A query vector, and the id of the stored row that it was made of, which is excluded from its results."""
 
     source_id: int
     vector: Vector
@@ -72,9 +71,9 @@ class SampleQuery:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Queries, and for each the distances of the 100 nearest rows, in ascending order.
+    """Queries, and for each the distances of its 100 nearest rows in ascending order.
 
-    Not their ids: of rows with the same text one is as near as another.
+    It holds no ids, because rows with the same text have the same distance.
     """
 
     queries: Sequence[SampleQuery]
@@ -86,24 +85,12 @@ class GroundTruth:
 
 
 def sample_queries(connection: Connection, count: int, rows: int) -> list[SampleQuery]:
-    """Return at most `count` queries, made of as many of the about `rows` rows, at random.
+    """Return at most `count` random queries; `rows` is the estimated number of rows.
 
-    A query is the direction of a stored embedding plus 0.4 of those of two others, as of a text that speaks of several
-    things. A stored embedding itself is found too easily: in an hnsw graph its node is linked with its nearest rows,
-    and what is around the same sentence lies in the same list.
-
-    The recall at ten that 500 such queries predicted, less that of 500 real sentences that had been held out, whose
-    standard error is .006 at .93 and .001 at .995:
-
-    | rows | index | .93 | .94 | .96 | .97 | .98 | .995 |
-    | --- | --- | --- | --- | --- | --- | --- | --- |
-    | 200,000 around 52,000 sentences | ivfflat | -.006 | -.001 | | +.002 | | |
-    | | hnsw | +.003 (at .89) | | -.008 | | -.001 | |
-    | 52,000 sentences | ivfflat | | -.016 | -.006 | | | |
-    | | hnsw | | | -.002 (at .95) | | -.001 | -.001 |
-
-    Stored embeddings themselves were up to .03 too high with ivfflat and .09 with hnsw; with noise of the length of the
-    tenth distance, .01 and .04; in the middle between a row and a neighbour, .07 and .09.
+    A query is the direction of a stored embedding plus 0.4 times those of two others, like a text about several topics.
+    A stored embedding alone is found too easily: in an hnsw graph its node is linked to its nearest rows, and in an
+    ivfflat index its neighbours are in the same list. The measurements are in
+    docs/adr/0009.
     """
     percent = min(100, 100 * OVERSAMPLING * count / max(rows, 1))
     drawn: Sequence[tuple[int, list[float]]] = []
@@ -116,71 +103,73 @@ def sample_queries(connection: Connection, count: int, rows: int) -> list[Sample
             break
     units = [_unit(vector) for _, vector in drawn]
     mixed = [
-        Vector([one + MIX_WEIGHT * (two + three) for one, two, three in zip(*of_three, strict=True)])
-        for of_three in zip(units, units[1:] + units[:1], units[2:] + units[:2], strict=True)
+        Vector([one + MIX_WEIGHT * (two + three) for one, two, three in zip(*vectors, strict=True)])
+        for vectors in zip(units, units[1:] + units[:1], units[2:] + units[:2], strict=True)
     ]
-    return [SampleQuery(own, vector) for (own, _), vector in zip(drawn, mixed, strict=True)]
+    return [SampleQuery(source_id, vector) for (source_id, _), vector in zip(drawn, mixed, strict=True)]
 
 
-def compute_ground_truth(  # noqa: PLR0913  what it searches, with what, and for how long
-    connection: Connection, index: VectorIndex, queries: list[SampleQuery], setting: int, *, fewest: int, seconds: float
+def compute_ground_truth(  # noqa: PLR0913  an index scan, and how many queries in how much time
+    connection: Connection,
+    index: VectorIndex,
+    queries: list[SampleQuery],
+    setting: int,
+    *,
+    min_queries: int,
+    seconds: float,
 ) -> GroundTruth:
-    """Return as many of `queries` as the time allows, and at least `fewest`, with how far their nearest rows are.
+    """Return the ground truth of as many of `queries` as `seconds` allow, and at least `min_queries`.
 
-    `index`, at `setting`, finds 100 rows for each, which bound how far the truly nearest ones are.
+    A search of `index` with `setting` finds 100 rows per query, which bound the distances of the exact nearest rows.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     distances: list[list[float]] = []
-    scan = LEAST_QUERIES_OF_A_SCAN
+    batch = MIN_QUERIES_PER_SCAN
     while len(distances) < len(queries):
-        distances += _exact_distances(connection, index, queries[len(distances) : len(distances) + scan], setting)
-        took = time.monotonic() - began
-        fitting = int((seconds - took) * len(distances) / took)
-        if fitting < LEAST_QUERIES_OF_A_SCAN and len(distances) >= fewest:
+        distances += _exact_distances(connection, index, queries[len(distances) : len(distances) + batch], setting)
+        elapsed = time.monotonic() - started
+        affordable = int((seconds - elapsed) * len(distances) / elapsed)
+        if affordable < MIN_QUERIES_PER_SCAN and len(distances) >= min_queries:
             break
-        scan = min(max(fitting, LEAST_QUERIES_OF_A_SCAN), QUERIES_OF_A_SCAN)
+        batch = min(max(affordable, MIN_QUERIES_PER_SCAN), MAX_QUERIES_PER_SCAN)
     return GroundTruth(queries[: len(distances)], distances)
 
 
 def time_exact_search(connection: Connection, queries: list[SampleQuery], deadline: float = inf) -> float:
-    """Return the median of a few searches for the ten nearest rows that compare all rows."""
+    """Return the median milliseconds of a few exact searches for the ten nearest rows."""
     times: list[float] = []
-    for query in queries[: EXACT_SEARCHES + 1]:
+    for query in queries[:MAX_EXACT_SEARCHES]:
         if times and time.monotonic() > deadline:
             break
-        began = time.perf_counter()
-        connection.execute(exact_statement(()), {"query": query.vector, "limit": RECALL_DEPTH}).all()
-        times.append(1000 * (time.perf_counter() - began))
+        times.append(_time_search(connection, exact_statement(()), query))
     # The first one may have read the table from disk.
     return median(times[1:] or times)
 
 
 def time_index_search(connection: Connection, index: VectorIndex, query: SampleQuery) -> float:
-    """Return what a search for the ten nearest rows takes, to be called within `force_index_scan`."""
-    began = time.perf_counter()
-    connection.execute(index_statement((), is_half=index.is_half), {"query": query.vector, "limit": RECALL_DEPTH}).all()
-    return 1000 * (time.perf_counter() - began)
+    """Return the milliseconds of a search for the ten nearest rows; call it inside `force_index_scan`."""
+    return _time_search(connection, index_statement((), is_half=index.is_half), query)
 
 
 def index_distances(connection: Connection, index: VectorIndex, query: SampleQuery) -> list[float]:
-    """Return the distances of the 100 rows that the index finds, in its order; within `force_index_scan`."""
+    """Return the distances of the 100 rows that the index finds, in its order; call it inside `force_index_scan`."""
     distance = cosine_distance(query_parameter())
     statement = index_statement((), is_half=index.is_half).with_only_columns(TextSummary.id, distance)
-    found = connection.execute(statement, {"query": query.vector, "limit": FILTERED_RECALL_DEPTH + 1})
-    return [far for row, far in found if row != query.source_id][:FILTERED_RECALL_DEPTH]
+    rows = connection.execute(statement, {"query": query.vector, "limit": FILTERED_RECALL_DEPTH + 1})
+    return [distance for row_id, distance in rows if row_id != query.source_id][:FILTERED_RECALL_DEPTH]
 
 
 @contextmanager
 def force_index_scan(connection: Connection, index: VectorIndex, setting: int) -> Iterator[None]:
-    """Let searches use `index` with `setting`, whatever the planner thinks of so few rows.
+    """Force index scans on `index` with `setting` inside the block.
 
     Raises:
-        RebuildFailed: it is not the index that stands there any more.
+        RebuildFailed: another session replaced the index.
     """
     if configure_scan(connection, [index], {index.method: setting}) != {index.filenode}:
         raise RebuildFailed(
-            f"Somebody else built or dropped {VECTOR_INDEX} while it was measured, so that what was measured means "
-            "nothing. Run this again."
+            f"Another session built or dropped {VECTOR_INDEX} during the measurement, so the measurement is not valid. "
+            "Run this again."
         )
     for name in DISABLED_PLAN_NODES:
         connection.execute(text(f"SET LOCAL {name} = off"))
@@ -193,22 +182,28 @@ def _exact_distances(
     connection: Connection, index: VectorIndex, queries: list[SampleQuery], setting: int
 ) -> list[list[float]]:
     with force_index_scan(connection, index, setting):
-        found = [index_distances(connection, index, query) for query in queries]
-    least = connection.execute(
+        approximate = [index_distances(connection, index, query) for query in queries]
+    rows = connection.execute(
         EXACT_DISTANCES,
         {
-            "own": [query.source_id for query in queries],
+            "excluded_ids": [query.source_id for query in queries],
             "vectors": [query.vector.to_text() for query in queries],
-            # Where it finds fewer, they bound nothing.
+            # Fewer than 100 rows are no bound.
             "bounds": [
                 max(distances) if len(distances) == FILTERED_RECALL_DEPTH else MAX_COSINE_DISTANCE
-                for distances in found
+                for distances in approximate
             ],
             "depth": FILTERED_RECALL_DEPTH,
         },
     )
-    by_number = {number: distances for number, distances in least}  # noqa: C416  rows are no pairs to mypy
+    by_number = {number: distances for number, distances in rows}  # noqa: C416  mypy does not take rows for pairs
     return [by_number.get(number, []) for number in range(1, len(queries) + 1)]
+
+
+def _time_search(connection: Connection, statement: Select[TextSummary, float], query: SampleQuery) -> float:
+    started = time.perf_counter()
+    connection.execute(statement, {"query": query.vector, "limit": RECALL_DEPTH}).all()
+    return 1000 * (time.perf_counter() - started)
 
 
 def _unit(vector: list[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""What the vector index is worth now."""
+"""Inspect the vector index, measure its searches, and recommend whether to rebuild it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from psycopg.errors import QueryCanceled
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from syntegra_db.binary_vectors import enable_binary_vectors
-from syntegra_db.connections import connect, unpooled_engine
+from syntegra_db.connections import connect
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations import require_head
-from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.pgvector_support import DEFAULT_RECALL, VECTOR_INDEX
 from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, read_primary_index, was_built_on_data
 from syntegra_db.vectors._index_state import estimate_rows
 from syntegra_db.vectors._statements import Filters
@@ -26,22 +25,26 @@ from syntegra_db.vectors.maintenance._preconditions import is_rebuilding
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
-    from sqlalchemy.engine import URL
 
     from syntegra_db.vectors._index import VectorIndex
 
-SECONDS = 10
 QUERIES = 200
-FEWEST_QUERIES = 5
-SHARE_FOR_EXACT = 0.2
-SHARE_FOR_TRUTH = 0.6
-# Of a normal distribution, 95 % lie within so many standard errors.
-STANDARD_ERRORS = 1.96
-COMMAND = "syntegra-db vectors rebuild"
+MIN_QUERIES = 5
+EXACT_TIME_SHARE = 0.2
+GROUND_TRUTH_TIME_SHARE = 0.6
+# 95 % of a normal distribution is within this many standard errors.
+CONFIDENCE_STDERRS = 1.96
+# With a wider margin of the recall, there is no recommendation.
+MAX_MARGIN = 0.03
+# With 10 times the rows that it was built on, an ivfflat index has 90 % of its speed, with 100 times 57 %.
+REBUILD_GROWTH = 10
+REBUILD_COMMAND = "syntegra-db vectors rebuild"
 INDEX_DEFINITION = text("""
-    SELECT amname, indisvalid, pg_relation_size(pg_class.oid),
-           pg_get_indexdef(pg_class.oid) LIKE '%halfvec%',
-           (SELECT json_object_agg(option_name, option_value::int) FROM pg_options_to_table(reloptions))
+    SELECT amname AS method,
+           coalesce((SELECT json_object_agg(option_name, option_value::int) FROM pg_options_to_table(reloptions)),
+                    '{}') AS options,
+           pg_get_indexdef(pg_class.oid) LIKE '%halfvec%' AS is_half, indisvalid AS is_valid,
+           pg_relation_size(pg_class.oid) AS bytes
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam
     WHERE indrelid = to_regclass('text_summary') AND relname = :index
 """)
@@ -49,7 +52,7 @@ INDEX_DEFINITION = text("""
 
 @dataclass(frozen=True)
 class IndexDefinition:
-    """The index of the name as the catalog has it, valid or not; `options` are `lists`, `m` or `ef_construction`."""
+    """The primary index as in the catalog, valid or not; `options` are `lists`, `m` or `ef_construction`."""
 
     method: str
     options: dict[str, int]
@@ -60,11 +63,11 @@ class IndexDefinition:
 
 @dataclass(frozen=True)
 class HealthMeasurement:
-    """What searches for ten rows took and found now.
+    """Recall and latency of searches for ten rows.
 
-    `setting` is the `ivfflat.probes` or `hnsw.ef_search` that `search` uses for a recall of .95, None where it compares
-    all rows. `recall` is what it finds, give or take `margin`, within which it is in 95 of 100 cases. They and
-    `milliseconds` are None too where the time was too short. `queries` is how many were tried.
+    `setting` is the `ivfflat.probes` or `hnsw.ef_search` that `search` uses for a recall of 0.95; None if `search` is
+    exact. `recall` is within ±`margin` with 95 % confidence, from `queries` queries. `recall`, `margin` and
+    `milliseconds` are None if there is no setting or the time was too short.
     """
 
     exact_milliseconds: float
@@ -77,190 +80,185 @@ class HealthMeasurement:
 
 @dataclass(frozen=True)
 class IndexHealth:
-    """The vector index as it stands.
+    """State, measurement and recommendation for the vector index.
 
-    `rows` is about how many rows have an embedding now, `rows_at_build` how many had when the index was built: 0 when
-    it came with the empty table, None when nobody knows. `leftovers` are the indexes of a rebuild that was interrupted,
-    or is running. `measured` is None where it could not be measured, and `not_measured_reason` then says why. `advice`
-    is one sentence, `command` what to run, None when there is nothing to do.
+    `rows` is the estimated number of rows with an embedding. `rows_at_build` is their number when the index was built:
+    0 if it was created with the empty table, None if unknown. `rebuild_indexes` are those of an interrupted or running
+    rebuild. If `measurement` is None, `not_measured_reason` gives the reason. `command` is None if no action is needed.
     """
 
-    shape: IndexDefinition | None
-    leftovers: list[str]
+    definition: IndexDefinition | None
+    rebuild_indexes: list[str]
     rows: int
-    built_on: int | None
-    measured: HealthMeasurement | None
+    rows_at_build: int | None
+    measurement: HealthMeasurement | None
     not_measured_reason: str | None
     advice: str
     command: str | None
 
 
-def check_index_health(url: URL, seconds: float = SECONDS) -> IndexHealth:
-    """Return what the vector index of the database at `url` is, and is worth, measured in about `seconds`.
-
-    Changes nothing. The server ends each statement that takes longer.
+def check_index_health(engine: Engine, seconds: float = 10) -> IndexHealth:
+    """Inspect the vector index and benchmark it for about `seconds`, without changing anything.
 
     Raises:
         DatabaseBehind, DatabaseAhead, RevisionError: see `require_head`.
-        ConnectionFailed: there is no connection; one of its subclasses says why.
+        ConnectionFailed: no connection could be opened; one of its subclasses gives the reason.
     """
-    engine = unpooled_engine(url)
-    enable_binary_vectors(engine)
     with connect(engine) as connection:
         require_head(connection)
         index = read_primary_index(connection)
-        shape = _shape(connection)
-        standing = index_validity(connection)
+        row = connection.execute(INDEX_DEFINITION, {"index": VECTOR_INDEX}).mappings().first()
+        definition = IndexDefinition(**row) if row else None
+        validity = index_validity(connection)
         rows = estimate_rows(connection, Filters())
-        built_on = _built_on(connection, index)
+        rows_at_build = _rows_at_build(connection, index)
         rebuilding = is_rebuilding(connection)
-    leftovers = sorted(standing.keys() & {NEW_INDEX, OLD_INDEX})
-    rivals = [name for name in leftovers if standing[name]]
-    measured: HealthMeasurement | None = None
-    because: str | None = f"{', '.join(rivals)} serves searches as well"
-    if not rivals:
-        measured, because = _try_to_measure(engine, index, rows, seconds)
-    advice, is_due = recommend(Evidence(rebuilding, index, shape, leftovers, rows, built_on, measured))
-    return IndexHealth(
-        shape=shape,
-        leftovers=leftovers,
+    rebuild_indexes = sorted(validity.keys() & {NEW_INDEX, OLD_INDEX})
+    competing = [name for name in rebuild_indexes if validity[name]]
+    measurement: HealthMeasurement | None = None
+    reason: str | None = f"the planner may use {', '.join(competing)} instead"
+    if not competing:
+        measurement, reason = _try_to_measure(engine, index, rows, seconds)
+    advice, is_rebuild_due = recommend(
+        index,
+        definition,
+        measurement,
         rows=rows,
-        built_on=built_on,
-        measured=measured,
-        not_measured_reason=because,
-        advice=advice,
-        command=COMMAND if is_due else None,
+        rows_at_build=rows_at_build,
+        rebuild_indexes=rebuild_indexes,
+        is_rebuilding=rebuilding,
     )
+    return IndexHealth(
+        definition=definition,
+        rebuild_indexes=rebuild_indexes,
+        rows=rows,
+        rows_at_build=rows_at_build,
+        measurement=measurement,
+        not_measured_reason=reason,
+        advice=advice,
+        command=REBUILD_COMMAND if is_rebuild_due else None,
+    )
+
+
+def _rows_at_build(connection: Connection, index: VectorIndex | None) -> int | None:
+    if index is None or index.calibration is not None:
+        return index.rows_at_build if index is not None else None
+    return 0 if was_built_on_data(connection) is False else None
 
 
 def _try_to_measure(
     engine: Engine, index: VectorIndex | None, rows: int, seconds: float
 ) -> tuple[HealthMeasurement | None, str | None]:
-    """Return what was measured, or None and why nothing was."""
+    """Return the measurement, or None and the reason."""
     try:
-        with read_only_snapshot(engine, seconds) as moment:
-            measured = _measure(moment, index, rows, seconds) if rows else None
+        with read_only_snapshot(engine, seconds) as snapshot:
+            measurement = _measure(snapshot, index, rows, seconds) if rows else None
     except RebuildFailed as error:
         return None, str(error)
     except OperationalError as error:
         if not isinstance(error.orig, QueryCanceled):
             raise
         return None, f"{seconds:g} s were too short; allow more with --seconds"
-    return measured, None if measured else "there is nothing to search"
+    return measurement, None if measurement else "no row has an embedding"
 
 
 def _measure(connection: Connection, index: VectorIndex | None, rows: int, seconds: float) -> HealthMeasurement | None:
-    deadline = time.monotonic() + seconds
+    started = time.monotonic()
     queries = sample_queries(connection, QUERIES, rows)
     if not queries:
         return None
-    exact = time_exact_search(connection, queries, deadline - (1 - SHARE_FOR_EXACT) * seconds)
+    exact = time_exact_search(connection, queries, started + EXACT_TIME_SHARE * seconds)
     if index is None:
         return HealthMeasurement(exact)
-    setting = choose_setting(index, recall=RECALL, limit=10, rows=rows, all_rows=rows)
+    setting = choose_setting(index, recall=DEFAULT_RECALL, limit=10, rows=rows, all_rows=rows)
     if setting is None:
         return HealthMeasurement(exact)
     require_index_used(connection, index, queries[0], setting)
+    deadline = started + seconds
     try:
-        allowed = SHARE_FOR_TRUTH * (deadline - time.monotonic())
-        truth = compute_ground_truth(connection, index, queries, setting, fewest=FEWEST_QUERIES, seconds=allowed)
-        found = evaluate_setting(connection, index, truth, setting, deadline)
+        truth = compute_ground_truth(
+            connection,
+            index,
+            queries,
+            setting,
+            min_queries=MIN_QUERIES,
+            seconds=GROUND_TRUTH_TIME_SHARE * (deadline - time.monotonic()),
+        )
+        result = evaluate_setting(connection, index, truth, setting, deadline)
     except OperationalError as error:
         if not isinstance(error.orig, QueryCanceled):
             raise
         return HealthMeasurement(exact, setting)
-    margin = STANDARD_ERRORS * found.error[0]
-    return HealthMeasurement(exact, setting, found.recall[0], margin, found.milliseconds, found.queries)
+    margin = CONFIDENCE_STDERRS * result.error[0]
+    return HealthMeasurement(exact, setting, result.recall[0], margin, result.milliseconds, result.queries)
 
 
-def _shape(connection: Connection) -> IndexDefinition | None:
-    row = connection.execute(INDEX_DEFINITION, {"index": VECTOR_INDEX}).first()
-    if row is None:
-        return None
-    method, is_valid, size, is_half, options = row
-    return IndexDefinition(method, options or {}, is_half, is_valid, size)
+def recommend(  # noqa: PLR0913  everything that is known of the index
+    index: VectorIndex | None,
+    definition: IndexDefinition | None,
+    measurement: HealthMeasurement | None,
+    *,
+    rows: int,
+    rows_at_build: int | None,
+    rebuild_indexes: list[str],
+    is_rebuilding: bool,
+) -> tuple[str, bool]:
+    """Return a recommendation with its reason, in one sentence, and whether it is to rebuild the index.
 
-
-def _built_on(connection: Connection, index: VectorIndex | None) -> int | None:
-    if index is None:
-        return None
-    if index.rows_at_build is not None:
-        return index.rows_at_build
-    return 0 if index.tuning is None and was_built_on_data(connection) is False else None
-
-
-RECALL = 0.95
-# Of the recall: with more, nothing can be said.
-MAX_MARGIN = 0.03
-# An ivfflat index that has grown tenfold since it was built has .9 of its speed, a hundredfold .57.
-GROWTH_TO_REBUILD = 10
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What an advice follows from, each as in `IndexHealth`.
-
-    `is_rebuilding` says that a rebuild is going on; `index` is None where none of the name serves searches.
+    `index` is None if searches cannot use the primary index; the other arguments are as in `IndexHealth`.
     """
-
-    is_rebuilding: bool
-    index: VectorIndex | None
-    shape: IndexDefinition | None
-    leftovers: list[str]
-    rows: int
-    built_on: int | None
-    measured: HealthMeasurement | None
-
-
-def recommend(seen: Evidence) -> tuple[str, bool]:
-    """Return what to do, and why, in one sentence, and whether that is a rebuild."""
-    if seen.is_rebuilding:
+    if is_rebuilding:
         return "Wait: a rebuild is running.", False
-    if seen.leftovers:
-        left = ", ".join(seen.leftovers)
-        return f"Rebuild it: a rebuild was interrupted and left {left}, which the next one drops.", True
-    if seen.rows <= EXACT_SCAN_MAX_ROWS:
-        return f"Nothing to do: up to {EXACT_SCAN_MAX_ROWS:,} rows, a search compares all of them, as fast.", False
-    if seen.index is None:
-        return f"Rebuild it: the index {_missing_reason(seen.shape)}, so that each search compares all rows.", True
-    reason = _rebuild_reason(seen.index, seen.rows, seen.built_on, seen.measured)
+    if rebuild_indexes:
+        return (
+            f"Rebuild it: an interrupted rebuild left {', '.join(rebuild_indexes)}, which the next rebuild drops.",
+            True,
+        )
+    if rows <= EXACT_SCAN_MAX_ROWS:
+        return f"No action needed: up to {EXACT_SCAN_MAX_ROWS:,} rows, an exact search is as fast.", False
+    if index is None:
+        return f"Rebuild it: the index {_missing_reason(definition)}, so each search is exact.", True
+    reason = _rebuild_reason(index, measurement, rows, rows_at_build)
     if reason is not None:
         return f"Rebuild it: {reason}.", True
-    return _no_action_message(seen.measured), False
+    return _no_action_message(measurement), False
 
 
-def _missing_reason(shape: IndexDefinition | None) -> str:
-    if shape is None:
+def _missing_reason(definition: IndexDefinition | None) -> str:
+    if definition is None:
         return "is missing"
-    return "serves no search by cosine distance" if shape.is_valid else "is invalid"
+    return "does not support cosine distance" if definition.is_valid else "is invalid"
 
 
 def _rebuild_reason(
-    index: VectorIndex, rows: int, built_on: int | None, measured: HealthMeasurement | None
+    index: VectorIndex, measurement: HealthMeasurement | None, rows: int, rows_at_build: int | None
 ) -> str | None:
-    if built_on == 0:
-        return "it came with the empty table, and an index that was built on no row finds little or is slow"
-    if index.tuning is None or not index.is_calibration_current:
+    if rows_at_build == 0:
+        return "it was created with the empty table, and an index built on no rows has a low recall or is slow"
+    if index.calibration is None or not index.is_calibration_current:
         return _uncalibrated_reason(index)
-    if measured is not None and measured.recall is not None and measured.recall + (measured.margin or 0) < RECALL:
-        return f"at the setting that searches use, it finds less than the {RECALL:g} that it should"
-    if index.method == "ivfflat" and rows >= GROWTH_TO_REBUILD * index.tuning.rows:
-        return f"there are {rows / index.tuning.rows:.0f} times the rows that it was built on, which costs speed"
+    if measurement and measurement.recall is not None:
+        highest = measurement.recall + (measurement.margin or 0)
+        if highest < DEFAULT_RECALL:
+            return f"with the setting that searches use, its recall is below {DEFAULT_RECALL:g}"
+    growth = rows / index.calibration.rows
+    if index.method == "ivfflat" and growth >= REBUILD_GROWTH:
+        return f"there are {growth:.0f} times the rows that it was built on, which makes searches slower"
     return None
 
 
 def _uncalibrated_reason(index: VectorIndex) -> str:
     if index.method == "ivfflat" and index.was_rewritten_with_table:
-        return "it was made anew with its table, as TRUNCATE does, perhaps on no row, so that each search compares all"
-    how = "was built anew by other means since it was measured" if index.tuning else "was never measured"
-    return f"it {how}, so that searches guess which setting it needs"
+        return "it was rewritten with its table (for example by TRUNCATE), so searches fall back to exact scans"
+    state = "was rebuilt by other means after its calibration" if index.calibration else "is not calibrated"
+    return f"it {state}, so searches use an estimated setting"
 
 
-def _no_action_message(measured: HealthMeasurement | None) -> str:
-    if measured is not None and measured.setting is None:
-        return "Nothing to do, unless searches are too slow: then try an index of another --method."
-    if measured is None:
-        return "Not known: it was not measured."
-    if measured.margin is None or measured.margin > MAX_MARGIN:
-        return "Not known: the time was too short to measure it well; allow more with --seconds."
-    return "Nothing to do: it finds what it should."
+def _no_action_message(measurement: HealthMeasurement | None) -> str:
+    if measurement is None:
+        return "Unknown: the index was not measured."
+    if measurement.setting is None:
+        return "No action needed. If searches are too slow, try an index of another --method."
+    if measurement.margin is None or measurement.margin > MAX_MARGIN:
+        return "Unknown: the time was too short for the measurement; allow more with --seconds."
+    return f"No action needed: its recall reaches {DEFAULT_RECALL:g}."

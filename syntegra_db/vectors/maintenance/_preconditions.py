@@ -1,4 +1,4 @@
-"""What a rebuild of the vector index needs of the role and of pgvector."""
+"""Preconditions of a rebuild: privileges, the version of pgvector, and no other rebuild."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from syntegra_db.errors import MigrationFailed, RebuildFailed
-from syntegra_db.migrations._lock import acquire_session_lock, current_schema, find_lock_holder, lock_key
+from syntegra_db.migrations import acquire_session_lock, current_schema, find_lock_holder, lock_key
 from syntegra_db.pgvector_support import HALFVEC_PGVECTOR, HNSW_PGVECTOR, VECTOR_INDEX, parse_version
 
 if TYPE_CHECKING:
@@ -15,54 +15,16 @@ if TYPE_CHECKING:
 
     from syntegra_db.vectors.maintenance._resources import IndexSpec
 
+# The server ends the build of a rebuild that was killed within about a second.
+REBUILD_LOCK_TIMEOUT_SECONDS = 10
 TABLE_PRIVILEGES = text(
     """
-    SELECT pg_has_role(relowner, 'USAGE') AS owns, pg_get_userbyid(relowner) AS owner,
-           relnamespace::regnamespace::text AS schema, has_schema_privilege(relnamespace, 'CREATE') AS may_create,
-           (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS extension_version
+    SELECT pg_has_role(relowner, 'USAGE') AS owns, pg_get_userbyid(relowner) AS owner, current_user AS role,
+           relnamespace::regnamespace::text AS schema, has_schema_privilege(relnamespace, 'CREATE') AS can_create
     FROM pg_class WHERE oid = to_regclass('text_summary')
     """
 )
-
-
-def require_ownership(connection: Connection) -> tuple[int, ...]:
-    """Return the version of pgvector if the role may rebuild an index of text_summary.
-
-    Raises:
-        RebuildFailed: it does not own the table, or may make nothing in its schema.
-    """
-    rights = connection.execute(TABLE_PRIVILEGES).mappings().one()
-    role = connection.scalars(text("SELECT current_user")).one()
-    if not rights["owns"]:
-        raise RebuildFailed(
-            f"Only the owner of text_summary, {rights['owner']}, may rebuild its index, and this is {role}; nothing "
-            "was changed. Connect as the owner."
-        )
-    if not rights["may_create"]:
-        raise RebuildFailed(
-            f"{role} may not create an index in schema {rights['schema']}, and nothing was built. Let its owner run: "
-            f"GRANT CREATE ON SCHEMA {rights['schema']} TO {role};"
-        )
-    return parse_version(rights["extension_version"])
-
-
-def require_pgvector(version: tuple[int, ...], kind: IndexSpec) -> None:
-    """Return if this pgvector can build `kind`.
-
-    Raises:
-        RebuildFailed: it is too old.
-    """
-    needed = max(HALFVEC_PGVECTOR if kind.is_half else (0, 0), HNSW_PGVECTOR if kind.method == "hnsw" else (0, 0))
-    if version < needed:
-        raise RebuildFailed(
-            f"An {kind} needs pgvector {'.'.join(map(str, needed))} or newer, the database has "
-            f"{'.'.join(map(str, version))}, and nothing was built. Let an administrator install a newer one and run "
-            "ALTER EXTENSION vector UPDATE; or build another kind."
-        )
-
-
-# The server notices within a second or so that the client of an interrupted rebuild is gone.
-REBUILD_LOCK_TIMEOUT_SECONDS = 10
+PGVECTOR_VERSION = text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
 
 
 def is_rebuilding(connection: Connection) -> bool:
@@ -71,7 +33,7 @@ def is_rebuilding(connection: Connection) -> bool:
 
 
 def acquire_rebuild_lock(connection: Connection) -> None:
-    """Acquire, for the session of `connection`, the lock that allows one rebuild of a database at a time.
+    """Acquire the lock that allows one rebuild per database at a time, until the session of `connection` ends.
 
     Raises:
         RebuildFailed: another rebuild is running, or connected through a transaction-mode pooler.
@@ -82,6 +44,33 @@ def acquire_rebuild_lock(connection: Connection) -> None:
         acquire_session_lock(connection, key, REBUILD_LOCK_TIMEOUT_SECONDS, holder_task="rebuild of the vector index")
     except MigrationFailed as error:
         raise RebuildFailed(str(error)) from None
+
+
+def require_ownership(connection: Connection) -> None:
+    """Raise `RebuildFailed` unless the role owns text_summary and can create an index in its schema."""
+    table = connection.execute(TABLE_PRIVILEGES).mappings().one()
+    if not table["owns"]:
+        raise RebuildFailed(
+            f"Role {table['role']} does not own text_summary, so it cannot rebuild its index; nothing was changed. "
+            f"Connect as the owner, {table['owner']}."
+        )
+    if not table["can_create"]:
+        raise RebuildFailed(
+            f"Role {table['role']} cannot create an index in schema {table['schema']}; nothing was changed. Ask the "
+            f"owner of the schema to run: GRANT CREATE ON SCHEMA {table['schema']} TO {table['role']};"
+        )
+
+
+def require_pgvector(connection: Connection, spec: IndexSpec) -> None:
+    """Raise `RebuildFailed` unless the installed pgvector can build `spec`."""
+    installed: str = connection.scalars(PGVECTOR_VERSION).one()
+    required = max(HALFVEC_PGVECTOR if spec.is_half else (0, 0), HNSW_PGVECTOR if spec.method == "hnsw" else (0, 0))
+    if parse_version(installed) < required:
+        raise RebuildFailed(
+            f"An {spec} needs pgvector {'.'.join(map(str, required))} or newer, but the database has {installed}; "
+            "nothing was built. Ask an administrator to install a newer version and run ALTER EXTENSION vector "
+            "UPDATE, or use another --method or --full."
+        )
 
 
 def _rebuild_lock_key(connection: Connection) -> int:

@@ -1,4 +1,4 @@
-"""Building the vector index anew on a live database, measuring it, and keeping with it what was measured."""
+"""Rebuild the vector index on a live database, calibrate it, and store the calibration with it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from syntegra_db.binary_vectors import enable_binary_vectors
-from syntegra_db.connections import connect, unpooled_engine
-from syntegra_db.errors import RebuildFailed, SyntegraDBError
-from syntegra_db.migrations import require_head
-from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.connections import connect
+from syntegra_db.errors import InsufficientResources, RebuildFailed, SyntegraDBError, server_message
+from syntegra_db.migrations import load_migration_options, require_head
+from syntegra_db.pgvector_support import DEFAULT_RECALL, VECTOR_INDEX
 from syntegra_db.sql import literal
 from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, read_primary_index
 from syntegra_db.vectors._strategy import smallest_sufficient
@@ -29,17 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Engine
-    from sqlalchemy.engine import URL
 
     from syntegra_db.vectors._index import Calibration, CalibrationPoint, Method
 
 logger = logging.getLogger(__name__)
 
-APPLICATION_NAME = "syntegra_db rebuild"
 CLEANUP_TIMEOUT = "SET statement_timeout = '5s'"
-DEFAULT_WORKERS = 2
-# No index by cosine distance holds a vector of zeros.
-EMBEDDINGS = text("SELECT count(*) FROM text_summary WHERE vector_norm(embedding) > 0")
+# A vector of zeros is not in an index by cosine distance.
+INDEXED_ROWS = text("SELECT count(*) FROM text_summary WHERE vector_norm(embedding) > 0")
 TABLESPACE = text(
     "SELECT spcname FROM pg_class JOIN pg_tablespace ON pg_tablespace.oid = reltablespace "
     "WHERE pg_class.oid = to_regclass(:index)"
@@ -48,197 +44,170 @@ INDEX_BYTES = text("SELECT coalesce(pg_relation_size(to_regclass(:index)), 0)")
 
 
 class RebuildOptions(NamedTuple):
-    """What to build; None is as the standing index has it, or the default. `memory` is in bytes.
+    """The index to build; None keeps the method and precision of the current index, or takes the default.
 
-    Lists without a method mean ivfflat.
+    `lists` without a method builds an ivfflat index. `memory` is the limit in bytes, `workers` the number of parallel
+    workers.
     """
 
     method: Method | None = None
     lists: int | None = None
     half: bool | None = None
     memory: int | None = None
-    workers: int = DEFAULT_WORKERS
+    workers: int = 2
 
 
 @dataclass(frozen=True)
 class RebuildResult:
-    """The index that stands now.
+    """The rebuilt index.
 
-    `rows` is how many embeddings it was built on, `build_seconds` what the server took to build it, `seconds` all of
-    the rebuild. `chosen` is the least setting that reaches the asked recall, None where none does; a `search` for
-    that recall then compares all rows. Sizes are in bytes; `bytes_before` is 0 where no index stood.
+    `rows` is the number of embeddings that it was built on, `seconds` the duration of the rebuild. `selected` is the
+    point with the smallest setting that reaches the requested recall; if it is None, a `search` for that recall is
+    exact. `bytes_before` is 0 if there was no index.
     """
 
-    kind: IndexSpec
+    spec: IndexSpec
     rows: int
-    room: ResourceEstimate
     bytes_before: int
     bytes_after: int
-    build_seconds: float
     seconds: float
-    tuning: Calibration
+    calibration: Calibration
     selected: CalibrationPoint | None
 
 
 def rebuild(
-    url: URL,
-    wish: RebuildOptions | None = None,
+    engine: Engine,
+    options: RebuildOptions | None = None,
     *,
-    recall: float = 0.95,
-    measuring_seconds: float = CALIBRATION_SECONDS,
+    recall: float = DEFAULT_RECALL,
+    calibration_seconds: float = CALIBRATION_SECONDS,
     on_progress: Callable[[BuildProgress], None] | None = None,
 ) -> RebuildResult:
-    """Build the vector index of the database at `url` anew, while services read and write, and measure it.
+    """Rebuild and calibrate the vector index while services read and write.
 
-    The new index is built beside the old one and takes its name in one short transaction; then the old one is dropped,
-    and the new one measured. Not the other way round: of two indexes on the same numbers the planner takes the one
-    that it likes. Until the measurements are kept with the index, `search` uses the careful settings of an index that
-    nobody has measured.
+    The new index is built alongside the old one, takes its name in one short transaction, and is calibrated after the
+    old one was dropped. The swap comes before calibration because, with two equivalent indexes, the planner may use
+    either. Until the calibration is stored, `search` uses the conservative settings of an uncalibrated index.
 
-    Interrupted at any moment, it leaves a working index of the name, if there was one, and the next run clears what
-    else was left. Rebuilds of one database exclude each other.
+    If interrupted, it leaves a working index if there was one, and the next run drops the rest. Only one rebuild per
+    database runs at a time.
 
     Args:
-        url: where the database is.
-        wish: what to build; by default the kind that stands, with as many lists as the rows want.
-        recall: share of the true nearest rows for which the setting is to be found.
-        measuring_seconds: about so long it may be measured.
-        on_progress: called about four times a second, mostly from another thread, with how far the rebuild is.
+        engine: connections of the table's owner, not through a transaction-mode pooler.
+        options: the index to build; by default with the current method and precision, and lists by the number of rows.
+        recall: share of the exact nearest rows to find the search setting for.
+        calibration_seconds: approximate duration of the calibration.
+        on_progress: called about four times a second with the progress, mostly from another thread.
 
     Raises:
-        RoomMissing: the server has not the memory or disk for it; nothing was built.
-        RebuildFailed: it could not be built, or not be measured; the message says which index stands.
+        InsufficientResources: the build needs more memory than is allowed; nothing was built.
+        RebuildFailed: the index was not built or not calibrated; the message describes the current index.
         DatabaseBehind, DatabaseAhead, RevisionError: see `require_head`.
-        ConnectionFailed: there is no connection, or it was lost; one of its subclasses says why.
+        ConnectionFailed: no connection could be opened, or it was lost; one of its subclasses gives the reason.
     """
-    engine = unpooled_engine(url, APPLICATION_NAME)
-    enable_binary_vectors(engine)
-    began = time.monotonic()
+    options = options or RebuildOptions()
+    lock_options = load_migration_options()
+    started = time.monotonic()
     with connect(engine) as connection, _cleanup_on_failure(engine):
-        acquire_rebuild_lock(connection)
         connection.execution_options(isolation_level="AUTOCOMMIT")
-        built = _build_and_swap(connection, wish or RebuildOptions(), on_progress)
+        # Not back to a pool, where the lock and the settings would outlive the rebuild.
+        connection.detach()
+        acquire_rebuild_lock(connection)
+        pid = _build.configure_session(connection)
+        require_head(connection)
+        require_ownership(connection)
+        _build.recover_interrupted_rebuild(connection, lock_options)
+        rows: int = connection.scalars(INDEXED_ROWS).one()
+        if not rows:
+            raise RebuildFailed(
+                "No row of text_summary has an embedding, so no index was built. Load embeddings first."
+            )
+        spec, resources = _choose_spec(connection, options, rows)
+        require_pgvector(connection, spec)
+        _log_plan(spec, resources, rows)
+        bytes_before = connection.scalars(INDEX_BYTES, {"index": VECTOR_INDEX}).one()
+        tablespace = connection.scalar(TABLESPACE, {"index": VECTOR_INDEX})
+        build_started = time.monotonic()
+        with _build.monitor_build(engine, pid, on_progress):
+            _build.build_index(
+                connection, spec, memory=resources.memory, workers=options.workers, tablespace=tablespace
+            )
+        _build.swap_indexes(connection, lock_options)
+        logger.info("Built in %.0f s; the new index is in use", time.monotonic() - build_started)
+        with _build.monitor_build(engine, pid, on_progress):
+            _build.drop_index(connection, OLD_INDEX)
         if on_progress is not None:
-            on_progress(BuildProgress("measuring what it finds"))
-        tuning = _calibrate(engine, connection, built, recall, measuring_seconds)
+            on_progress(BuildProgress("calibrating"))
+        calibration = _calibrate(engine, connection, rows, recall, calibration_seconds)
+        comment = f"COMMENT ON INDEX {VECTOR_INDEX} IS {literal(calibration.to_comment())}"
+        state = "The new index is in use, but its calibration was not stored."
+        _build.run_with_retries(connection, comment, options=lock_options, state=state)
         bytes_after = connection.scalars(INDEX_BYTES, {"index": VECTOR_INDEX}).one()
     return RebuildResult(
-        kind=built.kind,
-        rows=built.rows,
-        room=built.room,
-        bytes_before=built.bytes_before,
+        spec=spec,
+        rows=rows,
+        bytes_before=bytes_before,
         bytes_after=bytes_after,
-        build_seconds=built.seconds,
-        seconds=time.monotonic() - began,
-        tuning=tuning,
-        selected=smallest_sufficient(tuning.measured, recall, 10),
+        seconds=time.monotonic() - started,
+        calibration=calibration,
+        selected=smallest_sufficient(calibration.points, recall, 10),
     )
 
 
-class _BuildResult(NamedTuple):
-    kind: IndexSpec
-    rows: int
-    room: ResourceEstimate
-    bytes_before: int
-    seconds: float
-
-
-def _build_and_swap(
-    connection: Connection, wish: RebuildOptions, on_progress: Callable[[BuildProgress], None] | None
-) -> _BuildResult:
-    """Return what now stands, unmeasured, in place of the old index."""
-    pid = _build.configure_session(connection)
-    require_head(connection)
-    version = require_ownership(connection)
-    _build.recover_interrupted_rebuild(connection)
-    rows: int = connection.scalars(EMBEDDINGS).one()
-    if not rows:
-        raise RebuildFailed(
-            "No row of text_summary has an embedding to build an index on, and nothing was built. Load them first."
-        )
-    tablespace = connection.scalar(TABLESPACE, {"index": VECTOR_INDEX})
-    kind, room = _choose_spec(connection, wish, rows, tablespace)
-    require_pgvector(version, kind)
-    _resources.require_resources(kind, room)
-    _log_plan(kind, room, rows)
-    bytes_before = connection.scalars(INDEX_BYTES, {"index": VECTOR_INDEX}).one()
-    began = time.monotonic()
-    with _build.BuildMonitor(connection.engine, pid, on_progress):
-        _build.build_index(connection, kind, memory=room.memory, workers=wish.workers, tablespace=tablespace)
-    took = time.monotonic() - began
-    _build.swap_indexes(connection)
-    logger.info("Built in %.0f s; the new index is in place", took)
-    with _build.BuildMonitor(connection.engine, pid, on_progress):
-        _build.drop_index(connection, OLD_INDEX)
-    return _BuildResult(kind, rows, room, bytes_before, took)
-
-
-def _choose_spec(
-    connection: Connection, wish: RebuildOptions, rows: int, tablespace: str | None
-) -> tuple[IndexSpec, ResourceEstimate]:
-    """Return what is to be built and what it takes: with fewer lists where memory does not suffice."""
-    standing = read_primary_index(connection)
-    method = wish.method or ("ivfflat" if wish.lists or standing is None else standing.method)
-    half = wish.half if wish.half is not None else standing is not None and standing.is_half
-    if method == "hnsw":
-        kinds = [IndexSpec(method, 0, half)]
-    else:
-        kinds = [
-            IndexSpec(method, lists, half)
-            for lists in ([wish.lists] if wish.lists else _resources.list_count_candidates(rows))
-        ]
-    for kind in kinds:
-        room = _resources.estimate_resources(
-            connection, kind, rows, memory=wish.memory, workers=wish.workers, tablespace=tablespace
-        )
-        if _resources.fits_memory(kind, room):
-            break
-    return kind, room
-
-
-def _log_plan(kind: IndexSpec, room: ResourceEstimate, rows: int) -> None:
-    free_memory = "an amount unknown" if room.free_memory is None else format_megabytes(room.free_memory)
-    free_disk = "an amount unknown" if room.free_disk is None else format_megabytes(room.free_disk)
-    logger.info(
-        "Building an %s on %s embeddings, with up to %s of memory, of which %s is available, and %s of disk beside the "
-        "old index, of which %s is free",
-        kind,
-        f"{rows:,}",
-        format_megabytes(room.memory),
-        free_memory,
-        format_megabytes(room.disk),
-        free_disk,
-    )
-    if room.needed > room.memory:
-        logger.warning(
-            "The graph takes %s of memory; what is beyond %s is built on disk, many times slower",
-            format_megabytes(room.needed),
-            format_megabytes(room.memory),
-        )
-
-
-def _calibrate(
-    engine: Engine, connection: Connection, built: _BuildResult, recall: float, seconds: float
-) -> Calibration:
-    """Measure the index that stands, and keep what was found as its comment.
+def _choose_spec(connection: Connection, options: RebuildOptions, rows: int) -> tuple[IndexSpec, ResourceEstimate]:
+    """Return the index to build, with fewer lists if memory is short, and the resources that it takes.
 
     Raises:
-        RebuildFailed: it could not be measured, or somebody else has dropped it meanwhile.
+        InsufficientResources: no number of lists fits into the memory limit.
     """
-    # The planner's estimates decide how `search` goes about it, and rows were loaded, most likely, before this.
+    current = read_primary_index(connection)
+    method = options.method or ("ivfflat" if options.lists or current is None else current.method)
+    half = options.half if options.half is not None else current is not None and current.is_half
+    limit = options.memory or connection.scalars(_resources.DEFAULT_MEMORY_LIMIT).one()
+    list_counts = [options.lists] if options.lists else _resources.list_count_candidates(rows)
+    for lists in [0] if method == "hnsw" else list_counts:
+        spec = IndexSpec(method, lists, half)
+        resources = _resources.estimate_resources(spec, rows, memory_limit=limit, workers=options.workers)
+        if method == "hnsw" or resources.needed <= limit:
+            return spec, resources
+    source = "that --memory allows" if options.memory else "of the default limit, 25 % of effective_cache_size"
+    raise InsufficientResources(
+        f"Building an {spec} takes {format_megabytes(resources.needed)} of memory, more than the "
+        f"{format_megabytes(limit)} {source}; nothing was built. Allow more with --memory, or build a smaller index "
+        "with fewer --lists or with --half."
+    )
+
+
+def _log_plan(spec: IndexSpec, resources: ResourceEstimate, rows: int) -> None:
+    logger.info(
+        "Building an %s on %s embeddings, with up to %s of memory, and about %s of disk alongside the current index",
+        spec,
+        f"{rows:,}",
+        format_megabytes(resources.memory),
+        format_megabytes(resources.disk),
+    )
+    if resources.needed > resources.memory:
+        logger.warning(
+            "The graph takes %s of memory; the part beyond %s is built on disk, many times slower. Allow more with "
+            "--memory",
+            format_megabytes(resources.needed),
+            format_megabytes(resources.memory),
+        )
+
+
+def _calibrate(engine: Engine, connection: Connection, rows: int, recall: float, seconds: float) -> Calibration:
+    # `search` decides by the planner's estimates, which may be older than the rows.
     connection.exec_driver_sql("ANALYZE (SKIP_LOCKED) text_summary")
-    with read_only_snapshot(engine) as moment:
-        index = read_primary_index(moment)
+    with read_only_snapshot(engine) as snapshot:
+        index = read_primary_index(snapshot)
         if index is None:
-            raise RebuildFailed(f"Somebody else dropped {VECTOR_INDEX} before it was measured. Run this again.")
-        tuning = calibrate(moment, index, rows=built.rows, recall=recall, seconds=seconds)
-    _build.patiently(connection, f"COMMENT ON INDEX {VECTOR_INDEX} IS {literal(tuning.to_comment())}")
-    return tuning
+            raise RebuildFailed(f"Another session dropped {VECTOR_INDEX} before its calibration. Run this again.")
+        return calibrate(snapshot, index, rows=rows, recall=recall, seconds=seconds)
 
 
 @contextmanager
 def _cleanup_on_failure(engine: Engine) -> Iterator[None]:
-    """Clear up after a failure or an interruption, and say what stands."""
+    """Drop the unfinished index after a failure or an interruption, and report the current index."""
     try:
         yield
     except DBAPIError as error:
@@ -246,7 +215,7 @@ def _cleanup_on_failure(engine: Engine) -> Iterator[None]:
             raise
         _drop_partial_index(engine)
         raise RebuildFailed(
-            f"{_build.first_line(error)}. {_describe_current_index(engine)} Mend it and run this again."
+            f"{server_message(error)}. {_describe_current_index(engine)} Fix the cause and run this again."
         ) from error
     except KeyboardInterrupt:
         _drop_partial_index(engine)
@@ -255,25 +224,25 @@ def _cleanup_on_failure(engine: Engine) -> Iterator[None]:
 
 
 def _drop_partial_index(engine: Engine) -> None:
-    """Drop the half-built index, if that goes quickly; else the next run does."""
+    """Drop the unfinished index if that takes at most 5 s; otherwise the next run drops it."""
     with suppress(SQLAlchemyError, SyntegraDBError), connect(engine) as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.detach()
         connection.exec_driver_sql(CLEANUP_TIMEOUT)
         if _build.index_validity(connection).get(NEW_INDEX) is False:
             _build.drop_index(connection, NEW_INDEX)
 
 
 def _describe_current_index(engine: Engine) -> str:
-    """Return a sentence on the index that searches use now."""
     try:
         with connect(engine) as connection:
-            standing = _build.index_validity(connection)
+            validity = _build.index_validity(connection)
             index = read_primary_index(connection)
     except (SQLAlchemyError, SyntegraDBError):
-        return "Which index stands could not be asked; `syntegra-db vectors status` says it."
-    left = "" if standing.keys() <= {VECTOR_INDEX} else " What is left of the other one, the next run drops."
+        return "The state of the index could not be read; run `syntegra-db vectors status`."
+    rest = "" if validity.keys() <= {VECTOR_INDEX} else " The next run drops the unfinished index."
     if index is None:
-        return f"There is no valid index {VECTOR_INDEX}, as before.{left}"
-    if index.tuning is None:
-        return f"The index {VECTOR_INDEX} works, and was not measured.{left}"
-    return f"The index {VECTOR_INDEX} stands as it was.{left}"
+        return f"No valid index {VECTOR_INDEX} exists, as before.{rest}"
+    if index.calibration is None:
+        return f"The index {VECTOR_INDEX} works, but is not calibrated.{rest}"
+    return f"The index {VECTOR_INDEX} is unchanged.{rest}"

@@ -1,4 +1,4 @@
-"""How much memory and disk a build takes."""
+"""Memory and disk of a build."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from vectors.texts import fill
 
+from support.texts import load_texts
 from syntegra_db.models import EMBEDDING_DIMENSIONS
 from syntegra_db.pgvector_support import MEBIBYTE, hnsw_build_memory, ivfflat_build_memory
 from syntegra_db.vectors.maintenance._resources import (
-    INDEX_BYTES_OF_A_ROW,
+    INDEX_BYTES_PER_ROW,
     IndexSpec,
     list_count_candidates,
 )
@@ -27,16 +27,16 @@ ROWS = 4_000
 
 
 @pytest.fixture(scope="module")
-def filled(server: Server, migrated_template: str) -> Iterator[Database]:
+def loaded(server: Server, migrated_template: str) -> Iterator[Database]:
     with server.database(migrated_template, name="syntegra_test_sizing") as database:
-        fill(database, ROWS, {})
+        load_texts(database, ROWS, {})
         yield database
 
 
-def test_the_memory_for_ivfflat_is_just_what_the_server_takes(filled: Database) -> None:
+def test_ivfflat_memory_is_the_minimum_of_the_server(loaded: Database) -> None:
     needed = ivfflat_build_memory(100, ROWS, EMBEDDING_DIMENSIONS, is_half=False)
     create = "CREATE INDEX try ON text_summary USING ivfflat (embedding vector_cosine_ops) WITH (lists = 100)"
-    with filled.connect() as connection:
+    with loaded.connect() as connection:
         connection.execute(f"SET maintenance_work_mem = '{(needed - 3 * MEBIBYTE) // 1024}kB'".encode())
         with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="memory required"):
             connection.execute(create)
@@ -46,7 +46,7 @@ def test_the_memory_for_ivfflat_is_just_what_the_server_takes(filled: Database) 
 
 
 @pytest.mark.parametrize(
-    "kind",
+    "spec",
     [
         IndexSpec("ivfflat", 40, is_half=False),
         IndexSpec("ivfflat", 40, is_half=True),
@@ -54,24 +54,24 @@ def test_the_memory_for_ivfflat_is_just_what_the_server_takes(filled: Database) 
         IndexSpec("hnsw", 0, is_half=True),
     ],
 )
-def test_memory_and_disk_are_about_what_a_build_takes(filled: Database, kind: IndexSpec) -> None:
-    form = "((embedding::halfvec(384)) halfvec_cosine_ops)" if kind.is_half else "(embedding vector_cosine_ops)"
-    options = f" WITH (lists = {kind.lists})" if kind.lists else ""
-    memory = hnsw_build_memory(ROWS, is_half=kind.is_half) if kind.method == "hnsw" else 64 * MEBIBYTE
+def test_memory_and_disk_match_a_build(loaded: Database, spec: IndexSpec) -> None:
+    column = "((embedding::halfvec(384)) halfvec_cosine_ops)" if spec.is_half else "(embedding vector_cosine_ops)"
+    options = f" WITH (lists = {spec.lists})" if spec.lists else ""
+    memory = hnsw_build_memory(ROWS, is_half=spec.is_half) if spec.method == "hnsw" else 64 * MEBIBYTE
     notices: list[str | None] = []
-    with filled.connect() as connection:
+    with loaded.connect() as connection:
         connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
         connection.execute(f"SET maintenance_work_mem = '{memory // 1024}kB'".encode())
-        connection.execute(f"CREATE INDEX try ON text_summary USING {kind.method} {form}{options}".encode())
+        connection.execute(f"CREATE INDEX try ON text_summary USING {spec.method} {column}{options}".encode())
         (size,) = connection.execute("SELECT pg_relation_size('try')").fetchone() or (0,)
         connection.execute("DROP INDEX try")
-    # An hnsw graph that does not fit is a notice.
+    # The server prints a notice if an hnsw graph does not fit.
     assert notices == []
-    expected = INDEX_BYTES_OF_A_ROW[kind.method, kind.is_half] * ROWS
+    expected = INDEX_BYTES_PER_ROW[spec.method, spec.is_half] * ROWS
     assert 0.8 * expected < size < 1.2 * expected
 
 
-def test_lists_follow_the_rows() -> None:
+def test_list_counts_depend_on_rows() -> None:
     assert [list_count_candidates(rows) for rows in (1, 200_000, 4_000_000, 10**10)] == [
         [1, 1, 1],
         [894, 447, 200],

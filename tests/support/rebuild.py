@@ -1,4 +1,4 @@
-"""The kinds of index that rebuilds are tried with, and what stands afterwards."""
+"""The indexes that tests rebuild, and the one that is installed afterwards."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.vectors._index import VectorIndex, read_primary_index
+from syntegra_db.vectors.maintenance import RebuildOptions
 from syntegra_db.vectors.maintenance._build import index_validity
-from syntegra_db.vectors.maintenance._rebuild import RebuildOptions
 from syntegra_db.vectors.maintenance._resources import IndexSpec
 
 if TYPE_CHECKING:
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 ROWS = 3_000
-FILLED = "syntegra_test_rebuild_filled"
-QUICKLY = 0.5
+TEMPLATE = "syntegra_test_rebuild_template"
+QUICK = 0.5
 INSERT: LiteralString = """INSERT INTO text_summary (client_id, text_field, embedding)
     SELECT 1, 'a', embedding FROM text_summary WHERE id = 1"""
-KINDS = [
+SPECS = [
     (IndexSpec("ivfflat", 30, is_half=False), "ivfflat (embedding vector_cosine_ops) WITH (lists='30')"),
     (
         IndexSpec("ivfflat", 30, is_half=True),
@@ -33,12 +33,12 @@ KINDS = [
 ]
 
 
-def wish(kind: IndexSpec, **others: Any) -> RebuildOptions:
-    return RebuildOptions(kind.method, kind.lists or None, kind.is_half, **others)
+def options_for(spec: IndexSpec, **others: Any) -> RebuildOptions:
+    return RebuildOptions(spec.method, spec.lists or None, spec.is_half, **others)
 
 
-def standing(database: Database) -> VectorIndex:
-    """The index that stands, which must be the only one."""
+def only_index(database: Database) -> VectorIndex:
+    """The installed index, which must be the only one."""
     with database.engine.connect() as connection:
         assert index_validity(connection) == {VECTOR_INDEX: True}
         index = read_primary_index(connection)

@@ -1,4 +1,4 @@
-"""What searches are tried on, and what they gave."""
+"""Indexes, calibrations and results of searches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from syntegra_db.vectors._index import Calibration, CalibrationPoint, read_prima
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
-    from vectors.texts import Texts
+
+    from support.texts import Texts
 
 
 ROWS = 32_000
@@ -26,21 +27,19 @@ HALF = """CREATE INDEX idx_text_summary_embedding ON text_summary
     USING ivfflat ((embedding::halfvec(384)) halfvec_cosine_ops) WITH (lists = 180)"""
 
 
-def replace_index(session: Session, definition: LiteralString, tuning: Calibration | None = None) -> None:
-    """Put another index in the place of the one that stands, until the session's transaction ends."""
-    # Alone: parallel workers share that memory, and a container has 64 MB to share.
+def replace_index(session: Session, definition: LiteralString) -> None:
+    """Replace the index until the session's transaction ends."""
+    # Without parallel workers, whose shared memory a container limits to 64 MB.
     session.execute(text("SET LOCAL maintenance_work_mem = '256MB'; SET LOCAL max_parallel_maintenance_workers = 0"))
     session.execute(text("DROP INDEX IF EXISTS idx_text_summary_embedding"))
     session.execute(text(definition))
-    if tuning is not None:
-        keep(session, tuning)
 
 
-def keep(session: Session, tuning: Calibration) -> None:
-    session.execute(text(f"COMMENT ON INDEX idx_text_summary_embedding IS '{tuning.to_comment()}'"))
+def store_calibration(session: Session, calibration: Calibration) -> None:
+    session.execute(text(f"COMMENT ON INDEX idx_text_summary_embedding IS '{calibration.to_comment()}'"))
 
 
-def measured(session: Session, *measurements: CalibrationPoint) -> Calibration:
+def calibration_of(session: Session, *points: CalibrationPoint) -> Calibration:
     index = read_primary_index(session.connection())
     assert index is not None
     return Calibration(
@@ -49,7 +48,7 @@ def measured(session: Session, *measurements: CalibrationPoint) -> Calibration:
         table_filenode=index.table_filenode,
         recall=0.95,
         exact_milliseconds=50.0,
-        measured=measurements,
+        points=points,
     )
 
 
@@ -57,16 +56,16 @@ def ids(matches: list[Any]) -> list[int]:
     return [match.row.id for match in matches]
 
 
-def setting(session: Session, name: str) -> str:
+def current_setting(session: Session, name: str) -> str:
     return str(session.scalar(text(f"SHOW {name}")))
 
 
 def recall(session: Session, texts: Texts, **filters: Any) -> float:
-    """The share of the true ten nearest that searches find, each of which must give ten."""
+    """The mean recall of searches, each of which must return ten rows."""
     mask = texts.clients == filters["client_id"] if "client_id" in filters else None
-    shares = []
+    recalls = []
     for query in texts.queries:
         found = ids(search(session, query, **filters))
         assert len(found) == 10
-        shares.append(len({*found} & {*texts.nearest(query, mask)}) / 10)
-    return float(np.mean(shares))
+        recalls.append(len({*found} & {*texts.nearest(query, mask)}) / 10)
+    return float(np.mean(recalls))
