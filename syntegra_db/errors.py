@@ -176,3 +176,43 @@ class InsufficientResources(RebuildFailed):
     """A new vector index needs more memory than the limit allows; nothing was changed."""
 
     exit_status = 27
+
+
+# Bulk loads: see `syntegra_db.bulk`.
+
+
+class BulkLoadError(SyntegraDBError):
+    """The rows could not be loaded.
+
+    Attributes:
+        sqlstate: the server's error code, such as `40P01` for a deadlock, or None if the server gave none.
+    """
+
+    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+class RowRejected(BulkLoadError):
+    """A row cannot be stored; the message says why, and shows no value of the row.
+
+    Attributes:
+        row: its number in the input, from 1. None if the server checks only after the last row, as for foreign keys.
+        column: the name of the column, if one column is the cause.
+        constraint: the name of the violated constraint, if any.
+        sqlstate: the server's error code, if the server rejected the row.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        row: int | None = None,
+        column: str | None = None,
+        constraint: str | None = None,
+        sqlstate: str | None = None,
+    ) -> None:
+        super().__init__(message, sqlstate=sqlstate)
+        self.row = row
+        self.column = column
+        self.constraint = constraint

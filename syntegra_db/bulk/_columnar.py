@@ -1,4 +1,4 @@
-"""Whole columns, as NumPy and Arrow hold them, become rows."""
+"""Convert batches of whole columns, of NumPy and Arrow, into rows."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from datetime import UTC, date
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from syntegra_db.bulk.errors import BulkLoadError
+from syntegra_db.errors import BulkLoadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from syntegra_db.bulk._dumpers import ColumnFormat
 
-# 512 embeddings take 800 kB on their way.
+# 512 embeddings take 800 kB in memory.
 SLICE_ROWS = 512
-# What pyarrow raises of, say, a moment beyond the year 9999 or in a time zone that nobody knows.
+# pyarrow raises them, for example for a timestamp after the year 9999 or in an unknown time zone.
 UNREPRESENTABLE_ERRORS = (ArithmeticError, LookupError, ValueError)
 
 
 def is_structured_array(value: Any) -> bool:
-    """Tell whether `value` is a NumPy array whose rows have named fields."""
+    """Return whether `value` is a NumPy array whose rows have named fields."""
     return getattr(getattr(value, "dtype", None), "names", None) is not None and getattr(value, "ndim", 0) == 1
 
 
 def is_arrow(value: Any) -> bool:
-    """Tell whether `value` is a pyarrow Table or RecordBatch."""
+    """Return whether `value` is a pyarrow Table or RecordBatch."""
     arrow = sys.modules.get("pyarrow")
     return arrow is not None and isinstance(value, arrow.Table | arrow.RecordBatch)
 
@@ -42,8 +42,8 @@ def iter_rows(batch: Any, columns: Mapping[str, ColumnFormat]) -> Iterator[tuple
     """Yield the rows of a batch as tuples.
 
     Args:
-        batch: what `column_names` takes.
-        columns: what the columns of the batch are for, by their names in it and in the order of the tuples.
+        batch: a mapping of columns, a structured array, or a pyarrow Table or RecordBatch.
+        columns: the target columns by their names in the batch, in the order of the tuples.
     """
     values = _values_of_arrow if is_arrow(batch) else _values_of_array
     for part in _slices(batch):
@@ -51,7 +51,7 @@ def iter_rows(batch: Any, columns: Mapping[str, ColumnFormat]) -> Iterator[tuple
 
 
 def _slices(batch: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the columns of a few rows at a time."""
+    """Yield the columns of at most `SLICE_ROWS` rows at a time."""
     if is_arrow(batch):
         for piece in batch.to_batches() if hasattr(batch, "to_batches") else [batch]:
             for start in range(0, piece.num_rows, SLICE_ROWS):
@@ -64,23 +64,23 @@ def _slices(batch: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _length(columns: Mapping[str, Any]) -> int:
-    """Return how many rows all columns have."""
+    """Return the number of rows of all columns."""
     lengths = {}
     for name, column in columns.items():
         if not hasattr(column, "__len__") or isinstance(column, str | bytes | dict):
             raise BulkLoadError(
-                f"A mapping holds columns, each a NumPy array or a list, and {name} is of type"
-                f" {type(column).__name__}; give a single row as a list of one."
+                f"A mapping must contain whole columns, as NumPy arrays or lists, but {name} is of type"
+                f" {type(column).__name__}; put a single row into a list."
             )
         lengths[name] = len(column)
     if len(set(lengths.values())) > 1:
         raise BulkLoadError(
-            f"The columns are not of one length: {', '.join(f'{name} {rows}' for name, rows in lengths.items())}."
+            f"The columns have different lengths: {', '.join(f'{name} {rows}' for name, rows in lengths.items())}."
         )
     return next(iter(lengths.values()), 0)
 
 
-def _values_of_array(column: Any, is_vector: bool) -> Iterable[Any]:  # noqa: FBT001  one of two, here below
+def _values_of_array(column: Any, is_vector: bool) -> Iterable[Any]:  # noqa: FBT001  passed by position to either function
     if not hasattr(column, "dtype"):
         return list(column)
     if is_vector and column.ndim > 1:
@@ -91,29 +91,31 @@ def _values_of_array(column: Any, is_vector: bool) -> Iterable[Any]:  # noqa: FB
 
 
 def _vectors(column: Any) -> Iterable[Any]:
-    masked = sys.modules["numpy"].ma
-    if not isinstance(column, masked.MaskedArray):
+    ma = sys.modules["numpy"].ma
+    if not isinstance(column, ma.MaskedArray):
         return list(column)
-    mask = masked.getmaskarray(column).reshape(len(column), -1)
-    # Of one that is masked in part, its column refuses what is masked.
+    mask = ma.getmaskarray(column).reshape(len(column), -1)
+    # A vector that is masked only in part stays masked, so its column rejects it.
     return [
-        None if missing else given if partly else vector
-        for missing, partly, given, vector in zip(mask.all(axis=1), mask.any(axis=1), column, column.data, strict=True)
+        None if missing else masked_vector if partly else vector
+        for missing, partly, masked_vector, vector in zip(
+            mask.all(axis=1), mask.any(axis=1), column, column.data, strict=True
+        )
     ]
 
 
 def _datetimes(column: Any) -> Iterable[Any]:
-    # Finer units than datetime has would give integers.
-    moments = column.astype("datetime64[us]").tolist()
-    # Of coarser ones, what lies far beyond the year 9999 wraps around. Its year is an integer, which a column refuses.
+    # A unit finer than a microsecond would give integers.
+    timestamps = column.astype("datetime64[us]").tolist()
+    # In a coarser unit, a timestamp far after the year 9999 wraps around. Its year is an int, which the column rejects.
     years = column.astype("datetime64[Y]").tolist()
     return [
-        moment.replace(tzinfo=UTC) if isinstance(year, date) else year
-        for year, moment in zip(years, moments, strict=True)
+        timestamp.replace(tzinfo=UTC) if isinstance(year, date) else year
+        for year, timestamp in zip(years, timestamps, strict=True)
     ]
 
 
-def _values_of_arrow(column: Any, is_vector: bool) -> Iterable[Any]:  # noqa: FBT001  likewise
+def _values_of_arrow(column: Any, is_vector: bool) -> Iterable[Any]:  # noqa: FBT001  same as above
     arrow = sys.modules["pyarrow"]
     if is_vector and isinstance(column.type, arrow.BaseExtensionType):
         column = column.storage
@@ -129,7 +131,7 @@ def _values_of_arrow(column: Any, is_vector: bool) -> Iterable[Any]:  # noqa: FB
 
 
 def _to_python(scalar: Any) -> Any:
-    """Return the value of an Arrow scalar, or where Python has none the scalar, which its column refuses."""
+    """Return the value of an Arrow scalar, or the scalar if Python has no such value; its column rejects it."""
     try:
         return scalar.as_py()
     except UNREPRESENTABLE_ERRORS:
@@ -137,8 +139,8 @@ def _to_python(scalar: Any) -> Any:
 
 
 def _vector_views(column: Any) -> Iterator[Any]:
-    """Yield the vector of each row, without a copy; NaN stands for a number that is missing in one."""
-    # flatten() leaves out what lies under missing rows.
+    """Yield the vector of each row without a copy, with NaN for a missing number."""
+    # flatten() omits the numbers under missing rows.
     numbers = column.flatten().to_numpy(zero_copy_only=False)
     end = 0
     for length in import_module("pyarrow.compute").list_value_length(column).to_pylist():

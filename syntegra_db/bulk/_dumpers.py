@@ -1,8 +1,7 @@
-"""How a value of each column becomes what COPY's binary format wants: the exact bytes of the column's own type.
+"""Dump the values of each column in the binary format of its type, for COPY.
 
-psycopg picks what dumps a value in COPY by the OID of its type. The server is never told that OID, so that a number
-which no type has stands here for a column's own dumper, and nothing need be asked of the server or registered on the
-connection.
+psycopg selects the dumper of a value in COPY by the OID of its type, and does not send this OID. Each column gets a
+synthetic OID above 32 bits, so its dumper can be selected without querying the server.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from sqlalchemy import JSON, BigInteger, Double, Enum, Integer, Numeric, String,
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TIMESTAMP
 
-from syntegra_db.bulk.errors import BulkLoadError
+from syntegra_db.errors import BulkLoadError
 from syntegra_db.models.types import EMBEDDING_DIMENSIONS, Embedding, to_vector
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 FIRST_SYNTHETIC_OID = 2**32
 INT4, INT8, DOUBLE = struct.Struct(">i"), struct.Struct(">q"), struct.Struct(">d")
 JSONB_VERSION = b"\x01"
-# Of float8 that PostgreSQL's cast to numeric keeps: DBL_DIG.
+# The significant digits that PostgreSQL's cast from float8 to numeric keeps: DBL_DIG.
 NUMERIC_DIGITS = 15
 EXACT_NUMBERS = frozenset({Decimal, int})
 
@@ -43,12 +42,12 @@ _compact_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def builtin_dumper(name: str) -> type[Dumper]:
-    """Return what psycopg dumps values of PostgreSQL's own type `name` with."""
+    """Return psycopg's binary dumper for PostgreSQL's built-in type `name`."""
     return cast("type[Dumper]", psycopg.adapters.get_dumper_by_oid(psycopg.adapters.types[name].oid, Format.BINARY))
 
 
 class ColumnFormat(NamedTuple):
-    """A column of a model, what it takes in words, and what psycopg dumps its values with."""
+    """A column of a model, a description of the values that it accepts, and their dumper."""
 
     attribute: str
     name: str
@@ -58,12 +57,12 @@ class ColumnFormat(NamedTuple):
 
     @property
     def is_vector(self) -> bool:
-        """Tell whether the values are vectors, which come as whole arrays."""
+        """Return whether the values are vectors, so a batch has them in one array."""
         return issubclass(self.dumper, _VectorDumper)
 
 
 def _is_bool(value: Any) -> bool:
-    """Tell whether a number is wanted of a bool, of Python or NumPy."""
+    """Return whether `value` is a bool of Python or NumPy."""
     return isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", None) == "b"
 
 
@@ -72,12 +71,12 @@ class _BinaryDumper(Dumper):
 
 
 class _IntegerDumper(_BinaryDumper):
-    """psycopg's own in C take a bool, and of a number beyond int4 the lower 32 bits (3.3.9)."""
+    """psycopg's own dumpers in C accept a bool, and truncate a number beyond int4 to 32 bits (3.3.9)."""
 
     pack: ClassVar[Any]
 
     def dump(self, obj: Any) -> Any:
-        # Of all that pack takes, only this is no number to the server.
+        # pack accepts it, but the server does not.
         if type(obj) is bool:
             raise TypeError
         return self.pack(obj)
@@ -97,7 +96,7 @@ class _NumericDumper(_BinaryDumper):
         self._dump = numeric(cls, context).dump
 
     def dump(self, obj: Any) -> Any:
-        # Most are of one of three types, and the others take longer to tell apart.
+        # Most values have one of three types; the other types take longer to check.
         if type(obj) in EXACT_NUMBERS:
             return self._dump(obj)
         if type(obj) is not float:
@@ -105,14 +104,14 @@ class _NumericDumper(_BinaryDumper):
                 raise TypeError
             if isinstance(obj, Decimal):
                 return self._dump(obj)
-            # A number of NumPy is an int or a float.
+            # An integer of NumPy.
             if hasattr(obj, "__index__"):
                 return self._dump(obj.__index__())
         return self._dump(Decimal(f"{obj.__float__():.{NUMERIC_DIGITS}g}"))
 
 
 class _TimestamptzDumper(_BinaryDumper):
-    """psycopg's own in C takes the memory of what it is given for a datetime's (3.3.9)."""
+    """psycopg's own dumper in C reads the memory of any object as a datetime's (3.3.9)."""
 
     def __init__(self, cls: type, context: Any = None) -> None:
         super().__init__(cls, context)
@@ -129,7 +128,7 @@ class _JsonbDumper(_BinaryDumper):
     dumps: ClassVar[Any] = staticmethod(_compact_json)
 
     def dump(self, obj: Any) -> bytes:
-        # The symbol is an int, which JSON would take.
+        # The symbol is an int, which JSON would accept as a number.
         text: str | bytes = self.dumps(None if obj is JSON.NULL else obj)
         return JSONB_VERSION + (text if isinstance(text, bytes) else text.encode())
 
@@ -150,14 +149,14 @@ class _VectorDumper(_BinaryDumper):
 
 @lru_cache(maxsize=64)
 def column_formats(model: type[Base], json_serializer: Callable[[Any], str | bytes] | None) -> dict[str, ColumnFormat]:
-    """Return how the columns of `model` travel, in their order, by attribute.
+    """Return the formats of the columns of `model`, in their order, by attribute.
 
     Args:
         model: one of the models.
-        json_serializer: the engine's own, if it has one.
+        json_serializer: the engine's argument of that name, if any.
 
     Raises:
-        BulkError: a column has a type that none of the seven models has.
+        BulkLoadError: a column has a type that none of the seven models has.
     """
     return {
         attribute.key: _format(attribute.key, attribute.columns[0], FIRST_SYNTHETIC_OID + number, json_serializer)
@@ -180,7 +179,7 @@ def _format(
 
 
 class _TypeSpec(NamedTuple):
-    """What columns of a type take, in words, and their dumper: the name of psycopg's, or a class and its members."""
+    """A description of the values that a type accepts, and their dumper: a name in psycopg, or a class and members."""
 
     accepts: str
     dumper: str | type[Dumper]
@@ -198,11 +197,11 @@ def _enum(column_type: Any) -> _TypeSpec:
     return _TypeSpec(f"one of {', '.join(labels)}", _EnumDumper, {"labels": labels})
 
 
-def _moment(column_type: Any) -> _TypeSpec | None:
+def _timestamp(column_type: Any) -> _TypeSpec | None:
     return _TypeSpec("a datetime with a time zone", _TimestamptzDumper) if column_type.timezone else None
 
 
-# Those that others derive from come after them.
+# A base class comes after the classes derived from it.
 TYPE_SPECS: tuple[tuple[type, Callable[[Any], _TypeSpec | None]], ...] = (
     (Embedding, lambda _: _TypeSpec(f"{EMBEDDING_DIMENSIONS} finite numbers", _VectorDumper)),
     (JSONB, lambda _: _TypeSpec("a JSON value without NaN, infinities and NUL characters", _JsonbDumper)),
@@ -212,7 +211,7 @@ TYPE_SPECS: tuple[tuple[type, Callable[[Any], _TypeSpec | None]], ...] = (
     (Integer, lambda _: _TypeSpec(f"an int from {-(2**31)} to {2**31 - 1}", _IntegerDumper, {"pack": INT4.pack})),
     (Double, lambda _: _TypeSpec("a float", _DoubleDumper)),
     (Numeric, lambda _: _TypeSpec("a finite number: Decimal, int or float", _NumericDumper)),
-    (TIMESTAMP, _moment),
+    (TIMESTAMP, _timestamp),
 )
 
 
@@ -223,4 +222,4 @@ def _type_spec(column: NamedColumn[Any]) -> _TypeSpec:
             if kind is not None:
                 return kind
             break
-    raise BulkLoadError(f"The column {column.name} has the type {column.type!r}, which is not loaded in bulk.")
+    raise BulkLoadError(f"Bulk loads do not support the type {column.type!r} of the column {column.name}.")

@@ -1,43 +1,42 @@
-"""Sending a load's steps over the session's connection, with and without asyncio."""
+"""Run the statements of a load on the session's connection, with and without asyncio."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, contextmanager, nullcontext
 from inspect import iscoroutinefunction
 from itertools import chain
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import psycopg
 from psycopg.copy import AsyncLibpqWriter, LibpqWriter
 from psycopg.rows import tuple_row
 
-from syntegra_db.bulk import _row_formats
-from syntegra_db.bulk._reentrancy import forbid_reentrant_use
+from syntegra_db.bulk._row_formats import iter_source
 from syntegra_db.bulk._statements import CopyStep, StepResult
-from syntegra_db.bulk.errors import BulkLoadError
+from syntegra_db.errors import BulkLoadError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
     from syntegra_db.bulk._job import LoadJob
-    from syntegra_db.bulk._statements import StatementStep, Steps
+    from syntegra_db.bulk._statements import Steps
 
 _EMPTY: Any = object()
 
 
 class _CopyAborted(Exception):
-    """What the server is told, and writes into its log, of an error on this side: nothing."""
+    """Raised to abort COPY without sending the client's error text to the server's log."""
 
 
 class _SilentWriter(LibpqWriter):
-    """Ends a COPY without the words of an error, and keeps what the server then says where psycopg would log it."""
+    """Abort COPY without the text of the error, and keep the server's error, which psycopg would log."""
 
-    refused: psycopg.Error | None = None
+    server_error: psycopg.Error | None = None
 
     def finish(self, exc: BaseException | None = None) -> None:
         try:
@@ -45,11 +44,11 @@ class _SilentWriter(LibpqWriter):
         except psycopg.Error as error:
             if exc is None:
                 raise
-            self.refused = error
+            self.server_error = error
 
 
 class _AsyncSilentWriter(AsyncLibpqWriter):
-    refused: psycopg.Error | None = None
+    server_error: psycopg.Error | None = None
 
     async def finish(self, exc: BaseException | None = None) -> None:
         try:
@@ -57,99 +56,127 @@ class _AsyncSilentWriter(AsyncLibpqWriter):
         except psycopg.Error as error:
             if exc is None:
                 raise
-            self.refused = error
+            self.server_error = error
 
 
-def execute(session: Session, load: LoadJob, given: Iterable[Any]) -> int:
-    """Send the rows that are `given`, and return how many the server wrote."""
+class _RaisingLock:
+    """Replaces the lock of a connection during COPY; its own thread or task would wait for the real one forever."""
+
+    def __enter__(self) -> NoReturn:
+        raise BulkLoadError(
+            "The session is sending rows; the code that yields them, and on_progress, must use another session."
+        )
+
+    async def __aenter__(self) -> NoReturn:
+        self.__enter__()
+
+    # `with` requires them before it enters.
+    def __exit__(self, *_: object) -> None: ...
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+@contextmanager
+def _forbid_reentrant_use(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Iterator[None]:
+    """Raise `BulkLoadError` for any other use of `connection`, whose lock the caller holds, inside the block."""
+    lock: Any = connection.lock
+    # psycopg only enters a lock.
+    connection.lock = _RaisingLock()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        connection.lock = lock
+
+
+def execute(session: Session, job: LoadJob, rows: Iterable[Any]) -> int:
+    """Load `rows` and return how many the server wrote."""
     if iscoroutinefunction(session.flush):
-        raise BulkLoadError("An asyncio session loads rows with async_copy_rows or async_upsert_rows.")
+        raise BulkLoadError("Use async_copy_rows or async_upsert_rows with an asyncio session.")
     session.flush()
-    connection = session.connection(bind_arguments={"mapper": load.model})
+    connection = session.connection(bind_arguments={"mapper": job.model})
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
         raise _unsupported_driver(driver)
-    load.require_transaction(connection, driver)
-    if hasattr(given, "__aiter__"):
-        raise BulkLoadError("Rows that come asynchronously go in with async_copy_rows or async_upsert_rows.")
-    remaining = iter(_row_formats.iter_source(given))
+    job.require_transaction(connection, driver)
+    if hasattr(rows, "__aiter__"):
+        raise BulkLoadError("Use async_copy_rows or async_upsert_rows for an asynchronous iterable of rows.")
+    remaining = iter(iter_source(rows))
     first = next(remaining, _EMPTY)
     if first is _EMPTY:
-        return load.finish(0)
-    steps = load.begin(first, connection)
+        return job.finish(0)
+    steps = job.begin(first, connection)
     with driver.cursor(row_factory=tuple_row) as cursor:
         writer = _SilentWriter(cursor)
         try:
-            count = _run_steps(cursor, writer, load, steps, chain([first], remaining))
+            written = _run_steps(cursor, writer, job, steps, chain([first], remaining))
         except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
-            failure = load.to_public_error(error, writer.refused)
-            writer.refused = load.caller_error = None
+            failure = job.to_public_error(error, writer.server_error)
+            writer.server_error = job.caller_error = None
         else:
-            return load.finish(count)
+            return job.finish(written)
     if driver.closed and not connection.closed:
         connection.invalidate()
     try:
         raise failure
     finally:
-        # It holds this frame, and the frame the _row_formats, which stay open as long as one holds the other.
+        # Break the cycle between the exception, this frame and the row iterator, which would stay open.
         del failure
 
 
 def _run_steps(
-    cursor: psycopg.Cursor[Any], writer: _SilentWriter, load: LoadJob, steps: Steps, items: Iterable[Any]
+    cursor: psycopg.Cursor[Any], writer: _SilentWriter, job: LoadJob, steps: Steps, items: Iterable[Any]
 ) -> int:
-    load.register_dumpers(cursor)
-    outcome = None
+    job.register_dumpers(cursor)
+    result: Any = None
     while True:
         try:
-            step = next(steps) if outcome is None else steps.send(outcome)
+            step = steps.send(result)
         except StopIteration as end:
-            count: int = end.value
-            return count
+            written: int = end.value
+            return written
         if isinstance(step, CopyStep):
-            load.copy_target = step.into
-            with cursor.copy(step.query, writer=writer) as copy, forbid_reentrant_use(cursor.connection):
-                copy.set_types(load.column_oids())
+            job.copy_target = step.table
+            with cursor.copy(step.query, writer=writer) as copy, _forbid_reentrant_use(cursor.connection):
+                copy.set_types(job.column_oids())
                 write = copy.write_row
-                for row in load.counted_rows(items):
+                for row in job.counted_rows(items):
                     try:
                         write(row)
                     except Exception:
-                        load.failed_row = row
+                        job.failed_row = row
                         raise
         else:
-            cursor.execute(step.query, prepare=False)
-        outcome = StepResult(cursor.fetchone() if cursor.description else None, cursor.rowcount)
+            cursor.execute(step, prepare=False)
+        result = StepResult(cursor.fetchone() if cursor.description else None, cursor.rowcount)
 
 
-async def execute_async(session: AsyncSession, load: LoadJob, given: Iterable[Any] | AsyncIterable[Any]) -> int:
-    """Do the same as `send` under asyncio."""
+async def execute_async(session: AsyncSession, job: LoadJob, rows: Iterable[Any] | AsyncIterable[Any]) -> int:
+    """Do the same as `execute` under asyncio."""
     if not iscoroutinefunction(session.flush):
-        raise BulkLoadError("A session without asyncio loads rows with copy_rows or upsert_rows.")
+        raise BulkLoadError("Use copy_rows or upsert_rows with a session without asyncio.")
     await session.flush()
-    connection = await session.connection(bind_arguments={"mapper": load.model})
+    connection = await session.connection(bind_arguments={"mapper": job.model})
     synchronous = cast("Connection", connection.sync_connection)
     driver = (await connection.get_raw_connection()).driver_connection
     if not isinstance(driver, psycopg.AsyncConnection):
         raise _unsupported_driver(driver)
-    load.require_transaction(synchronous, driver)
-    async with aclosing(_aiter_source(given)) as remaining:
+    job.require_transaction(synchronous, driver)
+    async with aclosing(_aiter_source(rows)) as remaining:
         first = await anext(remaining, _EMPTY)
         if first is _EMPTY:
-            return load.finish(0)
-        steps = load.begin(first, synchronous)
+            return job.finish(0)
+        steps = job.begin(first, synchronous)
         async with (
             driver.cursor(row_factory=tuple_row) as cursor,
-            aclosing(_aiter_rows(load, first, remaining)) as tuples,
+            aclosing(_aiter_rows(job, first, remaining)) as counted_rows,
         ):
             writer = _AsyncSilentWriter(cursor)
             try:
-                count = await _run_steps_async(cursor, writer, load, steps, tuples)
+                written = await _run_steps_async(cursor, writer, job, steps, counted_rows)
             except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
-                failure = load.to_public_error(error, writer.refused)
-                writer.refused = load.caller_error = None
+                failure = job.to_public_error(error, writer.server_error)
+                writer.server_error = job.caller_error = None
             else:
-                return load.finish(count)
+                return job.finish(written)
     if driver.closed and not connection.closed:
         await connection.invalidate()
     try:
@@ -161,61 +188,61 @@ async def execute_async(session: AsyncSession, load: LoadJob, given: Iterable[An
 async def _run_steps_async(
     cursor: psycopg.AsyncCursor[Any],
     writer: _AsyncSilentWriter,
-    load: LoadJob,
+    job: LoadJob,
     steps: Steps,
-    tuples: AsyncIterator[Sequence[Any]],
+    rows: AsyncIterator[Sequence[Any]],
 ) -> int:
-    load.register_dumpers(cursor)
-    outcome = None
+    job.register_dumpers(cursor)
+    result: Any = None
     while True:
         try:
-            step: CopyStep | StatementStep = next(steps) if outcome is None else steps.send(outcome)
+            step = steps.send(result)
         except StopIteration as end:
-            count: int = end.value
-            return count
+            written: int = end.value
+            return written
         if isinstance(step, CopyStep):
-            load.copy_target = step.into
+            job.copy_target = step.table
             async with cursor.copy(step.query, writer=writer) as copy:
-                copy.set_types(load.column_oids())
-                with forbid_reentrant_use(cursor.connection):
-                    async for row in tuples:
+                copy.set_types(job.column_oids())
+                with _forbid_reentrant_use(cursor.connection):
+                    async for row in rows:
                         try:
                             await copy.write_row(row)
                         except Exception:
-                            load.failed_row = row
+                            job.failed_row = row
                             raise
         else:
-            await cursor.execute(step.query, prepare=False)
-        outcome = StepResult(await cursor.fetchone() if cursor.description else None, cursor.rowcount)
+            await cursor.execute(step, prepare=False)
+        result = StepResult(await cursor.fetchone() if cursor.description else None, cursor.rowcount)
 
 
-async def _aiter_source(given: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:
-    if not isinstance(given, AsyncIterable):
-        for item in _row_formats.iter_source(given):
+async def _aiter_source(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:
+    if not isinstance(rows, AsyncIterable):
+        for item in iter_source(rows):
             yield item
         return
-    # An asynchronous generator, unlike another, is not closed when nobody holds it any more.
-    async with aclosing(given) if isinstance(given, AsyncGenerator) else nullcontext():
-        async for item in given:
+    # Unlike a generator, an asynchronous generator is not closed when the last reference to it is gone.
+    async with aclosing(rows) if isinstance(rows, AsyncGenerator) else nullcontext():
+        async for item in rows:
             yield item
 
 
-async def _aiter_rows(load: LoadJob, first: Any, remaining: AsyncIterator[Any]) -> AsyncGenerator[Sequence[Any]]:
+async def _aiter_rows(job: LoadJob, first: Any, remaining: AsyncIterator[Any]) -> AsyncGenerator[Sequence[Any]]:
     try:
-        for row in load.counted_rows((first,)):
+        for row in job.counted_rows((first,)):
             yield row
         async for item in remaining:
-            for row in load.counted_rows((item,)):
+            for row in job.counted_rows((item,)):
                 yield row
     except BulkLoadError:
         raise
     except Exception as error:
-        load.caller_error = error
+        job.caller_error = error
         raise
 
 
 def _unsupported_driver(driver: Any) -> BulkLoadError:
     return BulkLoadError(
-        f"Rows are loaded over psycopg 3 only, and this session's connection is of {type(driver).__module__};"
+        f"Bulk loads need psycopg 3, but this session's driver is {type(driver).__module__};"
         " use an engine of syntegra_db.database."
     )

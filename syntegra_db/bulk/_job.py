@@ -1,4 +1,4 @@
-"""One load: what is known of its _row_formats, how many were handed over, and what to say when it fails."""
+"""The state of one load: its columns, how many rows were sent, and the error to raise if it fails."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import psycopg
 from psycopg.adapt import Transformer
 from sqlalchemy import TwoPhaseTransaction
 
-from syntegra_db.bulk import _dumpers, _row_formats, _server_errors
-from syntegra_db.bulk._statements import copy_steps, resolve_target, upsert_steps
-from syntegra_db.bulk.errors import BulkLoadError, RowRejected
+from syntegra_db.bulk import _server_errors
+from syntegra_db.bulk._dumpers import column_formats
+from syntegra_db.bulk._row_formats import RowFormat, RowMismatch, detect_row_format, resolve_columns
+from syntegra_db.bulk._statements import copy_steps, upsert_steps
+from syntegra_db.errors import BulkLoadError, RowRejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +27,7 @@ ROWS_BETWEEN_REPORTS = 1000
 
 
 class LoadJob:
-    """The rows for one table on their way, whichever kind of session sends them."""
+    """A load of rows into one table, for both kinds of session."""
 
     def __init__(
         self,
@@ -38,102 +40,97 @@ class LoadJob:
         self.table = cast("Table", model.__table__)
         self.key = key
         self.row_count = 0
-        # The row that could not be turned into bytes, and the error that came from the rows or the report, if any.
+        # The row that psycopg could not dump, and the error that the caller's rows or on_progress raised, if any.
         self.failed_row: Sequence[Any] | None = None
         self.caller_error: Exception | None = None
         self.copy_target = self.table.name
-        self._named = columns
+        self._column_names = columns
         self._on_progress = on_progress
-        self._shape: _row_formats.RowFormat
+        self._format: RowFormat
 
     def require_transaction(
         self, connection: Connection, driver: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
     ) -> None:
-        """Refuse what does not go with the temporary table.
-
-        Raises:
-            BulkError: an upsert, in autocommit or in a transaction that is prepared before it is committed.
-        """
+        """Raise `BulkLoadError` for an upsert in autocommit or in a two-phase transaction."""
         if self.key is None:
             return
         if driver.autocommit:
-            raise BulkLoadError(
-                "An upsert is several statements in one transaction, and this connection is in AUTOCOMMIT."
-            )
+            raise BulkLoadError("An upsert needs a transaction, but this connection is in AUTOCOMMIT.")
         if isinstance(connection.get_transaction(), TwoPhaseTransaction):
             raise BulkLoadError(
-                "An upsert uses a temporary table, and PostgreSQL prepares no two-phase transaction that did."
+                "An upsert uses a temporary table, which PostgreSQL does not allow in a two-phase transaction."
             )
 
     def begin(self, first: Any, connection: Connection) -> Steps:
-        """Learn from the first item what the columns are, and return the steps."""
-        # What an engine's argument of that name sets.
+        """Detect the columns from the first item, and return the steps of the load."""
+        # The engine's argument `json_serializer`.
         json_serializer = getattr(connection.dialect, "_json_serializer", None)
-        formats = _dumpers.column_formats(self.model, json_serializer)
-        self._shape = _row_formats.detect_row_format(first, self.table.name, formats, self._named)
-        target = resolve_target(connection, self.table)
+        formats = column_formats(self.model, json_serializer)
+        self._format = detect_row_format(first, self.table.name, formats, self._column_names)
+        columns = self._format.columns
         if self.key is None:
-            return copy_steps(target, self._shape.columns)
-        keys = _row_formats.resolve_columns(self.key, self.table.name, formats)
-        lacking = [column.attribute for column in keys if column not in self._shape.columns]
-        if lacking:
-            raise BulkLoadError(f"The rows for {self.table.name} lack {', '.join(lacking)} of the key.")
-        return upsert_steps(target, self._shape.columns, keys)
+            return copy_steps(connection, self.table, columns)
+        keys = resolve_columns(self.key, self.table.name, formats)
+        missing = [column.attribute for column in keys if column not in columns]
+        if missing:
+            raise BulkLoadError(f"The rows for {self.table.name} do not have {', '.join(missing)}, part of the key.")
+        return upsert_steps(connection, self.table, columns, keys)
 
     def register_dumpers(self, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
-        """Let `cursor`, and nothing else of its connection, dump the values as their columns want them."""
-        for column in self._shape.columns:
+        """Let `cursor`, and nothing else on its connection, dump each value in the format of its column."""
+        for column in self._format.columns:
             cursor.adapters.register_dumper(None, column.dumper)
         self._context = Transformer(cursor)
 
     def column_oids(self) -> list[int]:
-        """Return what `set_types` of the COPY is to be called with."""
-        return [column.oid for column in self._shape.columns]
+        """Return the argument for `set_types` of the COPY."""
+        return [column.oid for column in self._format.columns]
 
     def counted_rows(self, items: Iterable[Any]) -> Iterator[Sequence[Any]]:
-        """Yield the _row_formats, counting them."""
+        """Yield the rows of `items`, count them and report progress."""
         report = self._on_progress
         try:
-            for row in chain.from_iterable(map(self._shape.rows_of, items)):
+            for row in chain.from_iterable(map(self._format.rows_of, items)):
                 self.row_count += 1
                 if report is not None and not self.row_count % ROWS_BETWEEN_REPORTS:
                     report(self.row_count)
                 yield row
-        except _row_formats.RowMismatch as misfit:
-            message = f"Row {self.row_count + 1} {misfit}{_server_errors.HINT}"
-            raise RowRejected(message, row=self.row_count + 1) from None
+        except RowMismatch as mismatch:
+            number = self.row_count + 1
+            raise RowRejected(f"Row {number} {mismatch}{_server_errors.HINT}", row=number) from None
         except Exception as error:
             self.caller_error = error
             raise
 
-    def finish(self, count: int) -> int:
-        """Report the last row, and return `count`."""
+    def finish(self, written: int) -> int:
+        """Report the last row, and return `written`."""
         if self._on_progress is not None:
             self._on_progress(self.row_count)
-        return count
+        return written
 
-    def to_public_error(self, error: Exception, refused: psycopg.Error | None) -> Exception:
-        """Return what to raise for `error`, or for an earlier row that the server had refused by then.
+    def to_public_error(self, error: Exception, server_error: psycopg.Error | None) -> Exception:
+        """Return the error to raise for `error`.
 
-        An error of the caller's own, from the rows or the report, stays what it is.
+        An error that the caller's rows or `on_progress` raised is returned unchanged. An error of the server belongs to
+        an earlier row than the one that could not be dumped, so it has priority.
         """
         if error is self.caller_error:
             return error
-        if refused is not None:
-            error = refused
+        if server_error is not None:
+            error = server_error
         elif self.failed_row is not None and not isinstance(error, psycopg.OperationalError):
             return self._locate_invalid_value(self.failed_row)
         elif not isinstance(error, psycopg.Error):
             return error
         return _server_errors.translate_error(
-            error, self.table.name, self.copy_target, self._shape.columns, self.key or ()
+            error, self.table.name, self.copy_target, self._format.columns, self.key or ()
         )
 
     def _locate_invalid_value(self, row: Sequence[Any]) -> BulkLoadError:
-        for column, value in zip(self._shape.columns, row, strict=True):
+        for column, value in zip(self._format.columns, row, strict=True):
             try:
                 if value is not None:
                     column.dumper(type(None), self._context).dump(value)
-            except Exception:  # noqa: BLE001  of whichever kind, it is this value that cannot be sent
+            except Exception:  # noqa: BLE001  any error means that this value cannot be dumped
                 return _server_errors.invalid_value_error(self.row_count, self.table.name, column, type(value).__name__)
         return RowRejected(f"Row {self.row_count}: it cannot be sent{_server_errors.HINT}", row=self.row_count)

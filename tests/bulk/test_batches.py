@@ -1,4 +1,4 @@
-"""Whole columns as rows: NumPy's and Arrow's."""
+"""Batches of whole columns, of NumPy and Arrow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from syntegra_db.models import Cluster, DataSource, KpiSummary, TextSummary
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-TEXTS = 1100  # more than two batches' parts
+TEXTS = 1100  # more than two slices
 
 
 def matrix() -> Any:
@@ -30,24 +30,24 @@ def texts(session: Session) -> tuple[list[int], list[datetime], Any]:
     return [row.client_id for row in rows], [row.created_at for row in rows], np.array([row.embedding for row in rows])
 
 
-MOMENTS = [datetime(2026, 1, 1, tzinfo=UTC).replace(microsecond=n) for n in range(TEXTS)]
+TIMESTAMPS = [datetime(2026, 1, 1, tzinfo=UTC).replace(microsecond=n) for n in range(TEXTS)]
 
 
 def check_texts(session: Session) -> None:
-    clients, moments, embeddings = texts(session)
+    clients, timestamps, embeddings = texts(session)
     assert clients == list(range(TEXTS))
-    assert moments == MOMENTS
+    assert timestamps == TIMESTAMPS
     assert np.array_equal(embeddings, matrix())
 
 
 @pytest.mark.parametrize("kind", [np.float32, ">f4", np.float64])
-def test_a_mapping_of_arrays_is_a_batch(session: Session, kind: Any) -> None:
-    moments = np.array([moment.replace(tzinfo=None) for moment in MOMENTS], "datetime64[ns]")
+def test_mapping_of_arrays_is_loaded(session: Session, kind: Any) -> None:
+    timestamps = np.array([timestamp.replace(tzinfo=None) for timestamp in TIMESTAMPS], "datetime64[ns]")
     batch = {
         "embedding": matrix().astype(kind),
         "client_id": np.arange(TEXTS, dtype=np.int32),
         "text_field": np.array([f"ñ {n}" for n in range(TEXTS)]),
-        "created_at": moments,
+        "created_at": timestamps,
         "keywords": [[n] for n in range(TEXTS)],
     }
     assert copy_rows(session, TextSummary, batch) == TEXTS
@@ -57,12 +57,12 @@ def test_a_mapping_of_arrays_is_a_batch(session: Session, kind: Any) -> None:
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_a_structured_array_is_a_batch(session: Session, several: bool) -> None:  # noqa: FBT001  a case
+def test_structured_array_is_loaded(session: Session, several: bool) -> None:  # noqa: FBT001  a case
     fields = [("client_id", "i8"), ("text_field", "U9"), ("embedding", "f4", 384), ("created_at", "M8[us]")]
     batch = np.zeros(TEXTS, fields)
     batch["client_id"] = np.arange(TEXTS)
     batch["embedding"] = matrix()
-    batch["created_at"] = [moment.replace(tzinfo=None) for moment in MOMENTS]
+    batch["created_at"] = [timestamp.replace(tzinfo=None) for timestamp in TIMESTAMPS]
     rows = iter([batch[:1], batch[1:1], batch[1:]]) if several else batch
     assert copy_rows(session, TextSummary, rows) == TEXTS
     check_texts(session)
@@ -91,12 +91,12 @@ def test_masked_and_missing_values_are_null(session: Session) -> None:
 @pytest.mark.parametrize("lists", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.float32(), 384)])
 @pytest.mark.parametrize("unit", ["us", "ns"])
 @pytest.mark.parametrize("form", ["table", "batch", "batches", "reader"])
-def test_an_arrow_batch(session: Session, lists: Any, unit: str, form: str) -> None:
+def test_arrow_batch_is_loaded(session: Session, lists: Any, unit: str, form: str) -> None:
     table = pa.table(
         {
             "client_id": pa.array(range(TEXTS), pa.int16()),
             "text_field": pa.array(["ñ"] * TEXTS).dictionary_encode(),
-            "created_at": pa.array(MOMENTS, pa.timestamp("us", "UTC")).cast(pa.timestamp(unit, "UTC")),
+            "created_at": pa.array(TIMESTAMPS, pa.timestamp("us", "UTC")).cast(pa.timestamp(unit, "UTC")),
             "embedding": pa.array([*matrix()], lists),
         }
     )
@@ -121,7 +121,7 @@ def test_missing_embeddings_of_an_arrow_batch_are_null(session: Session, lists: 
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
-def test_tensors_of_arrow_are_embeddings(session: Session, kind: Any) -> None:
+def test_arrow_tensors_are_embeddings(session: Session, kind: Any) -> None:
     vectors = np.arange(2 * 384, dtype=kind).reshape(2, 384)
     tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(vectors)
     copy_rows(session, TextSummary, pa.table({"client_id": [1, 2], "text_field": ["x"] * 2, "embedding": tensors}))
@@ -129,12 +129,12 @@ def test_tensors_of_arrow_are_embeddings(session: Session, kind: Any) -> None:
 
 
 def test_nanoseconds_become_whole_microseconds(session: Session) -> None:
-    moments = np.array([1_999, 2**62], "M8[ns]")
-    batch = {"client_id": [1, 2], "text_field": ["x"] * 2, "created_at": moments}
+    timestamps = np.array([1_999, 2**62], "M8[ns]")
+    batch = {"client_id": [1, 2], "text_field": ["x"] * 2, "created_at": timestamps}
     copy_rows(session, TextSummary, batch)
-    copy_rows(session, TextSummary, pa.table({**batch, "created_at": pa.array(moments, pa.timestamp("ns", "UTC"))}))
+    copy_rows(session, TextSummary, pa.table({**batch, "created_at": pa.array(timestamps, pa.timestamp("ns", "UTC"))}))
     found = [row["created_at"].replace(tzinfo=None) for row in stored(session, TextSummary)]
-    assert found == moments.astype("M8[us]").tolist() * 2
+    assert found == timestamps.astype("M8[us]").tolist() * 2
 
 
 def test_vectors_in_a_json_column_are_json(session: Session) -> None:
@@ -145,7 +145,7 @@ def test_vectors_in_a_json_column_are_json(session: Session) -> None:
     assert [row["centroid"] for row in stored(session, Cluster)] == [[0, 1, 2], [3, 4, 5], [0, 1, 2], None]
 
 
-def test_decimals_and_structs_of_an_arrow_batch(session: Session) -> None:
+def test_decimals_and_structs_of_an_arrow_batch_are_loaded(session: Session) -> None:
     table = pa.Table.from_pylist([kpi(1, Decimal("1.50"), metadata={"unit": "EUR"})])
     copy_rows(session, KpiSummary, table)
     (row,) = stored(session, KpiSummary)

@@ -1,4 +1,4 @@
-"""The asyncio twins: the same rows, the same errors."""
+"""The asyncio versions: the same rows, the same errors."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ async def asynchronous(rows: int) -> AsyncIterator[dict[str, Any]]:
         yield kpi(n)
 
 
-def test_rows_of_both_kinds(run: Any, session: Session) -> None:
-    told: list[int] = []
+def test_rows_of_both_kinds_of_iterable_are_loaded(run: Any, session: Session) -> None:
+    reports: list[int] = []
 
     async def work(session: AsyncSession) -> list[int]:
         session.add(DataSource(id=1, client_id=3, name="till", type="simple_csv"))
         counts = [
             await async_copy_rows(session, TextSummary, [FULL[TextSummary]]),
-            await async_copy_rows(session, KpiSummary, asynchronous(2001), on_progress=told.append),
+            await async_copy_rows(session, KpiSummary, asynchronous(2001), on_progress=reports.append),
             await async_copy_rows(session, KpiSummary, {name: [value] for name, value in kpi(5000).items()}),
             await async_copy_rows(session, KpiSummary, (kpi(3, source_id=1) for _ in range(3))),
             await async_copy_rows(session, KpiSummary, asynchronous(0)),
@@ -46,13 +46,13 @@ def test_rows_of_both_kinds(run: Any, session: Session) -> None:
         return counts
 
     assert run(work) == [1, 2001, 1, 3, 0]
-    assert told == [1000, 2000, 2001]
+    assert reports == [1000, 2000, 2001]
     assert stored(session, TextSummary)[0]["embedding"] == embedding(1).tolist()
     assert len(stored(session, KpiSummary)) == 2005
 
 
 @pytest.mark.parametrize("statement", ["SELECT 1", "CREATE UNIQUE INDEX u ON kpi_summary (client_id, kpi_name)"])
-def test_an_upsert(run: Any, session: Session, statement: str) -> None:
+def test_upsert_inserts_and_updates(run: Any, session: Session, statement: str) -> None:
     async def work(session: AsyncSession) -> int:
         await session.execute(sqlalchemy.text(statement))
         await async_copy_rows(session, KpiSummary, asynchronous(3))
@@ -64,7 +64,7 @@ def test_an_upsert(run: Any, session: Session, statement: str) -> None:
     assert [int(row["kpi_value"]) for row in stored(session, KpiSummary)] == [1, 1, 20, 30]
 
 
-def test_a_translated_schema_takes_the_rows(run: Any, session: Session, database: Database) -> None:
+def test_translated_schema_gets_the_rows(run: Any, session: Session, database: Database) -> None:
     database.execute("CREATE SCHEMA tenant; CREATE TABLE tenant.kpi_summary (LIKE kpi_summary INCLUDING ALL)")
 
     async def work(session: AsyncSession) -> None:
@@ -76,7 +76,7 @@ def test_a_translated_schema_takes_the_rows(run: Any, session: Session, database
     assert session.scalar(sqlalchemy.text("SELECT count(*) FROM tenant.kpi_summary")) == 2
 
 
-def test_a_refused_row(run: Any, session: Session) -> None:
+def test_rejected_row_is_reported(run: Any, session: Session) -> None:
     async def work(session: AsyncSession) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = []
         for rows in ([kpi(1), kpi(2, "x")], [kpi(1), kpi(2, metadata=1)], [kpi(1), kpi(2, float("nan"))]):
@@ -96,7 +96,7 @@ def test_a_refused_row(run: Any, session: Session) -> None:
     assert [row["client_id"] for row in stored(session, KpiSummary)] == [7]
 
 
-def test_an_error_of_the_rows_own_stays_what_it_is(run: Any, session: Session) -> None:
+def test_error_of_the_rows_is_raised_unchanged(run: Any, session: Session) -> None:
     async def rows() -> AsyncIterator[dict[str, Any]]:
         yield kpi(1)
         await asyncio.sleep(0)
@@ -111,7 +111,7 @@ def test_an_error_of_the_rows_own_stays_what_it_is(run: Any, session: Session) -
     assert stored(session, KpiSummary) == []
 
 
-def test_a_load_that_is_cancelled(run: Any, session: Session) -> None:
+def test_cancelled_load_can_be_rolled_back(run: Any, session: Session) -> None:
     async def rows() -> AsyncIterator[dict[str, Any]]:
         yield kpi(1)
         await asyncio.sleep(60)
@@ -127,7 +127,7 @@ def test_a_load_that_is_cancelled(run: Any, session: Session) -> None:
     assert [row["client_id"] for row in stored(session, KpiSummary)] == [2]
 
 
-def test_a_connection_that_dies_on_the_way(run: Any, session: Session, database: Database) -> None:
+def test_lost_connection_is_reported_and_replaced(run: Any, session: Session, database: Database) -> None:
     async def rows() -> AsyncIterator[dict[str, Any]]:
         for n in range(50_000):
             if n == 10:
@@ -149,7 +149,7 @@ def test_a_connection_that_dies_on_the_way(run: Any, session: Session, database:
 
 
 @pytest.mark.parametrize("bad", [kpi(1, "x"), kpi(1, float("nan")), (1, 2)])
-def test_rows_are_closed_before_their_error_is_raised(run: Any, bad: Any) -> None:
+def test_rows_are_closed_before_the_error_is_raised(run: Any, bad: Any) -> None:
     async def work(session: AsyncSession) -> None:
         closed = []
 
@@ -169,18 +169,16 @@ def test_rows_are_closed_before_their_error_is_raised(run: Any, bad: Any) -> Non
     run(work)
 
 
-def test_each_kind_of_session_needs_its_twin(run: Any, session: Session) -> None:
+def test_session_of_the_other_kind_is_rejected(run: Any, session: Session) -> None:
     async def work(asynchronous: AsyncSession) -> None:
-        with pytest.raises(
-            BulkLoadError, match="An asyncio session loads rows with async_copy_rows or async_upsert_rows"
-        ):
+        with pytest.raises(BulkLoadError, match="Use async_copy_rows or async_upsert_rows with an asyncio session"):
             copy_rows(asynchronous, KpiSummary, [kpi(1)])  # type: ignore[arg-type]
-        with pytest.raises(BulkLoadError, match="A session without asyncio loads rows with copy_rows or upsert_rows"):
+        with pytest.raises(BulkLoadError, match="Use copy_rows or upsert_rows with a session without asyncio"):
             await async_copy_rows(session, KpiSummary, [kpi(1)])  # type: ignore[arg-type]
 
     run(work)
 
 
-def test_asynchronous_rows_need_the_twin(session: Session) -> None:
+def test_asynchronous_rows_need_an_asyncio_session(session: Session) -> None:
     with pytest.raises(BulkLoadError, match="async_copy_rows"):
         copy_rows(session, KpiSummary, asynchronous(1))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""copy_rows: what goes in is what the ORM would have stored, in the session's transaction."""
+"""copy_rows: it stores what the ORM would store, in the session's transaction."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("model", FULL)
-def test_a_row_is_stored_as_the_orm_stores_it(session: Session, model: type[Base]) -> None:
+def test_row_is_stored_as_the_orm_stores_it(session: Session, model: type[Base]) -> None:
     assert copy_rows(session, model, [FULL[model]]) == 1
     session.add(model(**FULL[model]))
     session.commit()
@@ -41,12 +41,12 @@ def test_a_row_is_stored_as_the_orm_stores_it(session: Session, model: type[Base
 
 
 @pytest.mark.parametrize("model", FULL)
-def test_the_examples_have_every_column(model: type[Base]) -> None:
+def test_example_rows_have_every_column(model: type[Base]) -> None:
     assert [*FULL[model]] == [a.key for a in sqlalchemy.inspect(model).column_attrs if a.key != "id"]
 
 
 @pytest.mark.parametrize("value", [0.1 + 0.2, 1e22, -0.0, 1 / 3, 123456789012345678, np.int64(5), np.float64(2.5)])
-def test_a_numeric_is_what_the_servers_own_cast_gives(session: Session, value: Any) -> None:
+def test_float_in_numeric_equals_the_servers_cast(session: Session, value: Any) -> None:
     copy_rows(session, KpiSummary, [kpi(1, value)])
     session.add(KpiSummary(**kpi(1, value)))
     session.flush()
@@ -54,7 +54,7 @@ def test_a_numeric_is_what_the_servers_own_cast_gives(session: Session, value: A
     assert str(copied["kpi_value"]) == str(added["kpi_value"])
 
 
-def test_columns_that_the_rows_lack_get_the_servers_defaults(session: Session) -> None:
+def test_missing_columns_get_the_servers_defaults(session: Session) -> None:
     copy_rows(session, DataSource, [{"client_id": 1, "name": "till", "type": "simple_csv"}])
     copy_rows(session, TrendSignal, [{"sector": "retail", "term": "lino", **PERIOD}])
     copy_rows(session, TextSummary, [{"client_id": 1, "text_field": "x"}])
@@ -70,19 +70,19 @@ def test_columns_that_the_rows_lack_get_the_servers_defaults(session: Session) -
 @pytest.mark.parametrize(
     "make", [list, tuple, Vector, np.array, np.float16, np.float32, np.int8, np.uint64, np.ma.array]
 )
-def test_an_embedding_of_every_kind(session: Session, make: Any) -> None:
+def test_embedding_of_every_type_is_stored(session: Session, make: Any) -> None:
     numbers = [float(n % 100) for n in range(384)]
     copy_rows(session, TextSummary, [{"client_id": 1, "text_field": "x", "embedding": make(numbers)}])
     assert stored(session, TextSummary)[0]["embedding"] == numbers
 
 
-def test_labels_go_in_as_members_and_as_strings(session: Session) -> None:
+def test_enum_labels_are_accepted_as_members_and_strings(session: Session) -> None:
     row = {"client_id": 1, "kpi_name": "x", "value": 1}
     copy_rows(session, AnomalyLog, [{**row, "severity": severity} for severity in ("high", AnomalySeverity.HIGH)])
     assert {row["severity"] for row in stored(session, AnomalyLog)} == {AnomalySeverity.HIGH}
 
 
-def test_an_engine_that_nobody_prepared(database: Database) -> None:
+def test_engine_of_sqlalchemy_loads_rows(database: Database) -> None:
     engine = sqlalchemy.create_engine(database.url)
     with Session(engine) as session:
         copy_rows(session, TextSummary, [FULL[TextSummary]])
@@ -93,16 +93,16 @@ def test_an_engine_that_nobody_prepared(database: Database) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize("made", ['{"by": "the engine"}', b'{"by": "the engine"}'])
-def test_the_json_serializer_of_the_engine_is_used(database: Database, made: str | bytes) -> None:
-    engine = create_engine(database.url, json_serializer=lambda _: made)
+@pytest.mark.parametrize("serialized", ['{"by": "the engine"}', b'{"by": "the engine"}'])
+def test_json_serializer_of_the_engine_is_used(database: Database, serialized: str | bytes) -> None:
+    engine = create_engine(database.url, json_serializer=lambda _: serialized)
     with Session(engine) as session:
         copy_rows(session, KpiSummary, [kpi(1, metadata_=Decimal(1))])
         assert stored(session, KpiSummary)[0]["metadata_"] == {"by": "the engine"}
     engine.dispose()
 
 
-def test_a_json_null_is_no_null(session: Session) -> None:
+def test_json_null_is_not_sql_null(session: Session) -> None:
     instance = KpiSummary(**kpi(2, metadata_=JSON.NULL))
     copy_rows(session, KpiSummary, [kpi(1, metadata_=JSON.NULL), kpi(3, metadata_=None)])
     copy_rows(session, KpiSummary, [instance])
@@ -112,12 +112,12 @@ def test_a_json_null_is_no_null(session: Session) -> None:
     assert [tuple(row) for row in texts] == [("null", 3), (None, 1)]
 
 
-def test_what_waits_in_the_session_goes_first(session: Session) -> None:
+def test_pending_objects_are_flushed_first(session: Session) -> None:
     session.add(DataSource(id=5, client_id=1, name="till", type="simple_csv"))
     assert copy_rows(session, KpiSummary, [kpi(1, source_id=5)]) == 1
 
 
-def test_a_rollback_takes_the_rows_away(session: Session, database: Database) -> None:
+def test_rollback_removes_the_rows(session: Session, database: Database) -> None:
     copy_rows(session, KpiSummary, [kpi(1)])
     assert database.query("SELECT count(*) FROM kpi_summary") == [(0,)]
     session.rollback()
@@ -127,7 +127,7 @@ def test_a_rollback_takes_the_rows_away(session: Session, database: Database) ->
     assert database.query("SELECT client_id FROM kpi_summary") == [(2,)]
 
 
-def test_a_session_with_several_engines_takes_the_models(database: Database) -> None:
+def test_session_with_several_engines_uses_the_models(database: Database) -> None:
     engine = create_engine(database.url)
     with Session(binds={KpiSummary: engine}) as session:
         copy_rows(session, KpiSummary, [kpi(1)])
@@ -136,7 +136,7 @@ def test_a_session_with_several_engines_takes_the_models(database: Database) -> 
 
 
 @pytest.mark.parametrize("options", [{}, {"key": ["client_id"]}, {"key": ["id"]}])
-def test_a_translated_schema_takes_the_rows(session: Session, options: Any) -> None:
+def test_translated_schema_gets_the_rows(session: Session, options: Any) -> None:
     session.execute(text("CREATE SCHEMA tenant; CREATE TABLE tenant.kpi_summary (LIKE kpi_summary INCLUDING ALL)"))
     session.commit()
     session.connection(execution_options={"schema_translate_map": {None: "tenant"}})
@@ -146,10 +146,10 @@ def test_a_translated_schema_takes_the_rows(session: Session, options: Any) -> N
     assert session.scalar(text("SELECT count(*) FROM public.kpi_summary")) == 0
 
 
-def test_progress_is_told_now_and_then(session: Session) -> None:
-    told: list[int] = []
-    assert copy_rows(session, KpiSummary, (kpi(n) for n in range(2500)), on_progress=told.append) == 2500
-    assert told == [1000, 2000, 2500]
+def test_progress_is_reported_every_thousand_rows(session: Session) -> None:
+    reports: list[int] = []
+    assert copy_rows(session, KpiSummary, (kpi(n) for n in range(2500)), on_progress=reports.append) == 2500
+    assert reports == [1000, 2000, 2500]
 
 
 def test_rows_are_read_one_at_a_time_and_not_kept(session: Session) -> None:
@@ -165,8 +165,8 @@ def test_rows_are_read_one_at_a_time_and_not_kept(session: Session) -> None:
     assert many < few * 1.1 + 20_000
 
 
-def test_another_driver_is_refused() -> None:
+def test_another_driver_is_rejected() -> None:
     with Session(sqlalchemy.create_engine("sqlite://")) as session:
-        with pytest.raises(BulkLoadError, match=r"psycopg 3 only, and this session's connection is of sqlite3"):
+        with pytest.raises(BulkLoadError, match=r"need psycopg 3, but this session's driver is sqlite3"):
             copy_rows(session, KpiSummary, [kpi(1)])
         session.connection().invalidate()

@@ -1,4 +1,4 @@
-"""A load that fails on its way: whose error is raised, and what it leaves."""
+"""Loads that fail: which error is raised, and what is left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from support.bulk_assertions import refused
+from support.bulk_assertions import assert_rejected
 from support.bulk_rows import FULL, SECRET, kpi, stored
 from syntegra_db.bulk import BulkLoadError, RowRejected, copy_rows
 from syntegra_db.models import DataSource, KpiSummary
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from support.servers import Database
 
 
-def test_the_first_error_wins_and_no_log_shows_a_row(session: Session, caplog: pytest.LogCaptureFixture) -> None:
-    """By the time that row 5000 cannot be sent, the server has refused row 1."""
+def test_first_error_is_raised_and_no_log_shows_a_row(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    """Row 5000 cannot be sent, but the server has already rejected row 1."""
     row = {**FULL[DataSource], "last_run_at": None}
     rows = [{**row, "name": None}, *[row] * 4998, {**row, "client_id": SECRET}]
     with caplog.at_level(logging.DEBUG):
-        error = refused(session, DataSource, rows)
+        error = assert_rejected(session, DataSource, rows)
     assert (error.row, error.column) == (1, "name")
     assert SECRET not in caplog.text
 
 
 @pytest.mark.parametrize("failure", [LookupError(SECRET), psycopg.errors.UniqueViolation(SECRET)])
-def test_an_error_of_the_rows_own_stays_what_it_is(session: Session, failure: Exception) -> None:
+def test_error_of_the_rows_is_raised_unchanged(session: Session, failure: Exception) -> None:
 
     def rows() -> Iterator[dict[str, Any]]:
         yield kpi(1)
@@ -51,8 +51,8 @@ def test_an_error_of_the_rows_own_stays_what_it_is(session: Session, failure: Ex
 
 
 @pytest.mark.embedded
-def test_the_servers_log_shows_nothing_of_an_error_on_this_side(session: Session, database: Database) -> None:
-    """psycopg ends a COPY with the words of the exception, which the server logs."""
+def test_server_log_does_not_show_the_clients_error(session: Session, database: Database) -> None:
+    """psycopg would abort the COPY with the text of the exception, which the server logs."""
     unique = "a password that no other test logs"
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -66,7 +66,7 @@ def test_the_servers_log_shows_nothing_of_an_error_on_this_side(session: Session
     assert unique not in log
 
 
-def test_an_error_of_the_report_stays_what_it_is(session: Session) -> None:
+def test_error_of_on_progress_is_raised_unchanged(session: Session) -> None:
     def report(rows: int) -> None:
         raise LookupError(rows)
 
@@ -76,7 +76,7 @@ def test_an_error_of_the_report_stays_what_it_is(session: Session) -> None:
     assert stored(session, KpiSummary) == []
 
 
-def test_an_error_of_the_last_report_stays_what_it_is(session: Session) -> None:
+def test_error_of_the_last_report_is_raised_unchanged(session: Session) -> None:
     failure = psycopg.errors.UniqueViolation("of the report")
 
     def report(_: int) -> None:
@@ -101,7 +101,7 @@ def stop(_: int) -> None:
         (kpi(1), stop),
     ],
 )
-def test_rows_are_closed_once_their_error_is_handled(session: Session, bad: Any, report: Any) -> None:
+def test_rows_are_closed_when_the_error_is_handled(session: Session, bad: Any, report: Any) -> None:
     closed = []
 
     def rows() -> Iterator[Any]:
@@ -123,7 +123,7 @@ def test_rows_are_closed_once_their_error_is_handled(session: Session, bad: Any,
         gc.enable()
 
 
-def test_the_transaction_has_to_be_rolled_back(session: Session) -> None:
+def test_failed_load_aborts_the_transaction(session: Session) -> None:
     copy_rows(session, KpiSummary, [kpi(1)])
     with pytest.raises(RowRejected):
         copy_rows(session, KpiSummary, [kpi(2), kpi(None)])  # type: ignore[arg-type]
@@ -133,7 +133,7 @@ def test_the_transaction_has_to_be_rolled_back(session: Session) -> None:
     assert stored(session, KpiSummary) == []
 
 
-def test_a_savepoint_keeps_what_was_before(session: Session) -> None:
+def test_savepoint_keeps_earlier_changes(session: Session) -> None:
     copy_rows(session, KpiSummary, [kpi(1)])
     with pytest.raises(RowRejected), session.begin_nested():
         copy_rows(session, KpiSummary, [kpi(2), kpi(3, "x")])
@@ -143,7 +143,7 @@ def test_a_savepoint_keeps_what_was_before(session: Session) -> None:
     assert [row["client_id"] for row in stored(session, KpiSummary)] == [1, 4]
 
 
-def test_a_connection_that_dies_on_the_way(session: Session, database: Database) -> None:
+def test_lost_connection_is_reported_and_replaced(session: Session, database: Database) -> None:
     def rows() -> Iterator[dict[str, Any]]:
         for n in range(50_000):
             if n == 10:
@@ -161,7 +161,7 @@ def test_a_connection_that_dies_on_the_way(session: Session, database: Database)
     assert len(stored(session, KpiSummary)) == 1
 
 
-def test_what_the_server_does_not_allow_is_told_in_its_words(session: Session) -> None:
+def test_error_that_concerns_no_row_has_the_servers_message(session: Session) -> None:
     session.execute(text("SET TRANSACTION READ ONLY"))
     with pytest.raises(BulkLoadError, match="cannot execute COPY FROM in a read-only transaction") as info:
         copy_rows(session, KpiSummary, [kpi(1)])

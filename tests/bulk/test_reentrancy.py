@@ -1,4 +1,4 @@
-"""A session that sends rows and is asked for something else says so, and does not wait for itself."""
+"""Use of a session during its own load raises an error, and does not wait forever."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.timeout(30),
-    # A streamed result cannot close its cursor while its connection is taken; the rollback does.
+    # A streamed result cannot close its cursor during the load; the rollback does.
     pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning"),
 ]
 
 MANY = 2000
-TAKEN = "The session is sending rows: what yields them, and on_progress, need a session of their own"
+REJECTED = "The session is sending rows; the code that yields them, and on_progress, must use another session"
 STREAMED = (
     select(*[column for column in KpiSummary.__table__.columns if column.name != "id"])
     .limit(300)
@@ -70,10 +70,10 @@ def upserted(session: Session) -> int:
 
 
 @pytest.mark.parametrize("load", [streamed, looked_up, nested, reported_with_a_query, reported_with_a_commit, upserted])
-def test_a_use_of_the_session_on_the_way_is_refused(session: Session, load: Callable[[Session], int]) -> None:
+def test_use_of_the_session_during_the_load_raises(session: Session, load: Callable[[Session], int]) -> None:
     copy_rows(session, KpiSummary, many())
     session.commit()
-    with pytest.raises(BulkLoadError, match=TAKEN):
+    with pytest.raises(BulkLoadError, match=REJECTED):
         load(session)
     session.rollback()
     gc.collect()
@@ -82,7 +82,7 @@ def test_a_use_of_the_session_on_the_way_is_refused(session: Session, load: Call
     assert len(stored(session, KpiSummary)) == MANY + 1
 
 
-def test_another_session_can_be_used_on_the_way(session: Session, database: Database) -> None:
+def test_another_session_can_be_used_during_the_load(session: Session, database: Database) -> None:
     copy_rows(session, KpiSummary, many())
     session.commit()
     with session_on(database) as other:
@@ -103,11 +103,11 @@ async def streamed_async(session: AsyncSession) -> int:
 
 
 @pytest.mark.parametrize("load", [streamed_async, looked_up_async])
-def test_the_same_under_asyncio(run: Any, session: Session, load: Callable[[AsyncSession], Any]) -> None:
+def test_use_of_asyncio_session_raises(run: Any, session: Session, load: Callable[[AsyncSession], Any]) -> None:
     async def work(asynchronous: AsyncSession) -> None:
         await async_copy_rows(asynchronous, KpiSummary, many())
         await asynchronous.commit()
-        with pytest.raises(BulkLoadError, match=TAKEN):
+        with pytest.raises(BulkLoadError, match=REJECTED):
             await asyncio.wait_for(load(asynchronous), 10)
         await asynchronous.rollback()
         await async_copy_rows(asynchronous, KpiSummary, [kpi(-1)])

@@ -1,4 +1,4 @@
-"""What the server refuses is told with names and numbers, and without values."""
+"""Errors of the server: the message has names and numbers, and no values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import text
 
-from support.bulk_assertions import GOOD, refused
+from support.bulk_assertions import GOOD, assert_rejected
 from support.bulk_rows import PERIOD, SECRET, START, kpi
 from syntegra_db.bulk._server_errors import parse_copy_context
 from syntegra_db.models import AnomalyLog, Base, Cluster, DataSource, KpiSummary, TrendSignal
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"key": ["id"]}])
-def test_a_check_that_refuses_a_row(  # noqa: PLR0913, PLR0917  a case
+def test_row_that_violates_a_check_is_rejected(  # noqa: PLR0913, PLR0917  a case
     session: Session, model: type[Base], column: str, value: Any, constraint: str, options: Any
 ) -> None:
     rows = [GOOD[model], {**GOOD[model], "id": 2, column: value}]
-    error = refused(session, model, rows, **options)
+    error = assert_rejected(session, model, rows, **options)
     assert (error.row, error.constraint, error.sqlstate) == (2, constraint, "23514")
-    assert f"Row 2: the CHECK {constraint}" in str(error)
+    assert f"Row 2: it violates the CHECK {constraint} of" in str(error)
 
 
 @pytest.mark.parametrize("options", [{}, {"key": ["id"]}])
-def test_a_null_where_none_may_be(session: Session, options: Any) -> None:
+def test_null_in_a_required_column_is_rejected(session: Session, options: Any) -> None:
     secret = {**GOOD[DataSource], "id": 2, "name": None}
-    error = refused(session, DataSource, [GOOD[DataSource], secret], **options)
+    error = assert_rejected(session, DataSource, [GOOD[DataSource], secret], **options)
     assert (error.row, error.column) == (2, "name")
-    assert "Row 2: data_sources.name takes no NULL" in str(error)
+    assert "Row 2: data_sources.name cannot be NULL" in str(error)
 
 
 RAISED = [
@@ -68,46 +68,46 @@ def add_trigger(session: Session, statement: str) -> None:
 
 @pytest.mark.parametrize("statement", [*RAISED, "EXECUTE 'SELECT ' || quote_ident(NEW.config_json ->> 'token')"])
 @pytest.mark.parametrize("options", [{}, {"key": ["id"]}])
-def test_what_a_trigger_says_of_a_row_is_not_repeated(session: Session, statement: str, options: Any) -> None:
+def test_message_of_a_trigger_is_not_shown(session: Session, statement: str, options: Any) -> None:
     add_trigger(session, statement)
-    error = refused(session, DataSource, [{**GOOD[DataSource], "config_json": {"token": SECRET}}], **options)
+    error = assert_rejected(session, DataSource, [{**GOOD[DataSource], "config_json": {"token": SECRET}}], **options)
     assert error.row == (None if options else 1)
-    assert f"a trigger or function of data_sources refused it (SQLSTATE {error.sqlstate})" in str(error)
+    assert f"a trigger or function of data_sources rejected it (SQLSTATE {error.sqlstate})" in str(error)
     assert (error.column, error.constraint) == (None, None)
 
 
 @pytest.mark.parametrize("options", [{}, {"key": ["id"]}])
-def test_another_table_that_a_trigger_writes_is_named(session: Session, options: Any) -> None:
+def test_table_that_a_trigger_writes_is_named(session: Session, options: Any) -> None:
     session.execute(text("CREATE TABLE audit (source text PRIMARY KEY, note text NOT NULL DEFAULT '')"))
     add_trigger(session, "INSERT INTO audit VALUES (NEW.config_json ->> 'token')")
     rows = [{**GOOD[DataSource], "config_json": {"token": SECRET}, "id": n} for n in (1, 2)]
-    error = refused(session, DataSource, rows, **options)
-    assert "audit_pkey of audit holds such a row already" in str(error)
+    error = assert_rejected(session, DataSource, rows, **options)
+    assert "audit already has a row with the same key (audit_pkey)" in str(error)
     assert error.constraint == "audit_pkey"
     session.execute(text("ALTER TABLE audit ALTER note DROP DEFAULT"))
     session.commit()
-    assert "audit.note takes no NULL" in str(refused(session, DataSource, rows, **options))
+    assert "audit.note cannot be NULL" in str(assert_rejected(session, DataSource, rows, **options))
 
 
-def test_a_column_without_default_that_all_rows_lack(session: Session) -> None:
-    error = refused(session, DataSource, [{"client_id": 1, "name": "x", "config_json": {"token": SECRET}}])
+def test_missing_column_without_default_is_rejected(session: Session) -> None:
+    error = assert_rejected(session, DataSource, [{"client_id": 1, "name": "x", "config_json": {"token": SECRET}}])
     assert (error.row, error.column) == (1, "type")
     rows = [{"client_id": 1, "kpi_value": 1, **PERIOD}]
-    error = refused(session, KpiSummary, rows, key=["client_id"])
+    error = assert_rejected(session, KpiSummary, rows, key=["client_id"])
     assert (error.row, error.column) == (None, "kpi_name")
-    assert "A row of the input: kpi_summary.kpi_name takes no NULL" in str(error)
+    assert "A row of the input: kpi_summary.kpi_name cannot be NULL" in str(error)
 
 
-def test_a_key_that_is_there(session: Session) -> None:
-    error = refused(session, DataSource, [{**GOOD[DataSource], "id": n} for n in (1, 2, 2, 3)])
+def test_existing_key_is_rejected(session: Session) -> None:
+    error = assert_rejected(session, DataSource, [{**GOOD[DataSource], "id": n} for n in (1, 2, 2, 3)])
     assert (error.row, error.constraint, error.sqlstate) == (3, "pk_data_sources", "23505")
 
 
 @pytest.mark.parametrize("options", [{}, {"key": ["client_id"]}])
-def test_a_data_source_that_is_not_there(session: Session, options: Any) -> None:
-    error = refused(session, KpiSummary, [kpi(1, source_id=None), kpi(2, source_id=99)], **options)
+def test_missing_data_source_is_rejected(session: Session, options: Any) -> None:
+    error = assert_rejected(session, KpiSummary, [kpi(1, source_id=None), kpi(2, source_id=99)], **options)
     assert (error.row, error.column, error.constraint) == (None, None, "fk_kpi_summary_source")
-    assert str(error).startswith("A row of the input: what it refers to is not there (fk_kpi_summary_source")
+    assert str(error).startswith("A row of the input: the row that it references does not exist (fk_kpi_summary_source")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_data_source_that_is_not_there(session: Session, options: Any) -> None
         "JSON data, line 1: COPY text_summary, line 3, column sentiment\nCOPY text_summary, line 12, column language",
     ],
 )
-def test_the_place_is_found_in_every_language(context: str) -> None:
+def test_copy_context_in_every_language_has_row_and_column(context: str) -> None:
     assert parse_copy_context(context, "text_summary", ["client_id", "sentiment", "language"]) == (12, "language")
 
 
@@ -136,5 +136,5 @@ def test_the_place_is_found_in_every_language(context: str) -> None:
         'PL/pgSQL function check_text() line 5 at RAISE\nSQL statement "COPY text_summary, line 3"',
     ],
 )
-def test_no_place_is_made_up(context: str) -> None:
+def test_context_of_something_else_has_no_row(context: str) -> None:
     assert parse_copy_context(context, "text_summary", ["language"]) == (None, None)

@@ -1,4 +1,4 @@
-"""upsert_rows: rows that are new are added, and rows that are there are updated, by any key."""
+"""upsert_rows: it inserts new rows and updates existing rows, by any key."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from support.servers import Database
 
 KEY = ("client_id", "kpi_name", "period_start", "period_end")
-UNIQUE = "CREATE UNIQUE INDEX of_a_service ON kpi_summary (period_end, client_id, period_start, kpi_name)"
-NOT_OF_USE = """
+UNIQUE = "CREATE UNIQUE INDEX by_service ON kpi_summary (period_end, client_id, period_start, kpi_name)"
+UNUSABLE = """
     CREATE UNIQUE INDEX partial ON kpi_summary (client_id, kpi_name, period_start, period_end) WHERE client_id < 0;
     CREATE UNIQUE INDEX wider ON kpi_summary (client_id, kpi_name, period_start, period_end, id);
     CREATE UNIQUE INDEX of_an_expression ON kpi_summary (client_id, lower(kpi_name), period_start, period_end, id)
@@ -33,13 +33,15 @@ def values(session: Session) -> dict[int, int]:
     return {row["client_id"]: int(row["kpi_value"]) for row in stored(session, KpiSummary)}
 
 
-@pytest.mark.parametrize("statements", ["", UNIQUE, NOT_OF_USE])
-def test_rows_are_added_or_updated(session: Session, statements: str) -> None:
+@pytest.mark.parametrize("statements", ["", UNIQUE, UNUSABLE])
+def test_rows_are_inserted_or_updated(session: Session, statements: str) -> None:
     session.execute(text(statements or "SELECT 1"))
     copy_rows(session, KpiSummary, [kpi(n, metadata_={"n": n}, calculated_at=START) for n in (1, 2, 3)])
     session.commit()
-    told: list[int] = []
-    assert upsert_rows(session, KpiSummary, [kpi(n, n * 10) for n in (2, 3, 4)], key=KEY, on_progress=told.append) == 3
+    reports: list[int] = []
+    assert (
+        upsert_rows(session, KpiSummary, [kpi(n, n * 10) for n in (2, 3, 4)], key=KEY, on_progress=reports.append) == 3
+    )
     session.commit()
     assert values(session) == {1: 1, 2: 20, 3: 30, 4: 40}
     by_client = {row["client_id"]: row for row in stored(session, KpiSummary)}
@@ -47,11 +49,11 @@ def test_rows_are_added_or_updated(session: Session, statements: str) -> None:
     assert by_client[2]["calculated_at"] == START
     assert by_client[4]["metadata_"] is None
     assert by_client[4]["calculated_at"] > START
-    assert told == [3]
+    assert reports == [3]
 
 
 @pytest.mark.parametrize("key", ["id", "client_id"])
-def test_some_columns_of_rows_that_are_there(session: Session, key: str) -> None:
+def test_some_columns_of_existing_rows_are_updated(session: Session, key: str) -> None:
     session.execute(text("CREATE UNIQUE INDEX of_a_client ON kpi_summary (client_id)"))
     copy_rows(session, KpiSummary, [{"id": n, **kpi(n, metadata_={"n": n})} for n in (1, 2)])
     session.commit()
@@ -59,11 +61,11 @@ def test_some_columns_of_rows_that_are_there(session: Session, key: str) -> None
     assert upsert_rows(session, KpiSummary, rows, key=[key]) == 2
     assert [row["kpi_name"] for row in stored(session, KpiSummary)] == ["newer", "new"]
     assert [row["metadata_"] for row in stored(session, KpiSummary)] == [{"n": 1}, {"n": 2}]
-    with pytest.raises(RowRejected, match=r"kpi_summary\.\w+ takes no NULL"):
+    with pytest.raises(RowRejected, match=r"kpi_summary\.\w+ cannot be NULL"):
         upsert_rows(session, KpiSummary, [{key: 3, "kpi_name": "new"}], key=[key])
 
 
-def test_two_at_once_update_some_columns_in_any_order(database: Database) -> None:
+def test_partial_updates_wait_for_each_other(database: Database) -> None:
     with session_on(database) as session, session_on(database) as other:
         copy_rows(session, KpiSummary, [{"id": n, **kpi(n)} for n in (1, 2)])
         session.commit()
@@ -74,7 +76,7 @@ def test_two_at_once_update_some_columns_in_any_order(database: Database) -> Non
 
 
 @pytest.mark.parametrize("key", [["client_id", "sentiment"], ["client_id", "text_field"]])
-def test_a_key_without_null_is_searched_by_a_hash(session: Session, key: list[str]) -> None:
+def test_key_without_null_is_searched_with_a_hash(session: Session, key: list[str]) -> None:
     def rows(number: int, language: str) -> Iterator[dict[str, Any]]:
         return (
             {"client_id": 1, "text_field": f"s{n}", "sentiment": f"s{n}", "language": language} for n in range(number)
@@ -89,7 +91,7 @@ def test_a_key_without_null_is_searched_by_a_hash(session: Session, key: list[st
 
 
 @pytest.mark.parametrize("model", FULL)
-def test_every_table_and_column_by_id(session: Session, model: type[Base]) -> None:
+def test_every_column_of_every_table_is_updated_by_id(session: Session, model: type[Base]) -> None:
     copy_rows(session, model, [{**FULL[model], "id": 1}])
     (copied,) = stored(session, model)
     client = "sector" if "sector" in FULL[model] else "client_id"
@@ -112,7 +114,7 @@ def test_updated_at_is_set_as_the_models_set_it(session: Session, key: list[str]
     assert stored(session, DataSource)[0]["updated_at"] == END
 
 
-def test_rows_that_have_the_key_alone_touch_nothing_else(session: Session) -> None:
+def test_rows_with_only_the_key_change_nothing_else(session: Session) -> None:
     copy_rows(session, KpiSummary, [kpi(1, 5)])
     assert upsert_rows(session, KpiSummary, [kpi(1, 5), kpi(2, 5)], key=[*KEY, "kpi_value"]) == 1
     assert values(session) == {1: 5, 2: 5}
@@ -122,7 +124,7 @@ def test_rows_that_have_the_key_alone_touch_nothing_else(session: Session) -> No
 
 
 @pytest.mark.parametrize("unique", ["", "NULLS DISTINCT", "NULLS NOT DISTINCT"])
-def test_null_in_a_key_is_equal_to_null(session: Session, unique: str) -> None:
+def test_null_in_a_key_equals_null(session: Session, unique: str) -> None:
     if unique:
         session.execute(text(f"CREATE UNIQUE INDEX u ON text_summary (client_id, sentiment) {unique}"))
     rows: list[dict[str, Any]] = [
@@ -135,14 +137,14 @@ def test_null_in_a_key_is_equal_to_null(session: Session, unique: str) -> None:
     assert [row["text_field"] for row in stored(session, TextSummary)] == ["changed", "changed"]
 
 
-def test_all_rows_that_have_the_key_are_updated(session: Session) -> None:
+def test_all_rows_with_the_key_are_updated(session: Session) -> None:
     copy_rows(session, KpiSummary, [kpi(1, 1), kpi(1, 2), kpi(2, 3)])
     assert upsert_rows(session, KpiSummary, [kpi(1, 9)], key=KEY) == 2
     assert [int(row["kpi_value"]) for row in stored(session, KpiSummary)] == [9, 9, 3]
 
 
 @pytest.mark.parametrize("statement", ["SELECT 1", UNIQUE])
-def test_two_rows_of_the_input_with_one_key(session: Session, statement: str) -> None:
+def test_two_rows_with_the_same_key_are_rejected(session: Session, statement: str) -> None:
     session.execute(text(statement))
     with pytest.raises(RowRejected) as info:
         upsert_rows(session, KpiSummary, [kpi(1), kpi(2), kpi(1, 5)], key=KEY)
@@ -152,23 +154,23 @@ def test_two_rows_of_the_input_with_one_key(session: Session, statement: str) ->
     assert values(session) == {}
 
 
-def test_another_unique_key_is_told_as_such(session: Session) -> None:
+def test_another_unique_key_is_reports_as_such(session: Session) -> None:
     session.execute(text("CREATE UNIQUE INDEX names ON data_sources (name)"))
     row = {"client_id": 1, "name": "x", "type": "y"}
     copy_rows(session, DataSource, [{"id": 100, **row}])
-    with pytest.raises(RowRejected, match="names of data_sources holds such a row already") as info:
+    with pytest.raises(RowRejected, match=r"data_sources already has a row with the same key \(names\)") as info:
         upsert_rows(session, DataSource, [{"id": 101, **row}], key=["id"])
     assert (info.value.row, info.value.constraint) == (None, "names")
 
 
-def test_a_column_that_the_models_do_not_know_is_left_alone(session: Session) -> None:
+def test_column_outside_the_models_is_unchanged(session: Session) -> None:
     session.execute(text("ALTER TABLE kpi_summary ADD note text NOT NULL DEFAULT 'of a service'"))
     copy_rows(session, KpiSummary, [kpi(1)])
     assert upsert_rows(session, KpiSummary, [kpi(1, 5), kpi(2, 5)], key=KEY) == 2
     assert values(session) == {1: 5, 2: 5}
 
 
-def test_twice_in_one_transaction_and_again_after_a_failure(session: Session) -> None:
+def test_upsert_can_be_repeated_in_one_transaction_and_after_an_error(session: Session) -> None:
     for _ in range(2):
         upsert_rows(session, KpiSummary, [kpi(1, 5)], key=KEY)
         upsert_rows(session, Cluster, [{"client_id": 1, "cluster_id": 1, "features_json": {}}], key=["client_id"])
@@ -178,7 +180,7 @@ def test_twice_in_one_transaction_and_again_after_a_failure(session: Session) ->
     assert len(stored(session, Cluster)) == 1
 
 
-def test_the_search_path_and_temporary_tables_of_others_mislead_nobody(session: Session) -> None:
+def test_search_path_does_not_change_the_tables_used(session: Session) -> None:
     session.execute(text("CREATE SCHEMA other; CREATE TABLE other.syntegra_db_upsert (x int)"))
     session.execute(text("SET LOCAL search_path = public, other, pg_temp"))
     assert upsert_rows(session, KpiSummary, [kpi(1, 5)], key=KEY) == 1
@@ -189,40 +191,42 @@ def test_the_search_path_and_temporary_tables_of_others_mislead_nobody(session: 
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        (["client_id", "metadata"], "The rows for kpi_summary lack metadata_ of the key"),
+        (["client_id", "metadata"], "The rows for kpi_summary do not have metadata_, part of the key"),
         (["client"], "no column client"),
         ([], "no columns"),
     ],
 )
-def test_a_key_that_the_rows_do_not_have(session: Session, key: list[str], message: str) -> None:
+def test_key_with_missing_columns_is_rejected(session: Session, key: list[str], message: str) -> None:
     with pytest.raises(BulkLoadError, match=message):
         upsert_rows(session, KpiSummary, [kpi(1)], key=key)
 
 
-def test_autocommit_is_refused(session: Session) -> None:
+def test_autocommit_is_rejected(session: Session) -> None:
     session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
     with pytest.raises(BulkLoadError, match="AUTOCOMMIT"):
         upsert_rows(session, KpiSummary, [kpi(1)], key=KEY)
 
 
-def test_a_two_phase_transaction_is_refused(session: Session) -> None:
+def test_two_phase_transaction_is_rejected(session: Session) -> None:
     with Session(session.get_bind(), twophase=True) as two_phase:
         assert copy_rows(two_phase, KpiSummary, [kpi(1)]) == 1
-        with pytest.raises(BulkLoadError, match="temporary table, and PostgreSQL prepares no two-phase"):
+        with pytest.raises(
+            BulkLoadError, match="temporary table, which PostgreSQL does not allow in a two-phase transaction"
+        ):
             upsert_rows(two_phase, KpiSummary, [kpi(1)], key=KEY)
         two_phase.rollback()
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
-def test_an_isolation_that_hides_rows_of_others_needs_a_unique_key(session: Session, level: str) -> None:
+def test_higher_isolation_level_needs_a_unique_key(session: Session, level: str) -> None:
     session.connection(execution_options={"isolation_level": level})
-    with pytest.raises(BulkLoadError, match="No unique key of kpi_summary stands on client_id, kpi_name"):
+    with pytest.raises(BulkLoadError, match="kpi_summary has no unique key on client_id, kpi_name"):
         upsert_rows(session, KpiSummary, [kpi(1)], key=KEY)
     assert upsert_rows(session, KpiSummary, [{"id": 1, **kpi(1)}], key=["id"]) == 1
 
 
 @pytest.mark.parametrize("statement", ["SELECT 1", UNIQUE])
-def test_two_at_once_add_a_key_once(database: Database, statement: str) -> None:
+def test_concurrent_upserts_insert_a_key_once(database: Database, statement: str) -> None:
     with session_on(database) as session:
         session.execute(text(statement))
         session.commit()
@@ -238,7 +242,7 @@ def test_two_at_once_add_a_key_once(database: Database, statement: str) -> None:
                     rows = [kpi(turn * 50 + client, number) for client in clients]
                     assert upsert_rows(session, KpiSummary, rows, key=KEY) == 50
                     session.commit()
-        except Exception as failure:  # noqa: BLE001  told below
+        except Exception as failure:  # noqa: BLE001  asserted below
             failures.append(failure)
             barrier.abort()
 
@@ -251,7 +255,7 @@ def test_two_at_once_add_a_key_once(database: Database, statement: str) -> None:
     assert database.query("SELECT count(*), count(DISTINCT client_id) FROM kpi_summary") == [(250, 250)]
 
 
-def test_other_writers_do_not_wait(database: Database) -> None:
+def test_other_writers_do_not_wait_for_an_upsert(database: Database) -> None:
     with session_on(database) as session, session_on(database) as other:
         upsert_rows(session, KpiSummary, [kpi(1)], key=KEY)
         other.execute(text("SET lock_timeout = '5s'"))

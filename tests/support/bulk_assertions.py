@@ -1,4 +1,4 @@
-"""A load that is refused, and a look at what its error shows."""
+"""Assertions on a load that is rejected and on its error."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 GOOD: dict[type[Base], dict[str, Any]] = {model: {**row, "id": 1} for model, row in FULL.items()}
 
 
-def refused(session: Session, model: type[Base], rows: Any, **options: Any) -> RowRejected:
-    """The error of a load, after a look at everything that it shows and at what it leaves."""
+def assert_rejected(session: Session, model: type[Base], rows: Any, **options: Any) -> RowRejected:
+    """Return the error of a load, after checking that it shows no value and that nothing is stored."""
     load = upsert_rows if "key" in options else copy_rows
     with pytest.raises(RowRejected) as info:
         load(session, model, rows, **options)
