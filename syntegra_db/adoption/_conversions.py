@@ -1,6 +1,6 @@
 """Conversions between column types that keep every value, and SQL of the values as text before and after.
 
-`{}` in SQL stands for the column. The session's time zone must be that of the naive timestamps.
+`{}` in SQL is the placeholder of the column. The session's time zone must be that of the naive timestamps.
 """
 
 from __future__ import annotations

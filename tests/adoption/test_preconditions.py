@@ -164,7 +164,7 @@ def test_error_has_all_reasons(empty_database: Database) -> None:
         read_plan(empty_database)
 
 
-def test_role_that_does_not_own_tables_is_told_the_owner(server: Server, empty_database: Database) -> None:
+def test_adoption_by_other_role_names_the_owner(server: Server, empty_database: Database) -> None:
     create_legacy_database(empty_database, NAMED)
     before = dump(empty_database)
     with server.role("syntegra_test_guest") as guest:

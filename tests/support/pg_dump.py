@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from support.servers import Database
 
 # A random key in each dump, and the number of times that a column changed, which minor releases of November 2026 store
-# among its options and an older pg_dump prints as one of ours.
+# among its options and an older pg_dump prints as a column option.
 DIFFERENT_EACH_TIME = re.compile(r"^(\\(un)?restrict .*|.* SET \(pg_attver=.*)\n", re.MULTILINE)
 
 
