@@ -1,7 +1,7 @@
-"""Vectors in PostgreSQL's binary format on an engine, where pgvector's own SQLAlchemy type sends and reads text.
+"""Send and receive vectors in PostgreSQL's binary format on an engine; pgvector's SQLAlchemy type uses text.
 
-Of a second, a vector of 384 dimensions takes 260 millionths to send as text and 176 to read; in binary 1 and 7
-(measured with pgvector 0.5.1 for Python).
+A vector of 384 dimensions takes 0.260 ms to send and 0.176 ms to receive as text, and 0.001 ms and 0.007 ms in binary
+format (measured with pgvector 0.5.1 for Python).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
     from sqlalchemy.sql.compiler import ResultColumnsEntry
 
-# What psycopg loads from binary as it does from text. It hands out a type that it does not know as bytes, and a `real`
-# with more digits.
+# Types that psycopg loads from binary format with the same result as from text. It returns an unknown type as bytes,
+# and a `real` with more digits.
 BINARY_SAFE_TYPES = (Embedding, VECTOR, Integer, Numeric, Float, String, Boolean, DateTime, JSON)
 BINARY_UNSAFE_TYPES = (Enum, CITEXT, REAL)
 REGISTERED = "syntegra_db.binary_vectors"
@@ -53,11 +53,11 @@ _binary_decisions: WeakKeyDictionary[SQLCompiler, bool] = WeakKeyDictionary()
 
 
 class BinaryVECTOR(VECTOR):
-    """`vector` whose values psycopg adapts, by what is registered on the connection."""
+    """`vector` whose values are adapted by the dumpers that are registered on the connection."""
 
     cache_ok = True
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Vector | None]:  # noqa: ARG002, D102  SQLAlchemy's
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Vector | None]:  # noqa: ARG002, D102  SQLAlchemy's signature
         def process(value: Any) -> Vector | None:
             return value if value is None or isinstance(value, Vector) else Vector(value)
 
@@ -65,9 +65,9 @@ class BinaryVECTOR(VECTOR):
 
 
 def enable_binary_vectors(engine: Engine) -> None:
-    """Let the connections that `engine` opens from now on send and receive vectors in binary.
+    """Use the binary format for vectors on the connections that `engine` opens from now on.
 
-    On a connection that was opened before the database had the type, vectors travel as text.
+    A connection that was opened before the type `vector` existed uses text.
     """
     engine.dialect.colspecs = {**engine.dialect.colspecs, VECTOR: BinaryVECTOR}
     event.listen(engine, "connect", _register_async if engine.dialect.is_async else _register)
@@ -103,31 +103,31 @@ def _request_binary_results(
     _statement: str,
     _parameters: Any,
     context: DefaultExecutionContext,
-    _executemany: bool,  # noqa: FBT001  the event's
+    _executemany: bool,  # noqa: FBT001  the event's signature
 ) -> None:
-    """Ask for the rows in binary when vectors are among them, and nothing that psycopg would load differently."""
+    """Request the rows in binary format if they have vectors, and only types that psycopg loads the same way."""
     if not connection.connection.info.get(REGISTERED):
         return
     compiled = context.compiled
     if isinstance(compiled, SQLCompiler) and _should_fetch_binary(compiled, context):
-        # Under asyncio, SQLAlchemy puts a cursor of its own around psycopg's.
+        # Under asyncio, SQLAlchemy wraps psycopg's cursor.
         getattr(cursor, "_cursor", cursor).format = Format.BINARY
 
 
 def _should_fetch_binary(compiled: SQLCompiler, context: DefaultExecutionContext) -> bool:
-    """Tell what was found of a statement that is executed again and again, or look at it."""
-    wanted = _binary_decisions.get(compiled)
-    if wanted is None:
-        wanted = _binary_decisions[compiled] = _can_fetch_binary(context.result_column_struct)
-    return wanted
+    """Return the decision for a compiled statement, which is made once."""
+    decision = _binary_decisions.get(compiled)
+    if decision is None:
+        decision = _binary_decisions[compiled] = _can_fetch_binary(context.result_column_struct)
+    return decision
 
 
-def _can_fetch_binary(described: Any) -> bool:
-    if not described:
+def _can_fetch_binary(result_columns: Any) -> bool:
+    if not result_columns:
         return False
-    columns, _, _, *matched_by_name = described
+    columns, _, _, *matched_by_name = result_columns
     if any(matched_by_name):
-        # Textual SQL, of whose columns perhaps not all are described.
+        # Textual SQL, whose columns may not all be described.
         return False
     has_vectors = any(isinstance(column.type, Embedding | VECTOR) for column in columns)
     return has_vectors and all(map(_is_binary_safe, columns))
@@ -141,5 +141,5 @@ def _is_binary_safe(column: ResultColumnsEntry) -> bool:
 
 
 def _has_declared_type(source: Any) -> bool:
-    """Tell a table's column, and a distance, from an expression that may only be said to be of its type."""
+    """Return whether `source` is a table's column or a distance; the type of another expression may be wrong."""
     return isinstance(source, Column) or (isinstance(source, BinaryExpression) and isinstance(source.type, Float))

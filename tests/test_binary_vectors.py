@@ -1,4 +1,4 @@
-"""Vectors in binary on the package's engines, and as text where that cannot be."""
+"""Vectors in binary format on the package's engines, and as text if that is impossible."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def engine(database: Database) -> Iterator[Engine]:
 
 
 def formats(engine: Engine) -> list[Format]:
-    """The format of the rows of each statement from now on."""
+    """Return a list that gets the format of the rows of each later statement."""
     seen: list[Format] = []
 
     def remember(_connection: Any, cursor: Any, *_: Any) -> None:
@@ -50,7 +50,7 @@ def formats(engine: Engine) -> list[Format]:
     return seen
 
 
-def test_rows_with_vectors_come_in_binary_and_are_the_same(engine: Engine) -> None:
+def test_rows_with_vectors_are_received_in_binary_unchanged(engine: Engine) -> None:
     seen = formats(engine)
     with Session(engine) as session:
         row = session.scalars(select(TextSummary)).one()
@@ -60,7 +60,7 @@ def test_rows_with_vectors_come_in_binary_and_are_the_same(engine: Engine) -> No
     assert seen == [Format.BINARY, Format.TEXT]
 
 
-def test_a_row_with_anything_that_binary_would_change_comes_as_text(engine: Engine) -> None:
+def test_row_with_a_type_unsafe_in_binary_is_received_as_text(engine: Engine) -> None:
     seen = formats(engine)
     with Session(engine) as session:
         severity = literal_column("'high'::anomaly_severity", AnomalyLog.severity.type)
@@ -83,7 +83,7 @@ INNER = select(literal_column(REGCLASS, String).label("inner")).subquery()
         func.to_regclass("text_summary", type_=String),
     ],
 )
-def test_what_is_only_said_to_be_a_string_comes_as_text(engine: Engine, expression: Any) -> None:
+def test_expression_of_another_type_than_declared_is_received_as_text(engine: Engine, expression: Any) -> None:
     seen = formats(engine)
     statement = select(TextSummary.embedding, expression)
     if expression is INNER.c.inner:
@@ -108,20 +108,20 @@ NEAREST = select(TextSummary.id, DISTANCE.label("distance")).subquery()
         insert(TextSummary).values(ROW).returning(TextSummary),
     ],
 )
-def test_columns_of_tables_and_distances_come_in_binary(engine: Engine, statement: Any) -> None:
+def test_columns_and_distances_are_received_in_binary(engine: Engine, statement: Any) -> None:
     seen = formats(engine)
     with Session(engine) as session:
         session.execute(statement).all()
     assert seen == [Format.BINARY]
 
 
-def test_a_statement_is_looked_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[Any] = []
-    look = binary_vectors._is_binary_safe  # noqa: SLF001  counted
+def test_statement_is_inspected_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    inspected: list[Any] = []
+    inspect = binary_vectors._is_binary_safe  # noqa: SLF001  counted
 
     def counted(column: Any) -> bool:
-        looked.append(column)
-        return look(column)
+        inspected.append(column)
+        return inspect(column)
 
     monkeypatch.setattr(binary_vectors, "_is_binary_safe", counted)
     seen = formats(engine)
@@ -129,17 +129,17 @@ def test_a_statement_is_looked_at_once(engine: Engine, monkeypatch: pytest.Monke
         for client in (1, 2, 3):
             session.execute(select(TextSummary.embedding).where(TextSummary.client_id == client)).all()
     assert seen == [Format.BINARY] * 3
-    assert len(looked) == 1
+    assert len(inspected) == 1
 
 
-def test_textual_sql_of_which_not_all_columns_are_described_comes_as_text(engine: Engine) -> None:
+def test_textual_sql_is_received_as_text(engine: Engine) -> None:
     with Session(engine) as session:
         statement = text("SELECT embedding, 'high'::anomaly_severity AS severity FROM text_summary")
         row = session.execute(statement.columns(embedding=Embedding())).one()
         assert tuple(row) == (VECTOR, "high")
 
 
-def test_parameters_go_in_binary(engine: Engine) -> None:
+def test_parameters_are_sent_in_binary(engine: Engine) -> None:
     sent: list[Any] = []
     event.listen(engine, "before_cursor_execute", lambda *arguments: sent.append(arguments[3]))
     with Session(engine) as session:
@@ -151,7 +151,7 @@ def test_parameters_go_in_binary(engine: Engine) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-def test_the_same_under_asyncio(database: Database) -> None:
+def test_asyncio_engine_sends_and_receives_binary(database: Database) -> None:
     async def read() -> tuple[Any, list[Format]]:
         asynchronous = create_async_engine(database.url)
         seen = formats(asynchronous.sync_engine)
@@ -163,7 +163,7 @@ def test_the_same_under_asyncio(database: Database) -> None:
     assert asyncio.run(read()) == (VECTOR, [Format.BINARY])
 
 
-def test_a_connection_older_than_the_type_sends_and_reads_text(empty_database: Database) -> None:
+def test_connection_older_than_the_type_uses_text(empty_database: Database) -> None:
     engine = create_engine(empty_database.url, pool_size=1, max_overflow=0)
     with engine.connect() as connection:
         pid = connection.scalar(text("SELECT pg_backend_pid()"))
@@ -175,7 +175,7 @@ def test_a_connection_older_than_the_type_sends_and_reads_text(empty_database: D
     engine.dispose()
 
 
-def test_an_engine_of_somebody_else_sends_and_reads_text(database: Database) -> None:
+def test_engine_of_sqlalchemy_uses_text(database: Database) -> None:
     engine = sqlalchemy.create_engine(database.url)
     with Session(engine) as session:
         session.execute(insert(TextSummary), [ROW])

@@ -1,6 +1,6 @@
-"""What the database holds: one module a table.
+"""The models of the seven tables, one module per table.
 
-Importing this opens no connection and reads no environment; it imports nothing else of the package.
+Importing them opens no connection, reads no environment variable, and imports no other module of the package.
 """
 
 from syntegra_db.models.anomaly_log import AnomalyLog, AnomalySeverity

@@ -1,4 +1,4 @@
-"""Anomalies that were found in KPIs."""
+"""The table anomaly_log: unexpected KPI values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from syntegra_db.models.types import ColumnValue
 
     class AnomalyLogValues(TypedDict, total=False):
-        """What the constructor of `AnomalyLog` accepts."""
+        """Arguments of the constructor of `AnomalyLog`."""
 
         id: ColumnValue[int]
         client_id: ColumnValue[int]
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class AnomalySeverity(OrderedEnum):
-    """How serious an anomaly is, mildest first: in SQL, `severity >= 'high'` follows this order."""
+    """Severity of an anomaly, mildest first: `<`, `max` and `sorted` follow this order, as in SQL."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -56,7 +56,7 @@ class AnomalySeverity(OrderedEnum):
 
 
 class AnomalyLog(SourceMixin, Base):
-    """A value of a client's KPI that was not expected."""
+    """An unexpected value of a client's KPI."""
 
     __tablename__ = "anomaly_log"
     __table_args__ = (

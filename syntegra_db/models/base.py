@@ -31,13 +31,13 @@ class MetadataAttribute:
     def __get__(self, row: None, model: type[Base]) -> MetaData: ...
     @overload
     def __get__(self, row: Base, model: type[Base]) -> Any: ...
-    def __get__(self, row: Base | None, model: type[Base]) -> Any:
-        return model.registry.metadata if row is None else getattr(row, "metadata_")  # noqa: B009  not every model has it
+    def __get__(self, row: Any, model: type[Base]) -> Any:
+        return model.registry.metadata if row is None else row.metadata_
 
-    def __set__(self, row: Base, value: Any) -> None:
+    def __set__(self, row: Any, value: Any) -> None:
         if not hasattr(type(row), "metadata_"):
             raise AttributeError(f"{type(row).__name__} has no column metadata.")
-        setattr(row, "metadata_", value)  # noqa: B010  same as above
+        row.metadata_ = value
 
 
 class _ModelNamespace:
@@ -78,7 +78,7 @@ class Base(DeclarativeBase):
     metadata: MetadataAttribute = MetadataAttribute()  # type: ignore[misc]  # gives a model its MetaData
     __mapper_cls__ = ModelMapper
     # RETURNING fetches the values that the server sets. Under asyncio, loading them later would fail.
-    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012  SQLAlchemy's own declaration of it
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012  SQLAlchemy declares it without ClassVar
 
     def __repr__(self) -> str:
         """Show the primary key only: logs show a repr, and rows hold clients' data and credentials."""
@@ -111,9 +111,9 @@ def _set_client_before_insert(_mapper: Any, _connection: Any, row: Any) -> None:
 
 
 def source_foreign_key(table: str) -> ForeignKeyConstraint:
-    """Return the foreign key that ties a row of `table` to a data source of the same client.
+    """Return the foreign key from `table` to a data source of the same client.
 
-    Deleting the data source empties `source_id` alone and keeps the row. The column list of ON DELETE SET NULL
+    Deleting the data source sets only `source_id` to NULL and keeps the row. The column list of ON DELETE SET NULL
     needs PostgreSQL 15: https://www.postgresql.org/docs/current/sql-createtable.html.
     """
     return ForeignKeyConstraint(
@@ -125,17 +125,17 @@ def source_foreign_key(table: str) -> ForeignKeyConstraint:
 
 
 def source_primaryjoin(model: str) -> str:
-    """Return the join of `model` and its data source, in which only `source_id` follows the data source.
+    """Return the join of `model` and its data source, in which the data source sets only `source_id`.
 
-    With `client_id` left out of `foreign()`, `row.source = None` keeps the row's client.
+    `client_id` is not in `foreign()`, so `row.source = None` keeps the row's client.
     """
     return f"and_({model}.client_id == DataSource.client_id, foreign({model}.source_id) == DataSource.id)"
 
 
 def finite_check(column: str) -> CheckConstraint:
-    """Return the CHECK that keeps NaN and both infinities out of a numeric `column`.
+    """Return the CHECK that rejects NaN and both infinities in a numeric `column`.
 
-    PostgreSQL sorts NaN above Infinity, so that two comparisons are enough:
+    PostgreSQL sorts NaN above Infinity, so two comparisons are enough:
     https://www.postgresql.org/docs/current/datatype-numeric.html.
     """
     return CheckConstraint(f"{column} > '-Infinity' AND {column} < 'Infinity'", name=f"{column}_finite")

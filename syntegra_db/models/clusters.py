@@ -1,4 +1,4 @@
-"""Groups of clients that resemble each other."""
+"""The table clusters: groups of similar clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from syntegra_db.models.types import ColumnValue
 
     class ClusterValues(TypedDict, total=False):
-        """What the constructor of `Cluster` accepts."""
+        """Arguments of the constructor of `Cluster`."""
 
         id: ColumnValue[int]
         client_id: ColumnValue[int]
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Cluster(Base):
-    """The cluster that a client was put in."""
+    """The assignment of a client to a cluster."""
 
     __tablename__ = "clusters"
     __table_args__ = (

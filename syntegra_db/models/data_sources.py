@@ -1,4 +1,4 @@
-"""Connectors that bring a client's data in."""
+"""The table data_sources: connectors that import clients' data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from syntegra_db.models.types import ColumnValue
 
     class DataSourceValues(TypedDict, total=False):
-        """What the constructor of `DataSource` accepts."""
+        """Arguments of the constructor of `DataSource`."""
 
         id: ColumnValue[int]
         client_id: ColumnValue[int]
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 class DataSource(Base):
     """A connector to external data, owned by one client.
 
-    Its rows in other tables are write-only collections: `source.kpi_summaries.select()` gives a statement,
-    and nothing loads by accident. Deleting a data source keeps those rows; the server empties their `source_id`.
+    Its rows in other tables are write-only collections: `source.kpi_summaries.select()` returns a statement, and
+    nothing is loaded implicitly. Deleting a data source keeps those rows; the server sets their `source_id` to NULL.
     """
 
     __tablename__ = "data_sources"

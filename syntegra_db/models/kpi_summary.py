@@ -1,4 +1,4 @@
-"""KPIs of a client over a period."""
+"""The table kpi_summary: KPI values of clients by period."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from syntegra_db.models.types import ColumnValue
 
     class KpiSummaryValues(TypedDict, total=False):
-        """What the constructor of `KpiSummary` accepts."""
+        """Arguments of the constructor of `KpiSummary`."""
 
         id: ColumnValue[int]
         client_id: ColumnValue[int]

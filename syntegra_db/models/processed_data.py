@@ -1,4 +1,4 @@
-"""Normalised records, as the workers leave them."""
+"""The table processed_data: normalised records of clients' data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from syntegra_db.models.types import ColumnValue
 
     class ProcessedDataValues(TypedDict, total=False):
-        """What the constructor of `ProcessedData` accepts."""
+        """Arguments of the constructor of `ProcessedData`."""
 
         id: ColumnValue[int]
         client_id: ColumnValue[int]

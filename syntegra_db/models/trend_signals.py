@@ -1,4 +1,4 @@
-"""Trends of a sector."""
+"""The table trend_signals: terms and their frequency by sector and period."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from syntegra_db.models.types import ColumnValue
 
     class TrendSignalValues(TypedDict, total=False):
-        """What the constructor of `TrendSignal` accepts."""
+        """Arguments of the constructor of `TrendSignal`."""
 
         id: ColumnValue[int]
         sector: ColumnValue[str]
@@ -41,7 +41,7 @@ class TrendStatus(OrderedEnum):
 
 
 class TrendSignal(Base):
-    """How often a term came up in a sector over a period. It belongs to a sector, not to a client."""
+    """The frequency of a term in a sector over a period. A row belongs to a sector, not to a client."""
 
     __tablename__ = "trend_signals"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""Column types that more than one model uses, and the one for embeddings."""
+"""Column types of the models, the validation of embeddings, and enums that compare in the order of their type."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EMBEDDING_RULE = f"text_summary.embedding takes {EMBEDDING_DIMENSIONS} finite nu
 # NumPy's kinds of dtype for float, signed and unsigned int. NumPy would convert the others too, even text.
 NUMERIC_DTYPE_KINDS = "fiu"
 
-# None is SQL NULL: a JSON null would pass for a value in IS NOT NULL and in NOT NULL columns.
+# None becomes SQL NULL: a JSON null would satisfy IS NOT NULL and NOT NULL columns.
 JSON_TYPE = JSONB(none_as_null=True)
 
 BigSerial = Annotated[
@@ -64,7 +64,7 @@ EmbeddingInput = EmbeddingVector | Sequence[Decimal] | Vector | str
 
 
 class InvalidEmbedding(DontWrapMixin, ValueError):
-    """A value that `text_summary.embedding` cannot take."""
+    """The value is not a valid embedding; the message says why."""
 
 
 def validate_embedding(value: EmbeddingInput) -> Vector:
@@ -145,7 +145,7 @@ class Embedding(TypeDecorator[EmbeddingVector]):
     def __init__(self) -> None:
         super().__init__(EMBEDDING_DIMENSIONS)
 
-    def process_bind_param(self, value: EmbeddingInput | None, dialect: Dialect) -> Any:  # noqa: ARG002, D102  SQLAlchemy's
+    def process_bind_param(self, value: EmbeddingInput | None, dialect: Dialect) -> Any:  # noqa: ARG002, D102  SQLAlchemy's signature
         return None if value is None else validate_embedding(value)
 
 

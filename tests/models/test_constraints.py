@@ -1,4 +1,4 @@
-"""Every CHECK, default and ON DELETE, by statements that meet them on the server."""
+"""Every CHECK, default and ON DELETE, tested with statements on the server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def connection(database: Database) -> Iterator[psycopg.Connection[Any]]:
 
 
 def insert(connection: psycopg.Connection[Any], table: str, **values: Any) -> dict[str, Any]:
-    """Insert the table's smallest row with `values` over it, and return the row as it stands."""
+    """Insert the table's minimal row, updated with `values`, and return the stored row."""
     row = {**ROWS[table], **values}
     statement = sql.SQL("INSERT INTO {} ({}) VALUES ({}) RETURNING *").format(
         sql.Identifier(table),
@@ -65,15 +65,15 @@ def insert(connection: psycopg.Connection[Any], table: str, **values: Any) -> di
         ("anomaly_log", "ck_anomaly_log_expected_value_finite", {"expected_value": "-Infinity"}),
     ],
 )
-def test_check_refuses(
+def test_check_rejects_violating_row(
     connection: psycopg.Connection[Any], table: str, constraint: str, values: dict[str, Any]
 ) -> None:
-    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+    with pytest.raises(psycopg.errors.CheckViolation) as rejected:
         insert(connection, table, **values)
-    assert refused.value.diag.constraint_name == constraint
+    assert rejected.value.diag.constraint_name == constraint
 
 
-def test_checks_accept_their_limits(connection: psycopg.Connection[Any]) -> None:
+def test_checks_accept_boundary_values(connection: psycopg.Connection[Any]) -> None:
     insert(connection, "kpi_summary", period_end=PERIOD["period_start"])
     insert(connection, "trend_signals", period_end=PERIOD["period_start"], frequency=0)
     insert(connection, "clusters", distance_to_centroid=0, silhouette_score=1)
@@ -88,7 +88,7 @@ def test_every_check_is_tested(connection: psycopg.Connection[Any]) -> None:
             "SELECT conname FROM pg_constraint WHERE contype = 'c' AND connamespace = 'public'::regnamespace"
         )
     }
-    tested = {case[1] for case in test_check_refuses.pytestmark[0].args[1]}
+    tested = {case[1] for case in test_check_rejects_violating_row.pytestmark[0].args[1]}
     assert names == tested
 
 
@@ -104,43 +104,43 @@ def test_every_check_is_tested(connection: psycopg.Connection[Any]) -> None:
         ("anomaly_log", {"severity": "medium", "expected_value": None, "reason": None, "method": None}),
     ],
 )
-def test_defaults(connection: psycopg.Connection[Any], table: str, defaults: dict[str, Any]) -> None:
+def test_missing_values_get_defaults(connection: psycopg.Connection[Any], table: str, defaults: dict[str, Any]) -> None:
     with connection.transaction():
         row = insert(connection, table)
         ((now,),) = connection.execute("SELECT now()").fetchall()
     assert {name: row[name] for name in defaults} == defaults
-    moments = row.keys() & {"created_at", "updated_at", "calculated_at", "detected_at"}
-    assert moments
-    assert {row[name] for name in moments} == {now}
+    timestamps = row.keys() & {"created_at", "updated_at", "calculated_at", "detected_at"}
+    assert timestamps
+    assert {row[name] for name in timestamps} == {now}
 
 
 @pytest.mark.parametrize("table", ROWS)
-def test_required_columns_refuse_null(connection: psycopg.Connection[Any], table: str) -> None:
+def test_required_columns_reject_null(connection: psycopg.Connection[Any], table: str) -> None:
     for column in ROWS[table]:
         with pytest.raises(psycopg.errors.NotNullViolation):
             insert(connection, table, **{column: None})
 
 
 @pytest.mark.parametrize("table", WITH_SOURCE)
-def test_deleting_a_data_source_empties_source_id_alone(connection: psycopg.Connection[Any], table: str) -> None:
+def test_deleted_data_source_sets_only_source_id_to_null(connection: psycopg.Connection[Any], table: str) -> None:
     source = insert(connection, "data_sources")
     row = insert(connection, table, source_id=source["id"])
     connection.execute("DELETE FROM data_sources")
-    left = connection.execute(
+    remaining = connection.execute(
         sql.SQL("SELECT id, client_id, source_id FROM {}").format(sql.Identifier(table))
     ).fetchall()
-    assert left == [(row["id"], row["client_id"], None)]
+    assert remaining == [(row["id"], row["client_id"], None)]
 
 
 @pytest.mark.parametrize("table", WITH_SOURCE)
-def test_a_row_cannot_point_at_another_clients_data_source(connection: psycopg.Connection[Any], table: str) -> None:
+def test_data_source_of_another_client_is_rejected(connection: psycopg.Connection[Any], table: str) -> None:
     source = insert(connection, "data_sources", client_id=2)
-    with pytest.raises(psycopg.errors.ForeignKeyViolation) as refused:
+    with pytest.raises(psycopg.errors.ForeignKeyViolation) as rejected:
         insert(connection, table, source_id=source["id"])
-    assert refused.value.diag.constraint_name == f"fk_{table}_source"
+    assert rejected.value.diag.constraint_name == f"fk_{table}_source"
 
 
-def test_enum_labels_are_in_order_and_closed(connection: psycopg.Connection[Any]) -> None:
+def test_enum_labels_are_ordered_and_fixed(connection: psycopg.Connection[Any]) -> None:
     for severity in ("critical", "low", "high", "medium"):
         insert(connection, "anomaly_log", severity=severity)
     worst = connection.execute("SELECT severity FROM anomaly_log WHERE severity >= 'high' ORDER BY severity").fetchall()
@@ -156,7 +156,7 @@ def test_embedding_has_384_dimensions(connection: psycopg.Connection[Any]) -> No
         insert(connection, "text_summary", embedding="[1,2,3]")
 
 
-def test_ids_come_from_an_owned_bigint_sequence(connection: psycopg.Connection[Any]) -> None:
+def test_ids_use_an_owned_bigint_sequence(connection: psycopg.Connection[Any]) -> None:
     for table in ROWS:
         sequences = connection.execute(
             "SELECT sequencename, data_type::text FROM pg_sequences"

@@ -200,7 +200,7 @@ def test_metadata_of_a_model_without_the_column_raises(model: type[Base]) -> Non
         _ = model().metadata
 
 
-# In a process of its own: these models would stay in the package's MetaData.
+# In a separate process: otherwise these models would stay in the package's MetaData.
 APPLICATION = """
 import sys
 from sqlalchemy import MetaData, insert, text

@@ -53,7 +53,7 @@ def one_of_each() -> list[Base]:
     ]
 
 
-def test_one_of_each_comes_back_as_it_went_in(session: Session) -> None:
+def test_row_of_each_model_is_loaded_as_stored(session: Session) -> None:
     session.add_all(one_of_each())
     session.commit()
     session.expunge_all()
@@ -66,7 +66,7 @@ def test_one_of_each_comes_back_as_it_went_in(session: Session) -> None:
     assert embedding == pytest.approx(VECTOR)
 
 
-def test_repr_shows_the_key_and_nothing_else(session: Session) -> None:
+def test_repr_shows_only_the_primary_key(session: Session) -> None:
     rows = one_of_each()
     assert repr(rows[0]) == "DataSource(id=None)"
     session.add_all(rows)
@@ -74,7 +74,7 @@ def test_repr_shows_the_key_and_nothing_else(session: Session) -> None:
     assert [repr(row) for row in rows] == [f"{type(row).__name__}(id=1)" for row in rows]
 
 
-def test_nothing_shows_config_json(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+def test_config_json_is_in_no_log_and_no_error(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     engine = create_engine(database.url, echo=True)
     with session_factory(engine)() as session:
         source = DataSource(client_id=1, name="till", type="simple_csv", config_json={"token": "s3cret"})
@@ -99,7 +99,7 @@ def test_nothing_shows_config_json(database: Database, caplog: pytest.LogCapture
     assert 'null value in column "name"' in str(without_name.value)
 
 
-def test_the_server_sets_updated_at_on_update(session: Session) -> None:
+def test_update_sets_updated_at(session: Session) -> None:
     for row in (DataSource(client_id=1, name="a", type="b"), Cluster(client_id=1, cluster_id=0, features_json={})):
         session.add(row)
         session.commit()
@@ -112,13 +112,13 @@ def test_the_server_sets_updated_at_on_update(session: Session) -> None:
         assert row.updated_at > inserted == row.created_at
 
 
-def test_none_is_null_and_not_a_json_null(session: Session) -> None:
+def test_none_in_json_column_is_sql_null(session: Session) -> None:
     session.add(TextSummary(client_id=1, text_field="x", keywords=None))
     session.flush()
     assert session.scalar(text("SELECT keywords IS NULL FROM text_summary"))
 
 
-def test_relationships_never_load_by_accident(session: Session) -> None:
+def test_relationships_are_not_loaded_implicitly(session: Session) -> None:
     source = DataSource(client_id=1, name="till", type="simple_csv")
     session.add(source)
     session.flush()
@@ -135,7 +135,9 @@ def test_relationships_never_load_by_accident(session: Session) -> None:
 
 
 @pytest.mark.parametrize("collection", ["processed_data", "kpi_summaries", "text_summaries", "anomalies"])
-def test_the_database_does_on_delete(session: Session, collection: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_deleted_source_is_handled_by_the_database(
+    session: Session, collection: str, caplog: pytest.LogCaptureFixture
+) -> None:
     source = DataSource(client_id=1, name="till", type="simple_csv")
     session.add(source)
     session.flush()
@@ -151,7 +153,7 @@ def test_the_database_does_on_delete(session: Session, collection: str, caplog: 
     assert (child.source_id, child.client_id) == (None, 1)
 
 
-def test_taking_the_source_away_keeps_the_client(session: Session) -> None:
+def test_removed_source_keeps_the_client(session: Session) -> None:
     source = DataSource(client_id=1, name="till", type="simple_csv")
     row = AnomalyLog(client_id=1, source=source, kpi_name="orders", value=Decimal(3))
     session.add(row)
@@ -163,7 +165,7 @@ def test_taking_the_source_away_keeps_the_client(session: Session) -> None:
     assert row.client_id == 1
 
 
-def test_importing_the_models_reads_and_opens_nothing() -> None:
+def test_import_of_the_models_has_no_side_effect() -> None:
     import subprocess
     import sys
 

@@ -103,8 +103,8 @@ def order() -> AnomalySeverity:
 # Each line after the imports is an error; its word is in the report.
 BAD = [
     ('KpiSummary(client_id="seven")', "client_id"),
-    ('KpiSummary(kpi_nam="x")', "kpi_nam"),
-    ('KpiSummary(client_id="seven", kpi_nam="x")', "kpi_nam"),
+    ('KpiSummary(kpi_label="x")', "kpi_label"),
+    ('KpiSummary(client_id="seven", kpi_label="x")', "kpi_label"),
     ("KpiSummary(source=1)", "source"),
     ("KpiSummary(metadata=1)", "metadata"),
     ("KpiSummary(kpi_value=None)", "kpi_value"),
