@@ -128,7 +128,7 @@ test-all: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 16, embedded Po
 coverage: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 18 and check the branch coverage
 	@$(MEASURE_COVERAGE)
 
-lint: $(ENVIRONMENT) ## Run ruff and mypy
+lint: $(ENVIRONMENT) imports words ## Run ruff, mypy, import-linter and codespell
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy

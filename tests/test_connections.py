@@ -38,8 +38,8 @@ def login(server: Server, database: Database) -> Iterator[URL]:
 def password_required(database: Database) -> Iterator[None]:
     """Put a rule for the role before all others, since an embedded server trusts everyone."""
     ((file, rules),) = database.query("SELECT current_setting('hba_file'), pg_read_file(current_setting('hba_file'))")
-    ours = f"local all {ROLE} scram-sha-256\nhost all {ROLE} all scram-sha-256\n"
-    write_rules(database, file, ours + rules)
+    role_rules = f"local all {ROLE} scram-sha-256\nhost all {ROLE} all scram-sha-256\n"
+    write_rules(database, file, role_rules + rules)
     try:
         yield
     finally:
@@ -59,7 +59,7 @@ def write_rules(database: Database, file: str, rules: str) -> None:
         cursor.execute("SELECT pg_reload_conf(), pg_sleep(0.2)")
 
 
-def refusal(url: URL) -> ConnectionFailed:
+def connection_error(url: URL) -> ConnectionFailed:
     with pytest.raises(ConnectionFailed) as refused, connect(unpooled_engine(url)):
         pass
     assert ROLE_PASSWORD not in str(refused.value)
@@ -88,18 +88,18 @@ def test_commands_accept_password_with_special_characters(login: URL, command: t
 
 
 def test_wrong_password_raises_authentication_failed(login: URL) -> None:
-    error = refusal(login.set(password="wrong"))
+    error = connection_error(login.set(password="wrong"))
     assert isinstance(error, AuthenticationFailed)
     assert f"rejected user {ROLE}" in str(error)
 
 
 def test_unknown_user_raises_authentication_failed(login: URL) -> None:
-    error = refusal(login.set(username="syntegra_nobody", password="x"))
+    error = connection_error(login.set(username="syntegra_unknown", password="x"))
     assert isinstance(error, AuthenticationFailed)
 
 
 def test_missing_database_raises_database_not_found(login: URL) -> None:
-    error = refusal(login.set(database="syntegra_nowhere"))
+    error = connection_error(login.set(database="syntegra_nowhere"))
     assert isinstance(error, DatabaseNotFound)
     assert f"createdb -O {ROLE} syntegra_nowhere" in str(error)
 
@@ -107,7 +107,7 @@ def test_missing_database_raises_database_not_found(login: URL) -> None:
 def test_missing_connect_privilege_gives_server_reason(login: URL, database: Database, server: Server) -> None:
     name = sql.Identifier(database.name)
     server.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(name))
-    error = refusal(login)
+    error = connection_error(login)
     assert type(error) is ConnectionFailed
     assert "did not open" in str(error)
 
@@ -121,7 +121,7 @@ def test_no_listening_server_raises_server_unreachable() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    error = refusal(parse_url(f"postgresql://ana@127.0.0.1:{port}/kpis"))
+    error = connection_error(parse_url(f"postgresql://ana@127.0.0.1:{port}/kpis"))
     assert isinstance(error, ServerUnreachable)
     assert f"127.0.0.1:{port}" in str(error)
 

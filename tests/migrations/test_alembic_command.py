@@ -16,7 +16,7 @@ from syntegra_db.migrations._data_loss import describe_data_loss
 if TYPE_CHECKING:
     from support.servers import Database, Server
 
-OUR_TABLES = {
+MANAGED_TABLES = {
     "alembic_version",
     "anomaly_log",
     "clusters",
@@ -36,7 +36,7 @@ def tables(database: Database) -> set[str]:
 def test_upgrade_and_downgrade_of_every_revision_succeed(empty_database: Database) -> None:
     url = empty_database.environment_url
     succeed("alembic", "upgrade", "head", url=url)
-    assert tables(empty_database) == OUR_TABLES
+    assert tables(empty_database) == MANAGED_TABLES
     assert succeed("alembic", "current", url=url).startswith("003 (head)")
     assert "No new upgrade operations detected" in succeed("alembic", "check", url=url)
     succeed("alembic", "downgrade", "002", url=url)
@@ -79,20 +79,20 @@ def test_check_that_alembic_cannot_run_names_verify(database: Database) -> None:
 def test_application_tables_are_not_reported_or_changed(empty_database: Database) -> None:
     empty_database.execute(
         "CREATE TABLE clients (id bigint PRIMARY KEY); CREATE TYPE mood AS ENUM ('a'); INSERT INTO clients VALUES (7);"
-        "CREATE SEQUENCE clients_number; CREATE VIEW everybody AS SELECT * FROM clients"
+        "CREATE SEQUENCE clients_number; CREATE VIEW all_clients AS SELECT * FROM clients"
     )
     url = empty_database.environment_url
     succeed("alembic", "upgrade", "head", url=url)
     assert "No new upgrade operations detected" in succeed("alembic", "check", url=url)
     succeed("alembic", "downgrade", "base", url=url)
     assert tables(empty_database) == {"alembic_version", "clients"}
-    assert empty_database.query("SELECT id FROM everybody") == [(7,)]
+    assert empty_database.query("SELECT id FROM all_clients") == [(7,)]
 
 
 def test_other_schema_on_search_path_is_unchanged(empty_database: Database) -> None:
     empty_database.execute(
-        "CREATE EXTENSION vector; CREATE TABLE clusters (name text); INSERT INTO clusters VALUES ('theirs');"
-        "CREATE TABLE alembic_version (version_num text); INSERT INTO alembic_version VALUES ('theirs');"
+        "CREATE EXTENSION vector; CREATE TABLE clusters (name text); INSERT INTO clusters VALUES ('foreign');"
+        "CREATE TABLE alembic_version (version_num text); INSERT INTO alembic_version VALUES ('foreign');"
         "CREATE SCHEMA syntegra"
     )
     with psycopg.connect(conninfo(empty_database.url), autocommit=True) as connection:
@@ -100,12 +100,12 @@ def test_other_schema_on_search_path_is_unchanged(empty_database: Database) -> N
     url = empty_database.environment_url
     succeed("alembic", "upgrade", "head", url=url)
     assert "No new upgrade operations detected" in succeed("alembic", "check", url=url)
-    ours = empty_database.query("SELECT tablename FROM pg_tables WHERE schemaname = 'syntegra'")
-    assert {name for (name,) in ours} == OUR_TABLES
+    managed = empty_database.query("SELECT tablename FROM pg_tables WHERE schemaname = 'syntegra'")
+    assert {name for (name,) in managed} == MANAGED_TABLES
     require_head(empty_database.engine)
     succeed("alembic", "downgrade", "base", url=url)
     assert tables(empty_database) == {"alembic_version", "clusters"}
-    assert empty_database.query("SELECT * FROM public.alembic_version, public.clusters") == [("theirs", "theirs")]
+    assert empty_database.query("SELECT * FROM public.alembic_version, public.clusters") == [("foreign", "foreign")]
 
 
 def test_upgrade_as_owner_without_superuser_succeeds(empty_database: Database, server: Server) -> None:
@@ -176,7 +176,7 @@ def test_downgrade_with_dependent_view_names_and_keeps_it(database: Database) ->
     assert result.returncode == 11
     assert "view big_clusters depends on table clusters" in result.stderr
     assert "CASCADE" not in result.stderr
-    assert tables(database) == OUR_TABLES
+    assert tables(database) == MANAGED_TABLES
 
 
 def test_upgrade_of_sql_ascii_database_succeeds(server: Server) -> None:
@@ -201,7 +201,7 @@ def test_stamp_of_wrong_revision_drops_nothing_and_exits_16(database: Database) 
     assert result.returncode == 16
     assert "This drops" not in result.stderr
     assert "at revision 002, but the schema of the database" in result.stderr
-    assert tables(database) == OUR_TABLES
+    assert tables(database) == MANAGED_TABLES
     succeed("alembic", "stamp", "003", url=database.environment_url)
 
 

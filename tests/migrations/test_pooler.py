@@ -45,7 +45,7 @@ def pgbouncer(database: Database, mode: str, folder: Path) -> Iterator[URL]:
     command = ["pgbouncer", str(configuration)]
     if os.geteuid() == 0:
         # It refuses to be root, and a socket is open to the owner of its folder.
-        command += ["-u", Path(host).owner() if host.startswith("/") else "nobody"]
+        command += ["-u", Path(host).owner() if host.startswith("/") else "nobody"]  # codespell:ignore nobody
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until_open(port)

@@ -268,7 +268,9 @@ def test_upgrade_during_create_index_concurrently_succeeds(empty_database: Datab
         waiting.start()
         time.sleep(0.5)
         holder.execute("SET statement_timeout = '20s'")
-        holder.execute("CREATE INDEX CONCURRENTLY theirs ON processed_data (client_id, created_at)")
+        holder.execute("CREATE INDEX CONCURRENTLY foreign_index ON processed_data (client_id, created_at)")
     waiting.join()
-    assert empty_database.query("SELECT indisvalid FROM pg_index WHERE indexrelid = 'theirs'::regclass") == [(True,)]
+    assert empty_database.query("SELECT indisvalid FROM pg_index WHERE indexrelid = 'foreign_index'::regclass") == [
+        (True,)
+    ]
     assert_clean(empty_database)

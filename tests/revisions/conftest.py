@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Revision:
-    """The revision under test, on a database of its own that starts right before it."""
+    """The revision under test, and a database that starts at the revision before it."""
 
     def __init__(self, number: str, database: Database) -> None:
         before = script_directory().get_revision(number).down_revision
@@ -33,9 +33,9 @@ class Revision:
         migrations.downgrade(self.before, self.database.url)
 
     def schema(self) -> str:
-        """What pg_dump says of the schema, in its order, without the version table that Alembic leaves at base."""
-        said = dump(self.database, "--schema-only", "--exclude-table", VERSION_TABLE)
-        return re.sub(r"^(--.*|SET .*)\n", "", said, flags=re.MULTILINE)
+        """Return the schema as pg_dump prints it, without the version table that Alembic leaves at base."""
+        output = dump(self.database, "--schema-only", "--exclude-table", VERSION_TABLE)
+        return re.sub(r"^(--.*|SET .*)\n", "", output, flags=re.MULTILINE)
 
 
 @pytest.fixture
