@@ -1,4 +1,4 @@
-"""Search texts by meaning: a statement to compose with, and a search that sets what the vector index needs."""
+"""Search texts by meaning: a composable statement, and a search that applies the settings of the vector index."""
 
 from syntegra_db.vectors._index import INDEX_NAMES, SETTING_NAMES, read_primary_index, was_built_on_data
 from syntegra_db.vectors._search import Match, async_search, search

@@ -117,7 +117,7 @@ def estimate_rows(connection: Connection, filters: Filters) -> int:
 
 
 def require_transaction(connection: Connection) -> None:
-    """Raise `InvalidSearchArgument` if the connection is in autocommit, where SET LOCAL has no effect."""
+    """Raise `InvalidSearchArgument` unless the connection has transactions: in autocommit, settings do not last."""
     if getattr(connection.connection.dbapi_connection, "autocommit", False):
         raise InvalidSearchArgument(
             "This session is in autocommit, so the search settings would end before the search; use a session with "

@@ -154,7 +154,7 @@ def drop_index(connection: Connection, name: str) -> None:
 
 
 def run_with_retries(connection: Connection, *statements: str, options: MigrationOptions, state: str) -> None:
-    """Run `statements` as one transaction, retried after a lock timeout; `state` says what holds if all attempts fail.
+    """Run `statements` in one transaction with retries; `state` describes the index if all attempts fail.
 
     Raises:
         RebuildFailed: other sessions kept a lock for longer than the options allow; the message names them.

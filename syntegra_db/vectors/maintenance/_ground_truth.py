@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 RECALL_DEPTH, FILTERED_RECALL_DEPTH = RECALL_DEPTHS
 # The weight of each of the two other rows in a query; see `sample_queries`.
 MIX_WEIGHT = 0.4
-# Rows are drawn from this many times more rows, so that few of them come from one page.
+# Rows are drawn from this many times as many rows, so few of them come from one page.
 OVERSAMPLING = 20
 MAX_EXACT_SEARCHES = 6
 # One scan of the table serves several queries. For each of them, 100 rows at most as far as its bound are known. That

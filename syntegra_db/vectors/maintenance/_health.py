@@ -141,9 +141,11 @@ def check_index_health(engine: Engine, seconds: float = 10) -> IndexHealth:
 
 
 def _rows_at_build(connection: Connection, index: VectorIndex | None) -> int | None:
-    if index is None or index.calibration is not None:
-        return index.rows_at_build if index is not None else None
-    return 0 if was_built_on_data(connection) is False else None
+    if index is None:
+        return None
+    if index.calibration is None and was_built_on_data(connection) is False:
+        return 0
+    return index.rows_at_build
 
 
 def _try_to_measure(

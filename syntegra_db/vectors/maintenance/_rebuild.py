@@ -110,7 +110,7 @@ def rebuild(
     started = time.monotonic()
     with connect(engine) as connection, _cleanup_on_failure(engine):
         connection.execution_options(isolation_level="AUTOCOMMIT")
-        # Not back to a pool, where the lock and the settings would outlive the rebuild.
+        # In a pool, the lock and the settings would outlive the rebuild.
         connection.detach()
         acquire_rebuild_lock(connection)
         pid = _build.configure_session(connection)
