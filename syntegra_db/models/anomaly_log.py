@@ -20,30 +20,7 @@ from syntegra_db.models.types import (
 )
 
 if TYPE_CHECKING:
-    from datetime import datetime
-    from decimal import Decimal
-    from typing import TypedDict, Unpack
-
     from syntegra_db.models.data_sources import DataSource
-    from syntegra_db.models.types import ColumnValue
-
-    class AnomalyLogValues(TypedDict, total=False):
-        """Arguments of the constructor of `AnomalyLog`."""
-
-        id: ColumnValue[int]
-        client_id: ColumnValue[int]
-        source_id: ColumnValue[int | None]
-        kpi_name: ColumnValue[str]
-        detected_at: ColumnValue[datetime]
-        value: ColumnValue[Decimal]
-        expected_value: ColumnValue[Decimal | None]
-        deviation: ColumnValue[float | None]
-        reason: ColumnValue[str | None]
-        severity: ColumnValue[AnomalySeverity]
-        method: ColumnValue[str | None]
-        metadata_: ColumnValue[dict[str, Any] | None]
-        metadata: ColumnValue[dict[str, Any] | None]
-        source: DataSource | None
 
 
 class AnomalySeverity(OrderedEnum):
@@ -72,9 +49,9 @@ class AnomalyLog(SourceMixin, Base):
         {"comment": "Anomalous KPI values of clients"},
     )
 
-    id: Mapped[BigSerial]
-    client_id: Mapped[ClientId]
-    source_id: Mapped[SourceId | None]
+    id: Mapped[BigSerial] = mapped_column()
+    client_id: Mapped[ClientId] = mapped_column()
+    source_id: Mapped[SourceId | None] = mapped_column()
     kpi_name: Mapped[str] = mapped_column(String(255), comment="Name of the KPI with the anomaly")
     detected_at: Mapped[TimestampNow] = mapped_column(comment="Time when the anomaly was detected")
     value: Mapped[FiniteNumeric] = mapped_column(comment="Anomalous value, in the unit of the KPI; finite")
@@ -98,7 +75,3 @@ class AnomalyLog(SourceMixin, Base):
     source: Mapped[DataSource | None] = relationship(
         primaryjoin=source_primaryjoin("AnomalyLog"), back_populates="anomalies", lazy="raise"
     )
-
-    if TYPE_CHECKING:
-
-        def __init__(self, **values: Unpack[AnomalyLogValues]) -> None: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, dataclass_transform, overload
 
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint, MetaData, Table, event, inspect
 from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, validates
@@ -71,6 +71,8 @@ class ModelMapper(Mapper[Any]):
         return columns_by_table
 
 
+# For type checkers: each mapped attribute with a right-hand side is an optional, typed keyword of the constructor.
+@dataclass_transform(kw_only_default=True, eq_default=False)
 class Base(DeclarativeBase):
     """Base of the seven models."""
 

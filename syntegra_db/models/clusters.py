@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import CheckConstraint, Double, Index, Integer, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from syntegra_db.models.base import Base
 from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, TimestampNow
-
-if TYPE_CHECKING:
-    from datetime import datetime
-    from typing import TypedDict, Unpack
-
-    from syntegra_db.models.types import ColumnValue
-
-    class ClusterValues(TypedDict, total=False):
-        """Arguments of the constructor of `Cluster`."""
-
-        id: ColumnValue[int]
-        client_id: ColumnValue[int]
-        cluster_id: ColumnValue[int]
-        cluster_name: ColumnValue[str | None]
-        features_json: ColumnValue[dict[str, Any]]
-        centroid: ColumnValue[dict[str, Any] | list[Any] | None]
-        distance_to_centroid: ColumnValue[float | None]
-        silhouette_score: ColumnValue[float | None]
-        created_at: ColumnValue[datetime]
-        updated_at: ColumnValue[datetime]
 
 
 class Cluster(Base):
@@ -45,8 +25,8 @@ class Cluster(Base):
         {"comment": "Clients grouped by similar features"},
     )
 
-    id: Mapped[BigSerial]
-    client_id: Mapped[ClientId]
+    id: Mapped[BigSerial] = mapped_column()
+    client_id: Mapped[ClientId] = mapped_column()
     cluster_id: Mapped[int] = mapped_column(Integer, comment="Number of the cluster assigned to the client")
     cluster_name: Mapped[str | None] = mapped_column(String(255), comment="Descriptive name of the cluster")
     features_json: Mapped[dict[str, Any]] = mapped_column(JSON_TYPE, comment="Client features used for clustering")
@@ -61,7 +41,3 @@ class Cluster(Base):
     )
     created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")
     updated_at: Mapped[TimestampNow] = mapped_column(onupdate=func.now(), comment="Time when the row was last updated")
-
-    if TYPE_CHECKING:
-
-        def __init__(self, **values: Unpack[ClusterValues]) -> None: ...

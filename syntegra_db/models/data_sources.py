@@ -11,32 +11,10 @@ from syntegra_db.models.base import Base, source_primaryjoin
 from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, Timestamp, TimestampNow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime
-    from typing import TypedDict, Unpack
-
     from syntegra_db.models.anomaly_log import AnomalyLog
     from syntegra_db.models.kpi_summary import KpiSummary
     from syntegra_db.models.processed_data import ProcessedData
     from syntegra_db.models.text_summary import TextSummary
-    from syntegra_db.models.types import ColumnValue
-
-    class DataSourceValues(TypedDict, total=False):
-        """Arguments of the constructor of `DataSource`."""
-
-        id: ColumnValue[int]
-        client_id: ColumnValue[int]
-        name: ColumnValue[str]
-        type: ColumnValue[str]
-        config_json: ColumnValue[dict[str, Any]]
-        status: ColumnValue[str]
-        last_run_at: ColumnValue[datetime | None]
-        created_at: ColumnValue[datetime]
-        updated_at: ColumnValue[datetime]
-        processed_data: Iterable[ProcessedData]
-        kpi_summaries: Iterable[KpiSummary]
-        text_summaries: Iterable[TextSummary]
-        anomalies: Iterable[AnomalyLog]
 
 
 class DataSource(Base):
@@ -54,8 +32,8 @@ class DataSource(Base):
         {"comment": "Connectors to the external data of clients"},
     )
 
-    id: Mapped[BigSerial]
-    client_id: Mapped[ClientId]
+    id: Mapped[BigSerial] = mapped_column()
+    client_id: Mapped[ClientId] = mapped_column()
     name: Mapped[str] = mapped_column(String(255), comment="Connector name, chosen by the client")
     type: Mapped[str] = mapped_column(String(50), comment="Connector type, such as simple_csv or api_rest (open set)")
     config_json: Mapped[dict[str, Any]] = mapped_column(
@@ -82,7 +60,3 @@ class DataSource(Base):
     anomalies: WriteOnlyMapped[AnomalyLog] = relationship(
         primaryjoin=source_primaryjoin("AnomalyLog"), back_populates="source", passive_deletes="all"
     )
-
-    if TYPE_CHECKING:
-
-        def __init__(self, **values: Unpack[DataSourceValues]) -> None: ...

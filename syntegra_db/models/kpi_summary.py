@@ -19,27 +19,7 @@ from syntegra_db.models.types import (
 )
 
 if TYPE_CHECKING:
-    from datetime import datetime
-    from decimal import Decimal
-    from typing import TypedDict, Unpack
-
     from syntegra_db.models.data_sources import DataSource
-    from syntegra_db.models.types import ColumnValue
-
-    class KpiSummaryValues(TypedDict, total=False):
-        """Arguments of the constructor of `KpiSummary`."""
-
-        id: ColumnValue[int]
-        client_id: ColumnValue[int]
-        source_id: ColumnValue[int | None]
-        kpi_name: ColumnValue[str]
-        kpi_value: ColumnValue[Decimal]
-        period_start: ColumnValue[datetime]
-        period_end: ColumnValue[datetime]
-        calculated_at: ColumnValue[datetime]
-        metadata_: ColumnValue[dict[str, Any] | None]
-        metadata: ColumnValue[dict[str, Any] | None]
-        source: DataSource | None
 
 
 class KpiSummary(SourceMixin, Base):
@@ -58,9 +38,9 @@ class KpiSummary(SourceMixin, Base):
         {"comment": "KPI values of clients by period"},
     )
 
-    id: Mapped[BigSerial]
-    client_id: Mapped[ClientId]
-    source_id: Mapped[SourceId | None]
+    id: Mapped[BigSerial] = mapped_column()
+    client_id: Mapped[ClientId] = mapped_column()
+    source_id: Mapped[SourceId | None] = mapped_column()
     kpi_name: Mapped[str] = mapped_column(String(255), comment="KPI name, such as sales_mom or avg_ticket")
     kpi_value: Mapped[FiniteNumeric] = mapped_column(comment="KPI value, in the unit of the KPI; finite")
     period_start: Mapped[Timestamp] = mapped_column(comment="Start of the period of the value")
@@ -73,7 +53,3 @@ class KpiSummary(SourceMixin, Base):
     source: Mapped[DataSource | None] = relationship(
         primaryjoin=source_primaryjoin("KpiSummary"), back_populates="kpi_summaries", lazy="raise"
     )
-
-    if TYPE_CHECKING:
-
-        def __init__(self, **values: Unpack[KpiSummaryValues]) -> None: ...

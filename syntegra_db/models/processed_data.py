@@ -11,22 +11,7 @@ from syntegra_db.models.base import Base, SourceMixin, source_foreign_key, sourc
 from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, SourceId, TimestampNow
 
 if TYPE_CHECKING:
-    from datetime import datetime
-    from typing import TypedDict, Unpack
-
     from syntegra_db.models.data_sources import DataSource
-    from syntegra_db.models.types import ColumnValue
-
-    class ProcessedDataValues(TypedDict, total=False):
-        """Arguments of the constructor of `ProcessedData`."""
-
-        id: ColumnValue[int]
-        client_id: ColumnValue[int]
-        source_id: ColumnValue[int | None]
-        source_type: ColumnValue[str]
-        data: ColumnValue[dict[str, Any]]
-        created_at: ColumnValue[datetime]
-        source: DataSource | None
 
 
 class ProcessedData(SourceMixin, Base):
@@ -42,9 +27,9 @@ class ProcessedData(SourceMixin, Base):
         {"comment": "Normalised records of clients"},
     )
 
-    id: Mapped[BigSerial]
-    client_id: Mapped[ClientId]
-    source_id: Mapped[SourceId | None]
+    id: Mapped[BigSerial] = mapped_column()
+    client_id: Mapped[ClientId] = mapped_column()
+    source_id: Mapped[SourceId | None] = mapped_column()
     source_type: Mapped[str] = mapped_column(
         String(50), comment="Business type, such as restaurant, retail or service (open set)"
     )
@@ -54,7 +39,3 @@ class ProcessedData(SourceMixin, Base):
     source: Mapped[DataSource | None] = relationship(
         primaryjoin=source_primaryjoin("ProcessedData"), back_populates="processed_data", lazy="raise"
     )
-
-    if TYPE_CHECKING:
-
-        def __init__(self, **values: Unpack[ProcessedDataValues]) -> None: ...

@@ -20,26 +20,20 @@ from syntegra_db.models.types import (
 )
 
 if TYPE_CHECKING:
-    from datetime import datetime
-    from typing import TypedDict, Unpack
+    from sqlalchemy.sql.elements import SQLCoreOperations
 
     from syntegra_db.models.data_sources import DataSource
-    from syntegra_db.models.types import ColumnValue, EmbeddingInput
+    from syntegra_db.models.types import EmbeddingInput
 
-    class TextSummaryValues(TypedDict, total=False):
-        """Arguments of the constructor of `TextSummary`."""
+    class MappedEmbedding(Mapped[EmbeddingVector | None]):
+        """An attribute that reads as numbers and accepts every form of an embedding."""
 
-        id: ColumnValue[int]
-        client_id: ColumnValue[int]
-        source_id: ColumnValue[int | None]
-        text_field: ColumnValue[str]
-        sentiment: ColumnValue[str | None]
-        sentiment_score: ColumnValue[float | None]
-        keywords: ColumnValue[list[Any] | dict[str, Any] | None]
-        embedding: ColumnValue[EmbeddingInput | None]
-        language: ColumnValue[str]
-        created_at: ColumnValue[datetime]
-        source: DataSource | None
+        def __set__(
+            self, row: Any, value: SQLCoreOperations[EmbeddingVector | None] | EmbeddingInput | None
+        ) -> None: ...
+
+else:
+    MappedEmbedding = Mapped[EmbeddingVector | None]
 
 
 class TextSummary(SourceMixin, Base):
@@ -63,9 +57,9 @@ class TextSummary(SourceMixin, Base):
         {"comment": "Analysed texts of clients with sentiment, keywords and embedding"},
     )
 
-    id: Mapped[BigSerial]
-    client_id: Mapped[ClientId]
-    source_id: Mapped[SourceId | None]
+    id: Mapped[BigSerial] = mapped_column()
+    client_id: Mapped[ClientId] = mapped_column()
+    source_id: Mapped[SourceId | None] = mapped_column()
     text_field: Mapped[str] = mapped_column(Text, comment="Analysed text")
     sentiment: Mapped[str | None] = mapped_column(
         String(50), comment="Detected sentiment, such as positive, neutral or negative (open set)"
@@ -76,7 +70,7 @@ class TextSummary(SourceMixin, Base):
     keywords: Mapped[list[Any] | dict[str, Any] | None] = mapped_column(
         JSON_TYPE, comment="Keywords extracted from the text"
     )
-    embedding: Mapped[EmbeddingVector | None] = mapped_column(
+    embedding: MappedEmbedding = mapped_column(  # type: ignore[assignment]  # typed more widely for assignments
         Embedding, comment="Embedding of the text: 384 dimensions, compared by cosine distance"
     )
     language: Mapped[str] = mapped_column(
@@ -87,10 +81,6 @@ class TextSummary(SourceMixin, Base):
     source: Mapped[DataSource | None] = relationship(
         primaryjoin=source_primaryjoin("TextSummary"), back_populates="text_summaries", lazy="raise"
     )
-
-    if TYPE_CHECKING:
-
-        def __init__(self, **values: Unpack[TextSummaryValues]) -> None: ...
 
     @validates("embedding")
     def _check_embedding(self, _name: str, value: Any) -> Any:

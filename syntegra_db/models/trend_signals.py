@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import CheckConstraint, Double, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from syntegra_db.models.base import Base
 from syntegra_db.models.types import JSON_TYPE, BigSerial, OrderedEnum, Timestamp, TimestampNow, pg_enum
-
-if TYPE_CHECKING:
-    from datetime import datetime
-    from typing import TypedDict, Unpack
-
-    from syntegra_db.models.types import ColumnValue
-
-    class TrendSignalValues(TypedDict, total=False):
-        """Arguments of the constructor of `TrendSignal`."""
-
-        id: ColumnValue[int]
-        sector: ColumnValue[str]
-        term: ColumnValue[str]
-        period_start: ColumnValue[datetime]
-        period_end: ColumnValue[datetime]
-        frequency: ColumnValue[int]
-        delta_pct: ColumnValue[float | None]
-        status: ColumnValue[TrendStatus]
-        metadata_: ColumnValue[dict[str, Any] | None]
-        metadata: ColumnValue[dict[str, Any] | None]
-        created_at: ColumnValue[datetime]
 
 
 class TrendStatus(OrderedEnum):
@@ -56,7 +35,7 @@ class TrendSignal(Base):
         {"comment": "Frequency of terms and its change, by sector and period"},
     )
 
-    id: Mapped[BigSerial]
+    id: Mapped[BigSerial] = mapped_column()
     sector: Mapped[str] = mapped_column(String(255), comment="Business sector of the term")
     term: Mapped[str] = mapped_column(String(255), comment="Term or keyword")
     period_start: Mapped[Timestamp] = mapped_column(comment="Start of the analysed period")
@@ -76,7 +55,3 @@ class TrendSignal(Base):
         "metadata", JSON_TYPE, comment="Additional data about the trend"
     )
     created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")
-
-    if TYPE_CHECKING:
-
-        def __init__(self, **values: Unpack[TrendSignalValues]) -> None: ...

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from pgvector import Vector
 from pgvector.sqlalchemy import VECTOR
@@ -20,12 +20,6 @@ from sqlalchemy.types import TypeDecorator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from sqlalchemy.sql.elements import SQLCoreOperations
-
-    ValueType = TypeVar("ValueType")
-    # What a model's constructor takes for a column: a value, or an SQL expression that the server evaluates.
-    ColumnValue: TypeAlias = SQLCoreOperations[ValueType] | ValueType
 
 EMBEDDING_DIMENSIONS = 384
 EMBEDDING_RULE = f"text_summary.embedding takes {EMBEDDING_DIMENSIONS} finite numbers"
