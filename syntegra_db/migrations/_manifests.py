@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from syntegra_db.catalog import existing_tables, format_manifest, introspect
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RevisionError
-from syntegra_db.migrations._commands import upgrade
+from syntegra_db.migrations._commands import run_in_transaction
 from syntegra_db.revisions import VERSION_TABLE, all_revisions
 from syntegra_db.settings import describe_database
 
@@ -23,23 +23,24 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
     """Migrate the empty database at `url` revision by revision, and write the manifest of each to `directory`.
 
     Raises:
-        RevisionError: the database is not empty, so that its tables might not be the revisions' own.
+        RevisionError: the database is not empty, so its tables may not come from the revisions.
     """
     engine = unpooled_engine(url)
     with connect(engine) as connection:
-        there = existing_tables(connection, TABLES_AND_VIEWS)
-    if there:
+        existing = existing_tables(connection, TABLES_AND_VIEWS)
+    if existing:
         raise RevisionError(
-            f"The {describe_database(url)} already holds {', '.join(there)}; manifests are made from an empty one. "
-            "Create another: createdb …"
+            f"The {describe_database(url)} already contains {', '.join(existing)}, but manifests are written from an "
+            "empty database. Create another one with createdb."
         )
     written = []
     for revision in all_revisions():
-        upgrade(revision, url)
-        with connect(engine) as connection:
+        with connect(engine) as connection, connection.begin():
+            # Not `upgrade`, which compares the result with the manifest that this replaces.
+            run_in_transaction(connection, "upgrade", revision)
             tables = [name for name in existing_tables(connection, TABLES_AND_VIEWS) if name != VERSION_TABLE]
-            shape = introspect(connection, tables).schema
+            schema = introspect(connection, tables).schema
         path = directory / f"{revision}.json"
-        path.write_text(format_manifest(revision, shape), encoding="utf-8")
+        path.write_text(format_manifest(revision, schema), encoding="utf-8")
         written.append(path)
     return written

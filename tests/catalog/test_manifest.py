@@ -54,6 +54,6 @@ def test_manifest_names_no_schema_and_no_extension_version() -> None:
 
 
 def test_write_manifests_on_migrated_database_raises(database: Database, tmp_path: Path) -> None:
-    with pytest.raises(RevisionError, match="already holds alembic_version, anomaly_log"):
+    with pytest.raises(RevisionError, match="already contains alembic_version, anomaly_log"):
         write_manifests(database.url, tmp_path)
     assert list(tmp_path.iterdir()) == []
