@@ -19,7 +19,6 @@ from syntegra_db.errors import BulkLoadError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
-    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
@@ -36,7 +35,9 @@ class _CopyAborted(Exception):
 class _SilentWriter(LibpqWriter):
     """Abort COPY without the text of the error, and keep the server's error, which psycopg would log."""
 
-    server_error: psycopg.Error | None = None
+    def __init__(self, cursor: psycopg.Cursor[Any], job: LoadJob) -> None:
+        super().__init__(cursor)
+        self._job = job
 
     def finish(self, exc: BaseException | None = None) -> None:
         try:
@@ -44,11 +45,13 @@ class _SilentWriter(LibpqWriter):
         except psycopg.Error as error:
             if exc is None:
                 raise
-            self.server_error = error
+            self._job.server_error = error
 
 
 class _AsyncSilentWriter(AsyncLibpqWriter):
-    server_error: psycopg.Error | None = None
+    def __init__(self, cursor: psycopg.AsyncCursor[Any], job: LoadJob) -> None:
+        super().__init__(cursor)
+        self._job = job
 
     async def finish(self, exc: BaseException | None = None) -> None:
         try:
@@ -56,7 +59,7 @@ class _AsyncSilentWriter(AsyncLibpqWriter):
         except psycopg.Error as error:
             if exc is None:
                 raise
-            self.server_error = error
+            self._job.server_error = error
 
 
 class _RaisingLock:
@@ -91,28 +94,44 @@ def execute(session: Session, job: LoadJob, rows: Iterable[Any]) -> int:
     """Load `rows` and return how many the server wrote."""
     if iscoroutinefunction(session.flush):
         raise BulkLoadError("Use async_copy_rows or async_upsert_rows with an asyncio session.")
-    session.flush()
-    connection = session.connection(bind_arguments={"mapper": job.model})
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, psycopg.Connection):
-        raise _unsupported_driver(driver)
-    job.require_transaction(connection, driver)
     if hasattr(rows, "__aiter__"):
         raise BulkLoadError("Use async_copy_rows or async_upsert_rows for an asynchronous iterable of rows.")
     remaining = iter(iter_source(rows))
-    first = next(remaining, _EMPTY)
+    return _load(session, job, next(remaining, _EMPTY), remaining)
+
+
+async def execute_async(session: AsyncSession, job: LoadJob, rows: Iterable[Any] | AsyncIterable[Any]) -> int:
+    """Do the same as `execute` under asyncio."""
+    if not iscoroutinefunction(session.flush):
+        raise BulkLoadError("Use copy_rows or upsert_rows with a session without asyncio.")
+    async with aclosing(_aiter_source(rows)) as remaining:
+        return await session.run_sync(_load, job, await anext(remaining, _EMPTY), remaining)
+
+
+def _load(session: Session, job: LoadJob, first: Any, remaining: Iterator[Any] | AsyncIterator[Any]) -> int:
+    session.flush()
+    connection = session.connection(bind_arguments={"mapper": job.model})
+    pooled = connection.connection
+    driver = pooled.driver_connection
+    if not isinstance(driver, psycopg.Connection | psycopg.AsyncConnection):
+        raise BulkLoadError(
+            f"Bulk loads need psycopg 3, but this session's driver is {type(driver).__module__};"
+            " use an engine of syntegra_db.database."
+        )
+    job.require_transaction(connection, driver)
     if first is _EMPTY:
         return job.finish(0)
     steps = job.begin(first, connection)
-    with driver.cursor(row_factory=tuple_row) as cursor:
-        writer = _SilentWriter(cursor)
-        try:
-            written = _run_steps(cursor, writer, job, steps, chain([first], remaining))
-        except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
-            failure = job.to_public_error(error, writer.server_error)
-            writer.server_error = job.caller_error = None
+    try:
+        if isinstance(driver, psycopg.Connection):
+            written = _run_steps(driver, job, steps, chain([first], cast("Iterator[Any]", remaining)))
         else:
-            return job.finish(written)
+            rows = _aiter_rows(job, first, cast("AsyncIterator[Any]", remaining))
+            written = cast("Any", pooled).run_async(lambda driver: _run_steps_async(driver, job, steps, rows))
+    except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
+        failure = job.to_public_error(error)
+    else:
+        return job.finish(written)
     if driver.closed and not connection.closed:
         connection.invalidate()
     try:
@@ -122,98 +141,57 @@ def execute(session: Session, job: LoadJob, rows: Iterable[Any]) -> int:
         del failure
 
 
-def _run_steps(
-    cursor: psycopg.Cursor[Any], writer: _SilentWriter, job: LoadJob, steps: Steps, items: Iterable[Any]
-) -> int:
-    job.register_dumpers(cursor)
-    result: Any = None
-    while True:
-        try:
-            step = steps.send(result)
-        except StopIteration as end:
-            written: int = end.value
-            return written
-        if isinstance(step, CopyStep):
-            job.copy_target = step.table
-            with cursor.copy(step.query, writer=writer) as copy, _forbid_reentrant_use(cursor.connection):
-                copy.set_types(job.column_oids())
-                write = copy.write_row
-                for row in job.counted_rows(items):
-                    try:
-                        write(row)
-                    except Exception:
-                        job.failed_row = row
-                        raise
-        else:
-            cursor.execute(step, prepare=False)
-        result = StepResult(cursor.fetchone() if cursor.description else None, cursor.rowcount)
-
-
-async def execute_async(session: AsyncSession, job: LoadJob, rows: Iterable[Any] | AsyncIterable[Any]) -> int:
-    """Do the same as `execute` under asyncio."""
-    if not iscoroutinefunction(session.flush):
-        raise BulkLoadError("Use copy_rows or upsert_rows with a session without asyncio.")
-    await session.flush()
-    connection = await session.connection(bind_arguments={"mapper": job.model})
-    synchronous = cast("Connection", connection.sync_connection)
-    driver = (await connection.get_raw_connection()).driver_connection
-    if not isinstance(driver, psycopg.AsyncConnection):
-        raise _unsupported_driver(driver)
-    job.require_transaction(synchronous, driver)
-    async with aclosing(_aiter_source(rows)) as remaining:
-        first = await anext(remaining, _EMPTY)
-        if first is _EMPTY:
-            return job.finish(0)
-        steps = job.begin(first, synchronous)
-        async with (
-            driver.cursor(row_factory=tuple_row) as cursor,
-            aclosing(_aiter_rows(job, first, remaining)) as counted_rows,
-        ):
-            writer = _AsyncSilentWriter(cursor)
+def _run_steps(driver: psycopg.Connection[Any], job: LoadJob, steps: Steps, items: Iterable[Any]) -> int:
+    with driver.cursor(row_factory=tuple_row) as cursor:
+        job.register_dumpers(cursor)
+        result: Any = None
+        while True:
             try:
-                written = await _run_steps_async(cursor, writer, job, steps, counted_rows)
-            except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
-                failure = job.to_public_error(error, writer.server_error)
-                writer.server_error = job.caller_error = None
-            else:
-                return job.finish(written)
-    if driver.closed and not connection.closed:
-        await connection.invalidate()
-    try:
-        raise failure
-    finally:
-        del failure
-
-
-async def _run_steps_async(
-    cursor: psycopg.AsyncCursor[Any],
-    writer: _AsyncSilentWriter,
-    job: LoadJob,
-    steps: Steps,
-    rows: AsyncIterator[Sequence[Any]],
-) -> int:
-    job.register_dumpers(cursor)
-    result: Any = None
-    while True:
-        try:
-            step = steps.send(result)
-        except StopIteration as end:
-            written: int = end.value
-            return written
-        if isinstance(step, CopyStep):
-            job.copy_target = step.table
-            async with cursor.copy(step.query, writer=writer) as copy:
-                copy.set_types(job.column_oids())
-                with _forbid_reentrant_use(cursor.connection):
-                    async for row in rows:
+                step = steps.send(result)
+            except StopIteration as end:
+                return cast("int", end.value)
+            if isinstance(step, CopyStep):
+                job.copy_target = step.table
+                writer = _SilentWriter(cursor, job)
+                with cursor.copy(step.query, writer=writer) as copy, _forbid_reentrant_use(driver):
+                    copy.set_types(job.column_oids())
+                    write = copy.write_row
+                    for row in job.counted_rows(items):
                         try:
-                            await copy.write_row(row)
+                            write(row)
                         except Exception:
                             job.failed_row = row
                             raise
-        else:
-            await cursor.execute(step, prepare=False)
-        result = StepResult(await cursor.fetchone() if cursor.description else None, cursor.rowcount)
+            else:
+                cursor.execute(step, prepare=False)
+            result = StepResult(cursor.fetchone() if cursor.description else None, cursor.rowcount)
+
+
+async def _run_steps_async(
+    driver: psycopg.AsyncConnection[Any], job: LoadJob, steps: Steps, rows: AsyncGenerator[Sequence[Any]]
+) -> int:
+    async with driver.cursor(row_factory=tuple_row) as cursor, aclosing(rows):
+        job.register_dumpers(cursor)
+        result: Any = None
+        while True:
+            try:
+                step = steps.send(result)
+            except StopIteration as end:
+                return cast("int", end.value)
+            if isinstance(step, CopyStep):
+                job.copy_target = step.table
+                async with cursor.copy(step.query, writer=_AsyncSilentWriter(cursor, job)) as copy:
+                    copy.set_types(job.column_oids())
+                    with _forbid_reentrant_use(driver):
+                        async for row in rows:
+                            try:
+                                await copy.write_row(row)
+                            except Exception:
+                                job.failed_row = row
+                                raise
+            else:
+                await cursor.execute(step, prepare=False)
+            result = StepResult(await cursor.fetchone() if cursor.description else None, cursor.rowcount)
 
 
 async def _aiter_source(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:
@@ -239,10 +217,3 @@ async def _aiter_rows(job: LoadJob, first: Any, remaining: AsyncIterator[Any]) -
     except Exception as error:
         job.caller_error = error
         raise
-
-
-def _unsupported_driver(driver: Any) -> BulkLoadError:
-    return BulkLoadError(
-        f"Bulk loads need psycopg 3, but this session's driver is {type(driver).__module__};"
-        " use an engine of syntegra_db.database."
-    )

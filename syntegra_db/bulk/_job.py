@@ -40,8 +40,10 @@ class LoadJob:
         self.table = cast("Table", model.__table__)
         self.key = key
         self.row_count = 0
-        # The row that psycopg could not dump, and the error that the caller's rows or on_progress raised, if any.
+        # The row that psycopg could not dump, the error that the server reported when COPY was aborted for it, and the
+        # error that the caller's rows or on_progress raised, if any.
         self.failed_row: Sequence[Any] | None = None
+        self.server_error: psycopg.Error | None = None
         self.caller_error: Exception | None = None
         self.copy_target = self.table.name
         self._column_names = columns
@@ -108,22 +110,23 @@ class LoadJob:
             self._on_progress(self.row_count)
         return written
 
-    def to_public_error(self, error: Exception, server_error: psycopg.Error | None) -> Exception:
-        """Return the error to raise for `error`.
+    def to_public_error(self, error: Exception) -> Exception:
+        """Return the error to raise for `error`, and forget the errors that the job keeps.
 
         An error that the caller's rows or `on_progress` raised is returned unchanged. An error of the server belongs to
         an earlier row than the one that could not be dumped, so it has priority.
         """
-        if error is self.caller_error:
+        caller_error, server_error = self.caller_error, self.server_error
+        self.caller_error = self.server_error = None
+        if error is caller_error:
             return error
-        if server_error is not None:
-            error = server_error
-        elif self.failed_row is not None and not isinstance(error, psycopg.OperationalError):
+        if server_error is None and self.failed_row is not None and not isinstance(error, psycopg.OperationalError):
             return self._locate_invalid_value(self.failed_row)
-        elif not isinstance(error, psycopg.Error):
+        reported = server_error or error
+        if not isinstance(reported, psycopg.Error):
             return error
         return _server_errors.translate_error(
-            error, self.table.name, self.copy_target, self._format.columns, self.key or ()
+            reported, self.table.name, self.copy_target, self._format.columns, self.key or ()
         )
 
     def _locate_invalid_value(self, row: Sequence[Any]) -> BulkLoadError:
