@@ -6,6 +6,7 @@ further attempts instead of reading the message.
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import NullPool, create_engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from syntegra_db.errors import (
     AuthenticationFailed,
@@ -26,7 +27,7 @@ from syntegra_db.errors import (
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
@@ -92,6 +93,42 @@ def connect(engine: Engine) -> Iterator[Connection]:
             raise
         where, reason = describe_database(engine.url), server_message(error.orig)
         raise ConnectionFailed(f"The connection to {where} was lost ({reason}); run this again.") from error
+
+
+@contextmanager
+def polling(
+    engine: Engine,
+    read: Callable[[Connection], object],
+    seconds: float,
+    on_error: Callable[[SQLAlchemyError], object] = lambda _: None,
+) -> Iterator[None]:
+    """Call `read` every `seconds` with a second connection, in another thread, until the block ends.
+
+    The connection is opened after the first `seconds`. An error ends the polling, not the block, and is passed to
+    `on_error`.
+    """
+    ended = threading.Event()
+
+    def poll() -> None:
+        if ended.wait(seconds):
+            return
+        try:
+            # In autocommit: an open transaction would delay a concurrent index build.
+            with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+                while True:
+                    read(connection)
+                    if ended.wait(seconds):
+                        return
+        except SQLAlchemyError as error:
+            on_error(error)
+
+    thread = threading.Thread(target=poll, name="syntegra_db polling", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def diagnose_connection_failure(url: URL, error: BaseException | None) -> ConnectionFailed:

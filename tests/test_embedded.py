@@ -35,7 +35,7 @@ def folder() -> Iterator[Path]:
 @pytest.mark.parametrize("version", embedded.VERSIONS)
 def test_start_and_stop_of_embedded_server(folder: Path, version: int) -> None:
     started = succeed("syntegra-db", "local", "start", "--version", str(version), cwd=folder)
-    assert f"PostgreSQL {version} runs" in started
+    assert f"PostgreSQL {version} is running" in started
     url = succeed("syntegra-db", "local", "url", cwd=folder).strip()
     assert url.startswith("postgresql://syntegra_user@/syntegra_db?host=")
     succeed("syntegra-db", "upgrade", cwd=folder)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import threading
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from syntegra_db.errors import server_message
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
+    from sqlalchemy.exc import SQLAlchemyError
 
 STATEMENT_CHARACTERS = 120
 # The server may cut a statement inside a literal.
@@ -56,46 +53,20 @@ def read_blockers(connection: Connection, pid: int) -> tuple[Blocker, ...]:
 
 
 class BlockerMonitor:
-    """Record the sessions that the session `pid` waits for, read on a second connection.
+    """The sessions that the session `pid` was last seen waiting for."""
 
-    It starts reading after `delay` seconds, so a migration that is not blocked does not open one.
-    """
-
-    def __init__(self, engine: Engine, pid: int, delay: float) -> None:
-        self._engine = engine
+    def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._delay = delay
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="syntegra_db blocker monitor", daemon=True)
-        self.blockers: tuple[Blocker, ...] = ()
-        self.failure: str | None = None
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
+        self._blockers: tuple[Blocker, ...] = ()
+        self._failure: str | None = None
 
     def __str__(self) -> str:
-        if self.blockers:
-            return "; ".join(str(blocker) for blocker in self.blockers)
-        return self.failure or "a session that has since ended"
+        return "; ".join(map(str, self._blockers)) or self._failure or "a session that has since ended"
 
-    def _watch(self) -> None:
-        if self._done.wait(self._delay):
-            return
-        try:
-            with self._engine.connect() as connection:
-                while True:
-                    blockers = read_blockers(connection, self._pid)
-                    connection.rollback()
-                    self.blockers = blockers or self.blockers
-                    if self._done.wait(self._delay):
-                        return
-        except SQLAlchemyError as error:
-            # The migration continues; its message gives this reason instead of names.
-            self.failure = f"unknown sessions, because a second connection failed: {server_message(error)}"
+    def read(self, connection: Connection) -> None:
+        """Read the blockers, and keep the previous ones if there are none now."""
+        self._blockers = read_blockers(connection, self._pid) or self._blockers
+
+    def record_failure(self, error: SQLAlchemyError) -> None:
+        """Keep the reason why the blockers cannot be read, which messages give instead."""
+        self._failure = f"unknown sessions, because a second connection failed: {server_message(error)}"

@@ -11,6 +11,7 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from syntegra_db.connections import polling
 from syntegra_db.errors import LockTimeout
 from syntegra_db.migrations._blockers import BlockerMonitor
 
@@ -45,11 +46,11 @@ def retry_on_lock_error(
     Raises:
         LockTimeout: other sessions kept a lock for longer than the options allow; the message names them.
     """
-    pid = connection.scalars(text("SELECT pg_backend_pid()")).one()
+    blockers = BlockerMonitor(connection.scalars(text("SELECT pg_backend_pid()")).one())
     deadline, pause = time.monotonic() + options.lock_retry_timeout, INITIAL_BACKOFF_SECONDS
     while True:
         try:
-            with BlockerMonitor(connection.engine, pid, options.lock_timeout / 2) as blockers:
+            with polling(connection.engine, blockers.read, options.lock_timeout / 2, blockers.record_failure):
                 return attempt()
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable | DeadlockDetected):

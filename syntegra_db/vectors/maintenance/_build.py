@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg.errors import DiskFull
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError
 
+from syntegra_db.connections import polling
 from syntegra_db.errors import LockTimeout, RebuildFailed, server_message
 from syntegra_db.migrations import Blocker, read_blockers, retry_on_lock_error
 from syntegra_db.models import EMBEDDING_DIMENSIONS
@@ -185,25 +185,15 @@ def monitor_build(engine: Engine, pid: int, on_progress: Callable[[BuildProgress
     if on_progress is None:
         yield
         return
-    done = threading.Event()
 
-    def poll() -> None:
-        # A build waits for every transaction older than itself; in autocommit, these end at once.
-        autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
-        # If the second connection fails, the build continues without progress.
-        with suppress(SQLAlchemyError), autocommit.connect() as connection:
-            while not done.wait(POLL_SECONDS):
-                progress = _read_progress(connection, pid)
-                if progress is not None:
-                    on_progress(progress)
+    def read(connection: Connection) -> None:
+        progress = _read_progress(connection, pid)
+        if progress is not None:
+            on_progress(progress)
 
-    thread = threading.Thread(target=poll, name="syntegra_db build monitor", daemon=True)
-    thread.start()
-    try:
+    # If the second connection fails, the build continues without progress.
+    with polling(engine, read, POLL_SECONDS):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def _read_progress(connection: Connection, pid: int) -> BuildProgress | None:
