@@ -128,6 +128,7 @@ def test_adoption_with_unwritable_backup_changes_nothing(empty_database: Databas
     assert dump(empty_database) == before
 
 
+@pytest.mark.slow
 def test_killed_adoption_changes_nothing(empty_database: Database, tmp_path: Path) -> None:
     create_legacy_database(empty_database, "other_names")
     execute(empty_database, *SLEEP_AT_INDEXES)

@@ -40,6 +40,7 @@ def assert_clean(database: Database, revision: str | None = "003") -> None:
     assert database.query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
 
 
+@pytest.mark.slow
 def test_eight_concurrent_migrations_all_succeed(server: Server, tmp_path: Path) -> None:
     for number in range(20):
         with server.database() as database:
@@ -89,6 +90,7 @@ def writer(database: Database) -> Iterator[list[float]]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("begin", "command"), [("002", ("upgrade", "003")), ("003", ("downgrade", "002"))])
 def test_writer_during_blocked_migration_waits_at_most_lock_timeout(
     empty_database: Database, tmp_path: Path, begin: str, command: tuple[str, str]
@@ -166,6 +168,7 @@ def test_sql_script_during_migration_is_rejected(empty_database: Database) -> No
             connection.execute(statements.encode())
 
 
+@pytest.mark.slow
 def test_run_after_killed_migration_reaches_head(server: Server, tmp_path: Path) -> None:
     moments = random.Random(3)
     halfway = 0
@@ -187,6 +190,7 @@ def wait_for_backend(database: Database) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_run_after_killed_server_process_reaches_head(server: Server, tmp_path: Path) -> None:
     moments = random.Random(10)
     ended = 0

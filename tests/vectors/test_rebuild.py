@@ -155,6 +155,7 @@ def services(database: Database) -> Iterator[list[int]]:
         work_done.result()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [SPECS[0][0], SPECS[3][0]])
 def test_rebuild_does_not_block_writes_and_searches(loaded: Database, spec: IndexSpec) -> None:
     with services(loaded) as rounds:
