@@ -80,7 +80,7 @@ def test_words_with_planted_text_fail(checkout: Path, planted: str, reported: st
             "import syntegra_db.catalog._introspection",
             "syntegra_db.backup._files -> syntegra_db.catalog._introspection",
         ),
-        ("bulk/errors.py", "import syntegra_db.bulk._job", ".errors -> ._job"),
+        ("catalog/_schema.py", "import syntegra_db.catalog._drift", "._schema -> ._drift"),
         ("new.py", "", "syntegra_db.new"),
     ],
     ids=["upwards", "command line", "command line from the root", "models", "search", "internal", "cycle", "no layer"],
@@ -89,7 +89,9 @@ def test_imports_with_planted_import_fail(tmp_path: Path, module: str, statement
     shutil.copytree(ROOT / "syntegra_db", tmp_path / "syntegra_db")
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
-    with (tmp_path / "syntegra_db" / module).open("a", encoding="utf-8") as file:
+    path = tmp_path / "syntegra_db" / module
+    assert path.exists() is (module != "new.py")
+    with path.open("a", encoding="utf-8") as file:
         file.write(f"\n{statement}\n")
     result = make("imports", tmp_path)
     assert result.returncode == 2
