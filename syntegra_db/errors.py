@@ -28,6 +28,9 @@ class SyntegraDBError(Exception):
     exit_status: ClassVar[int] = 1
 
 
+# Settings and connections.
+
+
 class SettingsError(SyntegraDBError):
     """The settings that name the database are missing or invalid."""
 
@@ -56,6 +59,9 @@ class DatabaseNotFound(ConnectionFailed):
     """The server has no database of the configured name."""
 
     exit_status = 7
+
+
+# Revisions and migrations.
 
 
 class RevisionError(SyntegraDBError):
@@ -100,6 +106,9 @@ class ExtensionUnavailable(MigrationFailed):
     exit_status = 12
 
 
+# Programs on this machine.
+
+
 class EmbeddedServerError(SyntegraDBError):
     """The embedded PostgreSQL could not be started, stopped or found."""
 
@@ -110,6 +119,9 @@ class ClientProgramNotFound(SyntegraDBError):
     """A PostgreSQL client program, such as psql or pg_dump, is not installed or is too old."""
 
     exit_status = 14
+
+
+# Backups.
 
 
 class BackupFailed(SyntegraDBError):
@@ -148,6 +160,9 @@ class ConfirmationRequired(SyntegraDBError):
     exit_status = 22
 
 
+# Adoption.
+
+
 class AdoptionNotPossible(SyntegraDBError):
     """The existing tables cannot be adopted as they are; nothing was changed."""
 
@@ -166,6 +181,9 @@ class AdoptionFailed(SyntegraDBError):
     exit_status = 25
 
 
+# The vector index.
+
+
 class RebuildFailed(SyntegraDBError):
     """The vector index was not rebuilt or not calibrated; the message gives the current index."""
 
@@ -178,7 +196,11 @@ class InsufficientResources(RebuildFailed):
     exit_status = 27
 
 
-# Bulk loads: see `syntegra_db.bulk`.
+# Searches and bulk loads, which are used by services: their errors have no exit status of their own.
+
+
+class InvalidSearchArgument(SyntegraDBError, ValueError):
+    """An argument of a search has the wrong type or is out of range."""
 
 
 class BulkLoadError(SyntegraDBError):

@@ -1,8 +1,9 @@
 """Search texts by meaning: a composable statement, and a search that applies the settings of the vector index."""
 
+from syntegra_db.errors import InvalidSearchArgument
 from syntegra_db.vectors._index import INDEX_NAMES, SETTING_NAMES, read_primary_index, was_built_on_data
 from syntegra_db.vectors._search import Match, async_search, search
-from syntegra_db.vectors._statements import InvalidSearchArgument, nearest
+from syntegra_db.vectors._statements import nearest
 
 __all__ = [
     "INDEX_NAMES",

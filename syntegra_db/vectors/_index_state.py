@@ -10,9 +10,10 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import text
 
+from syntegra_db.errors import InvalidSearchArgument
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.vectors._index import INDEX_NAMES, SETTING_NAMES, read_indexes
-from syntegra_db.vectors._statements import Filters, InvalidSearchArgument, estimate_statement
+from syntegra_db.vectors._statements import Filters, estimate_statement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,6 +7,7 @@ from math import isnan
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
+from syntegra_db.errors import InvalidSearchArgument
 from syntegra_db.models import TextSummary
 from syntegra_db.pgvector_support import DEFAULT_RECALL
 from syntegra_db.vectors._index_state import (
@@ -18,7 +19,6 @@ from syntegra_db.vectors._index_state import (
 )
 from syntegra_db.vectors._statements import (
     Filters,
-    InvalidSearchArgument,
     exact_statement,
     index_statement,
     normalize,

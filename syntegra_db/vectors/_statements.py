@@ -13,7 +13,7 @@ from pgvector import Vector
 from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy import ColumnElement, Double, Integer, Select, bindparam, cast, literal, literal_column, select, text
 
-from syntegra_db.errors import SyntegraDBError
+from syntegra_db.errors import InvalidSearchArgument
 from syntegra_db.models import EMBEDDING_DIMENSIONS, InvalidEmbedding, TextSummary
 from syntegra_db.models.types import Embedding, embedding_to_floats
 
@@ -32,10 +32,6 @@ FILTER_CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "language": lambda value: TextSummary.language == value,
     "since": lambda value: TextSummary.created_at >= value,
 }
-
-
-class InvalidSearchArgument(SyntegraDBError, ValueError):
-    """An argument of a search has the wrong type or is out of range."""
 
 
 @dataclass(frozen=True)
