@@ -96,7 +96,7 @@ def connect(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def polling(
+def poll_in_background(
     engine: Engine,
     read: Callable[[Connection], object],
     seconds: float,

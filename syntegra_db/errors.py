@@ -89,7 +89,7 @@ class MigrationFailed(SyntegraDBError):
 
 
 class LockTimeout(MigrationFailed):
-    """Other sessions kept a lock for longer than the timeouts allow; the message says what was changed."""
+    """Other sessions held a lock for longer than the timeouts allow; the message says what was changed."""
 
     exit_status = 15
 

@@ -12,24 +12,27 @@ from sqlalchemy import Connection, String, column, select, table, text
 from sqlalchemy.exc import ProgrammingError
 
 from syntegra_db.errors import DatabaseAhead, RevisionError
+from syntegra_db.sql import quote
 
 VERSION_TABLE = "alembic_version"
-RELATIVE = re.compile(r"(?P<base>\w+)?(?P<steps>[+-]\d+)")
+RELATIVE = re.compile(r"(?P<start>\w+)?(?P<steps>[+-]\d+)")
 SELECT_VERSIONS = select(column("version_num", String)).select_from(table(VERSION_TABLE)).order_by("version_num")
-VERSION_TABLE_EXISTS = text(
-    "SELECT to_regclass(quote_ident(current_schema()) || '.' || quote_ident(CAST(:name AS text))) IS NOT NULL"
+FIND_VERSION_TABLE = text(
+    "SELECT to_regclass(quote_ident(current_schema()) || '.' || quote_ident(CAST(:name AS text))) IS NOT NULL, "
+    "current_user"
 )
 
 
 def current_revision(connection: Connection) -> str | None:
-    """Return the revision of the database's current schema, or None before 001.
+    """Return the revision of the database's current schema, or None if no revision was applied.
 
     Only the current schema counts: a version table in another schema of the search path belongs to another application.
 
     Raises:
         RevisionError: the version table holds several revisions, or this role cannot read it.
     """
-    if not connection.scalar(VERSION_TABLE_EXISTS, {"name": VERSION_TABLE}):
+    has_version_table, role = connection.execute(FIND_VERSION_TABLE, {"name": VERSION_TABLE}).one()
+    if not has_version_table:
         return None
     try:
         revisions = connection.scalars(SELECT_VERSIONS).all()
@@ -38,18 +41,18 @@ def current_revision(connection: Connection) -> str | None:
             raise
         raise RevisionError(
             f"This role cannot read {VERSION_TABLE}; ask its owner to run: GRANT SELECT ON {VERSION_TABLE} TO "
-            f"{connection.engine.url.username};"
+            f"{quote(role)};"
         ) from None
     if len(revisions) > 1:
         raise RevisionError(
-            f"{VERSION_TABLE} holds {' and '.join(revisions)}, which happens when a dump is restored over a "
-            "migrated database. Restore it into an empty one, or delete the row that does not match the tables."
+            f"{VERSION_TABLE} holds {' and '.join(revisions)}, which happens when a dump is restored over a migrated "
+            "database. Restore the dump into an empty database, or delete the row that does not match the tables."
         )
     return revisions[0] if revisions else None
 
 
 def require_known_revision(revision: str | None) -> None:
-    """Raise `DatabaseAhead` unless `revision` is one of this package's, or None.
+    """Raise `DatabaseAhead` unless this package contains `revision`; None passes.
 
     Raises:
         DatabaseAhead: the revision is unknown.
@@ -70,7 +73,7 @@ def script_location() -> Path:
 
 @cache
 def script_directory() -> ScriptDirectory:
-    """Return the revisions of this package."""
+    """Return Alembic's script directory of this package, read once."""
     return ScriptDirectory(str(script_location()))
 
 
@@ -80,20 +83,22 @@ def all_revisions() -> list[str]:
 
 
 def resolve_revision(target: str | None, current: str | None) -> str | None:
-    """Return the revision, or None for `base`, that Alembic's spelling `target` means for a database at `current`.
+    """Resolve Alembic's revision identifier `target` for a database at revision `current`.
 
-    `target` is an id, `head`, `base`, or relative, such as `-1` or `003-1`.
+    `target` is an id, `head`, `base` or None, or relative, such as `-1` or `003-1`. Steps beyond the first or the
+    newest revision stop there. Return None for `base`.
 
     Raises:
         RevisionError: there is no such revision.
     """
     known = [None, *all_revisions()]
     relative = RELATIVE.fullmatch(target or "")
-    base, steps = (relative["base"] or current, int(relative["steps"])) if relative else (target, 0)
+    start = (relative["start"] or current) if relative else target
     aliases = {"base": None, "head": known[-1], "heads": known[-1]}
-    revision = aliases.get(base, base) if base else None
+    revision = aliases.get(start, start) if start else None
     if revision not in known:
         raise RevisionError(f"There is no revision {revision}. `alembic history` lists the revisions.")
+    steps = int(relative["steps"]) if relative else 0
     return known[min(max(0, known.index(revision) + steps), len(known) - 1)]
 
 

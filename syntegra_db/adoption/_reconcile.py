@@ -37,11 +37,12 @@ class ReconciledTable:
     changes: list[SchemaChange] = field(default_factory=list)
     questions: list[OpenQuestion] = field(default_factory=list)
 
-    def drop_constraint(self, constraint: str, replacement: str) -> None:
-        """Drop a constraint that `replacement` replaces."""
+    def drop_constraint(self, constraint: str, replacement: str | None) -> None:
+        """Drop a constraint that `replacement` replaces, or that no declared constraint replaces."""
         found, statement = self.table.constraints[constraint], ddl.drop_constraint(self.name, constraint)
         label = f"constraint {constraint} on {self.name}"
-        self.changes.append(SchemaChange(label, f"replaced by {replacement}", found, (statement,)))
+        expected = f"replaced by {replacement}" if replacement else "dropped: no declared constraint replaces it"
+        self.changes.append(SchemaChange(label, expected, found, (statement,)))
         self._remove_constraint(constraint)
 
     def ask_about_constraint(self, constraint: str) -> None:
@@ -59,7 +60,7 @@ class ReconciledTable:
         """Rename an index, unless it has the name already."""
         if old != new:
             statement = f"ALTER INDEX {quote(old)} RENAME TO {quote(new)};"
-            self.changes.append(SchemaChange(f"index {new}", "of this name", f"under the name {old}", (statement,)))
+            self.changes.append(SchemaChange(f"index {new}", f"named {new}", f"named {old}", (statement,)))
             self._move_index(old, new)
 
     def _ask(self, label: str, definition: str, drop: str) -> None:
@@ -102,7 +103,7 @@ def _reconcile_foreign_keys(inspection: Inspection, reconciled: ReconciledTable)
         )
         if is_managed and row["name"] in (*difference.extra, *difference.changed):
             same_target = (key for key in declared.values() if f"REFERENCES {row['target']}(" in key)
-            replacement = declared.get(row["name"]) or next(same_target, "no such foreign key")
+            replacement = declared.get(row["name"]) or next(same_target, None)
             reconciled.drop_constraint(row["name"], replacement)
 
 
@@ -139,7 +140,7 @@ def _columns(check: str, table: Table) -> set[str]:
 
 
 def _reconcile_unique(reconciled: ReconciledTable) -> None:
-    """Rename unique indexes that a declared key can use, and ask about other unique or exclusion constraints."""
+    """Rename unique indexes that ADD CONSTRAINT … USING INDEX can take, and ask about all other uniqueness."""
     declared = reconciled.declared
     for constraint, definition in list(reconciled.table.constraints.items()):
         if definition.startswith(("UNIQUE", "EXCLUDE")) and definition not in declared.constraints.values():
@@ -147,14 +148,16 @@ def _reconcile_unique(reconciled: ReconciledTable) -> None:
     for index, definition in list(reconciled.table.indexes.items()):
         if not definition.startswith("UNIQUE ") or definition.endswith(INVALID_SUFFIX):
             continue
-        usable = (key for key in _missing_keys(reconciled) if _is_index_of(declared.constraints[key], definition))
+        usable = (
+            key for key in _missing_constraints(reconciled) if _is_index_of(declared.constraints[key], definition)
+        )
         if key := next(usable, None):
             reconciled.rename_index(index, key)
         elif index not in declared.indexes:
             reconciled.ask_about_index(index)
 
 
-def _missing_keys(reconciled: ReconciledTable) -> Iterator[str]:
+def _missing_constraints(reconciled: ReconciledTable) -> Iterator[str]:
     installed = set(reconciled.table.constraints.values())
     return (name for name, definition in reconciled.declared.constraints.items() if definition not in installed)
 
@@ -165,7 +168,7 @@ def _is_index_of(constraint: str, index: str) -> bool:
 
 
 def _reconcile_vector_index(reconciled: ReconciledTable) -> None:
-    """Rename an index that serves the same search to the primary index name, whatever its method and parameters."""
+    """If `VECTOR_INDEX` is missing, give its name to an index that serves the same search, with any method."""
     if VECTOR_INDEX in reconciled.declared.indexes and VECTOR_INDEX not in reconciled.table.indexes:
         installed = reconciled.table.indexes.items()
         equivalent = next((name for name, definition in installed if serves_cosine_search(definition)), None)
@@ -174,7 +177,7 @@ def _reconcile_vector_index(reconciled: ReconciledTable) -> None:
 
 
 def reconcile_sequence(connection: Connection, inspection: Inspection, reconciled: ReconciledTable) -> None:
-    """Give the id of a table its declared sequence; the comparison of schemas finds another type or owner of it."""
+    """Make `id` use its declared sequence; `compare_schemas` reports a wrong type or owner of the sequence."""
     name, declared, table = reconciled.name, reconciled.declared, reconciled.table
     sequence = ddl.serial_sequence(name, "id")
     if "id" not in declared.columns or sequence not in declared.sequences:
@@ -193,7 +196,7 @@ def reconcile_sequence(connection: Connection, inspection: Inspection, reconcile
         if default.endswith(IDENTITY):
             statements = _replace_identity(name, sequence, next(iter(table.sequences), sequence), definition)
         else:
-            statements = _create_sequence(sequence, definition, after=used)
+            statements = _create_sequence(sequence, definition, previous=used)
         set_default = ddl.alter_column(name, "id", f"SET DEFAULT nextval({literal(quote(sequence))})")
         reconciled.changes.append(
             SchemaChange(f"sequence {sequence}", definition, default or "no default on id", (*statements, set_default))
@@ -204,19 +207,20 @@ def reconcile_sequence(connection: Connection, inspection: Inspection, reconcile
 
 
 def _replace_identity(table: str, sequence: str, old: str, definition: str) -> Iterator[str]:
-    aside = f"{old}_identity"
-    yield f"ALTER SEQUENCE {quote(old)} RENAME TO {quote(aside)};"
-    yield from _create_sequence(sequence, definition, after=quote(aside))
+    renamed = f"{old}_identity"
+    yield f"ALTER SEQUENCE {quote(old)} RENAME TO {quote(renamed)};"
+    yield from _create_sequence(sequence, definition, previous=quote(renamed))
     yield ddl.alter_column(table, "id", f"DROP {IDENTITY}")
 
 
-def _create_sequence(sequence: str, definition: str, after: str | None) -> Iterator[str]:
-    """Yield statements that create a sequence which continues after every id, its own last value and that of `after`.
+def _create_sequence(sequence: str, definition: str, previous: str | None) -> Iterator[str]:
+    """Yield statements that create a sequence, or advance an existing one, beyond every id and last value.
 
-    `after` is the quoted name of another sequence.
+    `previous` is the quoted name of the sequence that the table used. The next value only grows, so it is safe that a
+    rollback does not undo setval().
     """
     table = definition.rsplit(" ", 1)[1].split(".", maxsplit=1)[0]
-    others = filter(None, (quote(sequence), after))
+    others = filter(None, (quote(sequence), previous))
     last_values = "".join(f", (SELECT last_value + is_called::int FROM {other})" for other in others)  # noqa: S608  declared names
     yield f"CREATE SEQUENCE IF NOT EXISTS {quote(sequence)};"
     yield ddl.alter_sequence(sequence, definition)
@@ -229,8 +233,7 @@ def _rename_sequence(connection: Connection, table: str, sequence: str, old: str
     # An existing sequence of the declared name is not used by this table.
     if connection.scalar(_queries.SEQUENCE_EXISTS, {"name": sequence}):
         statements.insert(0, f"ALTER SEQUENCE {quote(sequence)} RENAME TO {quote(f'{sequence}_unused')};")
-    found = f"the same under the name {old}"
-    change = SchemaChange(f"sequence {sequence}", "of this name", found, tuple(statements))
+    change = SchemaChange(f"sequence {sequence}", f"named {sequence}", f"named {old}", tuple(statements))
     return [change, *_advance_sequence(connection, table, old, sequence)]
 
 
@@ -239,15 +242,15 @@ def _advance_sequence(
 ) -> list[SchemaChange]:
     """Return the change that lets a sequence continue after the greatest id, if it is behind."""
     name = new_name or sequence
-    found = execute_raw(
+    values = execute_raw(
         connection,
         f"SELECT coalesce(max(id), 0), (SELECT last_value + is_called::int FROM {quote(sequence)}) "  # noqa: S608  declared names
         f"FROM {quote(table)}",
     )
-    greatest, next_value = tuple(found.one())
+    greatest, next_value = tuple(values.one())
     if next_value > greatest:
         return []
-    # Not setval(), which a rollback does not undo.
+    # In one transaction with the rest of the plan; a rollback would not undo setval().
     restart = f"ALTER SEQUENCE {quote(name)} RESTART WITH {greatest + 1};"
-    label, expected, continues = f"sequence {name}", f"continues after {greatest}", f"continues with {next_value}"
-    return [SchemaChange(label, expected, continues, (restart,))]
+    label, expected, found = f"sequence {name}", f"continues after {greatest}", f"continues with {next_value}"
+    return [SchemaChange(label, expected, found, (restart,))]

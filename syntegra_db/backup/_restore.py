@@ -102,7 +102,7 @@ def restore(
     """
     options = options or MigrationOptions()
     backup = verify_checksum(path)
-    _require_known(backup)
+    _require_known_backup_revision(backup)
     program = find_program_for_server("pg_restore", backup.metadata.pg_dump)
     require_tables(program, path, backup.metadata)
     job = _RestoreJob(backup, program, existing_rows, options, report)
@@ -122,7 +122,7 @@ def restore(
     return RestoreResult(backup, loaded, kept)
 
 
-def _require_known(backup: Backup) -> None:
+def _require_known_backup_revision(backup: Backup) -> None:
     revision = backup.metadata.revision
     if revision not in all_revisions():
         raise BackupRevisionMismatch(
@@ -229,9 +229,9 @@ def _require_columns(connection: Connection, table: str, columns: list[str]) -> 
     installed = set(connection.scalars(_queries.COLUMNS, {"table": quote(table)}))
     if missing := [column for column in columns if column not in installed]:
         raise RestoreFailed(
-            f"The backup has columns of {table} that no revision declares: {', '.join(missing)}. Nothing was changed. "
-            f"Upgrade the database to the revision of the backup, add them with ALTER TABLE {table} ADD COLUMN …, and "
-            "run this again."
+            f"The backup has columns that table {table} of this database does not have: {', '.join(missing)}. Nothing "
+            f"was changed. Upgrade the database to the revision of the backup, add them with ALTER TABLE {table} ADD "
+            f"COLUMN …, and run this again."
         )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from syntegra_db.bulk._job import LoadJob
     from syntegra_db.bulk._statements import Steps
 
-_EMPTY: Any = object()
+_NO_ROWS: Any = object()
 
 
 class _CopyAborted(Exception):
@@ -33,7 +33,7 @@ class _CopyAborted(Exception):
 
 
 class _SilentWriter(LibpqWriter):
-    """Abort COPY without the text of the error, and keep the server's error, which psycopg would log."""
+    """End a failed COPY without the text of the Python error, and keep the server's reply, which psycopg would log."""
 
     def __init__(self, cursor: psycopg.Cursor[Any], job: LoadJob) -> None:
         super().__init__(cursor)
@@ -41,7 +41,7 @@ class _SilentWriter(LibpqWriter):
 
     def finish(self, exc: BaseException | None = None) -> None:
         try:
-            super().finish(exc and _CopyAborted())
+            super().finish(_CopyAborted() if exc else None)
         except psycopg.Error as error:
             if exc is None:
                 raise
@@ -55,7 +55,7 @@ class _AsyncSilentWriter(AsyncLibpqWriter):
 
     async def finish(self, exc: BaseException | None = None) -> None:
         try:
-            await super().finish(exc and _CopyAborted())
+            await super().finish(_CopyAborted() if exc else None)
         except psycopg.Error as error:
             if exc is None:
                 raise
@@ -63,7 +63,7 @@ class _AsyncSilentWriter(AsyncLibpqWriter):
 
 
 class _RaisingLock:
-    """Replaces the lock of a connection during COPY; its own thread or task would wait for the real one forever."""
+    """Replaces the lock of a connection during COPY: the thread or task that holds the real lock would wait forever."""
 
     def __enter__(self) -> NoReturn:
         raise BulkLoadError(
@@ -73,7 +73,7 @@ class _RaisingLock:
     async def __aenter__(self) -> NoReturn:
         self.__enter__()
 
-    # `with` requires them before it enters.
+    # `with` looks these up before it enters.
     def __exit__(self, *_: object) -> None: ...
     async def __aexit__(self, *_: object) -> None: ...
 
@@ -97,15 +97,15 @@ def execute(session: Session, job: LoadJob, rows: Iterable[Any]) -> int:
     if hasattr(rows, "__aiter__"):
         raise BulkLoadError("Use async_copy_rows or async_upsert_rows for an asynchronous iterable of rows.")
     remaining = iter(iter_source(rows))
-    return _load(session, job, next(remaining, _EMPTY), remaining)
+    return _load(session, job, next(remaining, _NO_ROWS), remaining)
 
 
 async def execute_async(session: AsyncSession, job: LoadJob, rows: Iterable[Any] | AsyncIterable[Any]) -> int:
     """Do the same as `execute` under asyncio."""
     if not iscoroutinefunction(session.flush):
-        raise BulkLoadError("Use copy_rows or upsert_rows with a session without asyncio.")
+        raise BulkLoadError("Use copy_rows or upsert_rows with a synchronous session.")
     async with aclosing(_aiter_source(rows)) as remaining:
-        return await session.run_sync(_load, job, await anext(remaining, _EMPTY), remaining)
+        return await session.run_sync(_load, job, await anext(remaining, _NO_ROWS), remaining)
 
 
 def _load(session: Session, job: LoadJob, first: Any, remaining: Iterator[Any] | AsyncIterator[Any]) -> int:
@@ -119,7 +119,7 @@ def _load(session: Session, job: LoadJob, first: Any, remaining: Iterator[Any] |
             " use an engine of syntegra_db.database."
         )
     job.require_transaction(connection, driver)
-    if first is _EMPTY:
+    if first is _NO_ROWS:
         return job.finish(0)
     steps = job.begin(first, connection)
     try:

@@ -31,7 +31,7 @@ def adopt(  # noqa: PLR0913  an option each
     """Adopt tables that were created outside migrations: print the plan, and with --apply change the tables."""
     from syntegra_db import adoption
     from syntegra_db.cli.output import confirm_no_backup, print_json
-    from syntegra_db.cli.progress import progress_on_stderr
+    from syntegra_db.cli.progress import migration_progress
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.errors import AdoptionNotPossible
     from syntegra_db.migrations import load_migration_options
@@ -44,7 +44,7 @@ def adopt(  # noqa: PLR0913  an option each
         if no_backup:
             warning = "Without a backup, rows that a mistake deletes cannot be restored."
             confirm_no_backup(warning, AdoptionNotPossible, yes=yes)
-        with progress_on_stderr():
+        with migration_progress():
             result = adoption.apply(engine, supplied, load_migration_options(), backup=not no_backup)
         if json_output:
             print_json(result)

@@ -55,13 +55,13 @@ def downgrade(
 
 
 def _run_migration(migrate: Callable[..., str | None], revision: str, **timeouts: float | None) -> None:
-    from syntegra_db.cli.progress import progress_on_stderr
+    from syntegra_db.cli.progress import migration_progress
     from syntegra_db.migrations import load_migration_options
     from syntegra_db.revisions import describe_revision
     from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
     options = load_migration_options(**timeouts)
-    with progress_on_stderr():
+    with migration_progress():
         reached = migrate(revision, url, options)
     typer.echo(f"The {describe_database(url)} is at {describe_revision(reached)}.")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PACKAGE = "syntegra_db"
-STEPS = "alembic.runtime.migration"
+PACKAGE_LOGGER = "syntegra_db"
+ALEMBIC_LOGGER = "alembic.runtime.migration"
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int | None], None] 
     if not sys.stderr.isatty():
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        with _attached_handler(PACKAGE, handler):
+        with _attached_handler(PACKAGE_LOGGER, handler):
             yield None
         return
     from rich.console import Console
@@ -34,7 +34,7 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int | None], None] 
     console = Console(stderr=True)
     lines = RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=None)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar, _attached_handler(PACKAGE, lines):
+    with Progress(*columns, console=console, transient=True) as bar, _attached_handler(PACKAGE_LOGGER, lines):
         task = bar.add_task(title, total=None)
 
         def show(description: str, completed: int, total: int | None) -> None:
@@ -46,18 +46,18 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int | None], None] 
 
 
 @contextmanager
-def progress_on_stderr() -> Iterator[None]:
+def migration_progress() -> Iterator[None]:
     """Show the package's log, and at a terminal the revision that Alembic runs with its elapsed time."""
     with progress_bar("Reading the database's state") as show:
         if show is None:
             yield
         else:
-            with _attached_handler(STEPS, _StepTitle(lambda title: show(title, 0, None))):
+            with _attached_handler(ALEMBIC_LOGGER, _StepTitle(lambda title: show(title, 0, None))):
                 yield
 
 
 class _StepTitle(logging.Handler):
-    """Passes on which revision Alembic starts."""
+    """Log handler that passes Alembic's `Running …` messages to `show`."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Repeat work that other sessions' locks kept from running."""
+"""Retry work that failed because other sessions hold locks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from syntegra_db.connections import polling
+from syntegra_db.connections import poll_in_background
 from syntegra_db.errors import LockTimeout
 from syntegra_db.migrations._blockers import BlockerMonitor
 
@@ -34,36 +34,39 @@ def retry_on_lock_error(
     attempt: Callable[[], Result],
     *,
     options: MigrationOptions,
-    roll_back: Callable[[], bool],
+    end_attempt: Callable[[], bool],
     describe_state: Callable[[], str],
 ) -> Result:
     """Return the result of `attempt`, repeated after a lock timeout or a deadlock, with growing pauses.
 
-    The caller sets `lock_timeout` on the session. `roll_back` ends a failed attempt and returns whether part of its
-    work was committed, which starts `options.lock_retry_timeout` again. `describe_state` says in a sentence what the
-    failed attempts changed.
+    The caller sets `lock_timeout` on the session. `end_attempt` rolls a failed attempt back, and returns True if part
+    of the work was committed; the retry time then starts again. `describe_state` returns the sentence that tells the
+    user what was changed if every attempt fails.
 
     Raises:
-        LockTimeout: other sessions kept a lock for longer than the options allow; the message names them.
+        LockTimeout: other sessions held a lock for longer than the options allow; the message names them.
     """
     blockers = BlockerMonitor(connection.scalars(text("SELECT pg_backend_pid()")).one())
     deadline, pause = time.monotonic() + options.lock_retry_timeout, INITIAL_BACKOFF_SECONDS
     while True:
         try:
-            with polling(connection.engine, blockers.read, options.lock_timeout / 2, blockers.record_failure):
+            with poll_in_background(
+                connection.engine, blockers.read, options.lock_timeout / 2, blockers.record_failure
+            ):
                 return attempt()
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
                 raise
-        if roll_back():
+        if end_attempt():
             deadline, pause = time.monotonic() + options.lock_retry_timeout, INITIAL_BACKOFF_SECONDS
         if time.monotonic() + pause > deadline:
             raise LockTimeout(
-                f"No lock after {options.lock_retry_timeout:g} s of retries, because of {blockers}. {describe_state()} "
-                "End that transaction, or allow more time with SYNTEGRA_LOCK_RETRY_TIMEOUT, and run this again."
+                f"The lock was not obtained in {options.lock_retry_timeout:g} s, blocked by {blockers}. "
+                f"{describe_state()} End the blocking transactions, or allow more time with "
+                "SYNTEGRA_LOCK_RETRY_TIMEOUT, and run this again."
             )
         jittered = pause * random.uniform(0.5, 1)  # noqa: S311  spreads attempts, guards nothing
-        logger.info("Lock not obtained because of %s; trying again in %.1f s", blockers, jittered)
+        logger.info("The lock was not obtained, blocked by %s; trying again in %.1f s", blockers, jittered)
         time.sleep(jittered)
         pause = min(2 * pause, MAX_BACKOFF_SECONDS)
 
@@ -75,12 +78,13 @@ def retry_in_savepoint(
     *,
     state: str = "Nothing was changed.",
 ) -> Result:
-    """Return the result of `work`, done in a savepoint of the open transaction and repeated after a lock timeout.
+    """Return the result of `work`, done in a savepoint and repeated after a lock timeout or a deadlock.
 
-    Locks that the transaction holds already are kept between attempts. `state` says what holds after the last one.
+    Locks that the transaction holds already are kept between attempts. `state` is the sentence that tells
+    the user what was changed if every attempt fails.
 
     Raises:
-        LockTimeout: other sessions kept a lock for longer than the options allow; the message names them.
+        LockTimeout: other sessions held a lock for longer than the options allow; the message names them.
     """
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {options.lock_timeout_milliseconds}")
 
@@ -88,6 +92,7 @@ def retry_in_savepoint(
         with connection.begin_nested():
             return work()
 
+    # begin_nested has already rolled back to the savepoint.
     return retry_on_lock_error(
-        connection, attempt, options=options, roll_back=lambda: False, describe_state=lambda: state
+        connection, attempt, options=options, end_attempt=lambda: False, describe_state=lambda: state
     )

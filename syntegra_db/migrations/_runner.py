@@ -82,7 +82,7 @@ def _run_with_retries(
             context.run_migrations()
         steps.log_pending()
 
-    def roll_back() -> bool:
+    def end_attempt() -> bool:
         connection.rollback()
         before = steps.committed
         steps.sync_with(_revision(connection))
@@ -92,7 +92,7 @@ def _run_with_retries(
         connection,
         attempt,
         options=options,
-        roll_back=roll_back,
+        end_attempt=end_attempt,
         describe_state=lambda: f"The database is at {describe_revision(steps.committed)}; nothing else was changed.",
     )
 

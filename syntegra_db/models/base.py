@@ -36,7 +36,7 @@ class MetadataAttribute:
 
     def __set__(self, row: Any, value: Any) -> None:
         if not hasattr(type(row), "metadata_"):
-            raise AttributeError(f"{type(row).__name__} has no column metadata.")
+            raise AttributeError(f"{type(row).__name__} has no column named metadata.")
         row.metadata_ = value
 
 
@@ -71,10 +71,10 @@ class ModelMapper(Mapper[Any]):
         return columns_by_table
 
 
-# For type checkers: each mapped attribute with a right-hand side is an optional, typed keyword of the constructor.
+# For type checkers: each mapped attribute with an assigned value is an optional keyword argument of the constructor.
 @dataclass_transform(kw_only_default=True, eq_default=False)
 class Base(DeclarativeBase):
-    """Base of the seven models."""
+    """Base of all models."""
 
     registry = orm_registry(metadata=MetaData(naming_convention=NAMING_CONVENTION))
     metadata: MetadataAttribute = MetadataAttribute()  # type: ignore[misc]  # gives a model its MetaData
@@ -97,7 +97,7 @@ class SourceMixin:
     @validates("source")
     def _set_client_from_source(self, _name: str, source: DataSource | None) -> DataSource | None:
         """Set `client_id` of a new row if it is unset and the client of `source` is loaded."""
-        # Loading an expired attribute here would fail under asyncio; the flush does it.
+        # Loading an expired attribute here would fail under asyncio; `_set_client_before_insert` sets it at flush.
         client_id = None if source is None else vars(source).get("client_id")
         is_new = inspect(self).key is None
         if client_id is not None and is_new and vars(self).get("client_id") is None:

@@ -26,21 +26,21 @@ logger = logging.getLogger(__name__)
 
 CACHE_TTL_SECONDS = 30
 MAX_CACHED_ESTIMATES = 10_000
-# REINDEX and TRUNCATE change them.
+# Filenodes change on REINDEX and TRUNCATE: a difference shows that a cached `IndexState` is out of date.
 VALID_FILENODES = f"""SELECT ARRAY (
     SELECT pg_relation_filenode(indexrelid)::bigint FROM pg_index
     WHERE indisvalid AND indexrelid IN ({", ".join(f"to_regclass('{name}')" for name in INDEX_NAMES)})
 )"""  # noqa: S608  of constants
-ROW_SECURITY = text("""
+TABLE_STATE = text("""
     SELECT relrowsecurity, greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass('text_summary')
 """)
-# After five runs of a prepared statement, the server would use one plan for clients of every size.
+# After five runs of a prepared statement, the server would use one generic plan for every `client_id`.
 CUSTOM_PLAN = {"plan_cache_mode": "force_custom_plan"}
 
 
 @dataclass(frozen=True)
 class IndexState:
-    """The indexes that a search may use, and estimates of the rows with an embedding: all of them, and by filter.
+    """The indexes that a search may use, and estimated numbers of rows with an embedding: in total and per filter.
 
     `filenodes` are those of all valid indexes with one of `INDEX_NAMES`, including any that no search can use. With
     row-level security, where each transaction sees different rows, `embeddings` counts all rows of the table and
@@ -55,7 +55,7 @@ class IndexState:
 
     @property
     def index(self) -> VectorIndex | None:
-        """The primary index, which a search is planned for."""
+        """`VECTOR_INDEX` if it is valid; `read_indexes` returns it first."""
         return self.indexes[0] if self.indexes and self.indexes[0].name == VECTOR_INDEX else None
 
 
@@ -74,7 +74,7 @@ def refresh_index_state(connection: Connection) -> IndexState:
     """Refresh the cached index state; warn once per pool if the index is missing."""
     pool = connection.engine.pool
     indexes = read_indexes(connection)
-    has_row_security, rows = connection.execute(ROW_SECURITY).one_or_none() or (False, 0)
+    has_row_security, rows = connection.execute(TABLE_STATE).one_or_none() or (False, 0)
     state = IndexState(
         indexes,
         filenodes=frozenset(connection.exec_driver_sql(VALID_FILENODES).scalar_one()),
@@ -118,20 +118,20 @@ def estimate_rows(connection: Connection, filters: Filters) -> int:
 
 
 def require_transaction(connection: Connection) -> None:
-    """Raise `InvalidSearchArgument` unless the connection has transactions: in autocommit, settings do not last."""
+    """Raise `InvalidSearchArgument` in autocommit, where the settings would not apply to the next statement."""
     if getattr(connection.connection.dbapi_connection, "autocommit", False):
         raise InvalidSearchArgument(
-            "This session is in autocommit, so the search settings would end before the search; use a session with "
-            "transactions."
+            "This session is in autocommit, so the settings would no longer apply when the search runs; use a session "
+            "with transactions."
         )
 
 
 def configure_scan(
     connection: Connection, indexes: Sequence[VectorIndex], settings: Mapping[Method, int]
 ) -> frozenset[int]:
-    """Set what a scan of `indexes` needs until the transaction ends, and return the filenodes of the valid indexes.
+    """Apply the settings for a scan of `indexes` until the transaction ends, in one round trip.
 
-    It takes one round trip.
+    Return the filenodes of the valid indexes, to compare them with `IndexState.filenodes`.
     """
     values = {SETTING_NAMES[method]: f"{setting:d}" for method, setting in settings.items()} | CUSTOM_PLAN
     if indexes[0].has_iterative_scans:

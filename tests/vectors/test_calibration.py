@@ -129,7 +129,7 @@ def test_calibration_with_noise_on_few_rows_reaches_requested_recall(
 ) -> None:
     monkeypatch.setattr("syntegra_db.vectors.maintenance._calibration.time_exact_search", lambda *_: 0.001)
     # Longer than any search here, also on a busy machine.
-    monkeypatch.setattr("syntegra_db.vectors.maintenance._calibration.MIN_SLOW_MILLISECONDS", 10_000)
+    monkeypatch.setattr("syntegra_db.vectors.maintenance._calibration.ALWAYS_FAST_MILLISECONDS", 10_000)
     calibration = calibrate(snapshot, read_index(snapshot), rows=ROWS, recall=0.95, seconds=5)
     assert any(point.recall[0] >= 0.95 for point in calibration.points)
 

@@ -22,7 +22,7 @@ IMPACTS = {
     "PRIMARY KEY": "Two rows can have the same id, and a query by id reads the whole table.",
     "UNIQUE": "No foreign key can reference these columns, and their values can repeat.",
     "CHECK": "Unexpected values can be written, such as a NaN, which makes every sum NaN.",
-    "FOREIGN KEY": "Rows can reference a data source that is missing or of another client, and outlive it.",
+    "FOREIGN KEY": "Rows can reference a missing data source or one of another client, and remain after it is deleted.",
 }
 
 
@@ -37,13 +37,13 @@ def compare_constraints(
     found = _select(installed.constraints, foreign_keys=foreign_keys)
     difference = diff_definitions(expected, found)
     for name in difference.extra:
-        yield _extra(table, name, found[name], is_drift=_affects_package(declared, found[name], managed))
+        yield _extra(table, name, found[name], is_drift=_is_drift(declared, found[name], managed))
     for name, other in difference.renamed.items():
         yield Finding(
             object=_label(table, name),
             expected=expected[name],
             found=f"named {other}",
-            impact="A later migration that names it fails.",
+            impact="A later migration that refers to it by this name fails.",
             fix=f"ALTER TABLE {quote(table)} RENAME CONSTRAINT {quote(other)} TO {quote(name)};",
         )
     for name in difference.missing:
@@ -63,7 +63,7 @@ def references_no_column(check: str, table: Table) -> bool:
     return check.startswith("CHECK") and table.columns.keys().isdisjoint(NAME.findall(check))
 
 
-def _affects_package(table: Table, definition: str, managed: Collection[str]) -> bool:
+def _is_drift(table: Table, definition: str, managed: Collection[str]) -> bool:
     target = TARGET.search(definition)
     return target["table"] in managed if target else not references_no_column(definition, table)
 

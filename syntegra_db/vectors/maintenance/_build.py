@@ -11,7 +11,7 @@ from psycopg.errors import DiskFull
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from syntegra_db.connections import polling
+from syntegra_db.connections import poll_in_background
 from syntegra_db.errors import LockTimeout, RebuildFailed, server_message
 from syntegra_db.migrations import Blocker, read_blockers, retry_on_lock_error
 from syntegra_db.models import EMBEDDING_DIMENSIONS
@@ -172,7 +172,7 @@ def run_with_retries(connection: Connection, *statements: str, options: Migratio
             connection,
             lambda: connection.exec_driver_sql(transaction),
             options=options,
-            roll_back=roll_back,
+            end_attempt=roll_back,
             describe_state=lambda: state,
         )
     except LockTimeout as error:
@@ -192,7 +192,7 @@ def monitor_build(engine: Engine, pid: int, on_progress: Callable[[BuildProgress
             on_progress(progress)
 
     # If the second connection fails, the build continues without progress.
-    with polling(engine, read, POLL_SECONDS):
+    with poll_in_background(engine, read, POLL_SECONDS):
         yield
 
 

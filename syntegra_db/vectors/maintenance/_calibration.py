@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 CALIBRATION_SECONDS = 120
 QUERIES = 1000
 MIN_QUERIES = 50
-# Shares of the time for exact searches, the ground truth and the sweep. The rest is for settings around the requested
-# recall.
+# Shares of the time for exact searches (part of the next), the ground truth and the sweep. The rest is for settings
+# around the requested recall.
 EXACT_TIME_SHARE = 0.05
 GROUND_TRUTH_TIME_SHARE = 0.35
 SWEEP_TIME_SHARE = 0.2
@@ -49,13 +49,13 @@ MIN_SWEEP_QUERIES = 25
 MAX_TIMED_SEARCHES = 30
 MIN_SEARCHES = 5
 SWEEP_FACTOR = 1.4
-# With more probes, an exact search is as fast.
+# With more than this share of the lists, an index scan is no faster than an exact scan.
 MAX_PROBES_RATIO = 0.5
 MIN_EF_SEARCH = 10
 MAX_SWEEP_RECALL = 0.99
 MAX_SLOWDOWN = 2
 # On few rows, the overhead of a search takes longer than its scan.
-MIN_SLOW_MILLISECONDS = 20
+ALWAYS_FAST_MILLISECONDS = 20
 # Standard errors subtracted from a recall. At 0.95, a recall that is 0.001 higher takes 3 % more time.
 RECALL_SAFETY_STDERRS = 0.5
 # Settings closer than this factor are not distinguished.
@@ -89,7 +89,7 @@ class SettingResult:
 
 @contextmanager
 def read_only_snapshot(engine: Engine, seconds: float = 0) -> Iterator[Connection]:
-    """Open a read-only transaction with one snapshot; its statement timeout is `seconds`, 0 is no limit."""
+    """Open a read-only transaction with one snapshot and a statement timeout of `seconds` (0: no limit)."""
     repeatable = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with repeatable.connect() as connection:
         connection.execute(DISABLE_TIMEOUTS)
@@ -102,15 +102,15 @@ def read_only_snapshot(engine: Engine, seconds: float = 0) -> Iterator[Connectio
 def calibrate(connection: Connection, index: VectorIndex, *, rows: int, recall: float, seconds: float) -> Calibration:
     """Return the recall and latency of the search settings of `index`, most precisely around `recall`.
 
-    The sweep measures settings with a part of the sample, each 1.4 times the previous one, up to 50 % of the lists, an
-    `ef_search` of 1000 or a recall of 0.99. The settings around the requested recall are then measured with the whole
-    sample. Stored recalls are conservative: half a standard error is subtracted.
+    The sweep measures increasing settings, each 1.4 times the previous one, with a part of the sample. It stops at 50 %
+    of the lists, an `ef_search` of 1000 or a recall of 0.99. The settings around the requested recall are then measured
+    with the whole sample. Stored recalls are conservative: half a standard error is subtracted.
 
     Args:
-        connection: one of `read_only_snapshot`.
+        connection: a connection from `read_only_snapshot`.
         index: the current index.
         rows: the number of embeddings that it was built on.
-        recall: share of the exact nearest rows to find the setting for.
+        recall: the requested recall: the share of the exact nearest neighbours that the index must return, 0 to 1.
         seconds: approximate duration; longer if 50 queries take longer.
 
     Raises:
@@ -206,15 +206,17 @@ class _Calibrator:
                 return
 
     def refine(self, recall: float, deadline: float) -> None:
-        """Measure settings around the requested recall with the whole sample, and bisect between the nearest two."""
+        """Measure settings around the requested recall with the whole sample, and interpolate between the nearest."""
         settings = _sweep_settings(self.index)
         swept = sorted(self.results)
-        at = next((at for at, one in enumerate(swept) if self.results[one].recall[0] >= recall), len(swept) - 1)
-        while not self._reaches_recall(settings[at], recall, deadline):
-            at += 1
-            if at == len(settings) or self._is_slow(self.results[settings[at - 1]].milliseconds):
+        sufficient = (number for number, setting in enumerate(swept) if self.results[setting].recall[0] >= recall)
+        # The swept settings are the first ones of `settings`.
+        position = next(sufficient, len(swept) - 1)
+        while not self._reaches_recall(settings[position], recall, deadline):
+            position += 1
+            if position == len(settings) or self._is_slow(self.results[settings[position - 1]].milliseconds):
                 return
-        top, bottom = settings[at], settings[max(at - 1, 0)]
+        top, bottom = settings[position], settings[max(position - 1, 0)]
         while top - bottom > 1 and top > bottom * SETTING_TOLERANCE and time.monotonic() < deadline:
             middle = self._interpolate_setting(bottom, top, recall)
             if self._reaches_recall(middle, recall, deadline):
@@ -230,7 +232,7 @@ class _Calibrator:
         return min(max(middle, bottom + 1), top - 1)
 
     def _is_slow(self, milliseconds: float) -> bool:
-        return milliseconds > max(MAX_SLOWDOWN * self.exact_milliseconds, MIN_SLOW_MILLISECONDS)
+        return milliseconds > max(MAX_SLOWDOWN * self.exact_milliseconds, ALWAYS_FAST_MILLISECONDS)
 
     def _reaches_recall(self, setting: int, recall: float, deadline: float) -> bool:
         milliseconds = max(result.milliseconds for result in self.results.values() if result.setting <= setting)
