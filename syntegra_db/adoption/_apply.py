@@ -54,7 +54,7 @@ def apply(
         AdoptionNotPossible, DecisionRequired: see `plan`; or the plan has open questions.
         AdoptionFailed: a statement failed, or rows or schema are not as expected; nothing was changed.
         BackupFailed, InvalidBackup, ClientProgramNotFound: see `dump_database`.
-        LockTimeout: other sessions kept a lock for longer than the options allow.
+        LockTimeout: other sessions held a lock for longer than the options allow.
         ExtensionUnavailable: an administrator must create the extension first.
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """

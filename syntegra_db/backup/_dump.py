@@ -78,7 +78,7 @@ def create_backup(
         InvalidBackup: pg_restore cannot read the file; no file was left.
         ClientProgramNotFound: no pg_dump or pg_restore is as new as the server.
         RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.
-        LockTimeout: a migration kept one of the tables locked.
+        LockTimeout: a migration held a lock on one of the tables.
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
     options = options or MigrationOptions()

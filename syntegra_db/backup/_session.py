@@ -81,7 +81,7 @@ def lock_tables(connection: Connection, tables: Iterable[str], mode: str, option
     """Lock `tables` in `mode` until the transaction ends, with retries.
 
     Raises:
-        LockTimeout: other sessions kept one of them locked; nothing was changed.
+        LockTimeout: other sessions held a lock on one of them; nothing was changed.
     """
     names = ", ".join(quote(name) for name in tables)
     if names:

@@ -26,7 +26,7 @@ def upgrade(
 
     Raises:
         RevisionError: there is no such revision, or the database is at one that this package does not know.
-        LockTimeout: other sessions, or another migration, kept a lock for longer than the options allow.
+        LockTimeout: other sessions, or another migration, held a lock for longer than the options allow.
         ExtensionUnavailable: pgvector is missing, and this role cannot create it.
         MigrationFailed: a revision failed; the message says which revision the database is at.
         ConnectionFailed: no connection could be opened; one of its subclasses says why.

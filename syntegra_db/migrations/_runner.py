@@ -44,7 +44,7 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
     a deadlock rolls it back and it is retried, any other error ends the run. `request.reached` is set.
 
     Raises:
-        LockTimeout: other sessions kept a lock for longer than the options allow.
+        LockTimeout: other sessions held a lock for longer than the options allow.
         MigrationFailed: a revision failed; the message says which, why, and the database's current revision.
         SchemaDrift: the revision is reached, but the schema is not the one that it declares.
         DatabaseAhead: the database is at a revision that this package does not know.

@@ -140,7 +140,7 @@ def swap_indexes(connection: Connection, options: MigrationOptions) -> None:
     Renaming an index does not block reads or writes.
 
     Raises:
-        RebuildFailed: other sessions kept one of the indexes locked; the message names them.
+        RebuildFailed: other sessions held a lock on one of the indexes; the message names them.
     """
     renames = [f"ALTER INDEX {NEW_INDEX} RENAME TO {VECTOR_INDEX}"]
     if VECTOR_INDEX in index_validity(connection):
@@ -157,7 +157,7 @@ def run_with_retries(connection: Connection, *statements: str, options: Migratio
     """Run `statements` in one transaction with retries; `state` describes the index if all attempts fail.
 
     Raises:
-        RebuildFailed: other sessions kept a lock for longer than the options allow; the message names them.
+        RebuildFailed: other sessions held a lock for longer than the options allow; the message names them.
     """
     limit = f"SET LOCAL lock_timeout = {options.lock_timeout_milliseconds}"
     # psycopg sends them as one message, so no round trip lies between the locks and the commit.
