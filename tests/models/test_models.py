@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import operator
-import pickle
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import cast, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DataError, IntegrityError, InvalidRequestError, StatementError
 
 from syntegra_db.database import create_engine, session_factory
@@ -32,7 +28,6 @@ from syntegra_db.models import (
 )
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
     from support.servers import Database
@@ -176,148 +171,3 @@ def test_import_of_the_models_has_no_side_effect() -> None:
     )
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert output.split("\n")[:2] == ["[]", "False"]
-
-
-@pytest.mark.parametrize("enum", [AnomalySeverity, TrendStatus])
-def test_enum_members_compare_in_the_order_of_the_type(enum: type[AnomalySeverity | TrendStatus]) -> None:
-    members = list(enum)
-    for left, right in product(members, members):
-        positions = members.index(left), members.index(right)
-        assert (left < right, left <= right) == (positions[0] < positions[1], positions[0] <= positions[1])
-        assert (left > right, left >= right) == (positions[0] > positions[1], positions[0] >= positions[1])
-    assert sorted([members[-1], *members[:-1]]) == members
-    assert (min(members), max(members)) == (members[0], members[-1])
-    assert [pickle.loads(pickle.dumps(member)) for member in members] == members  # noqa: S301  pickled here
-
-
-def test_enum_order_is_the_order_in_sql(session: Session) -> None:
-    for enum, column in ((AnomalySeverity, AnomalyLog.severity), (TrendStatus, TrendSignal.status)):
-        for left, right in product(enum, enum):
-            expression = cast(left, column.type) >= cast(right, column.type)
-            assert session.scalar(select(expression)) is (left >= right)
-
-
-@pytest.mark.parametrize("other", ["critical", "HIGH", "", TrendStatus.STABLE, 1, None])
-@pytest.mark.parametrize("compare", [operator.lt, operator.le, operator.gt, operator.ge])
-def test_enum_compared_with_another_type_raises(compare: Any, other: Any) -> None:
-    with pytest.raises(TypeError):
-        compare(AnomalySeverity.HIGH, other)
-    with pytest.raises(TypeError):
-        compare(other, AnomalySeverity.HIGH)
-    with pytest.raises(TypeError):
-        sorted([AnomalySeverity.HIGH, other, AnomalySeverity.LOW])
-    if isinstance(other, str):
-        with pytest.raises(TypeError, match="compare it with a member of"):
-            compare(other, AnomalySeverity.HIGH)
-
-
-def test_enum_members_are_still_their_labels() -> None:
-    high: str = AnomalySeverity.HIGH
-    labels: dict[str, int] = {"high": 1}
-    assert high == "high"
-    assert operator.eq("high", high)
-    assert high != "low"
-    assert labels[high] == {high: 1}["high"] == 1
-    assert f"{high}" == json.loads(json.dumps(high)) == "high"
-    assert AnomalySeverity("high") is high
-
-
-def test_enum_compared_with_a_column_is_an_expression(session: Session) -> None:
-    session.add_all(
-        [AnomalyLog(client_id=1, kpi_name="k", value=Decimal(1), severity=label) for label in AnomalySeverity]
-    )
-    session.flush()
-    reflected = operator.le(AnomalySeverity.HIGH, AnomalyLog.severity)
-    for condition in (AnomalyLog.severity >= AnomalySeverity.HIGH, reflected):
-        found = session.scalars(select(AnomalyLog.severity).where(condition)).all()
-        assert sorted(found) == [AnomalySeverity.HIGH, AnomalySeverity.CRITICAL]
-
-
-def rows_of_source(**values: Any) -> list[Any]:
-    return [
-        ProcessedData(source_type="retail", data={}, **values),
-        KpiSummary(kpi_name="k", kpi_value=Decimal(1), period_start=START, period_end=END, **values),
-        TextSummary(text_field="x", **values),
-        AnomalyLog(kpi_name="k", value=Decimal(3), **values),
-    ]
-
-
-def test_row_takes_the_client_of_its_source(session: Session) -> None:
-    source = DataSource(client_id=7, name="till", type="simple_csv")
-    assigned = rows_of_source()
-    for row in assigned:
-        row.source = source
-    rows = [*rows_of_source(source=source), *rows_of_source(client_id=None, source=source), *assigned]
-    assert {row.client_id for row in rows} == {7}
-    session.add_all(rows)
-    session.flush()
-    assert {(row.client_id, row.source_id) for row in rows} == {(7, source.id)}
-
-
-def test_row_added_to_a_collection_takes_the_client_of_its_source(session: Session) -> None:
-    given, added = rows_of_source()[1], rows_of_source()[1]
-    source = DataSource(client_id=7, name="till", type="simple_csv", kpi_summaries=[given])
-    source.kpi_summaries.add(added)
-    session.add(source)
-    session.flush()
-    assert [(row.client_id, row.source_id) for row in (given, added)] == [(7, source.id)] * 2
-
-
-def test_row_takes_the_client_that_its_source_gets_later(session: Session) -> None:
-    source = DataSource(name="till", type="simple_csv")
-    rows = rows_of_source(source=source)
-    source.client_id = 7
-    session.add_all(rows)
-    session.flush()
-    assert {row.client_id for row in rows} == {7}
-
-
-def test_row_takes_the_client_of_an_expired_source(session: Session) -> None:
-    source = DataSource(client_id=7, name="till", type="simple_csv")
-    session.add(source)
-    session.commit()
-    rows = rows_of_source(source=source)
-    session.add_all(rows)
-    session.flush()
-    assert {row.client_id for row in rows} == {7}
-
-
-def test_row_takes_the_client_of_an_expired_source_under_asyncio(run: Any, session: Session) -> None:
-    async def work(session: AsyncSession) -> None:
-        source = DataSource(client_id=7, name="till", type="simple_csv")
-        session.add(source)
-        await session.commit()
-        session.add_all(rows_of_source(source=source))
-        await session.commit()
-
-    run(work)
-    assert session.scalars(select(KpiSummary.client_id)).all() == [7]
-
-
-def test_row_of_another_client_than_its_source_is_rejected(session: Session) -> None:
-    for row in rows_of_source(client_id=8):
-        row.source = DataSource(client_id=7, name="till", type="simple_csv")
-        assert row.client_id == 8
-        session.add(row)
-        with pytest.raises(IntegrityError, match=f"fk_{row.__tablename__}_source"):
-            session.flush()
-        session.rollback()
-
-
-def test_stored_row_keeps_its_client_if_the_source_changes(session: Session) -> None:
-    row = rows_of_source(client_id=8)[1]
-    source = DataSource(client_id=7, name="till", type="simple_csv")
-    session.add_all([row, source])
-    session.commit()
-    assert source.client_id == 7
-    row.source = source
-    with pytest.raises(IntegrityError, match="fk_kpi_summary_source"):
-        session.flush()
-    session.rollback()
-    assert row.client_id == 8
-
-
-def test_row_without_client_and_source_is_rejected(session: Session) -> None:
-    session.add(rows_of_source(source=None)[1])
-    with pytest.raises(IntegrityError, match="client_id"):
-        session.flush()
