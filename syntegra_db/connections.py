@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
+    from sqlalchemy.engine.interfaces import IsolationLevel
 
 APPLICATION_NAME = "syntegra_db"
 CONNECT_TIMEOUT_SECONDS = 10
@@ -70,14 +71,16 @@ def unpooled_engine(url: URL, application_name: str = APPLICATION_NAME) -> Engin
 
 
 @contextmanager
-def connect(engine: Engine) -> Iterator[Connection]:
+def connect(engine: Engine, isolation_level: IsolationLevel = "READ COMMITTED") -> Iterator[Connection]:
     """Open a connection; if that fails, or the connection is lost later, raise an error that says what to do.
+
+    Its transactions have `isolation_level`, because the default of the engine, role or database may be another one.
 
     Raises:
         ServerUnreachable, AuthenticationFailed, DatabaseNotFound, ConnectionFailed: the reasons.
     """
     try:
-        connection = engine.connect()
+        connection = engine.connect().execution_options(isolation_level=isolation_level)
     except OperationalError as error:
         raise diagnose_connection_failure(engine.url, error.orig) from None
     except DBAPIError as error:

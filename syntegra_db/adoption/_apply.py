@@ -59,9 +59,7 @@ def apply(
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
     supplied, options = supplied or AdoptionInput(), options or MigrationOptions()
-    # One transaction, even if the engine is in AUTOCOMMIT.
-    transactional = engine.execution_options(isolation_level="READ COMMITTED")
-    with connect(transactional) as connection, migration_lock(connection, options.migration_lock_timeout):
+    with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
         first_plan = require_no_open_questions(plan(connection, supplied))
         connection.rollback()
         if first_plan.is_empty:

@@ -82,8 +82,8 @@ def create_backup(
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
     options = options or MigrationOptions()
-    snapshot_engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    with connect(snapshot_engine) as connection:
+    read_only = engine.execution_options(postgresql_readonly=True)
+    with connect(read_only, "REPEATABLE READ") as connection:
         program = find_program_for_server("pg_dump", server_version(connection), for_url=engine.url)
         try:
             snapshot = _export_snapshot(connection, program, options)

@@ -106,9 +106,7 @@ def restore(
     program = find_program_for_server("pg_restore", backup.metadata.pg_dump)
     require_tables(program, path, backup.metadata)
     job = _RestoreJob(backup, program, existing_rows, options, report)
-    # One transaction, even if the engine is in AUTOCOMMIT.
-    transactional = engine.execution_options(isolation_level="READ COMMITTED")
-    with connect(transactional) as connection, migration_lock(connection, options.migration_lock_timeout):
+    with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
         try:
             with connection.begin():
                 loaded, kept = _restore(connection, job)

@@ -73,9 +73,7 @@ def rollback(
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
     options = options or MigrationOptions()
-    # One transaction, even if the engine is in AUTOCOMMIT.
-    transactional = engine.execution_options(isolation_level="READ COMMITTED")
-    with connect(transactional) as connection, migration_lock(connection, options.migration_lock_timeout):
+    with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
         before = current_revision(connection)
         revision = _resolve_older(target, before)
         connection.rollback()

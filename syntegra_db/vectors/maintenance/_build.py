@@ -40,6 +40,7 @@ CONFIGURE_SESSION = text(
     SELECT set_config(name, value, false)
     FROM (VALUES ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
                  ('idle_session_timeout', '0'), ('client_connection_check_interval', '1s'),
+                 ('default_transaction_isolation', 'read committed'),
                  ('client_min_messages', 'warning')) AS settings (name, value)
     WHERE name IN (SELECT name FROM pg_settings)
     """
@@ -71,7 +72,10 @@ class BuildProgress:
 
 
 def configure_session(connection: Connection) -> int:
-    """Disable timeouts for a long build, abort it if the client disconnects, and return the backend PID."""
+    """Disable timeouts for a long build, abort it if the client disconnects, and return the backend PID.
+
+    Transactions in autocommit have the default isolation level, so it is set too.
+    """
     connection.execute(CONFIGURE_SESSION)
     pid: int = connection.scalars(text("SELECT pg_backend_pid()")).one()
     return pid

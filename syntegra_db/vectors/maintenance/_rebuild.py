@@ -108,8 +108,7 @@ def rebuild(
     options = options or RebuildOptions()
     lock_options = load_migration_options()
     started = time.monotonic()
-    with connect(engine) as connection, _cleanup_on_failure(engine):
-        connection.execution_options(isolation_level="AUTOCOMMIT")
+    with connect(engine, "AUTOCOMMIT") as connection, _cleanup_on_failure(engine):
         # In a pool, the lock and the settings would outlive the rebuild.
         connection.detach()
         acquire_rebuild_lock(connection)
@@ -225,8 +224,7 @@ def _cleanup_on_failure(engine: Engine) -> Iterator[None]:
 
 def _drop_partial_index(engine: Engine) -> None:
     """Drop the unfinished index if that takes at most 5 s; otherwise the next run drops it."""
-    with suppress(SQLAlchemyError, SyntegraDBError), connect(engine) as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT")
+    with suppress(SQLAlchemyError, SyntegraDBError), connect(engine, "AUTOCOMMIT") as connection:
         connection.detach()
         connection.exec_driver_sql(CLEANUP_TIMEOUT)
         if _build.index_validity(connection).get(NEW_INDEX) is False:
