@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.backup import _queries
 from syntegra_db.backup._files import atomic_file, default_path
 from syntegra_db.backup._footer import (
+    MAX_LAST_ID,
     Backup,
     BackupMetadata,
     TableSummary,
-    read_metadata,
-    verify_checksum,
+    open_backup,
+    parse_footer,
+    verify_file,
     write_footer,
 )
 from syntegra_db.backup._pg_restore import count_archived_rows, require_tables
@@ -42,6 +44,7 @@ from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
@@ -95,11 +98,10 @@ def create_backup(
         path = path or default_path(metadata.database, metadata.revision, datetime.fromisoformat(metadata.made_at))
         reader = find_program_for_server("pg_restore", program.version)
         with atomic_file(path) as file:
-            _dump_tables(connection, snapshot, Path(file.name), options, report)
+            _dump_tables(connection, snapshot, file, options, report)
             write_footer(file, metadata)
-            file.flush()
-            require_tables(reader, Path(file.name), metadata)
-    return read_metadata(path)
+            require_tables(reader, file, metadata)
+            return parse_footer(file, path)
 
 
 def verify_backup(backup: Backup) -> None:
@@ -109,8 +111,10 @@ def verify_backup(backup: Backup) -> None:
         InvalidBackup: it does not.
         ClientProgramNotFound: no pg_restore that can read it is installed.
     """
-    verify_checksum(backup.path)
-    archived = count_archived_rows(find_program_for_server("pg_restore", backup.metadata.pg_dump), backup)
+    program = find_program_for_server("pg_restore", backup.metadata.pg_dump)
+    with open_backup(backup.path) as file:
+        verify_file(file, backup.path)
+        archived = count_archived_rows(program, file, backup.metadata)
     for name, table in backup.metadata.tables.items():
         if archived[name] != table.rows:
             raise InvalidBackup(
@@ -149,15 +153,27 @@ def _export_snapshot(connection: Connection, program: ClientProgram, options: Mi
         server_version=row["server_version"],
         pg_dump=program.version,
         tables={
-            name: TableSummary(rows, connection.scalar(_queries.LAST_ID, {"table": quote(name)}))
+            name: TableSummary(rows, _last_id(connection, name))
             for name, rows in count_rows(connection, tables).items()
         },
     )
     return ExportedSnapshot(program, row["snapshot"], metadata)
 
 
+def _last_id(connection: Connection, table: str) -> int | None:
+    last_id: int | None = connection.scalar(_queries.LAST_ID, {"table": quote(table)})
+    if last_id is not None and not 1 <= last_id <= MAX_LAST_ID:
+        raise BackupFailed(
+            f"The id sequence of {table} is at {last_id}, which a restore rejects: it accepts 1 to {MAX_LAST_ID}. The "
+            "database is unchanged. Set the sequence to an id that is free (setval) and run this again."
+        )
+    return last_id
+
+
 @contextmanager
-def running_pg_dump(program: ClientProgram, url: URL, file: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def running_pg_dump(
+    program: ClientProgram, url: URL, file: BinaryIO, *arguments: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run pg_dump during the block; it writes an archive of the database at `url` to `file`.
 
     Raises:
@@ -165,8 +181,7 @@ def running_pg_dump(program: ClientProgram, url: URL, file: Path, *arguments: st
     """
     command = ("--format=custom", "--no-sync", *arguments, f"--dbname={program.conninfo(url)}")
     try:
-        # Not opened for appending, because pg_dump goes back to complete its table of contents.
-        with file.open("wb") as archive, program.running(*command, url=url, stdout=archive) as process:
+        with program.running(*command, url=url, stdout=file) as process:
             yield process
     except ClientProgramFailed as error:
         raise BackupFailed(
@@ -178,7 +193,7 @@ def running_pg_dump(program: ClientProgram, url: URL, file: Path, *arguments: st
 def _dump_tables(
     connection: Connection,
     snapshot: ExportedSnapshot,
-    file: Path,
+    file: BinaryIO,
     options: MigrationOptions,
     report: Callable[[RowProgress], None] | None,
 ) -> None:
@@ -199,7 +214,7 @@ def _dump_tables(
     with running_pg_dump(snapshot.program, url, file, *arguments) as process:
         while process.poll() is None:
             if report is not None:
-                report(RowProgress(counter.read(), metadata.rows, file.stat().st_size))
+                report(RowProgress(counter.read(), metadata.rows, os.fstat(file.fileno()).st_size))
             with suppress(subprocess.TimeoutExpired):
                 process.wait(REPORT_SECONDS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syntegra_db.backup._dump import running_pg_dump
@@ -13,6 +12,8 @@ from syntegra_db.backup._session import server_version
 from syntegra_db.client_programs import find_program_for_server
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sqlalchemy import Connection
 
 # Not the suffix of row backups, because `syntegra-db restore` cannot read it.
@@ -32,7 +33,7 @@ def dump_database(connection: Connection) -> Path:
     reader = find_program_for_server("pg_restore", program.version)
     path = default_path(url.database or "", "before-adoption", datetime.now(UTC), SUFFIX)
     with atomic_file(path) as file:
-        with running_pg_dump(program, url, Path(file.name)):
+        with running_pg_dump(program, url, file):
             pass
-        list_archive(reader, Path(file.name))
+        list_archive(reader, file)
     return path

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from subprocess import PIPE
-from typing import IO, TYPE_CHECKING, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from syntegra_db.client_programs import ClientProgramFailed
 from syntegra_db.errors import InvalidBackup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from syntegra_db.backup._footer import Backup, BackupMetadata
+    from syntegra_db.backup._footer import BackupMetadata
     from syntegra_db.client_programs import ClientProgram
 
 CHUNK_BYTES = 1 << 20
@@ -31,67 +30,72 @@ class TableData(NamedTuple):
     chunks: Iterator[bytes]
 
 
-def list_archive(program: ClientProgram, path: Path) -> str:
-    """Return the table of contents of the archive in `path`.
+def list_archive(program: ClientProgram, archive: BinaryIO) -> str:
+    """Return the table of contents of `archive`.
 
     Raises:
         InvalidBackup: pg_restore cannot read it.
     """
-    try:
-        with path.open("rb") as archive, program.running("--list", stdin=archive, stdout=PIPE) as process:
-            return cast("IO[bytes]", process.stdout).read().decode()
-    except ClientProgramFailed as error:
-        raise _unreadable(path, error) from None
+    with _reading(program, archive, "--list") as output:
+        return output.read().decode(errors="replace")
 
 
-def require_tables(program: ClientProgram, path: Path, metadata: BackupMetadata) -> None:
+def require_tables(program: ClientProgram, archive: BinaryIO, metadata: BackupMetadata) -> None:
     """Raise `InvalidBackup` unless pg_restore lists the rows of each table of `metadata`."""
-    listed = list_archive(program, path)
+    listed = list_archive(program, archive)
     missing = [name for name in metadata.tables if f" TABLE DATA {metadata.schema} {name} " not in listed]
     if missing:
-        raise InvalidBackup(f"{path} does not contain the rows of {', '.join(missing)}. Use another backup.")
+        raise InvalidBackup(f"{archive.name} does not contain the rows of {', '.join(missing)}. Use another backup.")
 
 
-def count_archived_rows(program: ClientProgram, backup: Backup) -> dict[str, int]:
+def count_archived_rows(program: ClientProgram, archive: BinaryIO, metadata: BackupMetadata) -> dict[str, int]:
     """Return the number of rows by table, counted by reading the whole archive.
 
     Raises:
         InvalidBackup: pg_restore cannot read it.
     """
     counts = {}
-    for name in backup.metadata.tables:
-        with open_table_data(program, backup.path, name) as data:
+    for name in metadata.tables:
+        with open_table_data(program, archive, name) as data:
             counts[name] = sum(chunk.count(b"\n") for chunk in data.chunks)
     return counts
 
 
 @contextmanager
-def open_table_data(program: ClientProgram, path: Path, table: str) -> Iterator[TableData]:
+def open_table_data(program: ClientProgram, archive: BinaryIO, table: str) -> Iterator[TableData]:
     """Yield the rows of `table`; rows that the block does not read are skipped.
 
     Raises:
         InvalidBackup: pg_restore cannot read them, or the archive has no rows of that table.
     """
-    arguments = ("--data-only", "--table", table, "--file", "-")
-    try:
-        with path.open("rb") as archive, program.running(*arguments, stdin=archive, stdout=PIPE) as process:
-            output = cast("IO[bytes]", process.stdout)
-            columns = _read_columns(output)
-            if columns is not None:
-                yield TableData(columns, _read_rows(output))
-            while output.read(CHUNK_BYTES):
-                pass
-    except ClientProgramFailed as error:
-        raise _unreadable(path, error) from None
+    with _reading(program, archive, "--data-only", "--table", table, "--file", "-") as output:
+        columns = _read_columns(output)
+        if columns is not None:
+            yield TableData(columns, _read_rows(output))
+        while output.read(CHUNK_BYTES):
+            pass
     if columns is None:
-        raise _unreadable(path, f"no rows of {table}")
+        raise _unreadable(archive, f"no rows of {table}")
+
+
+@contextmanager
+def _reading(program: ClientProgram, archive: BinaryIO, *arguments: str) -> Iterator[IO[bytes]]:
+    """Yield the output of pg_restore, which reads `archive` from its beginning, one run at a time."""
+    # pg_restore shares the position of the descriptor; the file has no buffer, so this moves it.
+    archive.seek(0)
+    try:
+        with program.running(*arguments, stdin=archive, stdout=PIPE) as process:
+            yield cast("IO[bytes]", process.stdout)
+    except ClientProgramFailed as error:
+        raise _unreadable(archive, error) from None
 
 
 def _read_columns(output: IO[bytes]) -> list[str] | None:
     """Read the script up to its rows and return the columns that it copies to, or None if it copies nothing."""
     for line in output:
         if copy := COPY.fullmatch(line):
-            return [quoted.replace('""', '"') or bare for quoted, bare in COLUMN.findall(copy["columns"].decode())]
+            columns = copy["columns"].decode(errors="replace")
+            return [quoted.replace('""', '"') or bare for quoted, bare in COLUMN.findall(columns)]
     return None
 
 
@@ -110,5 +114,5 @@ def _read_rows(output: IO[bytes]) -> Iterator[bytes]:
         buffer = buffer[last:]
 
 
-def _unreadable(path: Path, reason: object) -> InvalidBackup:
-    return InvalidBackup(f"pg_restore cannot read {path}: {reason}. Use another backup.")
+def _unreadable(archive: BinaryIO, reason: object) -> InvalidBackup:
+    return InvalidBackup(f"pg_restore cannot read {archive.name}: {reason}. Use another backup.")

@@ -31,9 +31,11 @@ VECTOR_INDEXES = text("""
 """)
 
 # Never backwards, because a rollback does not undo setval(): an id that was used once is never used again.
+# A larger id than the limit was not taken from the sequence, and would exhaust it.
 ADVANCE_SEQUENCE = """
     SELECT setval(sequence, target) FROM (
-      SELECT sequence, greatest((SELECT max(id) FROM {table}), CAST(:last_id AS bigint)) AS target
+      SELECT sequence,
+             greatest((SELECT max(id) FROM {table} WHERE id <= :max_last_id), CAST(:last_id AS bigint)) AS target
       FROM CAST(pg_get_serial_sequence(:table, 'id') AS regclass) AS sequence
     ) AS found
     WHERE target > coalesce(pg_sequence_last_value(sequence), 0)

@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.backup import _queries
-from syntegra_db.backup._footer import Backup, verify_checksum
+from syntegra_db.backup._footer import MAX_LAST_ID, Backup, open_backup, verify_file
 from syntegra_db.backup._pg_restore import open_table_data, require_tables
 from syntegra_db.backup._session import (
     RowProgress,
@@ -71,6 +71,7 @@ class _RestoreJob(NamedTuple):
     """The arguments of a restore, for its steps."""
 
     backup: Backup
+    file: BinaryIO
     program: ClientProgram
     existing_rows: ExistingRows
     options: MigrationOptions
@@ -101,20 +102,21 @@ def restore(
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
     options = options or MigrationOptions()
-    backup = verify_checksum(path)
-    _require_known_backup_revision(backup)
-    program = find_program_for_server("pg_restore", backup.metadata.pg_dump)
-    require_tables(program, path, backup.metadata)
-    job = _RestoreJob(backup, program, existing_rows, options, report)
-    with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
-        try:
-            with connection.begin():
-                loaded, kept = _restore(connection, job)
-        except (DBAPIError, psycopg.Error) as error:
-            raise RestoreFailed(
-                f"The rows of {path} were not restored to the {describe_database(engine.url)}: "
-                f"{server_message(error)}. Nothing was changed. Correct the cause and run this again."
-            ) from None
+    with open_backup(path) as file:
+        backup = verify_file(file, path)
+        _require_known_backup_revision(backup)
+        program = find_program_for_server("pg_restore", backup.metadata.pg_dump)
+        require_tables(program, file, backup.metadata)
+        job = _RestoreJob(backup, file, program, existing_rows, options, report)
+        with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
+            try:
+                with connection.begin():
+                    loaded, kept = _restore(connection, job)
+            except (DBAPIError, psycopg.Error) as error:
+                raise RestoreFailed(
+                    f"The rows of {path} were not restored to the {describe_database(engine.url)}: "
+                    f"{server_message(error)}. Nothing was changed. Correct the cause and run this again."
+                ) from None
     with connect(engine) as fresh:
         require_no_drift(fresh, "The rows are restored")
     return RestoreResult(backup, loaded, kept)
@@ -153,7 +155,7 @@ def _restore(connection: Connection, job: _RestoreJob) -> tuple[list[str], list[
         connection.exec_driver_sql(definition)
     for name in to_load:
         table = quote(name)
-        parameters = {"table": table, "last_id": metadata.tables[name].last_id}
+        parameters = {"table": table, "last_id": metadata.tables[name].last_id, "max_last_id": MAX_LAST_ID}
         connection.execute(text(_queries.ADVANCE_SEQUENCE.format(table=table)), parameters)
         connection.exec_driver_sql(f"ANALYZE {table}")
     return to_load, kept
@@ -204,7 +206,7 @@ def _copy_tables(connection: Connection, job: _RestoreJob, tables: list[str]) ->
     rows = sent = 0
     cursor = psycopg_connection(connection).cursor()
     for name in tables:
-        with open_table_data(job.program, job.backup.path, name) as data:
+        with open_table_data(job.program, job.file, name) as data:
             _require_columns(connection, name, data.columns)
             columns = sql.SQL(", ").join(map(sql.Identifier, data.columns))
             statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(name), columns)
