@@ -34,7 +34,7 @@ def backup(output: Output = None) -> None:
 def backups(
     directory: Annotated[Path | None, typer.Argument(file_okay=False, help="[default: backups]")] = None,
 ) -> None:
-    """List the backups, after verifying their checksums."""
+    """List the backups, after verifying their checksums; the exit status is 18 if one is damaged."""
     from rich.filesize import decimal
 
     from syntegra_db.backup import DEFAULT_DIRECTORY, SUFFIX, read_metadata, verify_checksum
@@ -42,23 +42,28 @@ def backups(
     from syntegra_db.errors import InvalidBackup
 
     lines = []
+    damaged = False
     for file in sorted((directory or DEFAULT_DIRECTORY).glob(f"*{SUFFIX}")):
         try:
             backup = read_metadata(file)
         except InvalidBackup:
-            lines.append((str(file), "", "", decimal(file.stat().st_size), "none: truncated, or not a backup"))
+            lines.append((str(file), "", "", "", "none: truncated, damaged or not a backup"))
+            damaged = True
             continue
         try:
             verify_checksum(file)
             state = "valid"
         except InvalidBackup:
             state = "invalid: damaged"
+            damaged = True
         rows = "\n".join(f"{name} {table.rows:,}" for name, table in backup.metadata.tables.items())
         lines.append((str(file), backup.metadata.revision, rows, decimal(backup.size), state))
     if lines:
         print_table(("File", "Revision", "Rows", "Size", "Checksum"), lines)
     else:
         typer.echo(f"There is no backup in {directory or DEFAULT_DIRECTORY}.")
+    if damaged:
+        raise typer.Exit(InvalidBackup.exit_status)
 
 
 def restore(

@@ -143,9 +143,13 @@ def test_backup_command_prints_path_and_backups_lists_state(database: Database, 
     assert re.search(r"003 +data_sources 20 .* valid", listed)
     whole = (tmp_path / path).read_bytes()
     (tmp_path / path).write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
-    assert re.search(r"003 .* invalid: damaged", succeed("syntegra-db", "backups", cwd=tmp_path))
+    damaged = run("syntegra-db", "backups", cwd=tmp_path)
+    assert damaged.returncode == 18
+    assert re.search(r"003 .* invalid: damaged", damaged.stdout)
     (tmp_path / path).write_bytes(whole[:-1])
-    assert "none: truncated" in succeed("syntegra-db", "backups", cwd=tmp_path)
+    truncated = run("syntegra-db", "backups", cwd=tmp_path)
+    assert truncated.returncode == 18
+    assert "none: truncated" in truncated.stdout
 
 
 def test_password_is_in_no_argument_and_no_message(server: Server, database: Database, tmp_path: Path) -> None:
