@@ -139,7 +139,7 @@ def test_restore_names_missing_application_column(database: Database, empty_data
     database.execute("ALTER TABLE clusters ADD COLUMN \"private note\" text DEFAULT 'a'")
     load_rows(database, ROWS)
     path = create_backup(database.engine).path
-    with pytest.raises(RestoreFailed, match="columns of clusters that no revision declares: private note"):
+    with pytest.raises(RestoreFailed, match="columns that table clusters of this database does not have: private note"):
         restore(path, empty_database.engine)
     assert revision(empty_database) is None
     migrations.upgrade("003", empty_database.url)
