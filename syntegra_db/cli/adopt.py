@@ -79,6 +79,7 @@ def _print_nothing_to_do(plan: AdoptionPlan, database: str) -> None:
 
 def _print_plan(plan: AdoptionPlan, database: str) -> None:
     from syntegra_db.adoption import describe_question
+    from syntegra_db.errors import escape_control_characters
     from syntegra_db.revisions import describe_revision
 
     if plan.is_empty:
@@ -98,7 +99,7 @@ def _print_plan(plan: AdoptionPlan, database: str) -> None:
         if lines:
             typer.secho(f"\n{heading}", bold=True)
         for line in lines:
-            typer.echo(f"  {line}")
+            typer.echo("  " + escape_control_characters(line, keep="\n\t"))
     if not plan.open_questions:
         typer.echo("\nNothing was changed. To apply this plan: the same command with --apply")
 

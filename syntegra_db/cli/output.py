@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from syntegra_db.errors import escape_control_characters
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
@@ -16,8 +18,9 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """Print dataclasses, dictionaries and lists as indented JSON; non-ASCII characters are not escaped."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_to_json))
+    """Print dataclasses, dictionaries and lists as indented JSON; printable characters are not escaped."""
+    formatted = json.dumps(value, ensure_ascii=False, indent=2, default=_to_json)
+    typer.echo(escape_control_characters(formatted, keep="\n"))
 
 
 def _to_json(value: Any) -> Any:

@@ -35,6 +35,7 @@ def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build:
     from rich.filesize import decimal
 
     from syntegra_db.cli.output import print_table
+    from syntegra_db.errors import escape_control_characters
     from syntegra_db.revisions import describe_revision
     from syntegra_db.vectors import INDEX_NAMES
 
@@ -58,7 +59,7 @@ def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build:
         )
     for index in report.invalid_indexes:
         fix = REBUILD if index in INDEX_NAMES else f"REINDEX INDEX CONCURRENTLY {index};"
-        typer.echo(f"Invalid index: {index}. Rebuild it: {fix}")
+        typer.echo(escape_control_characters(f"Invalid index: {index}. Rebuild it: {fix}"))
     texts = next((table.estimated_rows for table in report.tables if table.name == "text_summary"), 0)
     if rows_at_build is not None:
         typer.echo(f"The vector index was built on {rows_at_build:,} rows.")

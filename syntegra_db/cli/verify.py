@@ -77,7 +77,10 @@ def _print(report: DriftReport, database: str) -> None:
 
 def _print_finding(finding: Finding) -> None:
     """Print a finding without wrapping lines, so its statements can be copied."""
-    typer.secho(f"\n  {finding.object}", bold=True)
+    from syntegra_db.errors import escape_control_characters
+
+    typer.secho(f"\n  {escape_control_characters(finding.object)}", bold=True)
     for label in ("expected", "found", "impact", "fix"):
-        text = getattr(finding, label).replace("\n", "\n" + " " * (LABEL_WIDTH + 6))
+        text = escape_control_characters(getattr(finding, label), keep="\n\t")
+        text = text.replace("\n", "\n" + " " * (LABEL_WIDTH + 6))
         typer.echo(f"    {label:<{LABEL_WIDTH}}  {text}")
