@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from sqlalchemy import text
 
-from syntegra_db.errors import LockTimeout, MigrationFailed
+from syntegra_db.errors import LockTimeout, MigrationFailed, escape_control_characters
 from syntegra_db.revisions import VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class LockHolder(NamedTuple):
     connected_since: str | None
 
     def __str__(self) -> str:
-        application = self.application or "no application name"
+        application = escape_control_characters(self.application or "no application name")
         return (
             f"pid {self.pid}, {application}, connected since {self.connected_since or 'a time hidden from this role'}"
         )
