@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import ClientProgramNotFound, EmbeddedServerError
+from syntegra_db.settings import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,7 +48,7 @@ class ClientProgram(NamedTuple):
         """Return libpq's connection string for `url` without the password; in the container, through the socket."""
         if self.in_container:
             url = url._replace(host=None, port=None)
-        return conninfo(url._replace(password=None))
+        return public_conninfo(url)
 
     @contextmanager
     def running(
@@ -134,9 +135,19 @@ def find_program_for_server(name: str, version: int, *, for_url: URL | None = No
     )
 
 
+def public_conninfo(url: URL) -> str:
+    """Return libpq's connection string for `url` without its secrets, because every user can read argument lists.
+
+    Raises:
+        SettingsError: an option of `url` is a secret that programs accept in no other way.
+    """
+    return conninfo(parse_url(url)._replace(password=None))
+
+
 def env_with_password(url: URL | None) -> dict[str, str]:
-    """Return this process's environment with the password of `url`, because every user can read argument lists."""
-    return {**os.environ, **({"PGPASSWORD": str(url.password)} if url is not None and url.password else {})}
+    """Return this process's environment with the password of `url`."""
+    password = None if url is None else parse_url(url).password
+    return {**os.environ, **({"PGPASSWORD": str(password)} if password else {})}
 
 
 def exec_psql(url: URL, arguments: Sequence[str], program: Path | None = None) -> None:
@@ -146,7 +157,7 @@ def exec_psql(url: URL, arguments: Sequence[str], program: Path | None = None) -
         ClientProgramNotFound: psql is not installed.
     """
     program = program or find_program("psql")
-    command = [program.name, "--dbname", conninfo(url._replace(password=None)), *arguments]
+    command = [program.name, "--dbname", public_conninfo(url), *arguments]
     os.execve(program, command, env_with_password(url))  # noqa: S606  no shell is wanted
 
 

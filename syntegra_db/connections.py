@@ -83,10 +83,10 @@ def connect(engine: Engine, isolation_level: IsolationLevel = "READ COMMITTED") 
         connection = engine.connect().execution_options(isolation_level=isolation_level)
     except OperationalError as error:
         raise diagnose_connection_failure(engine.url, error.orig) from None
-    except DBAPIError as error:
-        # libpq does not accept a parameter of the URL, or its value.
+    except (DBAPIError, UnicodeError) as error:
+        # libpq does not accept a parameter of the URL or its value, or the host cannot be the name of one.
         raise SettingsError(
-            f"The URL of the {describe_database(engine.url)} is wrong: {server_message(error.orig)}."
+            f"The URL of the {describe_database(engine.url)} is wrong: {server_message(error)}."
         ) from None
     try:
         with connection:

@@ -6,11 +6,15 @@ The order is: `DATABASE_URL`, the `POSTGRES_*` variables, the embedded server th
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
+from psycopg import pq
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.util import immutabledict
@@ -20,6 +24,13 @@ from syntegra_db.errors import SettingsError
 DRIVER = "postgresql+psycopg"
 URL_SCHEMES = frozenset({"postgres", "postgresql", DRIVER})
 LOCAL_URL_FILE = Path(".postgres") / "url"
+# The user and password end at the only "@", which stands before the first "/", "?" or "#".
+AT_IN_AUTHORITY_ONLY = re.compile(r"[^@]*|[^/?#@]*://[^/?#@]*@[^@]*")
+PORTS = range(1, 65536)
+# libpq marks secrets with "*", but not these keys, and its older versions do not know all of them.
+UNMARKED_SECRETS = frozenset({"scram_client_key", "scram_server_key", "oauth_client_secret"})
+DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+LIST_OPTIONS = frozenset({"host", "port"})
 
 
 class DatabaseSettings(BaseSettings):
@@ -75,8 +86,14 @@ def parse_url(text: str | URL) -> URL:
     """Return `text` as a URL for psycopg 3; `postgres://` and `postgresql://` are equivalent.
 
     Raises:
-        SettingsError: `text` is not a URL, or a URL of another database or driver. Its text is never shown.
+        SettingsError: `text` is not a URL, a URL of another database or driver, or has an option that libpq does not
+            know or that is secret. No part of it that can come from a password is shown.
     """
+    if isinstance(text, str) and not AT_IN_AUTHORITY_ONLY.fullmatch(text.strip()):
+        raise SettingsError(
+            "DATABASE_URL has more than one '@', or one after a '/', '?' or '#'. In the user, the password and the "
+            "options, write @ as %40, / as %2F, ? as %3F and # as %23."
+        )
     try:
         url = make_url(text.strip() if isinstance(text, str) else text)
     except (ArgumentError, ValueError):
@@ -88,16 +105,50 @@ def parse_url(text: str | URL) -> URL:
         )
     if url.host and "@" in url.host:
         raise SettingsError("DATABASE_URL has more than one '@'; write the ones in the password as %40.")
+    _validate_options(url)
+    _validate_ports(url)
     return _hoist_query_credentials(url.set(drivername=DRIVER))
+
+
+def _validate_options(url: URL) -> None:
+    """Raise `SettingsError` if libpq does not know an option of the query, or if other programs would show it."""
+    options = {option.keyword.decode(): option.dispchar for option in pq.Conninfo.get_defaults()}
+    secrets = UNMARKED_SECRETS | {name for name, mark in options.items() if mark == b"*"} - {"password"}
+    if found := sorted(secrets & url.query.keys()):
+        raise SettingsError(
+            f"DATABASE_URL has the secret option {found[0]}, which other programs would show. Put it into libpq's "
+            "connection service file, and write service=NAME in the URL."
+        )
+    # The name is not shown: after an unescaped '&', it is a part of the password.
+    if url.query.keys() - options.keys():
+        raise SettingsError(
+            "DATABASE_URL has an option that libpq does not know. Correct its name; in a password, write & as %26."
+        )
+    if any(not isinstance(value, str) for name, value in url.query.items() if name not in LIST_OPTIONS):
+        raise SettingsError("DATABASE_URL has the same option twice; keep one of them.")
+    if "\0" in unquote(url.render_as_string(hide_password=False)):
+        raise SettingsError("DATABASE_URL has a NUL character (%00), which PostgreSQL does not accept.")
+
+
+def _validate_ports(url: URL) -> None:
+    ports = url.query.get("port", ())
+    listed = (ports if isinstance(ports, str) else ",".join(ports)).split(",") if ports else []
+    if url.port is not None:
+        listed.append(str(url.port))
+    if any(port and not (port.isdecimal() and int(port) in PORTS) for port in listed):
+        raise SettingsError(f"DATABASE_URL has a port that is not a number from {PORTS[0]} to {PORTS[-1]}.")
+    try:
+        DIALECT.create_connect_args(url)  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+    except ArgumentError:
+        raise SettingsError(
+            "DATABASE_URL has several hosts and a different number of ports; write one port for each host: "
+            "?host=one,two&port=5432,5432"
+        ) from None
 
 
 def _hoist_query_credentials(url: URL) -> URL:
     """Return the URL with user, password and database moved from the query, where libpq also accepts them."""
     query: dict[str, Any] = dict(url.query)
-    if "sslpassword" in query:
-        raise SettingsError(
-            "DATABASE_URL has an sslpassword, which other programs would show; use a key without a password."
-        )
     return url._replace(
         username=query.pop("user", url.username),
         password=query.pop("password", url.password),
