@@ -17,6 +17,12 @@ def literal(value: str | None) -> str:
     return "NULL" if value is None else "'" + value.replace("'", "''") + "'"
 
 
+def execute_query(connection: Connection, query: str) -> CursorResult[Any]:
+    """Execute one SELECT as written, by the extended protocol: the server rejects a second statement in the text."""
+    # psycopg uses that protocol for statements with parameters; LIMIT NULL is no limit.
+    return connection.exec_driver_sql(f"{query.replace('%', '%%')} LIMIT %s", (None,))
+
+
 def execute_raw(connection: Connection, statement: str) -> CursorResult[Any]:
-    """Execute one statement as written: a colon or a percent sign in it has no meaning to the driver."""
+    """Execute a statement of this package as written: a colon or a percent sign has no meaning to the driver."""
     return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.adoption._model import Backfill
 from syntegra_db.errors import DecisionRequired, server_message
-from syntegra_db.sql import execute_raw, literal, quote
+from syntegra_db.sql import execute_query, literal, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from sqlalchemy import Connection
 
@@ -52,28 +53,53 @@ def plan_backfills(connection: Connection, inspection: Inspection) -> list[Backf
 def parse_fill_value(connection: Connection, table: str, columns: Collection[str], kind: str, value: str) -> str:
     """Return a supplied value as SQL: a constant if it is a plain value of the type `kind`, else an expression.
 
+    An expression may use the columns of the row, subqueries, and functions that are not volatile, because it is
+    evaluated several times: to plan, to check the rows and to store the values.
+
     Raises:
         DecisionRequired: it is neither.
     """
     constant = literal(value)
     is_plain = PLAIN_VALUE.fullmatch(value) and "::" not in value and value not in columns and value.upper() != "NULL"
-    if is_plain and _sql_error(connection, f"SELECT CAST({constant} AS {kind})") is None:
-        return constant
-    error = _sql_error(connection, f"SELECT CAST(({value}) AS {kind}) FROM {quote(table)} LIMIT 0")  # noqa: S608  the operator's own
-    if error is not None:
+    if is_plain:
+        with suppress(DBAPIError), _rolled_back(connection):
+            execute_query(connection, f"SELECT CAST({constant} AS {kind})")
+            return constant
+    try:
+        with _rolled_back(connection):
+            is_volatile = _is_volatile(connection, table, kind, value)
+    except DBAPIError as error:
         raise DecisionRequired(
-            f"--set {table}.…={value}: neither a value of type {kind} nor an SQL expression ({error}). Nothing was "
-            "changed."
+            f"--set {table}.…={value}: neither a value of type {kind} nor an SQL expression ({server_message(error)}). "
+            "Nothing was changed."
+        ) from None
+    if is_volatile:
+        raise DecisionRequired(
+            f"--set {table}.…={value}: an expression cannot use a volatile function, such as random() or nextval(), "
+            "an aggregate or a window function. Nothing was changed."
         )
     return f"({value})"
 
 
-def _sql_error(connection: Connection, statement: str) -> str | None:
+def _is_volatile(connection: Connection, table: str, kind: str, value: str) -> bool:
+    """Return whether the expression `value` has volatile, aggregate or window functions.
+
+    The statements are planned, not executed. A text that closes the CASE of the first one early is not valid between
+    the parentheses of the second one, and the other way round, so both are valid for a complete expression only.
+    """
+    source = f"FROM ONLY {quote(table)}"
+    execute_query(connection, f"EXPLAIN SELECT CASE WHEN true THEN {value} END {source}")
+    # PostgreSQL merges a subquery with the query around it only if it has no such function; then the scan is on top.
+    connection.exec_driver_sql("SET LOCAL max_parallel_workers_per_gather = 0")
+    subquery = f"(SELECT CAST(({value}) AS {kind}) AS value {source}) AS supplied"
+    query = f"EXPLAIN (FORMAT JSON) SELECT supplied.value IS NULL FROM {subquery}"  # noqa: S608  checked above
+    return "Relation Name" not in execute_query(connection, query).scalar_one()[0]["Plan"]
+
+
+@contextmanager
+def _rolled_back(connection: Connection) -> Iterator[None]:
     savepoint = connection.begin_nested()
     try:
-        execute_raw(connection, statement)
-    except DBAPIError as error:
-        return server_message(error)
+        yield
     finally:
         savepoint.rollback()
-    return None

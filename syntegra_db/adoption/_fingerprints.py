@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from syntegra_db.sql import execute_raw, quote
+from syntegra_db.sql import execute_query, quote
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -40,14 +40,14 @@ def fingerprint(
     """Return the fingerprint of a table, given SQL of each column as text; NULLs in `to_backfill` are not summed."""
     sums = [_sum(text, skip_null=name in to_backfill) for name, text in texts.items()]
     statement = f"SELECT {', '.join(['count(*)', *sums])} FROM {quote(table)}"  # noqa: S608  names of the catalog
-    found = tuple(execute_raw(connection, statement).one())
+    found = tuple(execute_query(connection, statement).one())
     return Fingerprint(found[0], dict(zip(texts, found[1:], strict=True)))
 
 
 def backfill(connection: Connection, column: Backfill, text: str) -> Decimal:
     """Set the supplied value where a column is NULL, and return the checksum of the new values, given SQL as text."""
     table, name = quote(column.table), quote(column.column)
-    checksum: Decimal = execute_raw(
+    checksum: Decimal = execute_query(
         connection,
         f"WITH filled AS (UPDATE {table} SET {name} = {column.expression} WHERE {name} IS NULL "  # noqa: S608  declared names
         f"RETURNING id, ({text}) AS text) SELECT {_sum('filled.text')} FROM filled",

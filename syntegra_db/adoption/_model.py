@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class AdoptionInput:
     """What only a person can decide: values by `table.column`, and the time zone of naive timestamps.
 
-    A value is a plain word, number or date that the column can store, or an SQL expression over the row's columns.
-    `timezone` is None for the session's own.
+    A value is a plain word, number or date that the column can store, or one SQL expression over the row's columns. An
+    expression may use subqueries and functions, but no volatile function, aggregate or window function. `timezone` is
+    None for the session's own.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)

@@ -34,16 +34,17 @@ CONCURRENTLY = re.compile(r"^((?:CREATE|CREATE UNIQUE|DROP|REINDEX) INDEX) CONCU
 def plan(connection: Connection, supplied: AdoptionInput | None = None) -> AdoptionPlan:
     """Return the steps from tables created outside migrations to the revision that they are closest to.
 
-    Reads the catalog and the rows in a savepoint of the connection's transaction, and changes nothing.
+    Reads the catalog and the rows in a read-only savepoint of the connection's transaction, and changes nothing.
 
     Raises:
         AdoptionNotPossible: there is nothing to adopt, or it cannot be changed in place; the message has all reasons.
-        DecisionRequired: a supplied value is for a column that needs none, or is not valid.
+        DecisionRequired: a supplied value is for a column that needs none, or is neither a value nor an expression.
         AdoptionFailed: a query failed, for example because a supplied expression divides by zero.
         DatabaseAhead, RevisionError, SettingsError, LockTimeout: see `inspect_database`.
     """
     savepoint = connection.begin_nested()
     try:
+        connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
         return _plan(connection, inspect_database(connection, supplied or AdoptionInput()))
     except OperationalError:
         # Lock timeouts are retried, and lost connections are reported, by the caller.

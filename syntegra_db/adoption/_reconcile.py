@@ -11,7 +11,7 @@ from syntegra_db.adoption._model import OpenQuestion, SchemaChange
 from syntegra_db.catalog import ddl
 from syntegra_db.catalog.compare import INVALID_SUFFIX, diff_definitions, references_no_column, serves_cosine_search
 from syntegra_db.pgvector_support import VECTOR_INDEX
-from syntegra_db.sql import execute_raw, literal, quote
+from syntegra_db.sql import execute_query, literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -242,7 +242,7 @@ def _advance_sequence(
 ) -> list[SchemaChange]:
     """Return the change that lets a sequence continue after the greatest id, if it is behind."""
     name = new_name or sequence
-    values = execute_raw(
+    values = execute_query(
         connection,
         f"SELECT coalesce(max(id), 0), (SELECT last_value + is_called::int FROM {quote(sequence)}) "  # noqa: S608  declared names
         f"FROM {quote(table)}",

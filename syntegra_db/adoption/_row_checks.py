@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.adoption._model import OpenQuestion
 from syntegra_db.catalog.ddl import FOREIGN_KEY
-from syntegra_db.sql import execute_raw, quote
+from syntegra_db.sql import execute_query, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +48,7 @@ class PlannedRows:
     def count(self, table: str, condition: str = "true") -> int:
         """Return the number of installed rows that meet `condition`."""
         statement = f"SELECT count(*) FROM {quote(table)} WHERE {condition}"  # noqa: S608  declared names
-        rows: int = execute_raw(self.connection, statement).scalar_one()
+        rows: int = execute_query(self.connection, statement).scalar_one()
         return rows
 
     def missing_values(self, table: str, column: str) -> Violations:
@@ -91,7 +91,7 @@ class PlannedRows:
 
     def _violations(self, table: str, condition: str, rows: str | None = None) -> Violations:
         source = quote(table) if rows is None else f"{rows} AS source"
-        found = execute_raw(
+        found = execute_query(
             self.connection,
             f"WITH violations AS (SELECT id FROM {source} WHERE {condition}) "  # noqa: S608  declared names
             f"SELECT (SELECT count(*) FROM violations), ARRAY(SELECT id FROM violations ORDER BY id LIMIT {SHOWN_IDS})",

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 
 Values = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="TABLE.COLUMN=VALUE", help="Value, or SQL expression, for rows that have none."),
+    typer.Option(
+        "--set",
+        metavar="TABLE.COLUMN=VALUE",
+        help="Value, or SQL expression, for rows that have none. An expression may use the columns of the row, "
+        "subqueries and functions; volatile functions such as random() are rejected.",
+    ),
 ]
 Timezone = Annotated[
     str | None,
@@ -52,8 +57,6 @@ def adopt(  # noqa: PLR0913  an option each
             _print_result(result, database)
         return
     with connect(engine) as connection:
-        # A function in a supplied expression must not write either.
-        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
         plan = adoption.plan(connection, supplied)
     if json_output:
         print_json(plan)
