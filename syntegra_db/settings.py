@@ -24,7 +24,7 @@ from syntegra_db.errors import SettingsError
 DRIVER = "postgresql+psycopg"
 URL_SCHEMES = frozenset({"postgres", "postgresql", DRIVER})
 LOCAL_URL_FILE = Path(".postgres") / "url"
-# The user and password end at the only "@", which stands before the first "/", "?" or "#".
+# The user and password end at the only "@", which is before the first "/", "?" or "#".
 AT_IN_AUTHORITY_ONLY = re.compile(r"[^@]*|[^/?#@]*://[^/?#@]*@[^@]*")
 PORTS = range(1, 65536)
 # libpq marks secrets with "*", but not these keys, and its older versions do not know all of them.

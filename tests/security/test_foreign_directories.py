@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from support.servers import Database
 
-NOBODY = 65534
+OTHER_USER = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can create files of another user")
 
 
@@ -60,7 +60,7 @@ def test_directory_of_another_user_is_rejected(
 ) -> None:
     Path("backups").mkdir()
     Path("backups").chmod(mode)
-    os.chown("backups", NOBODY, NOBODY)
+    os.chown("backups", OTHER_USER, OTHER_USER)
     with pytest.raises(BackupFailed, match=r"Other users can change the files of the directory backups"):
         command(database)
     assert list(Path("backups").iterdir()) == []
@@ -68,12 +68,12 @@ def test_directory_of_another_user_is_rejected(
 
 @needs_root
 def test_symlink_to_directory_of_another_user_is_rejected(database: Database) -> None:
-    Path("theirs").mkdir(mode=0o700)
-    os.chown("theirs", NOBODY, NOBODY)
-    Path("backups").symlink_to("theirs")
+    Path("foreign").mkdir(mode=0o700)
+    os.chown("foreign", OTHER_USER, OTHER_USER)
+    Path("backups").symlink_to("foreign")
     with pytest.raises(BackupFailed, match=r"Other users can change the files of the directory backups"):
         back_up(database)
-    assert list(Path("theirs").iterdir()) == []
+    assert list(Path("foreign").iterdir()) == []
 
 
 @COMMANDS
@@ -101,7 +101,7 @@ def plant_directory(path: Path) -> None:
 
 def plant_file_of_another_user(path: Path) -> None:
     path.touch()
-    os.chown(path, NOBODY, NOBODY)
+    os.chown(path, OTHER_USER, OTHER_USER)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def swap_partial_file() -> None:
 
 def swap_directory() -> None:
     Path("backups").rename("moved")
-    Path("theirs").mkdir()
-    Path("backups").symlink_to("theirs")
+    Path("foreign").mkdir()
+    Path("backups").symlink_to("foreign")
 
 
 @pytest.fixture(params=[swap_partial_file, swap_directory])
@@ -162,7 +162,7 @@ def test_path_swapped_before_dump_gets_no_rows(database: Database, swap: Callabl
         Path("moved").rename("backups")
         verify_backup(backup)
         assert not moved.exists()
-        assert list(Path("theirs").iterdir()) == []
+        assert list(Path("foreign").iterdir()) == []
     assert not Path("stolen").exists()
 
 
