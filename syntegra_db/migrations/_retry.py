@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+SAVEPOINT = "syntegra_db_attempt"
 INITIAL_BACKOFF_SECONDS = 0.25
 MAX_BACKOFF_SECONDS = 5.0
 
@@ -89,10 +90,17 @@ def retry_in_savepoint(
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {options.lock_timeout_milliseconds}")
 
     def attempt() -> Result:
-        with connection.begin_nested():
-            return work()
+        connection.exec_driver_sql(f"SAVEPOINT {SAVEPOINT}")
+        result = work()
+        connection.exec_driver_sql(f"RELEASE SAVEPOINT {SAVEPOINT}")
+        return result
 
-    # begin_nested has already rolled back to the savepoint.
+    def end_attempt() -> bool:
+        # Released too: a transaction with an open savepoint cannot export its snapshot, as a backup does.
+        connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
+        connection.exec_driver_sql(f"RELEASE SAVEPOINT {SAVEPOINT}")
+        return False
+
     return retry_on_lock_error(
-        connection, attempt, options=options, end_attempt=lambda: False, describe_state=lambda: state
+        connection, attempt, options=options, end_attempt=end_attempt, describe_state=lambda: state
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Double, Index, String, Text
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from syntegra_db.models.base import Base, SourceMixin, finite_check, source_foreign_key, source_primaryjoin
 from syntegra_db.models.types import (
@@ -75,3 +75,7 @@ class AnomalyLog(SourceMixin, Base):
     source: Mapped[DataSource | None] = relationship(
         primaryjoin=source_primaryjoin("AnomalyLog"), back_populates="anomalies", lazy="raise"
     )
+
+    @validates("severity")
+    def _convert_label(self, _name: str, value: Any) -> Any:
+        return AnomalySeverity.from_label(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Double, Index, Integer, String
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, validates
 
 from syntegra_db.models.base import Base
 from syntegra_db.models.types import JSON_TYPE, BigSerial, OrderedEnum, Timestamp, TimestampNow, pg_enum
@@ -55,3 +55,7 @@ class TrendSignal(Base):
         "metadata", JSON_TYPE, comment="Additional data about the trend"
     )
     created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")
+
+    @validates("status")
+    def _convert_label(self, _name: str, value: Any) -> Any:
+        return TrendStatus.from_label(value)

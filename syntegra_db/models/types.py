@@ -166,6 +166,11 @@ class OrderedEnum(StrEnum):
     __gt__ = _compare_positions(operator.gt)
     __ge__ = _compare_positions(operator.ge)
 
+    @classmethod
+    def from_label(cls, value: Any) -> Any:
+        """Return the member with the label `value`; any other value is returned for the database type to reject."""
+        return next((member for member in cls if isinstance(value, str) and member == value), value)
+
 
 EnumType = TypeVar("EnumType", bound=StrEnum)
 

@@ -6,7 +6,7 @@ import re
 import stat
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
@@ -15,6 +15,7 @@ from support.sample_rows import TABLES, load_rows, row_digests
 from syntegra_db import migrations
 from syntegra_db.backup import RowProgress, create_backup, read_metadata, restore, verify_backup
 from syntegra_db.errors import BackupFailed
+from syntegra_db.migrations import MigrationOptions
 
 if TYPE_CHECKING:
     from support.servers import Database, Server
@@ -66,6 +67,19 @@ def test_backup_of_unmigrated_database_fails(empty_database: Database) -> None:
     with pytest.raises(BackupFailed, match="is at no revision"):
         create_backup(empty_database.engine)
     assert not Path("backups").exists()
+
+
+@pytest.mark.parametrize("locked", ["data_sources", "clusters, text_summary"])
+def test_backup_after_wait_for_a_lock_succeeds(database: Database, locked: LiteralString) -> None:
+    load_rows(database, ROWS)
+    with database.connect() as other:
+        other.autocommit = False
+        other.execute(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE")
+        unlock = threading.Timer(1, other.commit)
+        unlock.start()
+        backup = create_backup(database.engine, options=MigrationOptions(lock_timeout=0.1))
+        unlock.join()
+    verify_backup(backup)
 
 
 def test_backup_never_overwrites_a_file(database: Database, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_session_of_the_other_kind_is_rejected(run: Any, session: Session) -> No
     async def work(asynchronous: AsyncSession) -> None:
         with pytest.raises(BulkLoadError, match="Use async_copy_rows or async_upsert_rows with an asyncio session"):
             copy_rows(asynchronous, KpiSummary, [kpi(1)])  # type: ignore[arg-type]
-        with pytest.raises(BulkLoadError, match="Use copy_rows or upsert_rows with a session without asyncio"):
+        with pytest.raises(BulkLoadError, match="Use copy_rows or upsert_rows with a synchronous session"):
             await async_copy_rows(session, KpiSummary, [kpi(1)])  # type: ignore[arg-type]
 
     run(work)

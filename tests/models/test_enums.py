@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import operator
 import pickle
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import cast, select
+from sqlalchemy.exc import StatementError
 
 from syntegra_db.models import (
     AnomalyLog,
@@ -76,3 +78,21 @@ def test_enum_compared_with_a_column_is_an_expression(session: Session) -> None:
     for condition in (AnomalyLog.severity >= AnomalySeverity.HIGH, reflected):
         found = session.scalars(select(AnomalyLog.severity).where(condition)).all()
         assert sorted(found) == [AnomalySeverity.HIGH, AnomalySeverity.CRITICAL]
+
+
+@pytest.mark.parametrize("label", ["low", "critical", AnomalySeverity.HIGH])
+def test_label_assigned_to_a_row_becomes_a_member(label: Any) -> None:
+    anomaly = AnomalyLog(severity=label)
+    assert anomaly.severity is AnomalySeverity(label)
+    anomaly.severity = AnomalySeverity.from_label("medium")
+    assert anomaly.severity < AnomalySeverity.HIGH
+
+
+def test_label_of_a_trend_becomes_a_member_and_an_unknown_one_is_rejected(session: Session) -> None:
+    status: Any = "declining"
+    assert TrendSignal(status=status).status is TrendStatus.DECLINING
+    unknown: Any = "Declining"
+    now = datetime.now(UTC)
+    session.add(TrendSignal(sector="s", term="t", period_start=now, period_end=now, status=unknown))
+    with pytest.raises(StatementError, match="Declining"):
+        session.flush()

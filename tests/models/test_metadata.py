@@ -194,7 +194,7 @@ def test_table_has_the_column_metadata() -> None:
 
 @pytest.mark.parametrize("model", [DataSource, Cluster])
 def test_metadata_of_a_model_without_the_column_raises(model: type[Base]) -> None:
-    with pytest.raises(AttributeError, match=f"{model.__name__} has no column metadata"):
+    with pytest.raises(AttributeError, match=f"{model.__name__} has no column named metadata"):
         model(metadata=UNIT)
     with pytest.raises(AttributeError, match="metadata"):
         _ = model().metadata
