@@ -13,6 +13,7 @@ from psycopg import pq
 from sqlalchemy.engine import make_url
 
 from support.commands import run, succeed
+from support.servers import ROLE_PASSWORD
 from syntegra_db.client_programs import env_with_password, public_conninfo
 from syntegra_db.connections import unpooled_engine
 from syntegra_db.errors import SettingsError, SyntegraDBError, escape_control_characters, server_message
@@ -23,7 +24,7 @@ from syntegra_db.settings import describe_database, parse_url
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.servers import Database
+    from support.servers import Database, Server
 
 SECRET = "HUNTER2"  # noqa: S105  planted in URLs and statements
 PASSWORD_CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " "
@@ -117,17 +118,17 @@ def test_command_with_secret_option_exits_3(command: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("place", ["authority", "query"])
-def test_argument_list_of_psql_has_no_password(database: Database, place: str) -> None:
-    if place == "authority":
-        url = database.url.set(password=SECRET)
-    else:
-        url = database.url.set(password=None).update_query_dict({"password": SECRET})
+def test_argument_list_of_psql_has_no_password(database: Database, server: Server, place: str) -> None:
     show_arguments = r"\! tr '\0' ' ' < /proc/$PPID/cmdline"
-    arguments = succeed("syntegra-db", "psql", "-c", show_arguments, url=url.render_as_string(hide_password=False))
+    with server.role("syntegra_psql") as role:
+        url = database.url_as(role)
+        if place == "query":
+            url = url._replace(password=None).update_query_dict({"password": ROLE_PASSWORD})
+        arguments = succeed("syntegra-db", "psql", "-c", show_arguments, url=url.render_as_string(hide_password=False))
     assert "application_name=syntegra_db" in arguments
-    assert SECRET not in arguments
-    assert SECRET not in public_conninfo(url)
-    assert env_with_password(url)["PGPASSWORD"] == SECRET
+    assert "ord%" not in arguments
+    assert "ord%" not in public_conninfo(url)
+    assert env_with_password(url)["PGPASSWORD"] == ROLE_PASSWORD
 
 
 def test_secret_option_in_service_file_is_accepted(
