@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import signal
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,13 +108,35 @@ class Server:
             self.execute(sql.SQL("DROP ROLE {}").format(identifier))
 
 
+class EmbeddedServer(Server):
+    """An embedded server, which a test can stop as a power failure does; not the server that other tests use."""
+
+    def __init__(self, data: Path, version: int) -> None:
+        super().__init__(parse_url(embedded.start_server(data, version)))
+        self._data = data
+        self._version = version
+
+    def stop_immediately(self) -> None:
+        """Stop the server without a checkpoint; it recovers at the next start."""
+        pid_file = self._data / "postmaster.pid"
+        os.kill(int(pid_file.read_text(encoding="utf-8").split()[0]), signal.SIGQUIT)
+        deadline = time.monotonic() + 30
+        while pid_file.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def start(self) -> None:
+        """Start the server again."""
+        embedded.start_server(self._data, self._version)
+
+
 @contextmanager
-def embedded_server(version: int) -> Iterator[Server]:
+def embedded_server(version: int) -> Iterator[EmbeddedServer]:
     """Yield an embedded PostgreSQL in a temporary directory."""
     folder = Path(tempfile.mkdtemp(prefix="syntegra-db-"))
     data = folder / "data"
     try:
-        server = Server(parse_url(embedded.start_server(data, version)))
+        server = EmbeddedServer(data, version)
         for setting in UNSAFE_AND_FAST:
             server.execute(f"ALTER SYSTEM SET {setting}")
         server.execute("SELECT pg_reload_conf()")
