@@ -6,6 +6,8 @@ COMPOSE ?= $(or $(shell docker compose version >/dev/null 2>&1 && echo docker co
 SYNTEGRA_DB = $(VENV)/bin/syntegra-db
 ENVIRONMENT = $(if $(filter .venv,$(VENV)),.venv/installed)
 
+PIP_INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check
+
 # Each process has its own server. With more processes, the load changes the results of tests that measure time.
 TWO_AT_ONCE = --numprocesses 2 --dist loadfile
 MEASURE_COVERAGE = $(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 -m 'not docker' --cov=syntegra_db
@@ -13,12 +15,15 @@ MEASURE_COVERAGE = $(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 -m 'not docke
 # Not data, generated JSON and Spanish.
 CHECKED_TEXTS = ':!*.csv' ':!*.json' ':!*.npy' ':!*.png' ':!docs/es' ':!.codespell' ':!constraints.txt'
 
+# Passwords of examples and tests, which `make secrets` accepts.
+EXAMPLE_PASSWORDS = ^(password|secret|s3cret|pw|any|HUNTER2|hunter2-is-the-password|p%40@:/.*)$$
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 vectors-status \
-  vectors-rebuild backup backups restore local-stop up down psql logs test test-all coverage lint imports words \
-  format generate build clean
+  vectors-rebuild backup backups restore local-stop up down psql logs constraints audit test test-all coverage lint \
+  imports words secrets format generate build clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -114,8 +119,16 @@ logs: ## Follow the log of the container
 .venv/installed: pyproject.toml constraints.txt
 	@echo 'Creating the environment in .venv. This takes about a minute.'
 	@$(PYTHON) -m venv --clear .venv
-	@.venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(PIP_INSTALL) --require-hashes --only-binary :all: --requirement constraints.txt
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
+
+constraints: $(ENVIRONMENT) ## Write constraints.txt from pyproject.toml; UPGRADE=--upgrade takes newer versions
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(UPGRADE) \
+	  --all-extras --custom-compile-command 'make constraints' pyproject.toml --output-file constraints.txt
+
+audit: $(ENVIRONMENT) ## Look up known vulnerabilities of the versions in constraints.txt; needs an advisory service
+	@$(VENV)/bin/python -m tools.audit
 
 test: $(ENVIRONMENT) ## Run the tests on an embedded PostgreSQL 18
 	@$(VENV)/bin/pytest
@@ -140,6 +153,10 @@ words: $(ENVIRONMENT) ## Check the spelling, and that no text uses the words in 
 	@git ls-files -z -- $(CHECKED_TEXTS) | xargs -0 $(VENV)/bin/codespell
 	@git grep -nwiE -f .codespell/private-phrases.txt -- $(CHECKED_TEXTS); test $$? -eq 1
 
+secrets: $(ENVIRONMENT) ## Check that no file contains a secret, with detect-secrets
+	@git ls-files -z -- ':!constraints.txt' | xargs -0 $(VENV)/bin/detect-secrets-hook --no-verify \
+	  --exclude-secrets '$(EXAMPLE_PASSWORDS)'
+
 format: $(ENVIRONMENT) ## Format the code
 	@$(VENV)/bin/ruff format
 
@@ -149,7 +166,7 @@ generate: $(ENVIRONMENT) ## Write all generated files: SQL scripts, manifests, p
 	@$(VENV)/bin/python -m tools.generate
 
 build: $(ENVIRONMENT) ## Build the wheel and the source archive in dist/
-	@$(VENV)/bin/python -m build
+	@$(VENV)/bin/python -m build --no-isolation
 
 clean: ## Remove build results and caches; keep databases and .venv
 	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .coverage*
