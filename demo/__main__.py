@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +11,8 @@ from rich.table import Table
 
 from demo.load import Loaded, Sector, client_id, load, sector_name
 from demo.questions import emergent_trends, latest_kpis, nearest_texts
+from syntegra_db.cli.exit import exit_with_status
 from syntegra_db.database import create_engine, session_factory
-from syntegra_db.errors import EXIT_INTERRUPTED, SyntegraDBError
 from syntegra_db.migrations import require_head
 from syntegra_db.models import TextSummary
 from syntegra_db.settings import database_url, describe_database
@@ -28,7 +27,7 @@ GLUTEN_FREE_BREAD = 36  # a text with near neighbours: other texts about "sin gl
 
 # Print stored texts literally: Rich would interpret brackets and colons.
 console = Console(markup=False, emoji=False, highlight=False)
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -40,22 +39,24 @@ def demo(
     ] = GLUTEN_FREE_BREAD,
 ) -> None:
     """Load a small data set into the configured database and run three example queries."""
-    url = database_url()
-    engine = create_engine(url, application_name="syntegra_db demo")
-    try:
-        require_head(engine)
-        sessions = session_factory(engine)
-        with sessions.begin() as session:
-            loaded = load(session)
-        if text > len(loaded.text_ids):
-            raise typer.BadParameter(f"the demo has texts 1 to {len(loaded.text_ids)}", param_hint="--text")
-        show_load(loaded, url)
-        with sessions() as session:
-            show_kpis(session, client)
-            show_trends(session, sector)
-            show_neighbours(session, loaded.text_ids, text)
-    finally:
-        engine.dispose()
+    # Inside Typer, which exits with 130 for every signal.
+    with exit_with_status():
+        url = database_url()
+        engine = create_engine(url, application_name="syntegra_db demo")
+        try:
+            require_head(engine)
+            sessions = session_factory(engine)
+            with sessions.begin() as session:
+                loaded = load(session)
+            if text > len(loaded.text_ids):
+                raise typer.BadParameter(f"the demo has texts 1 to {len(loaded.text_ids)}", param_hint="--text")
+            show_load(loaded, url)
+            with sessions() as session:
+                show_kpis(session, client)
+                show_trends(session, sector)
+                show_neighbours(session, loaded.text_ids, text)
+        finally:
+            engine.dispose()
 
 
 def show_load(loaded: Loaded, url: URL) -> None:
@@ -115,16 +116,5 @@ def period(start: datetime, end: datetime) -> str:
     return f"{start.astimezone(UTC):%Y-%m-%d} to {end.astimezone(UTC):%Y-%m-%d}"
 
 
-def main() -> None:
-    """Run the demo; print an error of the package as one line and exit with its status."""
-    try:
-        app(prog_name="python -m demo")
-    except SyntegraDBError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-
-
 if __name__ == "__main__":
-    main()
+    app(prog_name="python -m demo")

@@ -26,6 +26,7 @@ COMPOSE = (("docker", "compose"), ("docker-compose",))
 COMPOSE_SERVICE = "postgres"
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 VERSION_TIMEOUT_SECONDS = 20
+TERMINATE_TIMEOUT_SECONDS = 5
 VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 # An error with the lines that belong to it: every line up to the program's next message.
 ERROR = re.compile(
@@ -58,7 +59,7 @@ class ClientProgram(NamedTuple):
         stdin: IO[bytes] | None = None,
         stdout: IO[bytes] | int = subprocess.DEVNULL,
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """Run the program with `arguments` during the block and wait for its end; kill it if the block raises.
+        """Run the program with `arguments` during the block and wait for its end; end it if the block raises.
 
         The password of `url` is in its environment, and its messages are in English.
 
@@ -76,7 +77,7 @@ class ClientProgram(NamedTuple):
                 try:
                     yield process
                 except BaseException:
-                    process.kill()
+                    _end(process)
                     raise
             if process.returncode:
                 stderr.seek(0)
@@ -159,6 +160,15 @@ def exec_psql(url: URL, arguments: Sequence[str], program: Path | None = None) -
     program = program or find_program("psql")
     command = [program.name, "--dbname", public_conninfo(url), *arguments]
     os.execve(program, command, env_with_password(url))  # noqa: S606  no shell is wanted
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the program: at SIGTERM it cancels its statement, which would otherwise keep its locks on the server."""
+    process.terminate()
+    try:
+        process.wait(TERMINATE_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _candidate_paths(name: str) -> Iterator[Path]:

@@ -10,8 +10,6 @@ from typing import ClassVar
 
 # Unicode's control, format (bidirectional marks), surrogate, line separator and paragraph separator characters.
 UNPRINTABLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# The convention of shells: 128 plus the number of SIGINT.
-EXIT_INTERRUPTED = 130
 
 
 def server_message(error: BaseException | None) -> str:
@@ -217,6 +215,15 @@ class InsufficientResources(RebuildFailed):
     """A new vector index needs more memory than the limit allows; nothing was changed."""
 
     exit_status = 27
+
+
+# The command line.
+
+
+class OutputFailed(SyntegraDBError):
+    """A file or the output of the command cannot be read or written; what the command changed remains."""
+
+    exit_status = 28
 
 
 # Searches and bulk loads, which are used by services: their errors have no exit status of their own.

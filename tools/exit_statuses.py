@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from signal import SIGHUP, SIGINT, SIGPIPE, SIGTERM
 
 from syntegra_db import errors
+from syntegra_db.interruption import Terminated, exit_status
 from tools.sections import markdown_table, with_section
 
 # Statuses that are not the status of one exception.
 OTHER_MEANINGS = {
     1: "`syntegra-db verify` found differences.",
     2: "The command line is wrong, or `verify` could not inspect the database.",
-    errors.EXIT_INTERRUPTED: "You pressed Ctrl-C.",
+    exit_status(Terminated(SIGHUP)): "The terminal was closed (SIGHUP).",
+    exit_status(Terminated(SIGINT)): "You pressed Ctrl-C (SIGINT).",
+    exit_status(Terminated(SIGPIPE)): "The program that reads the output, such as `head`, ended.",
+    exit_status(Terminated(SIGTERM)): "The command was terminated (SIGTERM).",
 }
 ACTIONS = {
     1: "Review the statements that it prints, then run them.",
@@ -44,7 +49,12 @@ ACTIONS = {
     25: "Fix the reason in the message and run it again.",
     26: "Fix the reason in the message and run it again.",
     27: "Allow more with `--memory`, or need less with `--half`, `--lists` or `--method`.",
-    errors.EXIT_INTERRUPTED: "Run the command again.",
+    28: "Free disk space, or correct the file that the message names.",
+    **{
+        exit_status(Terminated(number)): "The message reports what was changed. Run the command again."
+        for number in (SIGHUP, SIGINT, SIGTERM)
+    },
+    exit_status(Terminated(SIGPIPE)): "None: the command did its work.",
 }
 
 

@@ -17,6 +17,7 @@ from syntegra_db.backup import begin_unlimited_transaction, dump_database, raise
 from syntegra_db.catalog import ddl, load_manifest, verify
 from syntegra_db.connections import connect
 from syntegra_db.errors import AdoptionFailed, ExtensionUnavailable, server_message
+from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations import MigrationOptions, migration_lock, retry_in_savepoint
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY
 from syntegra_db.sql import execute_raw, quote
@@ -69,14 +70,15 @@ def apply(
             logger.info("Backing up the whole database")
             path = dump_database(connection)
             logger.info("The backup is %s", path)
+        state = f"The tables are unchanged{f'; the backup {path} is kept' if path else ''}."
         try:
-            with connection.begin():
+            with connection.begin(), report_if_interrupted(lambda: state):
                 begin_unlimited_transaction(connection)
                 applied, rows = retry_in_savepoint(
                     connection,
                     lambda: _apply_in_transaction(connection, supplied, list(first_plan.texts)),
                     options,
-                    state=f"The tables are unchanged{f'; the backup {path} is kept' if path else ''}.",
+                    state=state,
                 )
         except DBAPIError as error:
             raise _to_adoption_error(error) from error

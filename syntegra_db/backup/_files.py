@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from syntegra_db.errors import BackupFailed
+from syntegra_db.interruption import report_if_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             _remove_partial_files(directory)
             with _create_partial_file(path, directory) as file:
                 try:
-                    yield file
+                    with report_if_interrupted(lambda: f"No backup was written to {path}."):
+                        yield file
                     os.fsync(file.fileno())
                     _rename_to_new(file, path, directory)
                 except BaseException:

@@ -28,6 +28,7 @@ from syntegra_db.catalog import existing_tables, require_no_drift
 from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.connections import connect
 from syntegra_db.errors import BackupRevisionMismatch, RestoreFailed, TablesNotEmpty, server_message
+from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations import MigrationOptions, migration_lock, retry_in_savepoint, run_in_transaction
 from syntegra_db.models import EMBEDDING_DIMENSIONS
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY, ivfflat_build_memory
@@ -110,7 +111,7 @@ def restore(
         job = _RestoreJob(backup, file, program, existing_rows, options, report)
         with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
             try:
-                with connection.begin():
+                with connection.begin(), report_if_interrupted(lambda: "No row was restored or deleted."):
                     loaded, kept = _restore(connection, job)
             except (DBAPIError, psycopg.Error) as error:
                 raise RestoreFailed(

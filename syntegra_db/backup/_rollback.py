@@ -13,6 +13,7 @@ from syntegra_db.backup._session import begin_unlimited_transaction, count_rows,
 from syntegra_db.catalog import existing_tables, require_no_drift
 from syntegra_db.connections import connect
 from syntegra_db.errors import InvalidBackup, MigrationFailed, RevisionError, server_message
+from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations import (
     MigrationOptions,
     describe_data_loss,
@@ -78,7 +79,8 @@ def rollback(
         revision = _resolve_older(target, before)
         connection.rollback()
         try:
-            with connection.begin():
+            still = f"The database is still at {describe_revision(before)}."
+            with connection.begin(), report_if_interrupted(lambda: still):
                 dropped = _block_writes(connection, tables_to_drop(before, revision), options)
                 backup = create_backup(engine, path, options=options, report=report)
                 _verify_against_tables(connection, backup, dropped)

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from syntegra_db.cli import adopt, backup, local, migrate, psql, sql, status, vectors, verify
-from syntegra_db.errors import EXIT_INTERRUPTED, ConnectionFailed, SyntegraDBError, server_message
+from syntegra_db.cli.exit import exit_with_status
+from syntegra_db.cli.output import escape_unencodable
+
+
+class CommandLine(TyperGroup):
+    """The commands; Typer itself would exit with 130 for every signal, and with 1 for a closed pipe."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command, and exit with its status."""
+        with exit_with_status():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
     name="syntegra-db",
     help="Migrate, verify, back up and search the SYNTEGRA analytics schema on PostgreSQL.",
+    cls=CommandLine,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # Rich would take brackets in help texts and values for markup
 )
 app.command()(migrate.upgrade)
 app.command()(migrate.downgrade)
@@ -34,17 +49,6 @@ app.add_typer(vectors.app, name="vectors")
 
 def main() -> None:
     """Run the command line; print an error as one line on standard error, and exit with its status."""
-    try:
+    escape_unencodable(sys.stdout, sys.stderr)
+    with exit_with_status():
         app()
-    except SyntegraDBError as error:
-        typer.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    except Exception as error:
-        from sqlalchemy.exc import DBAPIError
-
-        if not isinstance(error, DBAPIError):
-            raise
-        typer.echo(f"Error: the command failed on the server: {server_message(error)}", err=True)
-        sys.exit(ConnectionFailed.exit_status)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syntegra_db.cli.output import confirm_no_backup, echo, print_json
+
 if TYPE_CHECKING:
     from syntegra_db.adoption import AdoptionPlan, AdoptionResult, SchemaChange
 
@@ -35,7 +37,6 @@ def adopt(  # noqa: PLR0913  an option each
 ) -> None:
     """Adopt tables that were created outside migrations: print the plan, and with --apply change the tables."""
     from syntegra_db import adoption
-    from syntegra_db.cli.output import confirm_no_backup, print_json
     from syntegra_db.cli.progress import migration_progress
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.errors import AdoptionNotPossible
@@ -70,25 +71,24 @@ def _print_result(result: AdoptionResult, database: str) -> None:
         _print_nothing_to_do(result.plan, database)
         return
     if result.backup is not None:
-        typer.echo(f"Backup of the whole database: {result.backup}. To go back: pg_restore into an empty database.")
+        echo(f"Backup of the whole database: {result.backup}. To go back: pg_restore into an empty database.")
     rows = ", ".join(f"{table} {count:,}" for table, count in result.rows.items())
-    typer.echo(f"All rows are unchanged, verified column by column: {rows}.")
-    typer.echo(f"The {database} is at revision {result.plan.revision}.")
+    echo(f"All rows are unchanged, verified column by column: {rows}.")
+    echo(f"The {database} is at revision {result.plan.revision}.")
 
 
 def _print_nothing_to_do(plan: AdoptionPlan, database: str) -> None:
-    typer.echo(f"There is nothing to do: the {database} is at revision {plan.revision} and its schema is as declared.")
+    echo(f"There is nothing to do: the {database} is at revision {plan.revision} and its schema is as declared.")
 
 
 def _print_plan(plan: AdoptionPlan, database: str) -> None:
     from syntegra_db.adoption import describe_question
-    from syntegra_db.errors import escape_control_characters
     from syntegra_db.revisions import describe_revision
 
     if plan.is_empty:
         _print_nothing_to_do(plan, database)
         return
-    typer.echo(f"The {database} is at {describe_revision(plan.stamped)} and closest to revision {plan.revision}.")
+    echo(f"The {database} is at {describe_revision(plan.stamped)} and closest to revision {plan.revision}.")
     for heading, lines in {
         "Matches": plan.matches,
         "Is kept": plan.kept,
@@ -100,11 +100,11 @@ def _print_plan(plan: AdoptionPlan, database: str) -> None:
         "Needs a decision": [describe_question(question) for question in plan.open_questions],
     }.items():
         if lines:
-            typer.secho(f"\n{heading}", bold=True)
+            echo(f"\n{heading}", bold=True)
         for line in lines:
-            typer.echo("  " + escape_control_characters(line, keep="\n\t"))
+            echo("  " + line)
     if not plan.open_questions:
-        typer.echo("\nNothing was changed. To apply this plan: the same command with --apply")
+        echo("\nNothing was changed. To apply this plan: the same command with --apply")
 
 
 def _changes(changes: tuple[SchemaChange, ...]) -> list[str]:

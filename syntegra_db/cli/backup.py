@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syntegra_db.cli.output import confirm_no_backup, echo, print_table
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -28,7 +30,7 @@ def backup(output: Output = None) -> None:
     engine = unpooled_engine(database_url(), "syntegra_db backup")
     with _row_progress("Backing up") as report:
         result = create_backup(engine, output, report=report)
-    typer.echo(f"{_summary(result)}: {result.path}")
+    echo(f"{_summary(result)}: {result.path}")
 
 
 def backups(
@@ -38,7 +40,6 @@ def backups(
     from rich.filesize import decimal
 
     from syntegra_db.backup import DEFAULT_DIRECTORY, SUFFIX, read_metadata, verify_checksum
-    from syntegra_db.cli.output import print_table
     from syntegra_db.errors import InvalidBackup
 
     lines = []
@@ -61,7 +62,7 @@ def backups(
     if lines:
         print_table(("File", "Revision", "Rows", "Size", "Checksum"), lines)
     else:
-        typer.echo(f"There is no backup in {directory or DEFAULT_DIRECTORY}.")
+        echo(f"There is no backup in {directory or DEFAULT_DIRECTORY}.")
     if damaged:
         raise typer.Exit(InvalidBackup.exit_status)
 
@@ -87,9 +88,9 @@ def restore(
         result = backups.restore(file, engine, existing_rows, options=load_migration_options(), report=report)
     metadata = result.backup.metadata
     rows = sum(metadata.tables[name].rows for name in result.loaded)
-    typer.echo(f"Restored {rows:,} rows to the {describe_database(engine.url)}, at revision {metadata.revision}.")
+    echo(f"Restored {rows:,} rows to the {describe_database(engine.url)}, at revision {metadata.revision}.")
     if result.kept:
-        typer.echo(f"Not empty, so not changed: {', '.join(result.kept)}.")
+        echo(f"Not empty, so not changed: {', '.join(result.kept)}.")
 
 
 def rollback(
@@ -102,7 +103,6 @@ def rollback(
     """Downgrade to an older revision after a verified backup, and print the command that restores the rows."""
     from syntegra_db import backup as backups
     from syntegra_db.cli.migrate import downgrade
-    from syntegra_db.cli.output import confirm_no_backup
     from syntegra_db.connections import unpooled_engine
     from syntegra_db.errors import ConfirmationRequired
     from syntegra_db.migrations import load_migration_options
@@ -118,9 +118,9 @@ def rollback(
         return
     with _row_progress("Backing up") as report:
         result = backups.rollback(revision, engine, output, options=options, report=report)
-    typer.echo(f"{_summary(result.backup)}, verified: {result.backup.path}")
-    typer.echo(f"The {database} is at {describe_revision(result.revision)}.")
-    typer.echo(f"To restore the rows:\n  {result.restore_command}")
+    echo(f"{_summary(result.backup)}, verified: {result.backup.path}")
+    echo(f"The {database} is at {describe_revision(result.revision)}.")
+    echo(f"To restore the rows:\n  {result.restore_command}")
 
 
 def _summary(backup: Backup) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from syntegra_db.cli.output import echo
 from syntegra_db.cli.psql import PASS_THROUGH
 
 app = typer.Typer(help="An embedded PostgreSQL in this directory, without root or Docker.", no_args_is_help=True)
@@ -26,7 +27,7 @@ def start(
     if unless_configured and is_configured():
         return
     url = embedded.start(version=version)
-    typer.echo(f"PostgreSQL {version} is running: {describe_database(url)}.")
+    echo(f"PostgreSQL {version} is running: {describe_database(url)}.")
 
 
 @app.command()
@@ -35,7 +36,7 @@ def stop() -> None:
     from syntegra_db import embedded
 
     stopped = embedded.stop()
-    typer.echo("\n".join(f"PostgreSQL {version} stopped." for version in stopped) or "It was not running.")
+    echo("\n".join(f"PostgreSQL {version} stopped." for version in stopped) or "It was not running.")
 
 
 @app.command()
@@ -43,7 +44,7 @@ def url() -> None:
     """Print its URL, for DATABASE_URL."""
     from syntegra_db import embedded
 
-    typer.echo(embedded.running_url().set(drivername="postgresql").render_as_string())
+    echo(embedded.running_url().set(drivername="postgresql").render_as_string())
 
 
 @app.command(context_settings=PASS_THROUGH)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syntegra_db.cli.output import echo
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -64,4 +66,4 @@ def _run_migration(migrate: Callable[..., str | None], revision: str, **timeouts
     options = load_migration_options(**timeouts)
     with migration_progress():
         reached = migrate(revision, url, options)
-    typer.echo(f"The {describe_database(url)} is at {describe_revision(reached)}.")
+    echo(f"The {describe_database(url)} is at {describe_revision(reached)}.")

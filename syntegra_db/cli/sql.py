@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from syntegra_db.cli.output import echo
+
 
 def sql(
     revision: Annotated[str | None, typer.Argument(help="Revision to print, such as 003.")] = None,
@@ -20,8 +22,8 @@ def sql(
     from syntegra_db.migrations import render_sql_script, write_sql_scripts
 
     if write is not None:
-        typer.echo("\n".join(str(write / name) for name in write_sql_scripts(write)))
+        echo("\n".join(str(write / name) for name in write_sql_scripts(write)))
     elif revision is not None:
-        typer.echo(render_sql_script(revision, rollback=rollback).text, nl=False)
+        echo(render_sql_script(revision, rollback=rollback).text, newline=False)
     else:
         raise typer.BadParameter("give a revision, or a directory with --write")

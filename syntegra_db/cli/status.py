@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syntegra_db.cli.output import echo, print_json, print_table
+
 if TYPE_CHECKING:
     from syntegra_db.catalog import DatabaseStatus
 
@@ -15,7 +17,6 @@ REBUILD = "syntegra-db vectors rebuild"
 def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print the server, the revision, the tables and the indexes of the database."""
     from syntegra_db.catalog import read_status
-    from syntegra_db.cli.output import print_json
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.settings import database_url
     from syntegra_db.vectors import read_primary_index, was_built_on_data
@@ -34,19 +35,17 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
 def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build: int | None) -> None:
     from rich.filesize import decimal
 
-    from syntegra_db.cli.output import print_table
-    from syntegra_db.errors import escape_control_characters
     from syntegra_db.revisions import describe_revision
     from syntegra_db.vectors import INDEX_NAMES
 
     pgvector = f"pgvector {report.extension_version}" if report.extension_version else "no pgvector"
-    typer.echo(f"PostgreSQL {report.server_version}, {pgvector}, database {report.database}, schema {report.schema}")
+    echo(f"PostgreSQL {report.server_version}, {pgvector}, database {report.database}, schema {report.schema}")
     pending = f"; pending: {', '.join(report.pending)}" if report.pending else ""
-    typer.echo(f"At {describe_revision(report.revision)} of {report.head}{pending}")
+    echo(f"At {describe_revision(report.revision)} of {report.head}{pending}")
     if report.tables:
         print_table(
             ("Table", "Rows (estimate)", "Size", "Last analyze"),
-            (
+            [
                 (
                     table.name,
                     f"{table.estimated_rows:,}",
@@ -54,14 +53,14 @@ def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build:
                     f"{table.last_analyze:%Y-%m-%d %H:%M:%S %Z}" if table.last_analyze else "never",
                 )
                 for table in report.tables
-            ),
+            ],
             right_aligned=("Rows (estimate)", "Size"),
         )
     for index in report.invalid_indexes:
         fix = REBUILD if index in INDEX_NAMES else f"REINDEX INDEX CONCURRENTLY {index};"
-        typer.echo(escape_control_characters(f"Invalid index: {index}. Rebuild it: {fix}"))
+        echo(f"Invalid index: {index}. Rebuild it: {fix}")
     texts = next((table.estimated_rows for table in report.tables if table.name == "text_summary"), 0)
     if rows_at_build is not None:
-        typer.echo(f"The vector index was built on {rows_at_build:,} rows.")
+        echo(f"The vector index was built on {rows_at_build:,} rows.")
     elif built_on_data is False and texts:
-        typer.echo(f"The vector index was built on the empty table, so its recall is low. Rebuild it: {REBUILD}")
+        echo(f"The vector index was built on the empty table, so its recall is low. Rebuild it: {REBUILD}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from syntegra_db.cli.output import echo, print_json
 from syntegra_db.pgvector_support import DEFAULT_RECALL, VECTOR_INDEX
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ def status(
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure recall and speed of the index with stored rows, and recommend whether to rebuild it."""
-    from syntegra_db.cli.output import print_json
     from syntegra_db.vectors.maintenance import check_index_health
 
     health = check_index_health(_engine("syntegra_db"), seconds)
@@ -58,20 +58,20 @@ def _print_health(health: IndexHealth, seconds: float) -> None:
 
     definition = health.definition
     if definition is None:
-        typer.echo(f"Index: {VECTOR_INDEX} is missing")
+        echo(f"Index: {VECTOR_INDEX} is missing")
     else:
         options = "".join(f", {name} = {value:,}" for name, value in definition.options.items())
         precision = "half" if definition.is_half else "full"
         invalid = "" if definition.is_valid else ", INVALID"
-        typer.echo(f"Index: {definition.method}{options}, {precision} precision, {decimal(definition.bytes)}{invalid}")
+        echo(f"Index: {definition.method}{options}, {precision} precision, {decimal(definition.bytes)}{invalid}")
     if health.rebuild_indexes:
-        typer.echo(f"Left by an interrupted or running rebuild: {', '.join(health.rebuild_indexes)}")
+        echo(f"Left by an interrupted or running rebuild: {', '.join(health.rebuild_indexes)}")
     at_build = "unknown" if health.rows_at_build is None else f"{health.rows_at_build:,}"
-    typer.echo(f"Rows with an embedding: about {health.rows:,}; when the index was built: {at_build}")
-    typer.echo("\n".join(_measurement_lines(health, seconds)))
-    typer.echo(health.advice)
+    echo(f"Rows with an embedding: about {health.rows:,}; when the index was built: {at_build}")
+    echo("\n".join(_measurement_lines(health, seconds)))
+    echo(health.advice)
     if health.command is not None:
-        typer.echo(f"  {health.command}")
+        echo(f"  {health.command}")
 
 
 def _measurement_lines(health: IndexHealth, seconds: float) -> Iterator[str]:
@@ -146,13 +146,13 @@ def _print_result(result: RebuildResult) -> None:
 
     before = f", {decimal(result.bytes_before)} before" if result.bytes_before else ""
     size = f"{decimal(result.bytes_after)}{before}"
-    typer.echo(f"Rebuilt: an {result.spec} on {result.rows:,} rows, {size}, in {result.seconds:.0f} s")
+    echo(f"Rebuilt: an {result.spec} on {result.rows:,} rows, {size}, in {result.seconds:.0f} s")
     exact, selected = result.calibration.exact_milliseconds, result.selected
     if selected is None:
         recall = result.calibration.recall
-        typer.echo(f"No setting reaches a recall of {recall:g}; a `search` for it is exact, {exact:.1f} ms")
+        echo(f"No setting reaches a recall of {recall:g}; a `search` for it is exact, {exact:.1f} ms")
         return
-    typer.echo(
+    echo(
         f"Recall {selected.recall[0]:.3f} with {SETTING_NAMES[result.spec.method]} = {selected.setting}: "
         f"{selected.milliseconds:.1f} ms, {exact / selected.milliseconds:.1f} times as fast as an exact search"
     )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syntegra_db.cli.output import echo, print_json
+
 if TYPE_CHECKING:
     from syntegra_db.catalog import DriftReport, Finding
 
@@ -20,7 +22,6 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     from sqlalchemy.exc import DBAPIError
 
     from syntegra_db.catalog import verify
-    from syntegra_db.cli.output import print_json
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.errors import SyntegraDBError, server_message
     from syntegra_db.settings import database_url, describe_database
@@ -30,7 +31,7 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
         with connect(unpooled_engine(url)) as connection:
             report = verify(connection)
     except (SyntegraDBError, DBAPIError) as error:
-        typer.echo(f"Error: {server_message(error) if isinstance(error, DBAPIError) else error}", err=True)
+        echo(f"Error: {server_message(error) if isinstance(error, DBAPIError) else error}", err=True)
         raise typer.Exit(EXIT_ERROR) from None
     if json_output:
         print_json(report)
@@ -59,7 +60,7 @@ def manifests(
             written = write_manifests(parse_url(embedded.start_server(data)), directory or MANIFESTS)
         finally:
             embedded.stop_server(data)
-    typer.echo("\n".join(str(path) for path in written))
+    echo("\n".join(str(path) for path in written))
 
 
 def _print(report: DriftReport, database: str) -> None:
@@ -67,20 +68,18 @@ def _print(report: DriftReport, database: str) -> None:
 
     count = len(report.findings)
     result = f"{count} difference{'s' if count > 1 else ''}" if count else "no drift"
-    typer.echo(f"The {database} is at {describe_revision(report.revision)}: {result}.")
+    echo(f"The {database} is at {describe_revision(report.revision)}: {result}.")
     for heading, findings in (("Differences", report.findings), ("Notes", report.notes)):
         if findings:
-            typer.echo(f"\n{heading}")
+            echo(f"\n{heading}")
         for finding in findings:
             _print_finding(finding)
 
 
 def _print_finding(finding: Finding) -> None:
     """Print a finding without wrapping lines, so its statements can be copied."""
-    from syntegra_db.errors import escape_control_characters
-
-    typer.secho(f"\n  {escape_control_characters(finding.object)}", bold=True)
+    echo(f"\n  {finding.object}", bold=True)
     for label in ("expected", "found", "impact", "fix"):
-        text = escape_control_characters(getattr(finding, label), keep="\n\t")
+        text = getattr(finding, label)
         text = text.replace("\n", "\n" + " " * (LABEL_WIDTH + 6))
-        typer.echo(f"    {label:<{LABEL_WIDTH}}  {text}")
+        echo(f"    {label:<{LABEL_WIDTH}}  {text}")

@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError
 
 from syntegra_db import settings
 from syntegra_db.connections import connect, unpooled_engine
-from syntegra_db.errors import EXIT_INTERRUPTED, MigrationFailed, SyntegraDBError, server_message
+from syntegra_db.errors import MigrationFailed, SyntegraDBError, server_message
+from syntegra_db.interruption import describe_interruption, exit_status, termination_signals
 from syntegra_db.migrations._config import MigrationRequest
 from syntegra_db.migrations._lock import current_schema
 from syntegra_db.migrations._runner import migrate
@@ -42,12 +43,14 @@ def run_env(context: ModuleType, models_metadata: Callable[[], MetaData]) -> Non
     if config.config_file_name is not None:
         fileConfig(config.config_file_name, disable_existing_loggers=False)
     try:
-        _run(context, models_metadata)
+        with termination_signals():
+            _run(context, models_metadata)
     except SyntegraDBError as error:
         logger.error("%s", error)  # noqa: TRY400  an operator needs the message, not a traceback
         raise SystemExit(error.exit_status) from None
-    except KeyboardInterrupt:
-        raise SystemExit(EXIT_INTERRUPTED) from None
+    except KeyboardInterrupt as interruption:
+        logger.warning("%s", describe_interruption(interruption))
+        raise SystemExit(exit_status(interruption)) from None
 
 
 def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:

@@ -12,7 +12,15 @@ from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
 from syntegra_db.catalog import require_no_drift, unversioned_objects
 from syntegra_db.connections import connect
-from syntegra_db.errors import ConnectionFailed, ExtensionUnavailable, LockTimeout, MigrationFailed, server_message
+from syntegra_db.errors import (
+    ConnectionFailed,
+    ExtensionUnavailable,
+    LockTimeout,
+    MigrationFailed,
+    SyntegraDBError,
+    server_message,
+)
+from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._options import load_migration_options
@@ -59,7 +67,8 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
             _log_data_loss(context, connection, before)
         steps = _StepLog(before)
         try:
-            _run_with_retries(context, connection, partial(configure, on_version_apply=steps), steps, options)
+            with report_if_interrupted(lambda: _describe_interrupted_state(connection.engine)):
+                _run_with_retries(context, connection, partial(configure, on_version_apply=steps), steps, options)
         except DBAPIError as error:
             raise _to_migration_failed(connection, context, error) from error
         # Still under the lock: the next migration may take the database to another revision.
@@ -175,6 +184,15 @@ def _describe_state(connection: Connection) -> str:
         return f"The database is at {describe_revision(_revision(connection))}, and nothing else was changed"
     except (DBAPIError, ResourceClosedError):
         return "The connection is lost, and the server rolls back what was not committed"
+
+
+def _describe_interrupted_state(engine: Engine) -> str:
+    """Return what was changed, read on a new connection, because an interruption closes the other one."""
+    try:
+        with connect(engine) as fresh:
+            return f"The database is at {describe_revision(current_revision(fresh))}, and nothing else was changed."
+    except (SyntegraDBError, DBAPIError):
+        return "The server rolls back what was not committed; `syntegra-db status` shows the revision."
 
 
 def _target(context: ModuleType) -> str | None:

@@ -48,15 +48,19 @@ def test_confirm_without_terminal_raises_given_error(
     assert capsys.readouterr().err == "All rows are deleted.\n" * 2
 
 
-@pytest.mark.parametrize("confirmed", [True, False])
-def test_confirm_at_terminal_follows_the_answer(monkeypatch: pytest.MonkeyPatch, *, confirmed: bool) -> None:
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("typer.confirm", lambda *_, **__: confirmed)
+@pytest.mark.parametrize(("answer", "confirmed"), [("y", True), (" YES ", True), ("n", False), ("", False)])
+def test_confirm_at_terminal_follows_the_answer(
+    monkeypatch: pytest.MonkeyPatch, answer: str, *, confirmed: bool
+) -> None:
+    controller, terminal = pty.openpty()
+    os.write(controller, f"{answer}\n".encode())
+    monkeypatch.setattr("sys.stdin", os.fdopen(terminal, encoding="utf-8"))
     if confirmed:
         output.confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=False)
     else:
         with pytest.raises(AdoptionNotPossible, match="Leave out --no-backup"):
             output.confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=False)
+    os.close(controller)
 
 
 def test_progress_without_terminal_prints_log_lines() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The statuses of wrong usage and of Ctrl-C.
-OTHER_STATUSES = {2, 130}
+OTHER_STATUSES = {2, 129, 130, 141, 143}
 SPANISH = "docs/es/migraciones.md"
 
 

@@ -216,9 +216,9 @@ def _cleanup_on_failure(engine: Engine) -> Iterator[None]:
         raise RebuildFailed(
             f"{server_message(error)}. {_describe_current_index(engine)} Fix the cause and run this again."
         ) from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         _drop_partial_index(engine)
-        logger.warning("Interrupted. %s", _describe_current_index(engine))
+        interruption.add_note(_describe_current_index(engine))
         raise
 
 

@@ -1,0 +1,54 @@
+"""Commands that run while a test locks tables, sends signals and reads the server's view of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, LiteralString
+
+from support.commands import PROGRAMS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from support.servers import Database
+
+PATH = f"{PROGRAMS}:{os.environ['PATH']}"
+# Background jobs of a shell ignore these signals, and the tests inherit that.
+DEFAULT_SIGNALS = ("env", "--default-signal=INT,HUP,TERM")
+
+
+@contextmanager
+def running(
+    database: Database, program: str, *arguments: str, cwd: Path | None = None, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a program of the tests' environment on `database` during the block; kill it if it has not ended."""
+    with subprocess.Popen(
+        [*DEFAULT_SIGNALS, program, *arguments],
+        env={**os.environ, "PATH": PATH, "DATABASE_URL": database.environment_url, **environment},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait until `condition` is true; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def wait_for_rows(database: Database, query: LiteralString, seconds: float = 30) -> None:
+    """Wait until `query` returns a row."""
+    wait_until(lambda: database.query(query), seconds)
