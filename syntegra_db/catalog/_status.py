@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import _queries
-from syntegra_db.catalog._introspection import short_lock_timeout
+from syntegra_db.catalog._introspection import require_current_schema, short_lock_timeout
 from syntegra_db.catalog._manifest import managed_tables
 from syntegra_db.revisions import all_revisions, current_revision, head_revision, require_known_revision
 
@@ -32,7 +32,7 @@ class DatabaseStatus:
 
     server_version: str
     database: str
-    schema: str | None
+    schema: str
     extension_version: str | None
     revision: str | None
     head: str
@@ -45,9 +45,11 @@ def read_status(connection: Connection) -> DatabaseStatus:
     """Return the state of the database. The connection must not be in AUTOCOMMIT.
 
     Raises:
+        SettingsError: see `require_current_schema`.
         RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.
         LockTimeout: see `short_lock_timeout`.
     """
+    require_current_schema(connection)
     known, tables = all_revisions(), {"tables": managed_tables()}
     with short_lock_timeout(connection):
         server_version, database, schema, extension_version = connection.execute(_queries.SERVER).one()

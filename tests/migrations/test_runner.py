@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from support.migration_processes import MigrationProcess
+from support.forked_processes import MigrationProcess
 from syntegra_db import migrations
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo

@@ -113,13 +113,13 @@ def test_secrets_with_example_password_pass(checkout: Path) -> None:
 )
 def test_secrets_with_planted_secret_fail_without_printing_it(checkout: Path, planted: str) -> None:
     # Assembled here, because `make secrets` reads this file too.
-    secret = "Tr0ub4dor" + "-x9Qz7"
-    line = planted.format(secret=secret, key="IOSFODNN7" + "EXAMPLE", kind="RSA")
+    value = "Tr0ub4dor" + "-x9Qz7"
+    line = planted.format(secret=value, key="IOSFODNN7" + "EXAMPLE", kind="RSA")
     (checkout / "page.md").write_text(f"{line}\n", encoding="utf-8")
     result = make_secrets(checkout)
     assert result.returncode == 2
     assert "page.md:1" in result.stdout
-    assert secret not in result.stdout + result.stderr
+    assert value not in result.stdout + result.stderr
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class Database:
         """Return a psycopg connection in autocommit."""
         return psycopg.connect(conninfo(self.url), autocommit=True)
 
-    def execute(self, statements: LiteralString) -> None:
+    def execute(self, statements: LiteralString | sql.Composed) -> None:
         with self.connect() as connection:
             connection.execute(statements)
 
