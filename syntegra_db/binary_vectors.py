@@ -31,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from syntegra_db.models.exact_types import ExactType
 from syntegra_db.models.types import Embedding
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 # Types that psycopg loads from binary format with the same result as from text. It returns an unknown type as bytes,
 # and a `real` with more digits.
-BINARY_SAFE_TYPES = (Embedding, VECTOR, Integer, Numeric, Float, String, Boolean, DateTime, JSON)
+BINARY_SAFE_TYPES = (VECTOR, Integer, Numeric, Float, String, Boolean, DateTime, JSON)
 BINARY_UNSAFE_TYPES = (Enum, CITEXT, REAL)
 REGISTERED = "syntegra_db.binary_vectors"
 
@@ -134,7 +135,9 @@ def _can_fetch_binary(result_columns: Any) -> bool:
 
 
 def _is_binary_safe(column: ResultColumnsEntry) -> bool:
-    if not isinstance(column.type, BINARY_SAFE_TYPES) or isinstance(column.type, BINARY_UNSAFE_TYPES):
+    # An exact type loads the values as the type that it wraps.
+    column_type = column.type.impl_instance if isinstance(column.type, ExactType) else column.type
+    if not isinstance(column_type, BINARY_SAFE_TYPES) or isinstance(column_type, BINARY_UNSAFE_TYPES):
         return False
     sources = [source for element in column.objects for source in getattr(element, "base_columns", ())]
     return bool(sources) and all(map(_has_declared_type, sources))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paracelsus.transformers.mermaid import Mermaid
-from sqlalchemy import Column, Enum, Index, Table
+from sqlalchemy import Column, Enum, Index, MetaData, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from syntegra_db.models import Base
+from syntegra_db.models.exact_types import ExactType
 from tools.sections import markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy.orm import Mapper
+    from sqlalchemy.types import TypeEngine
 
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
 TABLES = sorted(Base.metadata.tables.values(), key=lambda table: table.name)
@@ -40,7 +42,11 @@ def diagram() -> str:
 
     Paracelsus draws a composite foreign key once per column, and an optional foreign key as required.
     """
-    mermaid = Mermaid(Base.metadata, column_sort="preserve-order", omit_comments=True, max_enum_members=sys.maxsize)
+    metadata = MetaData()
+    for table in TABLES:
+        for column in table.to_metadata(metadata).columns:
+            column.type = declared_type(column)
+    mermaid = Mermaid(metadata, column_sort="preserve-order", omit_comments=True, max_enum_members=sys.maxsize)
     boxes = [line for line in str(mermaid).splitlines() if "--" not in line]
     return "\n".join([*boxes, *relationships()]).strip()
 
@@ -56,9 +62,15 @@ def relationships() -> Iterator[str]:
 
 def enum_section() -> str:
     """Return the ENUM types with their labels in sort order."""
-    types = {str(c.type.name): c.type.enums for table in TABLES for c in table.columns if isinstance(c.type, Enum)}
+    declared = [declared_type(column) for table in TABLES for column in table.columns]
+    types = {str(kind.name): kind.enums for kind in declared if isinstance(kind, Enum)}
     rows = ((code(name), ", ".join(map(code, labels))) for name, labels in sorted(types.items()))
     return f"## ENUM types\n\n{markdown_table(('Type', 'Labels, in ascending order'), rows)}"
+
+
+def declared_type(column: Column[object]) -> TypeEngine[Any]:
+    """Return the type of SQLAlchemy that the type of `column` wraps."""
+    return column.type.impl_instance if isinstance(column.type, ExactType) else column.type
 
 
 def table_section(table: Table, model: Mapper[object]) -> str:

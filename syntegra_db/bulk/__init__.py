@@ -14,11 +14,12 @@ The asyncio versions accept asynchronous iterables too. A column is named by its
 `metadata_` or `metadata`. A column that the rows do not have gets the server's default; an `id` in the rows does not
 advance its sequence. A row with other columns than the first one is rejected, so no value is lost or becomes NULL.
 
-Values are not converted, with these exceptions: embeddings become single precision. NUMERIC accepts floats, with 15
-significant digits as in PostgreSQL's own cast. NumPy's datetime64 counts as UTC, and nanoseconds in a batch are
-truncated to microseconds. A datetime without a time zone is rejected, because the server would interpret it in the
-session's time zone. In a JSON column a string becomes a JSON string, None becomes NULL, SQLAlchemy's `JSON.NULL`
-becomes a JSON null, and NaN is rejected.
+A value is stored exactly, or rejected: no number is rounded, no text is cut. The exceptions: embeddings become single
+precision, a tuple in a JSON column becomes a list, NumPy's datetime64 counts as UTC, and nanoseconds in a batch are
+truncated to microseconds. A float in a NUMERIC column becomes the shortest decimal number that is read as the same
+float. A datetime without a time zone is rejected, because the server would interpret it in the session's time zone. In
+a JSON column a string becomes a JSON string, None becomes NULL, SQLAlchemy's `JSON.NULL` becomes a JSON null, and NaN
+and keys that are not strings are rejected.
 
 Rows are read one at a time, or one batch at a time, and not kept. The code that yields them, and `on_progress`, cannot
 use the session during the load: streaming a query, or a lookup for each row, needs a separate session.

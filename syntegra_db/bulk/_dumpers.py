@@ -6,11 +6,11 @@ synthetic OID above 32 bits, so its dumper can be selected without querying the 
 
 from __future__ import annotations
 
-import json
 import struct
-from datetime import datetime
+from datetime import MAXYEAR, datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import psycopg
@@ -21,7 +21,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TIMESTAMP
 
 from syntegra_db.errors import BulkLoadError
-from syntegra_db.models.types import EMBEDDING_DIMENSIONS, Embedding, to_vector
+from syntegra_db.models import exact_types
+from syntegra_db.models.exact_types import ExactType
+from syntegra_db.models.json_values import exact_json
+from syntegra_db.models.types import Embedding, to_vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,11 +37,7 @@ if TYPE_CHECKING:
 FIRST_SYNTHETIC_OID = 2**32
 INT4, INT8, DOUBLE = struct.Struct(">i"), struct.Struct(">q"), struct.Struct(">d")
 JSONB_VERSION = b"\x01"
-# The significant digits that PostgreSQL's cast from float8 to numeric keeps: DBL_DIG.
-NUMERIC_DIGITS = 15
 EXACT_NUMBERS = frozenset({Decimal, int})
-
-_compact_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def builtin_dumper(name: str) -> type[Dumper]:
@@ -61,13 +60,15 @@ class ColumnFormat(NamedTuple):
         return issubclass(self.dumper, _VectorDumper)
 
 
-def _is_bool(value: Any) -> bool:
-    """Return whether `value` is a bool of Python or NumPy."""
-    return isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", None) == "b"
-
-
 class _BinaryDumper(Dumper):
+    """Dumper of a column's values; `convert` is the conversion of the column's type.
+
+    `convert` takes longer than the rest. `dump` therefore skips it for a value of the usual type that it would not
+    change, and that the server, psycopg or `pack` would reject if it is invalid.
+    """
+
     format = Format.BINARY
+    convert: ClassVar[Any]
 
 
 class _IntegerDumper(_BinaryDumper):
@@ -76,17 +77,12 @@ class _IntegerDumper(_BinaryDumper):
     pack: ClassVar[Any]
 
     def dump(self, obj: Any) -> Any:
-        # pack accepts it, but the server does not.
-        if type(obj) is bool:
-            raise TypeError
-        return self.pack(obj)
+        return self.pack(obj if type(obj) is int else self.convert(obj))
 
 
 class _DoubleDumper(_BinaryDumper):
     def dump(self, obj: Any) -> bytes:
-        if type(obj) is not float and _is_bool(obj):
-            raise TypeError
-        return DOUBLE.pack(obj)
+        return DOUBLE.pack(obj if type(obj) is float else self.convert(obj))
 
 
 class _NumericDumper(_BinaryDumper):
@@ -96,22 +92,11 @@ class _NumericDumper(_BinaryDumper):
         self._dump = numeric(cls, context).dump
 
     def dump(self, obj: Any) -> Any:
-        # Most values have one of three types; the other types take longer to check.
-        if type(obj) in EXACT_NUMBERS:
-            return self._dump(obj)
-        if type(obj) is not float:
-            if _is_bool(obj):
-                raise TypeError
-            if isinstance(obj, Decimal):
-                return self._dump(obj)
-            # An integer of NumPy.
-            if hasattr(obj, "__index__"):
-                return self._dump(obj.__index__())
-        return self._dump(Decimal(f"{obj.__float__():.{NUMERIC_DIGITS}g}"))
+        return self._dump(obj if type(obj) in EXACT_NUMBERS else self.convert(obj))
 
 
 class _TimestamptzDumper(_BinaryDumper):
-    """psycopg's own dumper in C reads the memory of any object as a datetime's (3.3.9)."""
+    """psycopg's own dumper in C reads the memory of any object as a datetime's, and rejects naive ones (3.3.9)."""
 
     def __init__(self, cls: type, context: Any = None) -> None:
         super().__init__(cls, context)
@@ -119,18 +104,39 @@ class _TimestamptzDumper(_BinaryDumper):
         self._dump = timestamptz(cls, context).dump
 
     def dump(self, obj: Any) -> Any:
-        if not isinstance(obj, datetime):
-            raise TypeError
-        return self._dump(obj)
+        is_plain = type(obj) is datetime and 1 < obj.year < MAXYEAR
+        return self._dump(obj if is_plain else self.convert(obj))
+
+
+class _TextDumper(_BinaryDumper):
+    length: ClassVar[float]
+
+    def __init__(self, cls: type, context: Any = None) -> None:
+        super().__init__(cls, context)
+        self._encode = _text_encoder(self)
+
+    def dump(self, obj: Any) -> Any:
+        if type(obj) is not str or len(obj) > self.length:
+            obj = self.convert(obj)
+        return self._encode(obj)
 
 
 class _JsonbDumper(_BinaryDumper):
-    dumps: ClassVar[Any] = staticmethod(_compact_json)
+    serialize: ClassVar[Any] = None
+
+    def __init__(self, cls: type, context: Any = None) -> None:
+        super().__init__(cls, context)
+        self._encode = _text_encoder(self)
 
     def dump(self, obj: Any) -> bytes:
         # The symbol is an int, which JSON would accept as a number.
-        text: str | bytes = self.dumps(None if obj is JSON.NULL else obj)
-        return JSONB_VERSION + (text if isinstance(text, bytes) else text.encode())
+        if obj is JSON.NULL:
+            return JSONB_VERSION + b"null"
+        text: str | bytes
+        value, text = exact_json(obj, other_types=self.serialize is not None)
+        if self.serialize is not None:
+            text = self.serialize(value)
+        return JSONB_VERSION + (text if isinstance(text, bytes) else self._encode(text))
 
 
 class _EnumDumper(_BinaryDumper):
@@ -145,6 +151,13 @@ class _VectorDumper(_BinaryDumper):
 
     def dump(self, obj: Any) -> Any:
         return to_vector(obj).to_binary()
+
+
+def _text_encoder(dumper: Dumper) -> Callable[[str], bytes]:
+    """Return the function that encodes text as the server expects it from the connection of `dumper`."""
+    encoding = "utf-8" if dumper.connection is None else dumper.connection.info.encoding
+    # SQL_ASCII, which psycopg calls ascii, stores any bytes. Without an argument the function is twice as fast.
+    return str.encode if encoding in {"utf-8", "ascii"} else partial(str.encode, encoding=encoding)
 
 
 @lru_cache(maxsize=64)
@@ -167,59 +180,49 @@ def column_formats(model: type[Base], json_serializer: Callable[[Any], str | byt
 def _format(
     attribute: str, column: NamedColumn[Any], oid: int, json_serializer: Callable[[Any], str | bytes] | None
 ) -> ColumnFormat:
-    kind = _type_spec(column)
-    if isinstance(kind.dumper, str):
-        builtin = builtin_dumper(kind.dumper)
-        return ColumnFormat(attribute, column.name, kind.accepts, builtin.oid, builtin)
-    members = dict(kind.members)
-    if json_serializer is not None and kind.dumper is _JsonbDumper:
-        members["dumps"] = staticmethod(json_serializer)
-    dumper = type(kind.dumper.__name__, (kind.dumper,), {"oid": oid, **members})
-    return ColumnFormat(attribute, column.name, kind.accepts, oid, dumper)
+    column_type = _exact_type(column)
+    if type(column_type) is exact_types.ExactText:
+        # psycopg and the server reject what the conversion rejects.
+        builtin = builtin_dumper("text")
+        return ColumnFormat(attribute, column.name, column_type.accepts, builtin.oid, builtin)
+    dumper, members = next(
+        (dumper, members(column_type)) for kind, dumper, members in DUMPERS if isinstance(column_type, kind)
+    )
+    if json_serializer is not None and dumper is _JsonbDumper:
+        members["serialize"] = staticmethod(json_serializer)
+    members |= {"oid": oid, "convert": staticmethod(column_type.convert)}
+    return ColumnFormat(attribute, column.name, column_type.accepts, oid, type(dumper.__name__, (dumper,), members))
 
 
-class _TypeSpec(NamedTuple):
-    """A description of the values that a type accepts, and their dumper: a name in psycopg, or a class and members."""
-
-    accepts: str
-    dumper: str | type[Dumper]
-    members: Mapping[str, Any] = {}
-
-
-def _string(column_type: Any) -> _TypeSpec:
-    if column_type.length is None:
-        return _TypeSpec("a str without NUL characters", "text")
-    return _TypeSpec(f"a str of at most {column_type.length} characters, none of them NUL", "varchar")
+def _exact_type(column: NamedColumn[Any]) -> ExactType[Any]:
+    """Return the type of `column`, or the exact type for the type of an application's model."""
+    if isinstance(column.type, ExactType):
+        return column.type
+    exact = next((exact for kind, exact in EXACT_TYPES if isinstance(column.type, kind)), lambda _: None)(column.type)
+    if exact is None:
+        raise BulkLoadError(f"Bulk loads do not support the type {column.type!r} of the column {column.name}.")
+    return exact
 
 
-def _enum(column_type: Any) -> _TypeSpec:
-    labels = {label: label.encode() for label in column_type.enums}
-    return _TypeSpec(f"one of {', '.join(labels)}", _EnumDumper, {"labels": labels})
-
-
-def _timestamp(column_type: Any) -> _TypeSpec | None:
-    return _TypeSpec("a datetime with a time zone", _TimestamptzDumper) if column_type.timezone else None
-
-
-# A base class comes after the classes derived from it.
-TYPE_SPECS: tuple[tuple[type, Callable[[Any], _TypeSpec | None]], ...] = (
-    (Embedding, lambda _: _TypeSpec(f"{EMBEDDING_DIMENSIONS} finite numbers", _VectorDumper)),
-    (JSONB, lambda _: _TypeSpec("a JSON value without NaN, infinities and NUL characters", _JsonbDumper)),
-    (Enum, _enum),
-    (String, _string),
-    (BigInteger, lambda _: _TypeSpec(f"an int from {-(2**63)} to {2**63 - 1}", _IntegerDumper, {"pack": INT8.pack})),
-    (Integer, lambda _: _TypeSpec(f"an int from {-(2**31)} to {2**31 - 1}", _IntegerDumper, {"pack": INT4.pack})),
-    (Double, lambda _: _TypeSpec("a float", _DoubleDumper)),
-    (Numeric, lambda _: _TypeSpec("a finite number: Decimal, int or float", _NumericDumper)),
-    (TIMESTAMP, _timestamp),
+# The dumper of each type, and its attributes. A base class comes after the classes derived from it.
+DUMPERS: tuple[tuple[type[ExactType[Any]], type[_BinaryDumper], Callable[[Any], dict[str, Any]]], ...] = (
+    (Embedding, _VectorDumper, lambda _: {}),
+    (exact_types.ExactJson, _JsonbDumper, lambda _: {}),
+    (exact_types.ExactEnum, _EnumDumper, lambda kind: {"labels": {label: label.encode() for label in kind.enum}}),
+    (exact_types.ExactString, _TextDumper, lambda kind: {"length": kind.length or inf}),
+    (exact_types.ExactBigInteger, _IntegerDumper, lambda _: {"pack": INT8.pack}),
+    (exact_types.ExactInteger, _IntegerDumper, lambda _: {"pack": INT4.pack}),
+    (exact_types.ExactDouble, _DoubleDumper, lambda _: {}),
+    (exact_types.ExactNumeric, _NumericDumper, lambda _: {}),
+    (exact_types.ExactTimestamp, _TimestamptzDumper, lambda _: {}),
 )
-
-
-def _type_spec(column: NamedColumn[Any]) -> _TypeSpec:
-    for column_type, describe in TYPE_SPECS:
-        if isinstance(column.type, column_type):
-            kind = describe(column.type)
-            if kind is not None:
-                return kind
-            break
-    raise BulkLoadError(f"Bulk loads do not support the type {column.type!r} of the column {column.name}.")
+EXACT_TYPES: tuple[tuple[type, Callable[[Any], ExactType[Any] | None]], ...] = (
+    (JSONB, lambda _: exact_types.ExactJson()),
+    (Enum, lambda kind: kind.enum_class and exact_types.ExactEnum(kind.enum_class, kind.name)),
+    (String, lambda kind: exact_types.ExactString(kind.length)),
+    (BigInteger, lambda _: exact_types.ExactBigInteger()),
+    (Integer, lambda _: exact_types.ExactInteger()),
+    (Double, lambda _: exact_types.ExactDouble()),
+    (Numeric, lambda _: exact_types.ExactNumeric()),
+    (TIMESTAMP, lambda kind: exact_types.ExactTimestamp() if kind.timezone else None),
+)

@@ -7,6 +7,7 @@ from syntegra_db.models.anomaly_log import AnomalyLog, AnomalySeverity
 from syntegra_db.models.base import Base
 from syntegra_db.models.clusters import Cluster
 from syntegra_db.models.data_sources import DataSource
+from syntegra_db.models.exact_types import InvalidValue
 from syntegra_db.models.kpi_summary import KpiSummary
 from syntegra_db.models.processed_data import ProcessedData
 from syntegra_db.models.text_summary import TextSummary
@@ -23,6 +24,7 @@ __all__ = [
     "EmbeddingInput",
     "EmbeddingVector",
     "InvalidEmbedding",
+    "InvalidValue",
     "KpiSummary",
     "ProcessedData",
     "TextSummary",

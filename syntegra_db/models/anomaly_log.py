@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Double, Index, String, Text
+from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from syntegra_db.models.base import Base, SourceMixin, finite_check, source_foreign_key, source_primaryjoin
-from syntegra_db.models.types import (
-    JSON_TYPE,
-    BigSerial,
-    ClientId,
-    FiniteNumeric,
-    OrderedEnum,
-    SourceId,
-    TimestampNow,
-    pg_enum,
-)
+from syntegra_db.models.exact_types import ExactDouble, ExactEnum, ExactJson, ExactString, ExactText
+from syntegra_db.models.types import BigSerial, ClientId, FiniteNumeric, OrderedEnum, SourceId, TimestampNow
 
 if TYPE_CHECKING:
     from syntegra_db.models.data_sources import DataSource
@@ -52,24 +44,24 @@ class AnomalyLog(SourceMixin, Base):
     id: Mapped[BigSerial] = mapped_column()
     client_id: Mapped[ClientId] = mapped_column()
     source_id: Mapped[SourceId | None] = mapped_column()
-    kpi_name: Mapped[str] = mapped_column(String(255), comment="Name of the KPI with the anomaly")
+    kpi_name: Mapped[str] = mapped_column(ExactString(255), comment="Name of the KPI with the anomaly")
     detected_at: Mapped[TimestampNow] = mapped_column(comment="Time when the anomaly was detected")
     value: Mapped[FiniteNumeric] = mapped_column(comment="Anomalous value, in the unit of the KPI; finite")
     expected_value: Mapped[FiniteNumeric | None] = mapped_column(
         comment="Expected value, in the unit of the KPI; finite"
     )
     deviation: Mapped[float | None] = mapped_column(
-        Double, comment="Deviation from the expected value, in standard deviations"
+        ExactDouble, comment="Deviation from the expected value, in standard deviations"
     )
-    reason: Mapped[str | None] = mapped_column(Text, comment="Description of the anomaly")
+    reason: Mapped[str | None] = mapped_column(ExactText, comment="Description of the anomaly")
     severity: Mapped[AnomalySeverity] = mapped_column(
-        pg_enum(AnomalySeverity, "anomaly_severity"),
+        ExactEnum(AnomalySeverity, "anomaly_severity"),
         server_default=AnomalySeverity.MEDIUM.value,
         comment="Severity, in ascending order: low, medium, high, critical",
     )
-    method: Mapped[str | None] = mapped_column(String(100), comment="Detection method")
+    method: Mapped[str | None] = mapped_column(ExactString(100), comment="Detection method")
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSON_TYPE, comment="Additional data about the anomaly"
+        "metadata", ExactJson, comment="Additional data about the anomaly"
     )
 
     source: Mapped[DataSource | None] = relationship(

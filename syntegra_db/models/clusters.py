@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Double, Index, Integer, String, func
+from sqlalchemy import CheckConstraint, Index, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from syntegra_db.models.base import Base
-from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, TimestampNow
+from syntegra_db.models.exact_types import ExactDouble, ExactInteger, ExactJson, ExactString
+from syntegra_db.models.types import BigSerial, ClientId, TimestampNow
 
 
 class Cluster(Base):
@@ -27,17 +28,17 @@ class Cluster(Base):
 
     id: Mapped[BigSerial] = mapped_column()
     client_id: Mapped[ClientId] = mapped_column()
-    cluster_id: Mapped[int] = mapped_column(Integer, comment="Number of the cluster assigned to the client")
-    cluster_name: Mapped[str | None] = mapped_column(String(255), comment="Descriptive name of the cluster")
-    features_json: Mapped[dict[str, Any]] = mapped_column(JSON_TYPE, comment="Client features used for clustering")
+    cluster_id: Mapped[int] = mapped_column(ExactInteger, comment="Number of the cluster assigned to the client")
+    cluster_name: Mapped[str | None] = mapped_column(ExactString(255), comment="Descriptive name of the cluster")
+    features_json: Mapped[dict[str, Any]] = mapped_column(ExactJson, comment="Client features used for clustering")
     centroid: Mapped[dict[str, Any] | list[Any] | None] = mapped_column(
-        JSON_TYPE, comment="Coordinates of the cluster centroid"
+        ExactJson, comment="Coordinates of the cluster centroid"
     )
     distance_to_centroid: Mapped[float | None] = mapped_column(
-        Double, comment="Distance from the client to the centroid in feature space; not negative"
+        ExactDouble, comment="Distance from the client to the centroid in feature space; not negative"
     )
     silhouette_score: Mapped[float | None] = mapped_column(
-        Double, comment="Silhouette score of the client in its cluster, from -1 to 1"
+        ExactDouble, comment="Silhouette score of the client in its cluster, from -1 to 1"
     )
     created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")
     updated_at: Mapped[TimestampNow] = mapped_column(onupdate=func.now(), comment="Time when the row was last updated")

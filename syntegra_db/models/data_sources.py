@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Index, String, UniqueConstraint, func, text
+from sqlalchemy import Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, WriteOnlyMapped, mapped_column, relationship
 
 from syntegra_db.models.base import Base, source_primaryjoin
-from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, Timestamp, TimestampNow
+from syntegra_db.models.exact_types import ExactJson, ExactString
+from syntegra_db.models.types import BigSerial, ClientId, Timestamp, TimestampNow
 
 if TYPE_CHECKING:
     from syntegra_db.models.anomaly_log import AnomalyLog
@@ -34,15 +35,17 @@ class DataSource(Base):
 
     id: Mapped[BigSerial] = mapped_column()
     client_id: Mapped[ClientId] = mapped_column()
-    name: Mapped[str] = mapped_column(String(255), comment="Connector name, chosen by the client")
-    type: Mapped[str] = mapped_column(String(50), comment="Connector type, such as simple_csv or api_rest (open set)")
+    name: Mapped[str] = mapped_column(ExactString(255), comment="Connector name, chosen by the client")
+    type: Mapped[str] = mapped_column(
+        ExactString(50), comment="Connector type, such as simple_csv or api_rest (open set)"
+    )
     config_json: Mapped[dict[str, Any]] = mapped_column(
-        JSON_TYPE,
+        ExactJson,
         server_default=text("'{}'"),
         comment="Connector settings; may contain credentials, so never display or log them",
     )
     status: Mapped[str] = mapped_column(
-        String(50), server_default="idle", comment="Connector status, such as idle, processing or error (open set)"
+        ExactString(50), server_default="idle", comment="Connector status, such as idle, processing or error (open set)"
     )
     last_run_at: Mapped[Timestamp | None] = mapped_column(comment="Time of the last run; NULL before the first run")
     created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CheckConstraint, Index, String
+from sqlalchemy import CheckConstraint, Index
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from syntegra_db.models.base import Base, SourceMixin, finite_check, source_foreign_key, source_primaryjoin
-from syntegra_db.models.types import (
-    JSON_TYPE,
-    BigSerial,
-    ClientId,
-    FiniteNumeric,
-    SourceId,
-    Timestamp,
-    TimestampNow,
-)
+from syntegra_db.models.exact_types import ExactJson, ExactString
+from syntegra_db.models.types import BigSerial, ClientId, FiniteNumeric, SourceId, Timestamp, TimestampNow
 
 if TYPE_CHECKING:
     from syntegra_db.models.data_sources import DataSource
@@ -41,13 +34,13 @@ class KpiSummary(SourceMixin, Base):
     id: Mapped[BigSerial] = mapped_column()
     client_id: Mapped[ClientId] = mapped_column()
     source_id: Mapped[SourceId | None] = mapped_column()
-    kpi_name: Mapped[str] = mapped_column(String(255), comment="KPI name, such as sales_mom or avg_ticket")
+    kpi_name: Mapped[str] = mapped_column(ExactString(255), comment="KPI name, such as sales_mom or avg_ticket")
     kpi_value: Mapped[FiniteNumeric] = mapped_column(comment="KPI value, in the unit of the KPI; finite")
     period_start: Mapped[Timestamp] = mapped_column(comment="Start of the period of the value")
     period_end: Mapped[Timestamp] = mapped_column(comment="End of the period of the value")
     calculated_at: Mapped[TimestampNow] = mapped_column(comment="Time when the value was calculated")
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSON_TYPE, comment="Additional data about the value, such as its unit"
+        "metadata", ExactJson, comment="Additional data about the value, such as its unit"
     )
 
     source: Mapped[DataSource | None] = relationship(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Index, String
+from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from syntegra_db.models.base import Base, SourceMixin, source_foreign_key, source_primaryjoin
-from syntegra_db.models.types import JSON_TYPE, BigSerial, ClientId, SourceId, TimestampNow
+from syntegra_db.models.exact_types import ExactJson, ExactString
+from syntegra_db.models.types import BigSerial, ClientId, SourceId, TimestampNow
 
 if TYPE_CHECKING:
     from syntegra_db.models.data_sources import DataSource
@@ -31,9 +32,9 @@ class ProcessedData(SourceMixin, Base):
     client_id: Mapped[ClientId] = mapped_column()
     source_id: Mapped[SourceId | None] = mapped_column()
     source_type: Mapped[str] = mapped_column(
-        String(50), comment="Business type, such as restaurant, retail or service (open set)"
+        ExactString(50), comment="Business type, such as restaurant, retail or service (open set)"
     )
-    data: Mapped[dict[str, Any]] = mapped_column(JSON_TYPE, comment="Normalised record")
+    data: Mapped[dict[str, Any]] = mapped_column(ExactJson, comment="Normalised record")
     created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")
 
     source: Mapped[DataSource | None] = relationship(

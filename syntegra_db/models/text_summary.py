@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import DDL, Double, Index, String, Text, event
+from sqlalchemy import DDL, Index, event
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from syntegra_db.models.base import Base, SourceMixin, source_foreign_key, source_primaryjoin
+from syntegra_db.models.exact_types import ExactDouble, ExactJson, ExactString, ExactText
 from syntegra_db.models.types import (
-    JSON_TYPE,
     BigSerial,
     ClientId,
     Embedding,
@@ -60,21 +60,21 @@ class TextSummary(SourceMixin, Base):
     id: Mapped[BigSerial] = mapped_column()
     client_id: Mapped[ClientId] = mapped_column()
     source_id: Mapped[SourceId | None] = mapped_column()
-    text_field: Mapped[str] = mapped_column(Text, comment="Analysed text")
+    text_field: Mapped[str] = mapped_column(ExactText, comment="Analysed text")
     sentiment: Mapped[str | None] = mapped_column(
-        String(50), comment="Detected sentiment, such as positive, neutral or negative (open set)"
+        ExactString(50), comment="Detected sentiment, such as positive, neutral or negative (open set)"
     )
     sentiment_score: Mapped[float | None] = mapped_column(
-        Double, comment="Sentiment strength, on the scale of the analysis method"
+        ExactDouble, comment="Sentiment strength, on the scale of the analysis method"
     )
     keywords: Mapped[list[Any] | dict[str, Any] | None] = mapped_column(
-        JSON_TYPE, comment="Keywords extracted from the text"
+        ExactJson, comment="Keywords extracted from the text"
     )
     embedding: MappedEmbedding = mapped_column(  # type: ignore[assignment]  # typed more widely for assignments
         Embedding, comment="Embedding of the text: 384 dimensions, compared by cosine distance"
     )
     language: Mapped[str] = mapped_column(
-        String(10), server_default="es", comment="Language of the text, ISO 639-1 code"
+        ExactString(10), server_default="es", comment="Language of the text, ISO 639-1 code"
     )
     created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Double, Index, Integer, String
+from sqlalchemy import CheckConstraint, Index
 from sqlalchemy.orm import Mapped, mapped_column, validates
 
 from syntegra_db.models.base import Base
-from syntegra_db.models.types import JSON_TYPE, BigSerial, OrderedEnum, Timestamp, TimestampNow, pg_enum
+from syntegra_db.models.exact_types import ExactDouble, ExactEnum, ExactInteger, ExactJson, ExactString
+from syntegra_db.models.types import BigSerial, OrderedEnum, Timestamp, TimestampNow
 
 
 class TrendStatus(OrderedEnum):
@@ -36,23 +37,23 @@ class TrendSignal(Base):
     )
 
     id: Mapped[BigSerial] = mapped_column()
-    sector: Mapped[str] = mapped_column(String(255), comment="Business sector of the term")
-    term: Mapped[str] = mapped_column(String(255), comment="Term or keyword")
+    sector: Mapped[str] = mapped_column(ExactString(255), comment="Business sector of the term")
+    term: Mapped[str] = mapped_column(ExactString(255), comment="Term or keyword")
     period_start: Mapped[Timestamp] = mapped_column(comment="Start of the analysed period")
     period_end: Mapped[Timestamp] = mapped_column(comment="End of the analysed period")
     frequency: Mapped[int] = mapped_column(
-        Integer, server_default="0", comment="Number of occurrences of the term in the period; not negative"
+        ExactInteger, server_default="0", comment="Number of occurrences of the term in the period; not negative"
     )
     delta_pct: Mapped[float | None] = mapped_column(
-        Double, comment="Change in frequency from the previous period, in percent"
+        ExactDouble, comment="Change in frequency from the previous period, in percent"
     )
     status: Mapped[TrendStatus] = mapped_column(
-        pg_enum(TrendStatus, "trend_status"),
+        ExactEnum(TrendStatus, "trend_status"),
         server_default=TrendStatus.STABLE.value,
         comment="Trend status: emergent, stable or declining",
     )
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSON_TYPE, comment="Additional data about the trend"
+        "metadata", ExactJson, comment="Additional data about the trend"
     )
     created_at: Mapped[TimestampNow] = mapped_column(comment="Time when the row was inserted")
 

@@ -8,41 +8,42 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pgvector import Vector
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import TIMESTAMP, BigInteger, Dialect, Enum, Numeric, func
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DontWrapMixin
+from sqlalchemy import func
 from sqlalchemy.orm import mapped_column
-from sqlalchemy.types import TypeDecorator
+
+from syntegra_db.models.exact_types import (
+    NUMERIC_DTYPE_KINDS,
+    ExactBigInteger,
+    ExactNumeric,
+    ExactTimestamp,
+    ExactType,
+    InvalidValue,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 EMBEDDING_DIMENSIONS = 384
 EMBEDDING_RULE = f"text_summary.embedding takes {EMBEDDING_DIMENSIONS} finite numbers"
-# NumPy's kinds of dtype for float, signed and unsigned int. NumPy would convert the others too, even text.
-NUMERIC_DTYPE_KINDS = "fiu"
-
-# None becomes SQL NULL: a JSON null would satisfy IS NOT NULL and NOT NULL columns.
-JSON_TYPE = JSONB(none_as_null=True)
 
 BigSerial = Annotated[
-    int, mapped_column(BigInteger, primary_key=True, comment="Primary key, from a sequence owned by this column")
+    int, mapped_column(ExactBigInteger, primary_key=True, comment="Primary key, from a sequence owned by this column")
 ]
 ClientId = Annotated[
     int,
-    mapped_column(BigInteger, comment="Client that owns the row; the clients table belongs to the application"),
+    mapped_column(ExactBigInteger, comment="Client that owns the row; the clients table belongs to the application"),
 ]
 SourceId = Annotated[
     int,
-    mapped_column(BigInteger, comment="Data source of the row, owned by the same client; NULL if none or deleted"),
+    mapped_column(ExactBigInteger, comment="Data source of the row, owned by the same client; NULL if none or deleted"),
 ]
-Timestamp = Annotated[datetime, mapped_column(TIMESTAMP(timezone=True))]
-TimestampNow = Annotated[datetime, mapped_column(TIMESTAMP(timezone=True), server_default=func.now())]
-FiniteNumeric = Annotated[Decimal, mapped_column(Numeric)]
+Timestamp = Annotated[datetime, mapped_column(ExactTimestamp)]
+TimestampNow = Annotated[datetime, mapped_column(ExactTimestamp, server_default=func.now())]
+FiniteNumeric = Annotated[Decimal, mapped_column(ExactNumeric)]
 
 
 class EmbeddingVector(Protocol):
@@ -57,7 +58,7 @@ class EmbeddingVector(Protocol):
 EmbeddingInput = EmbeddingVector | Sequence[Decimal] | Vector | str
 
 
-class InvalidEmbedding(DontWrapMixin, ValueError):
+class InvalidEmbedding(InvalidValue):
     """The value is not a valid embedding; the message says why."""
 
 
@@ -120,6 +121,7 @@ def _to_numbers(value: Any) -> Any:
 
     if np.ma.is_masked(value):
         raise InvalidEmbedding(f"{EMBEDDING_RULE}; this array has masked numbers.")
+    # NumPy would convert other kinds too, even text.
     if not isinstance(value, np.ndarray) or value.dtype.kind not in NUMERIC_DTYPE_KINDS:
         raise TypeError
     # A number beyond single precision becomes an infinity, which is rejected later; NumPy would warn as well.
@@ -127,7 +129,7 @@ def _to_numbers(value: Any) -> Any:
         return np.asarray(value, dtype=np.float32)
 
 
-class Embedding(TypeDecorator[EmbeddingVector]):
+class Embedding(ExactType[EmbeddingVector]):
     """`vector(384)`, checked before it is sent, and compared with pgvector's own operators.
 
     It is sent as text, which every connection supports; the engines of `syntegra_db.database` send it in binary format.
@@ -135,12 +137,16 @@ class Embedding(TypeDecorator[EmbeddingVector]):
 
     impl = VECTOR
     cache_ok = True
+    accepts = f"{EMBEDDING_DIMENSIONS} finite numbers"
 
     def __init__(self) -> None:
         super().__init__(EMBEDDING_DIMENSIONS)
 
-    def process_bind_param(self, value: EmbeddingInput | None, dialect: Dialect) -> Any:  # noqa: ARG002, D102  SQLAlchemy's signature
-        return None if value is None else validate_embedding(value)
+    def convert(self, value: EmbeddingInput) -> Vector:  # noqa: D102  inherited
+        return validate_embedding(value)
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:  # noqa: ARG002, D102  SQLAlchemy's signature
+        return self
 
 
 def _compare_positions(compare: Callable[[int, int], bool]) -> Callable[[Any, Any], Any]:
@@ -170,11 +176,3 @@ class OrderedEnum(StrEnum):
     def from_label(cls, value: Any) -> Any:
         """Return the member with the label `value`; any other value is returned for the database type to reject."""
         return next((member for member in cls if isinstance(value, str) and member == value), value)
-
-
-EnumType = TypeVar("EnumType", bound=StrEnum)
-
-
-def pg_enum(enum: type[EnumType], name: str) -> Enum:
-    """Return the PostgreSQL ENUM type `name` whose labels are the values of `enum`, in their order."""
-    return Enum(enum, name=name, values_callable=lambda members: [member.value for member in members])

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import cast, select
-from sqlalchemy.exc import StatementError
 
 from syntegra_db.models import (
     AnomalyLog,
     AnomalySeverity,
+    InvalidValue,
     TrendSignal,
     TrendStatus,
 )
@@ -94,5 +94,5 @@ def test_label_of_a_trend_becomes_a_member_and_an_unknown_one_is_rejected(sessio
     unknown: Any = "Declining"
     now = datetime.now(UTC)
     session.add(TrendSignal(sector="s", term="t", period_start=now, period_end=now, status=unknown))
-    with pytest.raises(StatementError, match="Declining"):
+    with pytest.raises(InvalidValue, match=r"trend_signals\.status takes one of emergent, stable, declining, not this"):
         session.flush()

@@ -203,6 +203,7 @@ def test_metadata_of_a_model_without_the_column_raises(model: type[Base]) -> Non
 # In a separate process: otherwise these models would stay in the package's MetaData.
 APPLICATION = """
 import sys
+from datetime import UTC, datetime
 from sqlalchemy import MetaData, insert, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from syntegra_db.database import create_engine
@@ -235,7 +236,8 @@ with Session(create_engine(sys.argv[1])) as session:
     session.add(Report(created_by="a", metadata="x"))
     session.execute(insert(Report), [{"created_by": "b", "metadata": "x"}])
     assert session.scalars(text("SELECT metadata FROM report")).all() == ["x", "x"]
-    kpi = Kpi(client_id=1, kpi_name="k", kpi_value=1, period_start="2026-01-01Z", period_end="2026-01-01Z", metadata={})
+    now = datetime.now(UTC)
+    kpi = Kpi(client_id=1, kpi_name="k", kpi_value=1, period_start=now, period_end=now, metadata={})
     session.add(kpi)
     session.flush()
     session.refresh(kpi)

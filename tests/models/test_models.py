@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import select, text
-from sqlalchemy.exc import DataError, IntegrityError, InvalidRequestError, StatementError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 
 from syntegra_db.database import create_engine, session_factory
 from syntegra_db.models import (
@@ -20,6 +20,7 @@ from syntegra_db.models import (
     Base,
     Cluster,
     DataSource,
+    InvalidValue,
     KpiSummary,
     ProcessedData,
     TextSummary,
@@ -77,7 +78,7 @@ def test_config_json_is_in_no_log_and_no_error(database: Database, caplog: pytes
         with caplog.at_level(logging.DEBUG):
             session.flush()
             source.type = "x" * 51
-            with pytest.raises(StatementError) as failed:
+            with pytest.raises(InvalidValue) as failed:
                 session.flush()
             session.rollback()
             session.add(DataSource(client_id=1, type="simple_csv", config_json={"token": "s3cret"}))
@@ -85,12 +86,14 @@ def test_config_json_is_in_no_log_and_no_error(database: Database, caplog: pytes
                 session.flush()
             session.rollback()
             session.add(DataSource(client_id=1, name="a", type="b", config_json={"token": "s3cret", "x": math.nan}))
-            with pytest.raises(DataError) as not_json:
+            with pytest.raises(InvalidValue) as not_json:
                 session.flush()
     engine.dispose()
     assert "INSERT INTO data_sources" in caplog.text
-    assert "s3cret" not in caplog.text + str(failed.value) + str(without_name.value) + str(without_name.value.orig)
-    assert "s3cret" not in str(not_json.value) + str(not_json.value.orig)
+    assert "s3cret" not in caplog.text + str(failed.value) + repr(failed.value.__context__) + str(
+        without_name.value
+    ) + str(without_name.value.orig)
+    assert "s3cret" not in str(not_json.value) + repr(not_json.value.__context__)
     assert 'null value in column "name"' in str(without_name.value)
 
 
