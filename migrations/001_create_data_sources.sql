@@ -10,6 +10,8 @@ BEGIN;
 
 -- A session that waits for a lock blocks all later writers. After a lock timeout, run the file again.
 SET LOCAL lock_timeout = '500ms';
+-- Nor does a stopped psql keep its locks.
+SET LOCAL idle_in_transaction_session_timeout = '5s';
 
 DO $$
 DECLARE

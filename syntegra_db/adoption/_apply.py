@@ -19,6 +19,7 @@ from syntegra_db.connections import connect
 from syntegra_db.errors import AdoptionFailed, ExtensionUnavailable, server_message
 from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations import MigrationOptions, migration_lock, retry_in_savepoint
+from syntegra_db.network import keep_transaction_alive
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY
 from syntegra_db.sql import execute_raw, quote
 
@@ -72,7 +73,7 @@ def apply(
             logger.info("The backup is %s", path)
         state = f"The tables are unchanged{f'; the backup {path} is kept' if path else ''}."
         try:
-            with connection.begin(), report_if_interrupted(lambda: state):
+            with connection.begin(), keep_transaction_alive(connection), report_if_interrupted(lambda: state):
                 begin_unlimited_transaction(connection)
                 applied, rows = retry_in_savepoint(
                     connection,

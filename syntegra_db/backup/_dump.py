@@ -29,7 +29,6 @@ from syntegra_db.backup._session import (
     begin_unlimited_transaction,
     count_rows,
     lock_tables,
-    psycopg_connection,
     server_version,
     tables_at_revision,
 )
@@ -38,6 +37,7 @@ from syntegra_db.client_programs import ClientProgramFailed, find_program_for_se
 from syntegra_db.connections import connect
 from syntegra_db.errors import BackupFailed, InvalidBackup, server_message
 from syntegra_db.migrations import MigrationOptions, current_revision
+from syntegra_db.network import keep_transaction_alive, psycopg_connection
 from syntegra_db.revisions import require_known_revision
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import quote
@@ -97,7 +97,7 @@ def create_backup(
         metadata = snapshot.metadata
         path = path or default_path(metadata.database, metadata.revision, datetime.fromisoformat(metadata.made_at))
         reader = find_program_for_server("pg_restore", program.version)
-        with atomic_file(path) as file:
+        with atomic_file(path) as file, keep_transaction_alive(connection):
             _dump_tables(connection, snapshot, file, options, report)
             write_footer(file, metadata)
             require_tables(reader, file, metadata)

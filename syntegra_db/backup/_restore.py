@@ -21,7 +21,6 @@ from syntegra_db.backup._session import (
     begin_unlimited_transaction,
     lock_tables,
     nonempty_tables,
-    psycopg_connection,
     raise_build_memory,
 )
 from syntegra_db.catalog import existing_tables, require_no_drift
@@ -31,6 +30,7 @@ from syntegra_db.errors import BackupRevisionMismatch, RestoreFailed, TablesNotE
 from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations import MigrationOptions, migration_lock, retry_in_savepoint, run_in_transaction
 from syntegra_db.models import EMBEDDING_DIMENSIONS
+from syntegra_db.network import keep_transaction_alive, psycopg_connection
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY, ivfflat_build_memory
 from syntegra_db.revisions import all_revisions, current_revision, head_revision, require_known_revision
 from syntegra_db.settings import describe_database
@@ -111,7 +111,11 @@ def restore(
         job = _RestoreJob(backup, file, program, existing_rows, options, report)
         with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
             try:
-                with connection.begin(), report_if_interrupted(lambda: "No row was restored or deleted."):
+                with (
+                    connection.begin(),
+                    keep_transaction_alive(connection),
+                    report_if_interrupted(lambda: "No row was restored or deleted."),
+                ):
                     loaded, kept = _restore(connection, job)
             except (DBAPIError, psycopg.Error) as error:
                 raise RestoreFailed(

@@ -22,6 +22,7 @@ from syntegra_db.migrations import (
     run_in_transaction,
     tables_to_drop,
 )
+from syntegra_db.network import keep_transaction_alive
 from syntegra_db.revisions import (
     all_revisions,
     current_revision,
@@ -80,7 +81,7 @@ def rollback(
         connection.rollback()
         try:
             still = f"The database is still at {describe_revision(before)}."
-            with connection.begin(), report_if_interrupted(lambda: still):
+            with connection.begin(), keep_transaction_alive(connection), report_if_interrupted(lambda: still):
                 dropped = _block_writes(connection, tables_to_drop(before, revision), options)
                 backup = create_backup(engine, path, options=options, report=report)
                 _verify_against_tables(connection, backup, dropped)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import exists, func, select, table
 
 from syntegra_db.backup import _queries
 from syntegra_db.catalog import load_manifest
 from syntegra_db.migrations import retry_in_savepoint
+from syntegra_db.network import limit_session, psycopg_connection
 from syntegra_db.revisions import all_revisions
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import psycopg
     from sqlalchemy import Connection
 
     from syntegra_db.migrations import MigrationOptions
-
-TRANSACTION_TIMEOUT_SINCE = 17
 
 
 class RowProgress(NamedTuple):
@@ -31,27 +29,18 @@ class RowProgress(NamedTuple):
     bytes: int
 
 
-def psycopg_connection(connection: Connection) -> psycopg.Connection:
-    """Return the psycopg connection behind `connection`."""
-    return cast("psycopg.Connection", connection.connection.dbapi_connection)
-
-
 def server_version(connection: Connection) -> int:
     """Return the server's major version."""
     return psycopg_connection(connection).info.server_version // 10_000
 
 
 def begin_unlimited_transaction(connection: Connection) -> None:
-    """Begin a transaction, or continue the open one, without timeouts; hidden rows are an error in it.
+    """Begin a transaction, or continue the open one, for long work; hidden rows are an error in it.
 
-    It does not take the transaction's snapshot yet.
+    It does not take the transaction's snapshot yet. Use `keep_transaction_alive` while other programs work.
     """
-    timeouts = ["statement_timeout", "idle_in_transaction_session_timeout"]
-    if server_version(connection) >= TRANSACTION_TIMEOUT_SINCE:
-        timeouts.append("transaction_timeout")
-    for timeout in timeouts:
-        connection.exec_driver_sql(f"SET LOCAL {timeout} = 0")
     connection.exec_driver_sql("SET LOCAL row_security = off")
+    limit_session(connection, local=True)
 
 
 def raise_build_memory(connection: Connection, size: int) -> None:

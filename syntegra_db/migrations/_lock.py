@@ -6,17 +6,17 @@ import hashlib
 import logging
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import text
 
 from syntegra_db.errors import LockTimeout, MigrationFailed, escape_control_characters
+from syntegra_db.network import limit_session, psycopg_connection
 from syntegra_db.revisions import VERSION_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import psycopg
     from sqlalchemy import Connection
 
 logger = logging.getLogger(__name__)
@@ -96,13 +96,16 @@ def acquire_session_lock(connection: Connection, key: int, timeout: float, *, ho
     """Acquire an advisory lock for the session of `connection` within `timeout` seconds.
 
     It is polled with one transaction per attempt, because a session that waits inside pg_advisory_lock() deadlocks
-    with CREATE INDEX CONCURRENTLY. `holder_task` names in messages what the lock allows one of.
+    with CREATE INDEX CONCURRENTLY. `holder_task` names in messages what the lock allows one of. The session gets the
+    limits of `limit_session`.
 
     Raises:
         LockTimeout: another session still holds it; the message says which.
         MigrationFailed: connected through a transaction-mode pooler, where session locks do not work.
     """
     _reject_transaction_pooling(connection, holder_task)
+    limit_session(connection)
+    connection.commit()
     deadline = time.monotonic() + timeout
     announced = False
     while not _try_lock(connection, key):
@@ -138,7 +141,7 @@ def _reject_transaction_pooling(connection: Connection, task: str) -> None:
     process id that it gives a client at start. If it differs from the server's, a second client with an open
     transaction shows whether sessions change between transactions.
     """
-    announced_pid = cast("psycopg.Connection", connection.connection.dbapi_connection).pgconn.backend_pid
+    announced_pid = psycopg_connection(connection).pgconn.backend_pid
     session_pid = _backend_pid(connection)
     if announced_pid == session_pid:
         return

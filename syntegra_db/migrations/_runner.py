@@ -25,6 +25,7 @@ from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._options import load_migration_options
 from syntegra_db.migrations._retry import retry_on_lock_error
+from syntegra_db.network import limit_session
 from syntegra_db.revisions import (
     VERSION_TABLE,
     current_revision,
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Servers before 17 do not have this limit.
+TRANSACTION_SECONDS = 60
+
 
 def migrate(context: ModuleType, connection: Connection, configure: partial[None], request: MigrationRequest) -> None:
     """Take the database to the revision that `context` names, and verify it on a new connection.
@@ -61,7 +65,11 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
     with migration_lock(connection, options.migration_lock_timeout):
         before = _revision(connection)
         require_known_revision(before)
-        connection.exec_driver_sql(f"SET lock_timeout = {options.lock_timeout_milliseconds}")
+        limit_session(
+            connection,
+            lock_timeout=f"{options.lock_timeout_milliseconds}ms",
+            transaction_timeout=f"{TRANSACTION_SECONDS}s",
+        )
         connection.commit()
         if request.is_downgrade:
             _log_data_loss(context, connection, before)

@@ -17,6 +17,7 @@ from alembic.util import CommandError
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
 from syntegra_db.revisions import VERSION_TABLE, script_directory
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def _render(script: Script, *, title: str, guard: str, statements: str, result: 
         title=title,
         source=Path(script.path).name,
         lock_timeout=MigrationOptions.model_fields["lock_timeout"].default * 1000,
+        idle_timeout=IDLE_IN_TRANSACTION_SECONDS,
         version_table=VERSION_TABLE,
         guard=guard.rstrip(),
         statements=statements,

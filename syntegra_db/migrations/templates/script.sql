@@ -10,6 +10,8 @@ BEGIN;
 
 -- A session that waits for a lock blocks all later writers. After a lock timeout, run the file again.
 SET LOCAL lock_timeout = '{lock_timeout:.0f}ms';
+-- Nor does a stopped psql keep its locks.
+SET LOCAL idle_in_transaction_session_timeout = '{idle_timeout}s';
 
 DO $$
 DECLARE

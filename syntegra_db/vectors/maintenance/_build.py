@@ -15,6 +15,7 @@ from syntegra_db.connections import poll_in_background
 from syntegra_db.errors import LockTimeout, RebuildFailed, server_message
 from syntegra_db.migrations import Blocker, read_blockers, retry_on_lock_error
 from syntegra_db.models import EMBEDDING_DIMENSIONS
+from syntegra_db.network import limit_session
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.sql import quote
 from syntegra_db.vectors._index import INDEX_NAMES, NEW_INDEX, OLD_INDEX
@@ -34,17 +35,6 @@ EF_CONSTRUCTION = 128
 POLL_SECONDS = 0.25
 # Not translated, unlike the message around it.
 SHARED_MEMORY_ERROR_MARK = "/PostgreSQL."
-# Older servers do not have all of these settings.
-CONFIGURE_SESSION = text(
-    """
-    SELECT set_config(name, value, false)
-    FROM (VALUES ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
-                 ('idle_session_timeout', '0'), ('client_connection_check_interval', '1s'),
-                 ('default_transaction_isolation', 'read committed'),
-                 ('client_min_messages', 'warning')) AS settings (name, value)
-    WHERE name IN (SELECT name FROM pg_settings)
-    """
-)
 INDEX_VALIDITY = text(
     """
     SELECT relname, indisvalid
@@ -72,11 +62,13 @@ class BuildProgress:
 
 
 def configure_session(connection: Connection) -> int:
-    """Disable timeouts for a long build, abort it if the client disconnects, and return the backend PID.
+    """Let the session wait for locks during a build, and return the backend PID.
 
     Transactions in autocommit have the default isolation level, so it is set too.
     """
-    connection.execute(CONFIGURE_SESSION)
+    limit_session(
+        connection, lock_timeout="0", default_transaction_isolation="read committed", client_min_messages="warning"
+    )
     pid: int = connection.scalars(text("SELECT pg_backend_pid()")).one()
     return pid
 
