@@ -109,6 +109,18 @@ class MigrationFailed(SyntegraDBError):
     exit_status = 11
 
 
+class SchemaNotVerified(MigrationFailed):
+    """The changes were committed, but the installed schema could not be compared with the declared one."""
+
+    exit_status = 30
+
+
+class CommitUnconfirmed(SyntegraDBError):
+    """The connection was lost during COMMIT, and it is unknown whether the changes were committed."""
+
+    exit_status = 29
+
+
 class LockTimeout(MigrationFailed):
     """Other sessions held a lock for longer than the timeouts allow; the message says what was changed."""
 

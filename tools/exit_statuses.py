@@ -50,6 +50,8 @@ ACTIONS = {
     26: "Fix the reason in the message and run it again.",
     27: "Allow more with `--memory`, or need less with `--half`, `--lists` or `--method`.",
     28: "Free disk space, or correct the file that the message names.",
+    29: "Run the statement in the message when the server answers again. It prints whether the changes were committed.",
+    30: "Do not repeat the command. Run `syntegra-db verify` when the reason in the message is gone.",
     **{
         exit_status(Terminated(number)): "The message reports what was changed. Run the command again."
         for number in (SIGHUP, SIGINT, SIGTERM)

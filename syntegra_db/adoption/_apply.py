@@ -16,9 +16,9 @@ from syntegra_db.adoption._planning import plan
 from syntegra_db.backup import begin_unlimited_transaction, dump_database, raise_build_memory
 from syntegra_db.catalog import ddl, load_manifest, verify
 from syntegra_db.connections import connect
-from syntegra_db.errors import AdoptionFailed, ExtensionUnavailable, server_message
+from syntegra_db.errors import AdoptionFailed, CommitUnconfirmed, ExtensionUnavailable, server_message
 from syntegra_db.interruption import report_if_interrupted
-from syntegra_db.migrations import MigrationOptions, migration_lock, retry_in_savepoint
+from syntegra_db.migrations import MigrationOptions, confirmed_transaction, migration_lock, retry_in_savepoint
 from syntegra_db.network import keep_transaction_alive
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY
 from syntegra_db.sql import execute_raw, quote
@@ -55,6 +55,7 @@ def apply(
     Raises:
         AdoptionNotPossible, DecisionRequired: see `plan`; or the plan has open questions.
         AdoptionFailed: a statement failed, or rows or schema are not as expected; nothing was changed.
+        CommitUnconfirmed: see `confirmed_transaction`; the message names the backup.
         BackupFailed, InvalidBackup, ClientProgramNotFound: see `dump_database`.
         LockTimeout: other sessions held a lock for longer than the options allow.
         ExtensionUnavailable: an administrator must create the extension first.
@@ -73,7 +74,11 @@ def apply(
             logger.info("The backup is %s", path)
         state = f"The tables are unchanged{f'; the backup {path} is kept' if path else ''}."
         try:
-            with connection.begin(), keep_transaction_alive(connection), report_if_interrupted(lambda: state):
+            with (
+                confirmed_transaction(connection),
+                keep_transaction_alive(connection),
+                report_if_interrupted(lambda: state),
+            ):
                 begin_unlimited_transaction(connection)
                 applied, rows = retry_in_savepoint(
                     connection,
@@ -81,6 +86,10 @@ def apply(
                     options,
                     state=state,
                 )
+        except CommitUnconfirmed as error:
+            if path is None:
+                raise
+            raise CommitUnconfirmed(f"{error} The backup of the whole database is {path}.") from error
         except DBAPIError as error:
             raise _to_adoption_error(error) from error
     return AdoptionResult(applied, path, rows)

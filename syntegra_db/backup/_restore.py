@@ -23,12 +23,20 @@ from syntegra_db.backup._session import (
     nonempty_tables,
     raise_build_memory,
 )
-from syntegra_db.catalog import existing_tables, require_no_drift
+from syntegra_db.catalog import existing_tables
 from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.connections import connect
 from syntegra_db.errors import BackupRevisionMismatch, RestoreFailed, TablesNotEmpty, server_message
 from syntegra_db.interruption import report_if_interrupted
-from syntegra_db.migrations import MigrationOptions, migration_lock, retry_in_savepoint, run_in_transaction
+from syntegra_db.migrations import (
+    MigrationOptions,
+    confirmed_transaction,
+    migration_lock,
+    read_existing_drift,
+    retry_in_savepoint,
+    run_in_transaction,
+    verify_result,
+)
 from syntegra_db.models import EMBEDDING_DIMENSIONS
 from syntegra_db.network import keep_transaction_alive, psycopg_connection
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY, ivfflat_build_memory
@@ -98,7 +106,9 @@ def restore(
         TablesNotEmpty: tables are not empty, and `existing_rows` is REFUSE.
         RestoreFailed: the server rejected a statement.
         LockTimeout: other sessions kept a table or the migration lock.
-        SchemaDrift: the rows are restored, but the schema differs from the declared one.
+        CommitUnconfirmed: see `confirmed_transaction`.
+        SchemaNotVerified, SchemaDrift: the rows are restored, but the schema could not be verified, or it differs from
+            the declared one, and did not before.
         ClientProgramNotFound: no pg_restore that can read the file is installed.
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
@@ -110,9 +120,10 @@ def restore(
         require_tables(program, file, backup.metadata)
         job = _RestoreJob(backup, file, program, existing_rows, options, report)
         with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
+            existing_drift = read_existing_drift(connection)
             try:
                 with (
-                    connection.begin(),
+                    confirmed_transaction(connection),
                     keep_transaction_alive(connection),
                     report_if_interrupted(lambda: "No row was restored or deleted."),
                 ):
@@ -122,8 +133,7 @@ def restore(
                     f"The rows of {path} were not restored to the {describe_database(engine.url)}: "
                     f"{server_message(error)}. Nothing was changed. Correct the cause and run this again."
                 ) from None
-    with connect(engine) as fresh:
-        require_no_drift(fresh, "The rows are restored")
+            verify_result(engine, backup.metadata.revision, f"The rows of {path} are restored", existing_drift)
     return RestoreResult(backup, loaded, kept)
 
 

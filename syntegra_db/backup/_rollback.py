@@ -10,17 +10,20 @@ from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.backup._dump import create_backup, verify_backup
 from syntegra_db.backup._session import begin_unlimited_transaction, count_rows, lock_tables
-from syntegra_db.catalog import existing_tables, require_no_drift
+from syntegra_db.catalog import existing_tables
 from syntegra_db.connections import connect
-from syntegra_db.errors import InvalidBackup, MigrationFailed, RevisionError, server_message
+from syntegra_db.errors import CommitUnconfirmed, InvalidBackup, MigrationFailed, RevisionError, server_message
 from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations import (
     MigrationOptions,
+    confirmed_transaction,
     describe_data_loss,
     migration_lock,
+    read_existing_drift,
     retry_in_savepoint,
     run_in_transaction,
     tables_to_drop,
+    verify_result,
 )
 from syntegra_db.network import keep_transaction_alive
 from syntegra_db.revisions import (
@@ -52,25 +55,29 @@ class RollbackResult(NamedTuple):
     restore_command: str
 
 
-def rollback(
+def rollback(  # noqa: PLR0913  two callbacks
     target: str,
     engine: Engine,
     path: Path | None = None,
     *,
     options: MigrationOptions | None = None,
     report: Callable[[RowProgress], None] | None = None,
+    on_commit: Callable[[RollbackResult], None] | None = None,
 ) -> RollbackResult:
     """Make a backup in `path`, verify it, then downgrade the database to `target`, or `base`.
 
     Writes to the tables being dropped are blocked from the snapshot to the drop, so the backup is complete; reads
-    continue until then. Any error before the downgrade is committed leaves the database unchanged.
+    continue until then. Any error before the downgrade is committed leaves the database unchanged. As soon as it is
+    committed, `on_commit` is called with the result, because the verification of the schema that follows can fail.
 
     Raises:
         RevisionError: `target` is not older than the database's revision, or does not exist.
         BackupFailed, InvalidBackup: the backup could not be made or verified; the database is unchanged.
         MigrationFailed: the server rejected the downgrade; the database is unchanged, and the backup is kept.
         LockTimeout: other sessions kept a table or the migration lock.
-        SchemaDrift: the revision is reached, but the schema differs from the declared one.
+        CommitUnconfirmed: see `confirmed_transaction`; the message names the backup.
+        SchemaNotVerified, SchemaDrift: the revision is reached, but the schema could not be verified, or it differs
+            from the declared one, and did not before.
         ClientProgramNotFound: no pg_dump or pg_restore is as new as the server.
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
@@ -78,10 +85,14 @@ def rollback(
     with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
         before = current_revision(connection)
         revision = _resolve_older(target, before)
-        connection.rollback()
+        existing_drift = read_existing_drift(connection)
         try:
             still = f"The database is still at {describe_revision(before)}."
-            with connection.begin(), keep_transaction_alive(connection), report_if_interrupted(lambda: still):
+            with (
+                confirmed_transaction(connection),
+                keep_transaction_alive(connection),
+                report_if_interrupted(lambda: still),
+            ):
                 dropped = _block_writes(connection, tables_to_drop(before, revision), options)
                 backup = create_backup(engine, path, options=options, report=report)
                 _verify_against_tables(connection, backup, dropped)
@@ -91,15 +102,25 @@ def rollback(
                     options,
                     state=f"The database is still at revision {before}; the backup {backup.path} is kept.",
                 )
+        except CommitUnconfirmed as error:
+            command = _restore_command(backup, revision)
+            raise CommitUnconfirmed(f"{error} To restore the rows after `committed`: {command}") from error
         except DBAPIError as error:
             raise MigrationFailed(
                 f"The {describe_database(engine.url)} was not rolled back: {server_message(error)}. It is still at "
                 f"revision {before}. Correct the cause and run this again."
             ) from None
-    with connect(engine) as fresh:
-        require_no_drift(fresh, f"The database is back at {describe_revision(revision)}")
-    keep = " --keep" if revision else ""
-    return RollbackResult(backup, revision, f"syntegra-db restore {shlex.quote(str(backup.path))}{keep}")
+        result = RollbackResult(backup, revision, _restore_command(backup, revision))
+        if on_commit is not None:
+            on_commit(result)
+        state = f"The database is back at {describe_revision(revision)}, and the rows are in {backup.path}"
+        verify_result(engine, revision, state, existing_drift)
+    return result
+
+
+def _restore_command(backup: Backup, revision: str | None) -> str:
+    """Return the command that restores the rows after a rollback to `revision`."""
+    return f"syntegra-db restore {shlex.quote(str(backup.path))}{' --keep' if revision else ''}"
 
 
 def describe_rollback_loss(target: str, engine: Engine) -> str:

@@ -1,6 +1,6 @@
 """The installed schema, the declared schema of each revision, and the drift between them."""
 
-from syntegra_db.catalog._drift import require_no_drift, unversioned_objects, verify
+from syntegra_db.catalog._drift import unversioned_objects, verify
 from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, existing_tables, introspect, require_current_schema
 from syntegra_db.catalog._manifest import MANIFESTS, format_manifest, load_manifest, managed_tables, managed_types
@@ -24,7 +24,6 @@ __all__ = [
     "managed_types",
     "read_status",
     "require_current_schema",
-    "require_no_drift",
     "unversioned_objects",
     "verify",
 ]

@@ -13,9 +13,7 @@ from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, introspect
 from syntegra_db.catalog._manifest import load_manifest, managed_tables, managed_types
 from syntegra_db.catalog.compare import compare_extension, compare_privileges, compare_schemas
-from syntegra_db.errors import SchemaDrift
 from syntegra_db.revisions import all_revisions, current_revision, describe_revision, require_known_revision
-from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,21 +53,6 @@ def verify(connection: Connection) -> DriftReport:
         findings=[finding for finding in findings if finding.is_drift],
         notes=[finding for finding in findings if not finding.is_drift],
     )
-
-
-def require_no_drift(connection: Connection, state: str) -> None:
-    """Raise `SchemaDrift` unless the schema is the one of its revision; the message begins with `state`.
-
-    Raises:
-        SchemaDrift: it is not; the message names the objects.
-        RevisionError, DatabaseAhead, SettingsError, LockTimeout: see `verify`.
-    """
-    drift = verify(connection).findings
-    if drift:
-        raise SchemaDrift(
-            f"{state}, but the schema of the {describe_database(connection.engine.url)} differs from the declared one: "
-            f"{', '.join(finding.object for finding in drift)}. `syntegra-db verify` prints how to fix it."
-        )
 
 
 def unversioned_objects(connection: Connection) -> list[str]:

@@ -22,6 +22,11 @@ class Finding:
     fix: str
     is_drift: bool = True
 
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What makes two findings of different comparisons the same one."""
+        return self.object, self.expected, self.found
+
 
 @dataclass(frozen=True)
 class DriftReport:

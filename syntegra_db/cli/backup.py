@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ from syntegra_db.cli.output import confirm_no_backup, echo, print_table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from syntegra_db.backup import Backup, RowProgress
+    from syntegra_db.backup import Backup, RollbackResult, RowProgress
 
 Output = Annotated[
     Path | None,
@@ -116,11 +116,17 @@ def rollback(
         confirm_no_backup(f"Without a backup, the {database} permanently loses {lost}.", ConfirmationRequired, yes=yes)
         downgrade(revision)
         return
-    with _row_progress("Backing up") as report:
-        result = backups.rollback(revision, engine, output, options=options, report=report)
-    echo(f"{_summary(result.backup)}, verified: {result.backup.path}")
-    echo(f"The {database} is at {describe_revision(result.revision)}.")
-    echo(f"To restore the rows:\n  {result.restore_command}")
+    with ExitStack() as progress:
+        report = progress.enter_context(_row_progress("Backing up"))
+
+        def print_result(result: RollbackResult) -> None:
+            progress.close()
+            echo(f"{_summary(result.backup)}, verified: {result.backup.path}")
+            echo(f"The {database} is at {describe_revision(result.revision)}.")
+            echo(f"To restore the rows:\n  {result.restore_command}")
+            progress.enter_context(_row_progress("Verifying the schema"))
+
+        backups.rollback(revision, engine, output, options=options, report=report, on_commit=print_result)
 
 
 def _summary(backup: Backup) -> str:

@@ -2,6 +2,7 @@
 
 from syntegra_db.migrations._blockers import Blocker, read_blockers
 from syntegra_db.migrations._commands import downgrade, run_in_transaction, upgrade
+from syntegra_db.migrations._commit import confirmed_transaction
 from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
 from syntegra_db.migrations._env import run_env
@@ -17,6 +18,7 @@ from syntegra_db.migrations._options import MigrationOptions, load_migration_opt
 from syntegra_db.migrations._require_head import require_head
 from syntegra_db.migrations._retry import retry_in_savepoint, retry_on_lock_error
 from syntegra_db.migrations._sql_scripts import render_sql_script, write_sql_scripts
+from syntegra_db.migrations._verification import read_existing_drift, verify_result
 from syntegra_db.revisions import current_revision, head_revision
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "MigrationOptions",
     "acquire_session_lock",
     "alembic_config",
+    "confirmed_transaction",
     "current_revision",
     "current_schema",
     "describe_data_loss",
@@ -34,6 +37,7 @@ __all__ = [
     "lock_key",
     "migration_lock",
     "read_blockers",
+    "read_existing_drift",
     "render_sql_script",
     "require_head",
     "retry_in_savepoint",
@@ -42,6 +46,7 @@ __all__ = [
     "run_in_transaction",
     "tables_to_drop",
     "upgrade",
+    "verify_result",
     "write_manifests",
     "write_sql_scripts",
 ]

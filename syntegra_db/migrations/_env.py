@@ -63,8 +63,7 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
     if context.config.cmd_opts is not None:
         request.is_downgrade = context.config.cmd_opts.cmd[0] is command.downgrade
     if isinstance(request.bind, Connection):
-        configure(connection=request.bind, version_table_schema=current_schema(request.bind))
-        _run_migrations(context)
+        _run_on_connection(context, configure, request.bind)
         return
     with connect(_engine(request.bind)) as connection:
         configure = partial(configure, connection=connection, version_table_schema=current_schema(connection))
@@ -73,6 +72,19 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
             migrate(context, connection, configure, request)
         else:
             _run_inspection(context, configure, models_metadata())
+
+
+def _run_on_connection(context: ModuleType, configure: partial[None], connection: Connection) -> None:
+    """Run the command on a caller's connection: in its open transaction, or else commit each revision, as Alembic does.
+
+    Alembic would take the transaction that reading the schema begins for the caller's, and commit nothing.
+    """
+    is_in_transaction = connection.in_transaction()
+    schema = current_schema(connection)
+    if not is_in_transaction:
+        connection.rollback()
+    configure(connection=connection, version_table_schema=schema)
+    _run_migrations(context)
 
 
 def _engine(bind: URL | Engine | None) -> Engine:

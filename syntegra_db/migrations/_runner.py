@@ -8,26 +8,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psycopg.errors import DependentObjectsStillExist, DuplicateObject, DuplicateTable
-from sqlalchemy.exc import DBAPIError, ResourceClosedError
+from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.catalog import require_no_drift, unversioned_objects
+from syntegra_db.catalog import unversioned_objects
 from syntegra_db.connections import connect
-from syntegra_db.errors import (
-    ConnectionFailed,
-    ExtensionUnavailable,
-    LockTimeout,
-    MigrationFailed,
-    SyntegraDBError,
-    server_message,
-)
+from syntegra_db.errors import ExtensionUnavailable, MigrationFailed, SyntegraDBError, server_message
 from syntegra_db.interruption import report_if_interrupted
+from syntegra_db.migrations._commit import connection_was_lost, transaction_id, was_committed
 from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._options import load_migration_options
 from syntegra_db.migrations._retry import retry_on_lock_error
+from syntegra_db.migrations._verification import read_existing_drift, verify_result
 from syntegra_db.network import limit_session
 from syntegra_db.revisions import (
-    VERSION_TABLE,
     current_revision,
     describe_revision,
     require_known_revision,
@@ -58,7 +52,8 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
     Raises:
         LockTimeout: other sessions held a lock for longer than the options allow.
         MigrationFailed: a revision failed; the message says which, why, and the database's current revision.
-        SchemaDrift: the revision is reached, but the schema is not the one that it declares.
+        CommitUnconfirmed: the connection was lost during COMMIT, and it is unknown whether it was committed.
+        SchemaNotVerified, SchemaDrift: see `verify_result`.
         DatabaseAhead: the database is at a revision that this package does not know.
     """
     options = request.options or load_migration_options()
@@ -73,14 +68,23 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
         connection.commit()
         if request.is_downgrade:
             _log_data_loss(context, connection, before)
-        steps = _StepLog(before)
+        existing_drift = read_existing_drift(connection)
+        steps = _StepLog(connection, before)
         try:
             with report_if_interrupted(lambda: _describe_interrupted_state(connection.engine)):
                 _run_with_retries(context, connection, partial(configure, on_version_apply=steps), steps, options)
         except DBAPIError as error:
-            raise _to_migration_failed(connection, context, error) from error
+            if connection_was_lost(error):
+                connection.invalidate()
+                steps.confirm()
+            else:
+                connection.rollback()
+                steps.sync_with(_revision(connection))
+            if steps.committed == before or steps.committed != resolve_revision(_target(context), before):
+                raise _to_migration_failed(connection, context, error, steps.committed) from error
         # Still under the lock: the next migration may take the database to another revision.
-        _verify_result(connection.engine, before, steps.reached)
+        state = f"The database is at {describe_revision(steps.reached)}"
+        verify_result(connection.engine, steps.reached, state, existing_drift if steps.reached != before else None)
     request.reached = steps.reached
 
 
@@ -120,32 +124,15 @@ def _log_data_loss(context: ModuleType, connection: Connection, before: str | No
         logger.warning("This drops %s", describe_data_loss(connection, lost))
 
 
-def _verify_result(engine: Engine, before: str | None, reached: str | None) -> None:
-    """Raise unless a new connection finds the revision that was reached, and its schema if it is another one."""
-    try:
-        with connect(engine) as fresh:
-            found = current_revision(fresh)
-            if found == reached != before:
-                require_no_drift(fresh, f"The database is at {describe_revision(found)}")
-    except (ConnectionFailed, LockTimeout, DBAPIError) as error:
-        raise MigrationFailed(
-            f"The database is at {describe_revision(reached)}, but a new connection could not verify it: "
-            f"{server_message(error)} Run `syntegra-db verify`."
-        ) from error
-    if found != reached:
-        raise MigrationFailed(
-            f"The migration ended, but a new connection finds the database at {describe_revision(found)} instead of "
-            f"{describe_revision(reached)}. Find out what else writes to {VERSION_TABLE}, then run this again."
-        )
-
-
 class _StepLog:
     """Follow which revision was reached, and log each one, with its seconds, once it is committed."""
 
-    def __init__(self, before: str | None) -> None:
+    def __init__(self, connection: Connection, before: str | None) -> None:
+        self._connection = connection
         self.reached = self.committed = before
         self._started = time.monotonic()
         self._pending: str | None = None
+        self._transaction_id: str | None = None
 
     def __call__(self, ctx: MigrationContext, step: MigrationInfo, heads: set[str], run_args: dict[str, Any]) -> None:  # noqa: ARG002  Alembic's signature
         """Note a revision that is about to be committed; the one before it is committed by now."""
@@ -155,6 +142,7 @@ class _StepLog:
         self._pending = f"{step.up_revision_id} {action} in {now - self._started:.2f} s"
         self._started = now
         self.reached = next(iter(heads), None)
+        self._transaction_id = transaction_id(self._connection)
 
     def log_pending(self) -> None:
         """Log the last noted revision, which is committed."""
@@ -170,12 +158,20 @@ class _StepLog:
         self._pending = None
         self.reached = self.committed = revision
 
+    def confirm(self) -> None:
+        """After a lost connection, find out whether the last noted revision was committed."""
+        if self._pending is not None:
+            committed = was_committed(self._connection.engine, self._transaction_id)
+            self.sync_with(self.reached if committed else self.committed)
 
-def _to_migration_failed(connection: Connection, context: ModuleType, error: DBAPIError) -> MigrationFailed:
+
+def _to_migration_failed(
+    connection: Connection, context: ModuleType, error: DBAPIError, committed: str | None
+) -> MigrationFailed:
     """Return the error for a run that the server ended: the reason, the database's state, and what to do."""
     reason = server_message(error)
     target = describe_revision(_target(context))
-    state = _describe_state(connection)
+    state = f"The database is at {describe_revision(committed)}, and nothing else was changed"
     hint = getattr(getattr(error.orig, "diag", None), "message_hint", None) or "Correct the cause and run this again."
     if isinstance(error.orig, DependentObjectsStillExist):
         # Not the server's hint, CASCADE, which would drop objects of other applications.
@@ -184,14 +180,6 @@ def _to_migration_failed(connection: Connection, context: ModuleType, error: DBA
         hint = f"Created outside migrations: {', '.join(names)}. Run `syntegra-db adopt`, which keeps every row."
     kind = ExtensionUnavailable if "the extension vector" in reason else MigrationFailed
     return kind(f"Migrating to {target} failed: {reason}. {state}. {hint}")
-
-
-def _describe_state(connection: Connection) -> str:
-    try:
-        connection.rollback()
-        return f"The database is at {describe_revision(_revision(connection))}, and nothing else was changed"
-    except (DBAPIError, ResourceClosedError):
-        return "The connection is lost, and the server rolls back what was not committed"
 
 
 def _describe_interrupted_state(engine: Engine) -> str:

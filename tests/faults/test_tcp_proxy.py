@@ -27,7 +27,7 @@ def test_proxy_losing_answer_leaves_transaction_committed(database: Database) ->
         proxy.lose_answer(then_refuse=True)
         with pytest.raises(psycopg.OperationalError):
             insert_through_proxy(connection)
-        assert proxy.answer_lost.is_set()
+        assert proxy.lost.is_set()
         assert database.query("SELECT count(*) FROM data_sources") == [(2,)]
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(conninfo(proxy.url))

@@ -205,9 +205,24 @@ def test_stamp_of_wrong_revision_drops_nothing_and_exits_16(database: Database) 
     succeed("alembic", "stamp", "003", url=database.environment_url)
 
 
-def test_upgrade_to_drifted_schema_exits_16(database: Database) -> None:
+@pytest.mark.parametrize("command", [("downgrade", "002"), ("upgrade", "head"), ("stamp", "003")])
+def test_migration_with_earlier_drift_warns_and_succeeds(database: Database, command: tuple[str, ...]) -> None:
     database.execute("ALTER TABLE data_sources DISABLE TRIGGER ALL; DROP INDEX idx_data_sources_status")
-    result = run("alembic", "downgrade", "002", url=database.environment_url)
-    assert result.returncode == 16
-    assert "index idx_data_sources_status" in result.stderr
+    result = run("alembic", *command, url=database.environment_url)
+    assert result.returncode == 0
+    assert "already differed from the declared one before this command: index idx_data_sources_st" in result.stderr
     assert "`syntegra-db verify` prints how to fix it" in result.stderr
+
+
+def test_migration_that_causes_drift_exits_16_and_names_only_that(database: Database) -> None:
+    database.execute(
+        "DROP INDEX idx_data_sources_status;"
+        "CREATE FUNCTION change() RETURNS event_trigger LANGUAGE plpgsql AS"
+        " $$BEGIN ALTER TABLE data_sources ALTER name DROP NOT NULL; END$$;"
+        "CREATE EVENT TRIGGER change ON ddl_command_end WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION change()"
+    )
+    result = run("alembic", "downgrade", "002", url=database.environment_url)
+    database.execute("DROP EVENT TRIGGER change")
+    assert result.returncode == 16, result.stderr
+    assert "but the schema of the database" in result.stderr
+    assert "differs from the declared one: column data_sources.name. `syntegra-db verify`" in result.stderr

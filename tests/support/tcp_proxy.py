@@ -6,7 +6,7 @@ import socket
 import threading
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 BLOCK_BYTES = 65536
 COMMIT = b"COMMIT\0"
+# Longer than any statement that a test waits for.
+TAIL_BYTES = 1024
+
+
+class Loss(NamedTuple):
+    """The message of a client that is lost, or whose answer is."""
+
+    statement: bytes
+    after: bytes
+    is_delivered: bool = True
+    then_refuse: bool = False
 
 
 class TcpProxy:
@@ -30,21 +41,26 @@ class TcpProxy:
         self._sockets: set[socket.socket] = set()
         self._forwarding = threading.Event()
         self._forwarding.set()
-        self._lost: tuple[bytes, bool] | None = None
+        self._loss: Loss | None = None
         self._is_refusing = False
-        self.answer_lost = threading.Event()
+        self.lost = threading.Event()
         self.url = target.difference_update_query(["host", "port"]).set(host=HOST, port=self._listener.getsockname()[1])
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
-    def lose_answer(self, statement: bytes = COMMIT, *, then_refuse: bool = False) -> None:
+    def lose_answer(self, statement: bytes = COMMIT, *, after: bytes = b"", then_refuse: bool = False) -> None:
         """Close the connection instead of forwarding the answer to the next `statement`, which the server has executed.
 
-        `statement` is what ends a message of the protocol, at least as long as `COMMIT` and its zero byte. `answer_lost` is set
-        afterwards. With `then_refuse`, no later connection is accepted.
+        `statement` is what ends a message of the protocol, with its zero byte; only one on a connection that has sent
+        `after` counts. `lost` is set afterwards. With `then_refuse`, no later connection is accepted.
         """
-        self.answer_lost.clear()
-        self._lost = (statement, then_refuse)
+        self.lost.clear()
+        self._loss = Loss(statement, after, then_refuse=then_refuse)
+
+    def lose_request(self, statement: bytes = COMMIT, *, after: bytes = b"") -> None:
+        """Close the connection instead of forwarding the next `statement`; see `lose_answer`."""
+        self.lost.clear()
+        self._loss = Loss(statement, after, is_delivered=False)
 
     def silence(self) -> None:
         """Forward nothing more in either direction, and keep all connections open."""
@@ -82,12 +98,12 @@ class TcpProxy:
                     client.close()
                     continue
                 self._sockets |= {client, server}
-                losing = threading.Event()
+                lost: list[Loss] = []
                 for forward, source, sink in (
                     (self._forward_requests, client, server),
                     (self._forward_answers, server, client),
                 ):
-                    self._start(partial(self._forward, partial(forward, source, sink, losing), source, sink))
+                    self._start(partial(self._forward, partial(forward, source, sink, lost), source, sink))
 
     def _start(self, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=work, daemon=True)
@@ -112,24 +128,34 @@ class TcpProxy:
             return None
         return server
 
-    def _forward_requests(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
-        tail = b""
+    def _forward_requests(self, client: socket.socket, server: socket.socket, lost: list[Loss]) -> None:
+        sent, is_after = b"", False
         for block in self._blocks(client):
-            tail += block
-            if self._lost is not None and self._lost[0] in tail:
-                losing.set()
-            # Shorter than any statement, because an earlier one must not be found again.
-            tail = tail[1 - len(COMMIT) :]
+            if self._loss is None:
+                sent, is_after = b"", False
+            else:
+                sent += block
+                if not is_after and (position := sent.find(self._loss.after)) >= 0:
+                    sent, is_after = sent[position + len(self._loss.after) :], True
+                if is_after and self._loss.statement in sent:
+                    lost.append(self._loss)
+                    self._loss = None
+                    if not lost[0].is_delivered:
+                        self._end(lost[0])
+                        break
+                sent = sent[-TAIL_BYTES:]
             server.sendall(block)
 
-    def _forward_answers(self, server: socket.socket, client: socket.socket, losing: threading.Event) -> None:
+    def _forward_answers(self, server: socket.socket, client: socket.socket, lost: list[Loss]) -> None:
         for block in self._blocks(server):
-            if losing.is_set() and self._lost is not None:
-                self._is_refusing = self._lost[1]
-                self._lost = None
-                self.answer_lost.set()
+            if lost:
+                self._end(lost[0])
                 break
             client.sendall(block)
+
+    def _end(self, loss: Loss) -> None:
+        self._is_refusing = loss.then_refuse
+        self.lost.set()
 
     def _blocks(self, source: socket.socket) -> Iterator[bytes]:
         while block := source.recv(BLOCK_BYTES):
