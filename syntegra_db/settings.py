@@ -51,12 +51,12 @@ class DatabaseSettings(BaseSettings):
         """Return the URL of the database, always for psycopg 3.
 
         Raises:
-            SettingsError: `DATABASE_URL` is not a PostgreSQL URL.
+            SettingsError: `DATABASE_URL` is not a PostgreSQL URL, or `.postgres/url` cannot be used.
         """
         if self.database_url is not None:
             return parse_url(self.database_url.get_secret_value())
-        if not self.model_fields_set and LOCAL_URL_FILE.is_file():
-            return parse_url(LOCAL_URL_FILE.read_text(encoding="utf-8").strip())
+        if not self.model_fields_set and (local := local_url()) is not None:
+            return local
         password = self.postgres_password
         return URL.create(
             DRIVER,
@@ -80,6 +80,42 @@ def database_url() -> URL:
 def is_configured() -> bool:
     """Return whether the environment or `.env` names a database."""
     return bool(_load().model_fields_set)
+
+
+def local_url() -> URL | None:
+    """Return the URL of the embedded server that was started in this directory, or None.
+
+    Raises:
+        SettingsError: the file cannot be read, or was copied or moved here: then its URL leads to another database.
+    """
+    try:
+        url = make_url(LOCAL_URL_FILE.read_text(encoding="utf-8").strip())
+        sockets = Path(str(url.query["host"]))
+        is_local = any(
+            sockets.name == socket_directory_name(data) or (sockets.exists() and sockets.samefile(data))
+            for data in LOCAL_URL_FILE.parent.iterdir()
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise SettingsError(
+            f"The embedded server's address in {LOCAL_URL_FILE} cannot be read: {error.strerror}. Run the command as "
+            "the user who started the server, or set DATABASE_URL."
+        ) from None
+    except (ArgumentError, KeyError, ValueError):
+        is_local = False
+    if not is_local:
+        raise SettingsError(
+            f"{LOCAL_URL_FILE} does not lead to the server of this folder, because it was copied, moved or changed. "
+            "Correct it: syntegra-db local start"
+        )
+    return parse_url(url)
+
+
+def socket_directory_name(data: Path) -> str:
+    """Return the name of the folder with the socket of an embedded server whose data folder cannot have it."""
+    found = data.stat()
+    return f"syntegra-db-{found.st_dev:x}-{found.st_ino:x}"
 
 
 def parse_url(text: str | URL) -> URL:

