@@ -43,6 +43,9 @@ status: $(ENVIRONMENT) ## Show the revision, the tables and their sizes
 verify: $(ENVIRONMENT) ## Compare the installed schema with the declared schema of its revision
 	@$(SYNTEGRA_DB) verify
 
+psql: $(ENVIRONMENT) ## Open psql on the database
+	@$(SYNTEGRA_DB) psql
+
 demo: migrate ## Load a small data set and run three example queries
 	@$(VENV)/bin/python -m demo
 
@@ -98,9 +101,6 @@ up: .env ## Start the container and wait until it is healthy; create .env if it 
 
 down: ## Stop the container; its data is kept in the volume
 	@$(COMPOSE) down
-
-psql: ## Open psql in the container
-	@$(COMPOSE) exec $$(test -t 0 || echo -T) postgres sh -c 'psql -U "$$POSTGRES_USER" -d "$$POSTGRES_DB"'
 
 logs: ## Follow the log of the container
 	@$(COMPOSE) logs --follow postgres

