@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -62,9 +63,15 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(directory)
     except OSError as error:
         raise BackupFailed(
-            f"Cannot write the backup {path}: {error.strerror}. The database is unchanged. Free disk space, or name "
+            f"Cannot write the backup {path}: {error.strerror}. The database is unchanged. {_remedy(error, path)} "
             "another file with --output."
         ) from None
+
+
+def _remedy(error: OSError, path: Path) -> str:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "Free disk space, or name"
+    return f"Create the directory {path.parent}, or name" if error.errno == errno.ENOENT else "Name"
 
 
 @contextmanager

@@ -322,8 +322,29 @@ def test_command_failure_prints_one_line(filled: Database, tmp_path: Path) -> No
     broken.write_bytes(b"PGDMP")
     result = run("syntegra-db", "restore", str(broken), url=filled.environment_url)
     assert (result.returncode, result.stderr.count("\n")) == (18, 1), result.stderr
-    result = run("syntegra-db", "backup", "--output", "/nowhere/x.dump", url=filled.environment_url)
+
+
+@needs_root
+def test_backup_to_disk_without_free_inodes_says_to_free_space(filled: Database, tmp_path: Path) -> None:
+    with (
+        tmpfs(tmp_path / "small", "nr_inodes=1") as folder,
+        pytest.raises(BackupFailed, match=r"No space left on device\. .*Free disk space, or name another file"),
+    ):
+        create_backup(filled.engine, path=folder / "x.dump")
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "remedy"),
+    [
+        ("/nowhere/x.dump", "No such file or directory", "Create the directory /nowhere, or name another file"),
+        ("/etc/passwd/x.dump", "Not a directory", "Name another file"),
+        ("/proc/x.dump", "No such file or directory", "Create the directory"),
+        ("x" * 300, "File name too long", "Name another file"),
+    ],
+)
+def test_backup_to_unusable_path_says_what_to_do(filled: Database, path: str, reason: str, remedy: str) -> None:
+    result = run("syntegra-db", "backup", "--output", path, url=filled.environment_url)
     assert result.returncode == 17
-    assert result.stderr.splitlines()[-1].startswith(
-        "Error: Cannot write the backup /nowhere/x.dump: No such file or directory."
-    )
+    message = result.stderr.splitlines()[-1]
+    assert message.startswith(f"Error: Cannot write the backup {path}: {reason}. The database is unchanged. {remedy}")
+    assert message.endswith("another file with --output.")
