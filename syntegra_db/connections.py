@@ -24,6 +24,7 @@ from syntegra_db.errors import (
     SettingsError,
     server_message,
 )
+from syntegra_db.network import LIBPQ_LIMITS, watch_connections
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import IsolationLevel
 
 APPLICATION_NAME = "syntegra_db"
-CONNECT_TIMEOUT_SECONDS = 10
 MAINTENANCE_DATABASE = "postgres"
 
 
@@ -42,7 +42,7 @@ def connect_args(url: URL, application_name: str) -> dict[str, Any]:
     """Return libpq's parameters for a connection to `url` that the URL itself does not set."""
     arguments: dict[str, Any] = {
         "application_name": application_name,
-        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        **LIBPQ_LIMITS,
         # A database with the encoding SQL_ASCII would send bytes instead of text.
         "client_encoding": "utf8",
     }
@@ -65,9 +65,10 @@ def conninfo(url: URL, database: str | None = None) -> str:
 
 def unpooled_engine(url: URL, application_name: str = APPLICATION_NAME) -> Engine:
     """Return an engine without a pool, for a tool that opens a connection, uses it and closes it."""
-    return create_engine(
-        url, poolclass=NullPool, hide_parameters=True, connect_args=connect_args(url, application_name)
-    )
+    arguments = connect_args(url, application_name)
+    engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
+    watch_connections(engine)
+    return engine
 
 
 @contextmanager

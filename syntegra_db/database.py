@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from syntegra_db import settings
 from syntegra_db.binary_vectors import enable_binary_vectors
 from syntegra_db.connections import APPLICATION_NAME, connect_args
+from syntegra_db.network import watch_connections
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -43,6 +44,7 @@ def create_engine(url: URL | str | None = None, *, application_name: str = APPLI
     target = _resolve_url(url)
     engine = sqlalchemy.create_engine(target, **_engine_options(target, application_name, options))
     enable_binary_vectors(engine)
+    watch_connections(engine)
     event.listen(engine, "handle_error", _redact_error_detail)
     return engine
 
@@ -56,6 +58,7 @@ def create_async_engine(
     target = _resolve_url(url)
     engine = asyncio.create_async_engine(target, **_engine_options(target, application_name, options))
     enable_binary_vectors(engine.sync_engine)
+    watch_connections(engine.sync_engine)
     event.listen(engine.sync_engine, "handle_error", _redact_error_detail)
     return engine
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
+import time
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
+from sqlalchemy import event
 
 from syntegra_db.sql import execute_raw, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Connection
+    from psycopg.abc import PQGen
+    from psycopg.rows import Row
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import Dialect
 
 # Python needs milliseconds between two statements. A stopped process keeps its locks for this long.
 IDLE_IN_TRANSACTION_SECONDS = 5
@@ -21,6 +29,17 @@ HEARTBEAT_SECONDS = 1
 # After this time without an acknowledgement, each side takes the connection for lost: the sum of the keepalives.
 UNACKNOWLEDGED_SECONDS = 25
 KEEPALIVE = {"idle": 10, "interval": 5, "count": 3}
+LIBPQ_LIMITS = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 1000 * UNACKNOWLEDGED_SECONDS,
+    **{f"keepalives_{name}": value for name, value in KEEPALIVE.items()},
+}
+# A proxy acknowledges what it does not forward, so the host is asked too: twice, because it may be busy.
+SILENCE_SECONDS = 15
+PROBE_SECONDS = 10
+PROBES = 2
+# The request for TLS, which servers and poolers answer with one byte before they ask who connects.
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 SESSION_LIMITS = {
     # The role's own limits would end the session during a long statement, or between two attempts.
     "statement_timeout": "0",
@@ -76,3 +95,71 @@ def keep_transaction_alive(connection: Connection) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+class WatchedConnection(psycopg.Connection["Row"]):
+    """A connection that is closed if its server's host stops answering while it waits."""
+
+    def wait(self, gen: PQGen[Any], *args: Any, **kwargs: Any) -> Any:
+        """Wait as psycopg does."""
+        return super().wait(_watched(gen, self), *args, **kwargs)
+
+
+class AsyncWatchedConnection(psycopg.AsyncConnection["Row"]):
+    """The asyncio counterpart of `WatchedConnection`."""
+
+    async def wait(self, gen: PQGen[Any], *args: Any, **kwargs: Any) -> Any:
+        """Wait as psycopg does."""
+        return await super().wait(_watched(gen, self), *args, **kwargs)
+
+
+def watch_connections(engine: Engine) -> None:
+    """Let `engine`, or the engine behind an asyncio engine, open connections that do not wait for a silent network."""
+
+    def connect(dialect: Dialect, _: object, arguments: list[Any], parameters: dict[str, Any]) -> Any:
+        if dialect.is_async:
+            parameters.setdefault("async_creator_fn", AsyncWatchedConnection.connect)
+            return None
+        return WatchedConnection.connect(*arguments, **parameters)
+
+    event.listen(engine, "do_connect", connect)
+
+
+def _watched(gen: PQGen[Any], connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> PQGen[Any]:
+    """Run a generator of psycopg, which receives a false value ten times a second while nothing arrives."""
+    heard, probe, failures = time.monotonic(), None, 0
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if ready:
+                heard, probe, failures = time.monotonic(), None, 0
+            elif probe is None:
+                # Not for a Unix socket, which has no network.
+                if time.monotonic() - heard >= SILENCE_SECONDS and connection.pgconn.hostaddr:
+                    probe = _start_probe(connection.info.hostaddr, connection.info.port)
+            elif probe.done():
+                failures = 0 if probe.result() else failures + 1
+                if failures == PROBES:
+                    connection.pgconn.finish()
+                    raise psycopg.OperationalError("the server's host does not answer")
+                heard, probe = heard if failures else time.monotonic(), None
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        return end.value
+
+
+def _start_probe(host: str, port: int) -> Future[bool]:
+    """Find out in another thread whether a server or a pooler answers at `host`."""
+    answered: Future[bool] = Future()
+
+    def probe() -> None:
+        try:
+            with socket.create_connection((host, port), PROBE_SECONDS) as connection:
+                connection.sendall(SSL_REQUEST)
+                answered.set_result(bool(connection.recv(1)))
+        except OSError:
+            answered.set_result(False)
+
+    threading.Thread(target=probe, name="syntegra_db probe", daemon=True).start()
+    return answered

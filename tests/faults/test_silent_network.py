@@ -1,0 +1,86 @@
+"""A network that forwards nothing more: a proxy acknowledges what it does not forward, so TCP does not notice it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from support.commands import PROGRAMS
+from support.sample_rows import load_rows
+from support.tcp_proxy import tcp_proxy
+from syntegra_db import network
+from syntegra_db.database import create_async_engine, create_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.servers import Database
+    from support.tcp_proxy import TcpProxy
+
+ANSWER_SECONDS = network.SILENCE_SECONDS + network.PROBES * network.PROBE_SECONDS
+CONNECT_SECONDS = network.LIBPQ_LIMITS["connect_timeout"]
+GRACE_SECONDS = 5
+
+
+@pytest.fixture
+def proxy(database: Database) -> Iterator[TcpProxy]:
+    with tcp_proxy(database.url) as proxy:
+        yield proxy
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds + GRACE_SECONDS
+
+
+def test_pooled_checkout_ends_and_recovers(proxy: TcpProxy) -> None:
+    engine = create_engine(proxy.url, pool_size=1, max_overflow=0)
+    with engine.connect():
+        pass
+    proxy.silence()
+    with at_most(ANSWER_SECONDS + CONNECT_SECONDS), pytest.raises(OperationalError):
+        engine.connect()
+    proxy.resume()
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
+
+
+def test_async_checkout_ends_while_other_tasks_run(proxy: TcpProxy) -> None:
+    async def checkout() -> int:
+        engine = create_async_engine(proxy.url)
+        async with engine.connect():
+            pass
+        proxy.silence()
+        pending = asyncio.ensure_future(engine.connect().start())
+        ticks = 0
+        while not pending.done():
+            await asyncio.sleep(0.1)
+            ticks += 1
+        with pytest.raises(OperationalError):
+            await pending
+        await engine.dispose()
+        return ticks
+
+    with at_most(ANSWER_SECONDS + CONNECT_SECONDS):
+        ticks = asyncio.run(checkout())
+    assert ticks > 10 * network.SILENCE_SECONDS / 2
+
+
+def test_long_statement_on_answering_server_is_not_ended(proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "SILENCE_SECONDS", 0.5)
+    engine = create_engine(proxy.url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1 FROM pg_sleep(5)")) == 1
+    engine.dispose()
