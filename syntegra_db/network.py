@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from psycopg.abc import PQGen
-    from psycopg.rows import Row
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import Dialect
 
@@ -97,7 +96,7 @@ def keep_transaction_alive(connection: Connection) -> Iterator[None]:
         thread.join()
 
 
-class WatchedConnection(psycopg.Connection["Row"]):
+class WatchedConnection(psycopg.Connection[Any]):
     """A connection that is closed if its server's host stops answering while it waits."""
 
     def wait(self, gen: PQGen[Any], *args: Any, **kwargs: Any) -> Any:
@@ -105,7 +104,7 @@ class WatchedConnection(psycopg.Connection["Row"]):
         return super().wait(_watched(gen, self), *args, **kwargs)
 
 
-class AsyncWatchedConnection(psycopg.AsyncConnection["Row"]):
+class AsyncWatchedConnection(psycopg.AsyncConnection[Any]):
     """The asyncio counterpart of `WatchedConnection`."""
 
     async def wait(self, gen: PQGen[Any], *args: Any, **kwargs: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -43,7 +43,7 @@ from syntegra_db.settings import describe_database
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
@@ -170,11 +170,13 @@ def _last_id(connection: Connection, table: str) -> int | None:
     return last_id
 
 
-@contextmanager
-def running_pg_dump(
-    program: ClientProgram, url: URL, file: BinaryIO, *arguments: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run pg_dump during the block; it writes an archive of the database at `url` to `file`.
+def run_pg_dump(
+    program: ClientProgram, url: URL, file: BinaryIO, *arguments: str, use_connection: Callable[[], object]
+) -> None:
+    """Let pg_dump write an archive of the database at `url` to `file`.
+
+    `use_connection` is called about four times a second. It uses a connection to the same server, because pg_dump
+    itself does not notice a silent network; an error ends pg_dump.
 
     Raises:
         BackupFailed: pg_dump failed.
@@ -182,7 +184,10 @@ def running_pg_dump(
     command = ("--format=custom", "--no-sync", *arguments, f"--dbname={program.conninfo(url)}")
     try:
         with program.running(*command, url=url, stdout=file) as process:
-            yield process
+            while process.poll() is None:
+                use_connection()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(REPORT_SECONDS)
     except ClientProgramFailed as error:
         raise BackupFailed(
             f"pg_dump could not back up the {describe_database(url)}: {error}. The database is unchanged, and no file "
@@ -211,12 +216,13 @@ def _dump_tables(
         *(f"--table={_pg_dump_pattern(metadata.schema, name)}" for name in metadata.tables),
     ]
     counter = _DumpedRowCounter(connection, application, metadata)
-    with running_pg_dump(snapshot.program, url, file, *arguments) as process:
-        while process.poll() is None:
-            if report is not None:
-                report(RowProgress(counter.read(), metadata.rows, os.fstat(file.fileno()).st_size))
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(REPORT_SECONDS)
+
+    def read_progress() -> None:
+        rows = counter.read()
+        if report is not None:
+            report(RowProgress(rows, metadata.rows, os.fstat(file.fileno()).st_size))
+
+    run_pg_dump(snapshot.program, url, file, *arguments, use_connection=read_progress)
 
 
 class _DumpedRowCounter:

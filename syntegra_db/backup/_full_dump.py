@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from syntegra_db.backup._dump import running_pg_dump
+from sqlalchemy import select
+
+from syntegra_db.backup._dump import run_pg_dump
 from syntegra_db.backup._files import atomic_file, default_path
 from syntegra_db.backup._pg_restore import list_archive
 from syntegra_db.backup._session import server_version
@@ -33,7 +36,11 @@ def dump_database(connection: Connection) -> Path:
     reader = find_program_for_server("pg_restore", program.version)
     path = default_path(url.database or "", "before-adoption", datetime.now(UTC), SUFFIX)
     with atomic_file(path) as file:
-        with running_pg_dump(program, url, file):
-            pass
+        run_pg_dump(program, url, file, use_connection=partial(_use, connection))
         list_archive(reader, file)
     return path
+
+
+def _use(connection: Connection) -> None:
+    connection.scalar(select(1))
+    connection.rollback()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import threading
+import shlex
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,19 +12,24 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from support.commands import PROGRAMS
+from support.commands import run
+from support.legacy_databases import execute
+from support.processes import PAUSE, PAUSED, running, wait_for_rows
 from support.sample_rows import load_rows
+from support.servers import Database
 from support.tcp_proxy import tcp_proxy
 from syntegra_db import network
 from syntegra_db.database import create_async_engine, create_engine
+from syntegra_db.migrations import downgrade, upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from support.servers import Database
     from support.tcp_proxy import TcpProxy
 
 ANSWER_SECONDS = network.SILENCE_SECONDS + network.PROBES * network.PROBE_SECONDS
+DUMPING = "SELECT FROM pg_locks WHERE relation = 'clusters'::regclass AND mode = 'AccessShareLock'"
 CONNECT_SECONDS = network.LIBPQ_LIMITS["connect_timeout"]
 GRACE_SECONDS = 5
 
@@ -84,3 +87,46 @@ def test_long_statement_on_answering_server_is_not_ended(proxy: TcpProxy, monkey
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT 1 FROM pg_sleep(5)")) == 1
     engine.dispose()
+
+
+COMMANDS = ("status", "verify", "upgrade", "backup", "vectors status", "psql -c 'SELECT 1'")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_on_silent_network_ends(proxy: TcpProxy, tmp_path: Path, command: str) -> None:
+    proxy.silence()
+    url = proxy.url.render_as_string(hide_password=False)
+    # The diagnosis and a report of the state may connect again.
+    with at_most(3 * CONNECT_SECONDS):
+        result = run("syntegra-db", *shlex.split(command), url=url, cwd=tmp_path)
+    assert result.returncode not in {0, 1}
+    assert "Traceback" not in result.stderr
+
+
+def test_migration_on_silent_network_ends_without_change(proxy: TcpProxy, database: Database) -> None:
+    downgrade("002", database.url)
+    execute(database, *PAUSE)
+    with running(Database(proxy.url), "syntegra-db", "upgrade") as process:
+        wait_for_rows(database, PAUSED)
+        proxy.silence()
+        with at_most(ANSWER_SECONDS + 2 * CONNECT_SECONDS):
+            _, errors = process.communicate()
+    assert process.returncode == 11, errors
+    proxy.resume()
+    assert upgrade(url=proxy.url) == "003"
+
+
+@pytest.mark.usefixtures("slow_pg_dump")
+@pytest.mark.parametrize("command", [("backup",), ("rollback", "002")])
+def test_pg_dump_on_silent_network_is_ended(
+    proxy: TcpProxy, database: Database, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    load_rows(database, 200)
+    with running(Database(proxy.url), "syntegra-db", *command, cwd=tmp_path) as process:
+        wait_for_rows(database, DUMPING)
+        time.sleep(1)
+        proxy.silence()
+        with at_most(ANSWER_SECONDS + 2 * CONNECT_SECONDS):
+            process.communicate()
+    assert process.returncode in {4, 11}
+    assert not list(tmp_path.glob("backups/*"))

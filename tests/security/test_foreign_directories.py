@@ -140,13 +140,13 @@ def swap_directory() -> None:
 @pytest.fixture(params=[swap_partial_file, swap_directory])
 def swap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Swap a path after the partial file was created and before pg_dump writes to it."""
-    running_pg_dump = _dump.running_pg_dump
+    run_pg_dump = _dump.run_pg_dump
 
-    def swapped(*arguments: Any) -> Any:
+    def swapped(*arguments: Any, **options: Any) -> Any:
         request.param()
-        return running_pg_dump(*arguments)
+        return run_pg_dump(*arguments, **options)
 
-    monkeypatch.setattr(_dump, "running_pg_dump", swapped)
+    monkeypatch.setattr(_dump, "run_pg_dump", swapped)
     return request.param
 
 

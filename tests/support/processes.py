@@ -16,9 +16,24 @@ if TYPE_CHECKING:
 
     from support.servers import Database
 
-PATH = f"{PROGRAMS}:{os.environ['PATH']}"
 # Background jobs of a shell ignore these signals, and the tests inherit that.
 DEFAULT_SIGNALS = ("env", "--default-signal=INT,HUP,TERM")
+# The first index or drop of a session takes a second, in which a test can do something to the command.
+PAUSE: tuple[LiteralString, ...] = (
+    """
+    CREATE FUNCTION pause() RETURNS event_trigger LANGUAGE plpgsql AS $$
+    BEGIN
+      IF coalesce(current_setting('syntegra_test.paused', true), '') = '' THEN
+        PERFORM pg_sleep(1), set_config('syntegra_test.paused', 'yes', false);
+      END IF;
+    END$$
+    """,
+    """
+    CREATE EVENT TRIGGER pause ON ddl_command_end WHEN TAG IN ('CREATE INDEX', 'DROP TABLE', 'ALTER INDEX')
+    EXECUTE FUNCTION pause()
+    """,
+)
+PAUSED = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
 
 
 @contextmanager
@@ -28,12 +43,18 @@ def running(
     """Run a program of the tests' environment on `database` during the block; kill it if it has not ended."""
     with subprocess.Popen(
         [*DEFAULT_SIGNALS, program, *arguments],
-        env={**os.environ, "PATH": PATH, "DATABASE_URL": database.environment_url, **environment},
+        env={
+            **os.environ,
+            "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
+            "DATABASE_URL": database.environment_url,
+            **environment,
+        },
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     ) as process:
         try:
             yield process
