@@ -4,6 +4,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.engine import URL
 
 from support.commands import run
@@ -110,10 +111,8 @@ def test_credentials_in_query_become_url_fields() -> None:
     url = parse_url("postgresql:///?host=/run/here&user=ana&password=s3cret&dbname=kpis")
     assert (url.username, url.password, url.database) == ("ana", "s3cret", "kpis")
     assert "s3cret" not in repr(url)
-    assert conninfo(url) == (
-        "host=/run/here application_name=syntegra_db connect_timeout=10 client_encoding=utf8 user=ana "
-        "password=s3cret dbname=kpis"
-    )
+    parameters = conninfo_to_dict(conninfo(url))
+    assert {"host": "/run/here", "user": "ana", "password": "s3cret", "dbname": "kpis"}.items() <= parameters.items()
 
 
 def test_several_hosts_are_passed_to_libpq() -> None:
