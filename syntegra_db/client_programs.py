@@ -68,7 +68,7 @@ class ClientProgram(NamedTuple):
         """
         with TemporaryFile() as stderr:
             with subprocess.Popen(  # noqa: S603  a program of PostgreSQL, found by its name
-                [*self.command, *arguments],
+                [*self.command, *map(_encode, arguments)],
                 stdin=stdin or subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -152,8 +152,13 @@ def exec_psql(url: URL, arguments: Sequence[str], program: Path | None = None) -
         ClientProgramNotFound: psql is not installed.
     """
     program = program or find_program("psql")
-    command = [program.name, "--dbname", public_conninfo(url), *arguments]
+    command = [program.name, "--dbname", _encode(public_conninfo(url)), *arguments]
     os.execve(program, command, env_with_password(url))  # noqa: S606  no shell is wanted
+
+
+def _encode(argument: str) -> bytes:
+    """Encode an argument as the server expects names of databases and tables, also under an ASCII locale."""
+    return argument.encode(errors="surrogateescape")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

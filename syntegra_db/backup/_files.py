@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +29,9 @@ PRIVATE_DIRECTORY_MODE = 0o700
 
 def default_path(database: str, label: str, timestamp: datetime, suffix: str = SUFFIX) -> Path:
     """Return the path of a backup without a name, such as `backups/DATABASE-LABEL-20240116T093000Z.dump`."""
-    name = re.sub(r"[^\w.-]", "_", database).lstrip(".-")
+    encoding = sys.getfilesystemencoding()
+    encodable = database.encode(encoding, "replace").decode(encoding)
+    name = re.sub(r"[^\w.-]", "_", encodable).lstrip(".-")
     return DEFAULT_DIRECTORY / f"{name}-{label}-{timestamp.astimezone(UTC):%Y%m%dT%H%M%SZ}{suffix}"
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from syntegra_db.client_programs import ClientProgram
 
 CHUNK_BYTES = 1 << 20
-COPY = re.compile(rb"COPY .+ \((?P<columns>.*)\) FROM stdin;\n")
+# The second form is the end of a statement that names a schema with a line break.
+COPY = re.compile(rb'(?:COPY .+|.*"\.\w+) \((?P<columns>.*)\) FROM stdin;\n')
 COLUMN = re.compile(r'"((?:[^"]|"")+)"|([^", ]+)')
 # No row in COPY's text format looks like this, because a backslash in a value is doubled.
 END_OF_COPY = b"\n\\.\n"
@@ -43,7 +44,9 @@ def list_archive(program: ClientProgram, archive: BinaryIO) -> str:
 def require_tables(program: ClientProgram, archive: BinaryIO, metadata: BackupMetadata) -> None:
     """Raise `InvalidBackup` unless pg_restore lists the rows of each table of `metadata`."""
     listed = list_archive(program, archive)
-    missing = [name for name in metadata.tables if f" TABLE DATA {metadata.schema} {name} " not in listed]
+    # pg_restore prints a line break in a name as a space.
+    schema = metadata.schema.replace("\n", " ").replace("\r", " ")
+    missing = [name for name in metadata.tables if f" TABLE DATA {schema} {name} " not in listed]
     if missing:
         raise InvalidBackup(f"{archive.name} does not contain the rows of {', '.join(missing)}. Use another backup.")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syntegra_db.cli.output import confirm_no_backup, echo, print_table
+from syntegra_db.errors import escape_control_characters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ def backup(output: Output = None) -> None:
     engine = unpooled_engine(database_url(), "syntegra_db backup")
     with _row_progress("Backing up") as report:
         result = create_backup(engine, output, report=report)
-    echo(f"{_summary(result)}: {result.path}")
+    echo(f"{_summary(result)}: {escape_control_characters(str(result.path))}")
 
 
 def backups(
@@ -45,10 +46,11 @@ def backups(
     lines = []
     damaged = False
     for file in sorted((directory or DEFAULT_DIRECTORY).glob(f"*{SUFFIX}")):
+        name = escape_control_characters(str(file))
         try:
             backup = read_metadata(file)
         except InvalidBackup:
-            lines.append((str(file), "", "", "", "none: truncated, damaged or not a backup"))
+            lines.append((name, "", "", "", "none: truncated, damaged or not a backup"))
             damaged = True
             continue
         try:
@@ -58,7 +60,7 @@ def backups(
             state = "invalid: damaged"
             damaged = True
         rows = "\n".join(f"{name} {table.rows:,}" for name, table in backup.metadata.tables.items())
-        lines.append((str(file), backup.metadata.revision, rows, decimal(backup.size), state))
+        lines.append((name, backup.metadata.revision, rows, decimal(backup.size), state))
     if lines:
         print_table(("File", "Revision", "Rows", "Size", "Checksum"), lines)
     else:
@@ -121,7 +123,7 @@ def rollback(
 
         def print_result(result: RollbackResult) -> None:
             progress.close()
-            echo(f"{_summary(result.backup)}, verified: {result.backup.path}")
+            echo(f"{_summary(result.backup)}, verified: {escape_control_characters(str(result.backup.path))}")
             echo(f"The {database} is at {describe_revision(result.revision)}.")
             echo(f"To restore the rows:\n  {result.restore_command}")
             progress.enter_context(_row_progress("Verifying the schema"))

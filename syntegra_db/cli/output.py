@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from dataclasses import asdict, is_dataclass
 from itertools import zip_longest
@@ -25,8 +26,15 @@ COLUMN_GAP = "  "
 
 def echo(text: str = "", *, err: bool = False, bold: bool = False, newline: bool = True) -> None:
     """Print `text`; control characters, which names of the server and of files can have, are escaped."""
+    # Not typer.echo, which writes UTF-8 to an ASCII terminal.
+    stream: TextIO | None = sys.stderr if err else sys.stdout
+    if stream is None:  # it was closed when the process started
+        return
     printable = escape_control_characters(text, keep="\n\t")
-    typer.echo(typer.style(printable, bold=True) if bold else printable, err=err, nl=newline)
+    if bold and stream.isatty() and "NO_COLOR" not in os.environ:
+        printable = typer.style(printable, bold=True)
+    stream.write(printable + ("\n" if newline else ""))
+    stream.flush()
 
 
 def escape_unencodable(*streams: TextIO) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import text
@@ -28,6 +29,7 @@ RECALL_DEPTHS = (10, 100)
 # pgvector's default number of lists, and its maximum of hnsw.ef_search.
 DEFAULT_LISTS = 100
 MAX_EF_SEARCH = 1000
+MAX_PROBES = 32_768
 INDEXES = text("""
     SELECT pg_class.oid::bigint AS oid, pg_class.relname AS name, amname AS method, opcname AS operator_class,
            pg_class.relfilenode::bigint AS filenode, tables.relfilenode::bigint AS table_filenode,
@@ -58,6 +60,7 @@ INDEX_BUILD = text("""
 
 Method = Literal["ivfflat", "hnsw"]
 SETTING_NAMES: dict[Method, str] = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.ef_search"}
+MAX_SETTINGS: dict[Method, int] = {"ivfflat": MAX_PROBES, "hnsw": MAX_EF_SEARCH}
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,11 @@ class Calibration:
         return json.dumps({"syntegra_db": asdict(self)})
 
     @classmethod
-    def from_comment(cls, comment: str | None) -> Calibration | None:
+    def from_comment(cls, comment: str | None, method: Method) -> Calibration | None:
         """Return the calibration that a comment contains, or None if a rebuild did not write the comment."""
         try:
             stored = json.loads(comment or "")["syntegra_db"]
-            return cls(
+            calibration = cls(
                 rows=int(stored["rows"]),
                 filenode=int(stored["filenode"]),
                 table_filenode=int(stored["table_filenode"]),
@@ -105,8 +108,23 @@ class Calibration:
                 exact_milliseconds=float(stored["exact_milliseconds"]),
                 points=tuple(map(_point, stored["points"])),
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
+        return calibration if calibration._is_possible(MAX_SETTINGS[method]) else None
+
+    def _is_possible(self, max_setting: int) -> bool:
+        """Return whether a rebuild can have measured this; a search would fail with other values."""
+        return (
+            self.rows > 0
+            and 0 < self.exact_milliseconds < inf
+            and 0 <= self.recall <= 1
+            and all(
+                1 <= point.setting <= max_setting
+                and 0 < point.milliseconds < inf
+                and all(0 <= share <= 1 for share in point.recall)
+                for point in self.points
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -170,7 +188,7 @@ def read_indexes(connection: Connection) -> tuple[VectorIndex, ...]:
             lists=(row["lists"] or DEFAULT_LISTS) if row["method"] == "ivfflat" else 0,
             is_half=COSINE_OPERATOR_CLASSES[row["operator_class"]],
             has_iterative_scans=parse_version(row["extension_version"]) >= ITERATIVE_SCAN_PGVECTOR,
-            calibration=Calibration.from_comment(row["comment"]),
+            calibration=Calibration.from_comment(row["comment"], row["method"]),
         )
         for row in rows.mappings()
     )

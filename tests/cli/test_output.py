@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +55,10 @@ def test_confirm_at_terminal_follows_the_answer(
 ) -> None:
     controller, terminal = pty.openpty()
     os.write(controller, f"{answer}\n".encode())
-    monkeypatch.setattr("sys.stdin", os.fdopen(terminal, encoding="utf-8"))
-    if confirmed:
+    rejected = nullcontext() if confirmed else pytest.raises(AdoptionNotPossible, match="Leave out --no-backup")
+    with os.fdopen(terminal, encoding="utf-8") as stdin, rejected:
+        monkeypatch.setattr("sys.stdin", stdin)
         output.confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=False)
-    else:
-        with pytest.raises(AdoptionNotPossible, match="Leave out --no-backup"):
-            output.confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=False)
     os.close(controller)
 
 

@@ -148,7 +148,7 @@ def test_enforce_monotonic_keeps_recall_of_smaller_setting() -> None:
 
 def test_calibration_round_trips_through_comment(snapshot: Connection) -> None:
     calibration = calibrate(snapshot, read_index(snapshot), rows=ROWS, recall=0.9, seconds=1)
-    assert Calibration.from_comment(calibration.to_comment()) == calibration
+    assert Calibration.from_comment(calibration.to_comment(), "ivfflat") == calibration
 
 
 def test_recall_counts_rows_with_same_text_as_equal(server: Server, migrated_template: str) -> None:

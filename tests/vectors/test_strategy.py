@@ -115,7 +115,7 @@ def test_ef_search_above_maximum_uses_exact_search() -> None:
 
 
 def test_calibration_round_trips_through_comment() -> None:
-    assert Calibration.from_comment(CALIBRATION.to_comment()) == CALIBRATION
+    assert Calibration.from_comment(CALIBRATION.to_comment(), "ivfflat") == CALIBRATION
 
 
 @pytest.mark.parametrize(
@@ -123,4 +123,4 @@ def test_calibration_round_trips_through_comment() -> None:
     [None, "", "rebuilt on Sunday", "[]", "1", '{"syntegra_db": 1}', '{"syntegra_db": {"points": [{}]}}'],
 )
 def test_foreign_comment_is_no_calibration(comment: str | None) -> None:
-    assert Calibration.from_comment(comment) is None
+    assert Calibration.from_comment(comment, "hnsw") is None

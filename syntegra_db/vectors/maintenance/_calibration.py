@@ -114,10 +114,15 @@ def calibrate(connection: Connection, index: VectorIndex, *, rows: int, recall: 
         seconds: approximate duration; longer if 50 queries take longer.
 
     Raises:
-        RebuildFailed: the planner does not use the index.
+        RebuildFailed: the planner does not use the index, or no embedding is left.
     """
     started = time.monotonic()
     queries = sample_queries(connection, QUERIES, rows)
+    if not queries:
+        raise RebuildFailed(
+            "All embeddings were deleted during the rebuild. The new index is in use, but it is not calibrated. Load "
+            "embeddings and run this again."
+        )
     baseline = baseline_setting(index)
     require_index_used(connection, index, queries[0], baseline)
     exact = time_exact_search(connection, queries, started + EXACT_TIME_SHARE * seconds)
