@@ -257,6 +257,10 @@ class BulkLoadError(SyntegraDBError):
         self.sqlstate = sqlstate
 
 
+class BulkLockTimeout(BulkLoadError):
+    """Another transaction held a lock that the load needs for longer than the lock timeout."""
+
+
 class RowRejected(BulkLoadError):
     """A row cannot be stored; the message says why, and shows no value of the row.
 

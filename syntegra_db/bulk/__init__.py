@@ -29,10 +29,11 @@ an error the transaction must be rolled back; `with session.begin_nested():` aro
 """
 
 from syntegra_db.bulk._api import async_copy_rows, async_upsert_rows, copy_rows, upsert_rows
-from syntegra_db.errors import BulkLoadError, RowRejected
+from syntegra_db.errors import BulkLoadError, BulkLockTimeout, RowRejected
 
 __all__ = [
     "BulkLoadError",
+    "BulkLockTimeout",
     "RowRejected",
     "async_copy_rows",
     "async_upsert_rows",

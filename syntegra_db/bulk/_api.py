@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from syntegra_db.models import Base
 
+UPSERT_LOCK_SECONDS = 60
+
 
 def copy_rows(
     session: Session,
@@ -62,6 +64,7 @@ def upsert_rows(  # noqa: PLR0913  the parameters of copy_rows, and the key
     key: Sequence[str],
     columns: Sequence[str] | None = None,
     on_progress: Callable[[int], None] | None = None,
+    lock_timeout: float = UPSERT_LOCK_SECONDS,
 ) -> int:
     """Insert `rows` into the table of `model`, update those whose `key` exists, and return how many were written.
 
@@ -86,12 +89,15 @@ def upsert_rows(  # noqa: PLR0913  the parameters of copy_rows, and the key
             rows have all of them, and their values fit an index: a text of more than 2 kB does not.
         columns: as in `copy_rows`.
         on_progress: as in `copy_rows`.
+        lock_timeout: how many seconds to wait for the other calls with MERGE, at most 2,147,483; a smaller
+            `lock_timeout` of the session takes precedence.
 
     Raises:
+        BulkLockTimeout: another call, or another transaction with a lock on the table, did not end in time.
         RowRejected: a row cannot be stored, or has the same key as an earlier row of the input.
         BulkLoadError: the input as a whole cannot be loaded, or the server rejected it for another reason.
     """
-    return execute(session, LoadJob(model, columns, key, on_progress), rows)
+    return execute(session, LoadJob(model, columns, key, on_progress, lock_timeout), rows)
 
 
 async def async_upsert_rows(  # noqa: PLR0913  the parameters of upsert_rows
@@ -102,6 +108,7 @@ async def async_upsert_rows(  # noqa: PLR0913  the parameters of upsert_rows
     key: Sequence[str],
     columns: Sequence[str] | None = None,
     on_progress: Callable[[int], None] | None = None,
+    lock_timeout: float = UPSERT_LOCK_SECONDS,
 ) -> int:
     """Do the same as `upsert_rows` under asyncio; `rows` may be an asynchronous iterable."""
-    return await execute_async(session, LoadJob(model, columns, key, on_progress), rows)
+    return await execute_async(session, LoadJob(model, columns, key, on_progress, lock_timeout), rows)

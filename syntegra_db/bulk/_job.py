@@ -35,6 +35,7 @@ class LoadJob:
         columns: Sequence[str] | None,
         key: Sequence[str] | None,
         on_progress: Callable[[int], None] | None,
+        lock_timeout: float = 0,
     ) -> None:
         self.model = model
         self.table = cast("Table", model.__table__)
@@ -48,6 +49,7 @@ class LoadJob:
         self.copy_target = self.table.name
         self._column_names = columns
         self._on_progress = on_progress
+        self._lock_timeout = lock_timeout
         self._format: RowFormat
 
     def require_transaction(
@@ -76,7 +78,7 @@ class LoadJob:
         missing = [column.attribute for column in keys if column not in columns]
         if missing:
             raise BulkLoadError(f"The rows for {self.table.name} do not have {', '.join(missing)}, part of the key.")
-        return upsert_steps(connection, self.table, columns, keys)
+        return upsert_steps(connection, self.table, columns, keys, self._lock_timeout)
 
     def register_dumpers(self, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
         """Let `cursor`, and nothing else on its connection, dump each value in the format of its column."""

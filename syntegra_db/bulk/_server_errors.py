@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from syntegra_db.errors import BulkLoadError, RowRejected
+from syntegra_db.errors import BulkLoadError, BulkLockTimeout, RowRejected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from syntegra_db.bulk._dumpers import ColumnFormat
 
 UNIQUE = "23505"
+LOCK_NOT_AVAILABLE = "55P03"
 CONSTRAINT_MESSAGES = {
     "23502": "{table}.{column} cannot be NULL",
     "23503": "the row that it references does not exist ({constraint} of {table})",
@@ -63,6 +64,12 @@ def translate_error(
         return RowRejected(f"{_row_label(row)}: {reason}{HINT}", row=row, sqlstate=diag.sqlstate)
     if is_row_error:
         return _row_error(diag, table, copied_into, columns, key)
+    if diag.sqlstate == LOCK_NOT_AVAILABLE:
+        return BulkLockTimeout(
+            f"The rows could not be loaded into {table}: {diag.message_primary}. Another transaction holds the lock, "
+            "such as a load with upsert_rows; roll back, and load again when it has ended.",
+            sqlstate=diag.sqlstate,
+        )
     is_safe = diag.sqlstate.startswith(NON_ROW_ERROR_CLASSES)
     reason = str(diag.message_primary) if is_safe else f"SQLSTATE {diag.sqlstate}"
     return BulkLoadError(f"The rows could not be loaded into {table}: {reason}.", sqlstate=diag.sqlstate)

@@ -41,6 +41,13 @@ INSPECT_TARGET = """
     )
 """
 LOCK_UPSERTS = "SELECT pg_advisory_xact_lock(hashtextextended('syntegra_db.bulk upsert ' || {name}::regclass::oid, 0))"
+# A smaller limit of the session is kept, and set again afterwards.
+SET_LOCK_TIMEOUT = """
+    SELECT setting, pg_catalog.set_config(name, CASE setting::integer WHEN 0 THEN {limit}::text
+                                                ELSE LEAST(setting::integer, {limit})::text END, true)
+    FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'
+"""
+RESET_LOCK_TIMEOUT = "SELECT pg_catalog.set_config('lock_timeout', {limit}, true)"
 CREATE_STAGE = """
     CREATE TEMPORARY TABLE {stage} (LIKE {target} INCLUDING CONSTRAINTS INCLUDING STORAGE) ON COMMIT DROP
 """
@@ -75,9 +82,16 @@ def copy_steps(connection: Connection, table: Table, columns: Sequence[ColumnFor
 
 
 def upsert_steps(
-    connection: Connection, table: Table, columns: Sequence[ColumnFormat], keys: Sequence[ColumnFormat]
+    connection: Connection,
+    table: Table,
+    columns: Sequence[ColumnFormat],
+    keys: Sequence[ColumnFormat],
+    lock_timeout: float,
 ) -> Steps:
-    """Yield the statements that upsert the input into `table` through a temporary table."""
+    """Yield the statements that upsert the input into `table` through a temporary table.
+
+    `lock_timeout` is the limit for the advisory lock, in seconds.
+    """
     target = _name(connection, table)
     literals = {
         "name": sql.Literal(target.as_string(None)),
@@ -109,7 +123,10 @@ def upsert_steps(
         result = yield sql.SQL(query).format(action=sql.SQL("DO ") + update if update else DO_NOTHING, **names)
     else:
         # Without the lock, two calls at once would both find no row and insert the same key twice.
+        limit = max(1, round(1000 * lock_timeout))
+        before, _ = (yield sql.SQL(SET_LOCK_TIMEOUT).format(limit=sql.Literal(limit))).row
         yield sql.SQL(LOCK_UPSERTS).format(**literals)
+        yield sql.SQL(RESET_LOCK_TIMEOUT).format(limit=sql.Literal(before))
         flags = sql.SQL(", ").join(sql.SQL("bool_or({} IS NULL)").format(sql.Identifier(key.name)) for key in keys)
         nulls = (yield sql.SQL("SELECT {flags} FROM {stage}").format(flags=flags, **names)).row
         query = (

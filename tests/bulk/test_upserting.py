@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ from sqlalchemy.orm import Session
 
 from support.bulk_rows import END, FULL, START, embedding, kpi, stored
 from support.sessions import session_on
-from syntegra_db.bulk import BulkLoadError, RowRejected, copy_rows, upsert_rows
+from syntegra_db.bulk import BulkLoadError, BulkLockTimeout, RowRejected, async_upsert_rows, copy_rows, upsert_rows
 from syntegra_db.models import Base, Cluster, DataSource, KpiSummary, TextSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from sqlalchemy.ext.asyncio import AsyncSession
 
     from support.servers import Database
 
@@ -269,3 +272,33 @@ def test_other_writers_do_not_wait_for_an_upsert(database: Database) -> None:
         assert info.value.sqlstate == "55P03"
         session.commit()
         assert session.scalars(select(KpiSummary.client_id).order_by(KpiSummary.client_id)).all() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("session_limit", "limit"), [("0", 0.3), ("5s", 0.3), ("300ms", 60)])
+def test_upsert_behind_a_held_lock_ends_after_the_smaller_limit(
+    database: Database, session_limit: str, limit: float
+) -> None:
+    with session_on(database) as holder, session_on(database) as waiting:
+        upsert_rows(holder, KpiSummary, [kpi(1)], key=KEY)
+        waiting.execute(text(f"SET lock_timeout = '{session_limit}'"))
+        began = time.monotonic()
+        with pytest.raises(BulkLockTimeout, match="roll back, and load again"):
+            upsert_rows(waiting, KpiSummary, [kpi(2)], key=KEY, lock_timeout=limit)
+        assert 0.2 < time.monotonic() - began < 3
+
+
+def test_async_upsert_behind_a_held_lock_ends(
+    database: Database, run: Callable[[Callable[[AsyncSession], Awaitable[int]]], int]
+) -> None:
+    with session_on(database) as holder:
+        upsert_rows(holder, KpiSummary, [kpi(1)], key=KEY)
+        with pytest.raises(BulkLockTimeout):
+            run(lambda session: async_upsert_rows(session, KpiSummary, [kpi(2)], key=KEY, lock_timeout=0.3))
+
+
+@pytest.mark.parametrize("limit", ["0", "1234ms", "1h"])
+def test_upsert_keeps_lock_timeout_of_the_session(session: Session, limit: str) -> None:
+    session.execute(text(f"SET LOCAL lock_timeout = '{limit}'"))
+    before = session.scalar(text("SHOW lock_timeout"))
+    upsert_rows(session, KpiSummary, [kpi(1)], key=KEY, lock_timeout=9)
+    assert session.scalar(text("SHOW lock_timeout")) == before
