@@ -22,8 +22,8 @@ EXAMPLE_PASSWORDS = ^(password|secret|s3cret|pw|any|HUNTER2|hunter2-is-the-passw
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 vectors-status \
-  vectors-rebuild backup backups restore local-stop up down psql logs constraints audit test test-all coverage lint \
-  imports words secrets format generate build clean
+  vectors-rebuild backup backups restore local-stop up down psql logs constraints audit test test-all faults coverage \
+  lint imports words secrets format generate build clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -137,6 +137,9 @@ test-all: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 16, embedded Po
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 -m 'not docker and not slow'
 	@$(MEASURE_COVERAGE)
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --database docker -m 'not slow and not embedded'
+
+faults: $(ENVIRONMENT) ## As root: run every command with every fault and print the outcomes as a table
+	@$(VENV)/bin/pytest --numprocesses 2 tests/faults/test_matrix.py
 
 coverage: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 18 and check the branch coverage
 	@$(MEASURE_COVERAGE)

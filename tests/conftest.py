@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support import servers
+from support.fault_table import pytest_terminal_summary
 from syntegra_db import embedded, migrations
 from syntegra_db.settings import parse_url
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.servers import Database, Server
+
+__all__ = ["pytest_terminal_summary"]  # a hook
 
 TEMPLATE = "syntegra_test_template"
 VARIABLES = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -45,7 +46,7 @@ from syntegra_db.settings import describe_database
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
@@ -225,7 +226,7 @@ def _copy_tables(connection: Connection, job: _RestoreJob, tables: list[str]) ->
             _require_columns(connection, name, data.columns)
             columns = sql.SQL(", ").join(map(sql.Identifier, data.columns))
             statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(name), columns)
-            with cursor.copy(statement) as copy:
+            with _invalidated_if_interrupted(connection), cursor.copy(statement) as copy:
                 for chunk in data.chunks:
                     copy.write(chunk)
                     rows += chunk.count(b"\n")
@@ -238,6 +239,16 @@ def _copy_tables(connection: Connection, job: _RestoreJob, tables: list[str]) ->
                 "Nothing was changed. Use another backup."
             )
         logger.info("%s: %s rows", name, f"{cursor.rowcount:,}")
+
+
+@contextmanager
+def _invalidated_if_interrupted(connection: Connection) -> Iterator[None]:
+    """Close the connection after an interruption: if COPY begins after its cancellation, no ROLLBACK can be sent."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        connection.invalidate()
+        raise
 
 
 def _require_columns(connection: Connection, table: str, columns: list[str]) -> None:

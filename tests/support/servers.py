@@ -131,9 +131,9 @@ class EmbeddedServer(Server):
 
 
 @contextmanager
-def embedded_server(version: int) -> Iterator[EmbeddedServer]:
-    """Yield an embedded PostgreSQL in a temporary directory."""
-    folder = Path(tempfile.mkdtemp(prefix="syntegra-db-"))
+def embedded_server(version: int, parent: Path | None = None) -> Iterator[EmbeddedServer]:
+    """Yield an embedded PostgreSQL in a temporary directory, in `parent` if given."""
+    folder = Path(tempfile.mkdtemp(prefix="syntegra-db-", dir=parent))
     # If the server's user can enter it, `data_directory` and `hba_file` are paths that tests can use.
     folder.chmod(0o711)
     data = folder / "data"

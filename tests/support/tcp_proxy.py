@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from contextlib import contextmanager, suppress
@@ -44,6 +45,9 @@ class TcpProxy:
         self._loss: Loss | None = None
         self._is_refusing = False
         self.lost = threading.Event()
+        self._mark: re.Pattern[bytes] | None = None
+        self._released = threading.Event()
+        self.held = threading.Event()
         self.url = target.difference_update_query(["host", "port"]).set(host=HOST, port=self._listener.getsockname()[1])
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
@@ -61,6 +65,15 @@ class TcpProxy:
         """Close the connection instead of forwarding the next `statement`; see `lose_answer`."""
         self.lost.clear()
         self._loss = Loss(statement, after, is_delivered=False)
+
+    def hold(self, statement: bytes) -> None:
+        """Hold back the next statement that the pattern `statement` finds, and set `held` when it arrives."""
+        self._released.clear()
+        self._mark = re.compile(statement)
+
+    def release(self) -> None:
+        """Forward the statement that was held back."""
+        self._released.set()
 
     def silence(self) -> None:
         """Forward nothing more in either direction, and keep all connections open."""
@@ -84,6 +97,7 @@ class TcpProxy:
         """Close the proxy and every connection."""
         _shut_down(self._listener)
         self._listener.close()
+        self.release()
         self.resume()
         self.cut()
         for thread in self._threads:
@@ -131,6 +145,10 @@ class TcpProxy:
     def _forward_requests(self, client: socket.socket, server: socket.socket, lost: list[Loss]) -> None:
         sent, is_after = b"", False
         for block in self._blocks(client):
+            if self._mark is not None and self._mark.search(block):
+                self._mark = None
+                self.held.set()
+                self._released.wait()
             if self._loss is None:
                 sent, is_after = b"", False
             else:
