@@ -18,6 +18,7 @@ from syntegra_db.interruption import describe_interruption, exit_status, termina
 from syntegra_db.migrations._config import MigrationRequest
 from syntegra_db.migrations._lock import current_schema
 from syntegra_db.migrations._runner import migrate
+from syntegra_db.network import psycopg_connection
 from syntegra_db.revisions import VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -78,7 +79,15 @@ def _run_on_connection(context: ModuleType, configure: partial[None], connection
     """Run the command on a caller's connection: in its open transaction, or else commit each revision, as Alembic does.
 
     Alembic would take the transaction that reading the schema begins for the caller's, and commit nothing.
+
+    Raises:
+        MigrationFailed: the connection is in autocommit, where a failed revision would be half applied.
     """
+    if psycopg_connection(connection).autocommit:
+        raise MigrationFailed(
+            "The connection is in AUTOCOMMIT, where a revision that fails is not rolled back; nothing was changed. "
+            "Pass a connection with another isolation level."
+        )
     is_in_transaction = connection.in_transaction()
     schema = current_schema(connection)
     if not is_in_transaction:
