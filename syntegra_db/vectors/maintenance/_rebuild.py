@@ -12,9 +12,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from syntegra_db.connections import connect
-from syntegra_db.errors import InsufficientResources, RebuildFailed, SyntegraDBError, server_message
+from syntegra_db.errors import ConnectionFailed, InsufficientResources, RebuildFailed, SyntegraDBError, server_message
 from syntegra_db.migrations import load_migration_options, require_head
 from syntegra_db.pgvector_support import DEFAULT_RECALL, VECTOR_INDEX
+from syntegra_db.settings import describe_database
 from syntegra_db.sql import literal
 from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, read_primary_index
 from syntegra_db.vectors._strategy import smallest_sufficient
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from syntegra_db.vectors._index import Calibration, CalibrationPoint, Method
+    from syntegra_db.vectors._index import Calibration, CalibrationPoint, Method, VectorIndex
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ TABLESPACE = text(
     "SELECT spcname FROM pg_class JOIN pg_tablespace ON pg_tablespace.oid = reltablespace "
     "WHERE pg_class.oid = to_regclass(:index)"
 )
+COMPLETE = f"The rebuild is complete: the new index {VECTOR_INDEX} is in use and calibrated."
 INDEX_BYTES = text("SELECT coalesce(pg_relation_size(to_regclass(:index)), 0)")
 
 
@@ -103,12 +105,12 @@ def rebuild(
         InsufficientResources: the build needs more memory than is allowed; nothing was built.
         RebuildFailed: the index was not built or not calibrated; the message describes the current index.
         DatabaseBehind, DatabaseAhead, RevisionError: see `require_head`.
-        ConnectionFailed: no connection could be opened, or it was lost; one of its subclasses gives the reason.
+        ConnectionFailed: no connection could be opened, or it was lost; the message then describes the current index.
     """
     options = options or RebuildOptions()
     lock_options = load_migration_options()
     started = time.monotonic()
-    with connect(engine, "AUTOCOMMIT") as connection, _cleanup_on_failure(engine):
+    with connect(engine, "AUTOCOMMIT") as connection, _cleanup_on_failure(engine, connection):
         # In a pool, the lock and the settings would outlive the rebuild.
         connection.detach()
         acquire_rebuild_lock(connection)
@@ -205,20 +207,27 @@ def _calibrate(engine: Engine, connection: Connection, rows: int, recall: float,
 
 
 @contextmanager
-def _cleanup_on_failure(engine: Engine) -> Iterator[None]:
-    """Drop the unfinished index after a failure or an interruption, and report the current index."""
+def _cleanup_on_failure(engine: Engine, connection: Connection) -> Iterator[None]:
+    """Drop the unfinished index after a failure or an interruption, and report the current index.
+
+    It is read on a new connection: if the connection was lost, its last statement may have been executed.
+    """
+    before = read_primary_index(connection)
     try:
         yield
     except DBAPIError as error:
-        if error.connection_invalidated:
-            raise
         _drop_partial_index(engine)
-        raise RebuildFailed(
-            f"{server_message(error)}. {_describe_current_index(engine)} Fix the cause and run this again."
-        ) from error
+        state = _describe_current_index(engine, before)
+        advice = "" if state == COMPLETE else " Fix the cause and run this again."
+        if error.connection_invalidated:
+            raise ConnectionFailed(
+                f"The connection to the {describe_database(engine.url)} was lost: {server_message(error)}. "
+                f"{state}{advice}"
+            ) from error
+        raise RebuildFailed(f"{server_message(error)}. {state}{advice}") from error
     except KeyboardInterrupt as interruption:
         _drop_partial_index(engine)
-        interruption.add_note(_describe_current_index(engine))
+        interruption.add_note(_describe_current_index(engine, before))
         raise
 
 
@@ -231,7 +240,7 @@ def _drop_partial_index(engine: Engine) -> None:
             _build.drop_index(connection, NEW_INDEX)
 
 
-def _describe_current_index(engine: Engine) -> str:
+def _describe_current_index(engine: Engine, before: VectorIndex | None) -> str:
     try:
         with connect(engine) as connection:
             validity = _build.index_validity(connection)
@@ -240,7 +249,9 @@ def _describe_current_index(engine: Engine) -> str:
         return "The state of the index could not be read; run `syntegra-db vectors status`."
     rest = "" if validity.keys() <= {VECTOR_INDEX} else " The next run drops the unfinished index."
     if index is None:
-        return f"No valid index {VECTOR_INDEX} exists, as before.{rest}"
+        return f"No valid index {VECTOR_INDEX} exists.{rest}"
     if index.calibration is None:
         return f"The index {VECTOR_INDEX} works, but is not calibrated.{rest}"
+    if before is None or before.oid != index.oid:
+        return COMPLETE
     return f"The index {VECTOR_INDEX} is unchanged.{rest}"
