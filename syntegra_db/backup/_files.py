@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import re
 import secrets
@@ -28,11 +29,16 @@ PRIVATE_DIRECTORY_MODE = 0o700
 
 
 def default_path(database: str, label: str, timestamp: datetime, suffix: str = SUFFIX) -> Path:
-    """Return the path of a backup without a name, such as `backups/DATABASE-LABEL-20240116T093000Z.dump`."""
+    """Return the path of a backup without a name, such as `backups/DATABASE-LABEL-20240116T093000Z.dump`.
+
+    A second one of the same second ends with `-2`.
+    """
     encoding = sys.getfilesystemencoding()
     encodable = database.encode(encoding, "replace").decode(encoding)
     name = re.sub(r"[^\w.-]", "_", encodable).lstrip(".-")
-    return DEFAULT_DIRECTORY / f"{name}-{label}-{timestamp.astimezone(UTC):%Y%m%dT%H%M%SZ}{suffix}"
+    stem = f"{name}-{label}-{timestamp.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    names = (f"{stem}{f'-{number}' if number > 1 else ''}{suffix}" for number in itertools.count(1))
+    return next(path for path in map(DEFAULT_DIRECTORY.joinpath, names) if not os.path.lexists(path))
 
 
 @contextmanager
@@ -167,4 +173,7 @@ def _is_file_at(name: str, directory: int, file: BinaryIO) -> bool:
 
 
 def _already_exists(path: Path) -> BackupFailed:
-    return BackupFailed(f"{path} already exists, and a backup never overwrites a file. Name another file.")
+    return BackupFailed(
+        f"{path} already exists, and a backup never overwrites a file. The database is unchanged. Run this again, or "
+        "name another file with --output."
+    )

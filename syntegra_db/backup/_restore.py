@@ -27,11 +27,14 @@ from syntegra_db.backup._session import (
 from syntegra_db.catalog import existing_tables
 from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.connections import connect
-from syntegra_db.errors import BackupRevisionMismatch, RestoreFailed, TablesNotEmpty, server_message
+from syntegra_db.errors import BackupRevisionMismatch, LockTimeout, RestoreFailed, TablesNotEmpty, server_message
 from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations import (
     MigrationOptions,
     confirmed_transaction,
+    current_schema,
+    find_lock_holder,
+    lock_key,
     migration_lock,
     read_existing_drift,
     retry_in_savepoint,
@@ -40,7 +43,7 @@ from syntegra_db.migrations import (
 )
 from syntegra_db.models import EMBEDDING_DIMENSIONS
 from syntegra_db.network import keep_transaction_alive, psycopg_connection
-from syntegra_db.pgvector_support import MIN_BUILD_MEMORY, ivfflat_build_memory
+from syntegra_db.pgvector_support import MIN_BUILD_MEMORY, VECTOR_INDEX, ivfflat_build_memory
 from syntegra_db.revisions import all_revisions, current_revision, head_revision, require_known_revision
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import quote
@@ -194,6 +197,7 @@ def _prepare_tables(connection: Connection, job: _RestoreJob) -> list[str]:
     kept = nonempty_tables(connection, installed) if job.existing_rows is ExistingRows.KEEP else []
     to_load = [name for name in installed if name not in kept]
     lock_tables(connection, to_load, "ACCESS EXCLUSIVE", job.options)
+    _require_no_rebuild(connection, to_load)
     nonempty = nonempty_tables(connection, to_load)
     if job.existing_rows is ExistingRows.KEEP:
         return [*kept, *nonempty]
@@ -205,6 +209,19 @@ def _prepare_tables(connection: Connection, job: _RestoreJob) -> list[str]:
     if nonempty:
         connection.exec_driver_sql(f"TRUNCATE {', '.join(quote(name) for name in installed)}")
     return []
+
+
+def _require_no_rebuild(connection: Connection, locked_tables: Iterable[str]) -> None:
+    """Raise `LockTimeout` if a rebuild of the vector index runs, whose indexes the restore would drop.
+
+    One that begins later waits for the lock on the table.
+    """
+    holder = find_lock_holder(connection, lock_key(VECTOR_INDEX, current_schema(connection)))
+    if holder is not None and "text_summary" in locked_tables:
+        raise LockTimeout(
+            f"A rebuild of the vector index is running ({holder}); nothing was changed. Wait for it, or end it with "
+            f"SELECT pg_terminate_backend({holder.pid}), and run this again."
+        )
 
 
 def _drop_vector_indexes(connection: Connection, tables: Iterable[str]) -> dict[str, str]:

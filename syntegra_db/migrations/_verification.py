@@ -18,6 +18,8 @@ from syntegra_db.errors import (
     SchemaNotVerified,
     server_message,
 )
+from syntegra_db.migrations._lock import current_schema, find_lock_holder, lock_key
+from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.revisions import VERSION_TABLE, current_revision, describe_revision
 from syntegra_db.settings import describe_database
 
@@ -77,6 +79,9 @@ def verify_result(engine: Engine, revision: str | None, state: str, existing_dri
 
 def _require_no_new_drift(connection: Connection, state: str, existing_drift: Collection[Finding] | None) -> None:
     drift = {finding.identity: finding.object for finding in verify(connection).findings}
+    if find_lock_holder(connection, lock_key(VECTOR_INDEX, current_schema(connection))) is not None:
+        # A rebuild, which waited for the command, has begun: its unfinished index is not drift.
+        drift = {key: name for key, name in drift.items() if not name.startswith(f"index {VECTOR_INDEX}_")}
     known = drift.keys() if existing_drift is None else {finding.identity for finding in existing_drift}
     if existing := [name for identity, name in drift.items() if identity in known]:
         logger.warning(
