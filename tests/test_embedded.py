@@ -86,6 +86,14 @@ def test_start_with_configured_server_does_nothing(folder: Path) -> None:
     assert not (folder / ".postgres").exists()
 
 
+def test_port_of_environment_is_not_used(folder: Path) -> None:
+    environment = {"PGPORT": "5433"}
+    assert run("syntegra-db", "local", "start", cwd=folder, environment=environment).returncode == 0
+    for variables in (environment, {}):
+        result = run("syntegra-db", "psql", "-Atc", "SELECT 1", cwd=folder, environment=variables)
+        assert result.stdout == "1\n", result.stderr
+
+
 def test_unknown_version_is_rejected(folder: Path) -> None:
     result = run("syntegra-db", "local", "start", "--version", "9", cwd=folder)
     assert result.returncode == 13

@@ -258,6 +258,8 @@ def _probe(data: Path) -> tuple[str, str | None]:
     """Return the URI of the server on `data`, and why it accepts no connection, or None."""
     sockets = _running_socket_directory(data)
     uri = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='/')}"
+    if "PGPORT" in os.environ:  # libpq's default
+        uri += f"&port={PORT}"
     if sockets is None:
         return uri, "its postmaster.pid does not say that it is ready"
     try:
