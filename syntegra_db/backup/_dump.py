@@ -29,6 +29,7 @@ from syntegra_db.backup._session import (
     begin_unlimited_transaction,
     count_rows,
     lock_tables,
+    require_no_child_tables,
     server_version,
     tables_at_revision,
 )
@@ -139,6 +140,7 @@ def _export_snapshot(connection: Connection, program: ClientProgram, options: Mi
         begin_unlimited_transaction(connection)
         # Before the snapshot, because a table that is locked after it may have been emptied in between.
         lock_tables(connection, tables, "ACCESS SHARE", options)
+        require_no_child_tables(connection, tables, BackupFailed, with_partitions=True)
         row = connection.execute(_queries.EXPORT_SNAPSHOT).mappings().one()
         if current_revision(connection) == revision:
             break

@@ -24,6 +24,17 @@ COLUMNS = text("""
     SELECT attname FROM pg_attribute WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped
 """)
 
+# What detaches the child tables, whose rows pg_dump of their parents does not save.
+DETACH_CHILD_TABLES = text("""
+    SELECT pg_catalog.format(
+             CASE WHEN relispartition THEN 'ALTER TABLE %1$s DETACH PARTITION %2$s;'
+                  ELSE 'ALTER TABLE %2$s NO INHERIT %1$s;' END,
+             CAST(inhparent AS pg_catalog.regclass), CAST(inhrelid AS pg_catalog.regclass))
+    FROM pg_catalog.pg_inherits JOIN pg_catalog.pg_class ON pg_class.oid = inhrelid
+    WHERE inhparent = ANY (CAST(:tables AS pg_catalog.regclass[])) AND (:with_partitions OR NOT relispartition)
+    ORDER BY 1
+""")
+
 VECTOR_INDEXES = text("""
     SELECT relname AS name, pg_get_indexdef(pg_class.oid) AS definition
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam

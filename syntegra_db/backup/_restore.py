@@ -23,6 +23,7 @@ from syntegra_db.backup._session import (
     lock_tables,
     nonempty_tables,
     raise_build_memory,
+    require_no_child_tables,
 )
 from syntegra_db.catalog import existing_tables
 from syntegra_db.client_programs import find_program_for_server
@@ -197,6 +198,7 @@ def _prepare_tables(connection: Connection, job: _RestoreJob) -> list[str]:
     kept = nonempty_tables(connection, installed) if job.existing_rows is ExistingRows.KEEP else []
     to_load = [name for name in installed if name not in kept]
     lock_tables(connection, to_load, "ACCESS EXCLUSIVE", job.options)
+    require_no_child_tables(connection, to_load, RestoreFailed, with_partitions=False)
     _require_no_rebuild(connection, to_load)
     nonempty = nonempty_tables(connection, to_load)
     if job.existing_rows is ExistingRows.KEEP:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from syntegra_db.errors import SyntegraDBError
     from syntegra_db.migrations import MigrationOptions
 
 
@@ -64,6 +65,18 @@ def nonempty_tables(connection: Connection, tables: Iterable[str]) -> list[str]:
 def count_rows(connection: Connection, tables: Iterable[str]) -> dict[str, int]:
     """Return the number of rows by table."""
     return {name: connection.scalars(select(func.count()).select_from(table(name))).one() for name in tables}
+
+
+def require_no_child_tables(
+    connection: Connection, tables: Iterable[str], error: type[SyntegraDBError], *, with_partitions: bool
+) -> None:
+    """Raise `error` if other tables inherit from one of `tables`: pg_dump does not save their rows with it."""
+    parameters = {"tables": [quote(name) for name in tables], "with_partitions": with_partitions}
+    if statements := connection.scalars(_queries.DETACH_CHILD_TABLES, parameters).all():
+        raise error(
+            "Tables that inherit from those of the package are not part of a backup; nothing was changed. Detach them "
+            f"and run this again: {' '.join(statements)}"
+        )
 
 
 def lock_tables(connection: Connection, tables: Iterable[str], mode: str, options: MigrationOptions) -> None:
