@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import sqlalchemy
-from sqlalchemy import Engine, event
+from sqlalchemy import BindParameter, Engine, Insert, Update, event
+from sqlalchemy.exc import CompileError
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.sql.visitors import iterate
 
 from syntegra_db import settings
 from syntegra_db.binary_vectors import enable_binary_vectors
 from syntegra_db.connections import APPLICATION_NAME, connect_args
+from syntegra_db.models import Base
 from syntegra_db.network import watch_connections
+from syntegra_db.timestamps import load_nearest_timestamps
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -32,6 +36,8 @@ POOL_OPTIONS = {
 def create_engine(url: URL | str | None = None, *, application_name: str = APPLICATION_NAME, **options: Any) -> Engine:
     """Return an engine whose connections send and receive embeddings in binary format.
 
+    They read a timestamp that Python cannot represent, such as infinity, as the nearest `datetime` in UTC.
+
     Args:
         url: where the database is; by default from the environment and `.env` (`syntegra_db.settings`).
         application_name: shown in `pg_stat_activity`; one in the URL takes precedence.
@@ -45,6 +51,8 @@ def create_engine(url: URL | str | None = None, *, application_name: str = APPLI
     engine = sqlalchemy.create_engine(target, **_engine_options(target, application_name, options))
     enable_binary_vectors(engine)
     watch_connections(engine)
+    load_nearest_timestamps(engine)
+    event.listen(engine, "before_execute", _reject_unknown_keys)
     event.listen(engine, "handle_error", _redact_error_detail)
     return engine
 
@@ -59,6 +67,8 @@ def create_async_engine(
     engine = asyncio.create_async_engine(target, **_engine_options(target, application_name, options))
     enable_binary_vectors(engine.sync_engine)
     watch_connections(engine.sync_engine)
+    load_nearest_timestamps(engine.sync_engine)
+    event.listen(engine.sync_engine, "before_execute", _reject_unknown_keys)
     event.listen(engine.sync_engine, "handle_error", _redact_error_detail)
     return engine
 
@@ -88,6 +98,23 @@ def _engine_options(url: URL, application_name: str, options: dict[str, Any]) ->
             del merged[name]
     merged["connect_args"] = {**connect_args(url, application_name), **options.get("connect_args", {})}
     return merged
+
+
+def _reject_unknown_keys(
+    _connection: Any, statement: Any, multiparams: Any, params: Any, _execution_options: Any
+) -> None:
+    """Raise `CompileError` if rows for one of the tables have a key that is not a column.
+
+    SQLAlchemy does so for `values()`, and ignores such a key in a list of rows: `metadata_` would store NULL.
+    """
+    if not isinstance(statement, Insert | Update) or statement.table not in Base.metadata.tables.values():
+        return
+    row = multiparams[0] if multiparams else params
+    unknown = set(row).difference(statement.table.columns.keys())
+    if unknown:
+        unknown.difference_update(element.key for element in iterate(statement) if isinstance(element, BindParameter))
+    if unknown:
+        raise CompileError(f"Unconsumed column names: {', '.join(sorted(unknown))}")
 
 
 def _redact_error_detail(context: ExceptionContext) -> None:

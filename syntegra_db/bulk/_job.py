@@ -136,6 +136,6 @@ class LoadJob:
             try:
                 if value is not None:
                     column.dumper(type(None), self._context).dump(value)
-            except Exception:  # noqa: BLE001  any error means that this value cannot be dumped
-                return _server_errors.invalid_value_error(self.row_count, self.table.name, column, type(value).__name__)
+            except Exception as error:  # noqa: BLE001  any error means that this value cannot be dumped
+                return _server_errors.invalid_value_error(self.row_count, self.table.name, column, value, error)
         return RowRejected(f"Row {self.row_count}: it cannot be sent{_server_errors.HINT}", row=self.row_count)

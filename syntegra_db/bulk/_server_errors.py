@@ -28,6 +28,8 @@ CONSTRAINT_MESSAGES = {
     UNIQUE: "{table} already has a row with the same key ({constraint})",
     "23514": "it violates the CHECK {constraint} of {table}",
     "23P01": "it conflicts with another row of {table} ({constraint})",
+    # Only in a database whose encoding is not UTF8.
+    "22P05": "the encoding of the database has no such character as one in {table}.{column}",
 }
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: data exceptions and integrity constraint violations.
 ROW_ERROR_CLASSES = ("22", "23")
@@ -107,13 +109,13 @@ def _row_label(row: int | None) -> str:
     return "A row of the input" if row is None else f"Row {row}"
 
 
-def invalid_value_error(row: int, table: str, column: ColumnFormat, kind: str) -> RowRejected:
-    """Return the error for a value of type `kind` that its column does not accept."""
-    return RowRejected(
-        f"Row {row}: {table}.{column.name} takes {column.accepts}, not this value of type {kind}{HINT}",
-        row=row,
-        column=column.name,
-    )
+def invalid_value_error(row: int, table: str, column: ColumnFormat, value: object, error: Exception) -> RowRejected:
+    """Return the error for a `value` that its column does not accept, because dumping it raised `error`."""
+    if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":
+        reason = f"the encoding of the connection has no such character as one in {table}.{column.name}"
+    else:
+        reason = f"{table}.{column.name} takes {column.accepts}, not this value of type {type(value).__name__}"
+    return RowRejected(f"Row {row}: {reason}{HINT}", row=row, column=column.name)
 
 
 def parse_copy_context(context: str, table: str, columns: Sequence[str]) -> tuple[int | None, str | None]:

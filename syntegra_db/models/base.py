@@ -93,15 +93,23 @@ class SourceMixin:
 
     if TYPE_CHECKING:
         client_id: Mapped[int]
+        source_id: Mapped[int | None]
 
     @validates("source")
     def _set_client_from_source(self, _name: str, source: DataSource | None) -> DataSource | None:
-        """Set `client_id` of a new row if it is unset and the client of `source` is loaded."""
+        """Set `client_id` and `source_id` of a new row as far as they are known.
+
+        A flush sets `source_id` too, but `bulk_save_objects` knows no relationships and would store NULL.
+        """
+        if inspect(self).key is not None:
+            return source
         # Loading an expired attribute here would fail under asyncio; `_set_client_before_insert` sets it at flush.
         client_id = None if source is None else vars(source).get("client_id")
-        is_new = inspect(self).key is None
-        if client_id is not None and is_new and vars(self).get("client_id") is None:
+        if client_id is not None and vars(self).get("client_id") is None:
             self.client_id = client_id
+        identity = None if source is None else inspect(source).identity
+        if source is None or identity is not None:
+            self.source_id = identity[0] if identity else None
         return source
 
 

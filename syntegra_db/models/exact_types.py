@@ -135,8 +135,11 @@ class ExactNumeric(ExactType[Decimal]):
 
     def convert(self, value: Any) -> Decimal:  # noqa: D102  inherited
         number = value if isinstance(value, Decimal) else _to_decimal(value)
+        if number.is_nan():
+            # PostgreSQL has one NaN, without a sign.
+            return Decimal("NaN")
         exponent = number.as_tuple().exponent
-        # The server's CHECKs reject NaN and infinities, which have no exponent.
+        # The CHECKs of the tables reject NaN and infinities, which have no exponent.
         if isinstance(exponent, int) and (exponent < -NUMERIC_SCALE or number.adjusted() >= NUMERIC_INTEGER_DIGITS):
             raise ValueError
         return number
@@ -260,6 +263,9 @@ def _to_float(value: Any) -> float:
         return value
     if not isinstance(value, Decimal):
         _require_number(value)
+    if isinstance(value, Integral):
+        # NumPy would round its own integers to compare them.
+        value = operator.index(value)
     number = float(value)
     if number != value and not (isnan(number) and isnan(value)):
         raise ValueError

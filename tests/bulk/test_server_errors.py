@@ -10,11 +10,19 @@ from sqlalchemy import text
 
 from support.bulk_assertions import GOOD, assert_rejected
 from support.bulk_rows import PERIOD, SECRET, START, kpi
+from support.servers import Database
+from support.sessions import session_on
+from syntegra_db import migrations
+from syntegra_db.bulk import copy_rows
 from syntegra_db.bulk._server_errors import parse_copy_context
 from syntegra_db.models import AnomalyLog, Base, Cluster, DataSource, KpiSummary, TrendSignal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy.orm import Session
+
+    from support.servers import Server
 
 
 @pytest.mark.parametrize(
@@ -138,3 +146,39 @@ def test_copy_context_in_every_language_has_row_and_column(context: str) -> None
 )
 def test_context_of_something_else_has_no_row(context: str) -> None:
     assert parse_copy_context(context, "text_summary", ["language"]) == (None, None)
+
+
+@pytest.fixture(scope="module")
+def latin_database(server: Server) -> Iterator[Database]:
+    """Yield a database at head whose encoding has no euro sign."""
+    with server.database(options="ENCODING LATIN1 LOCALE 'C' LOCALE_PROVIDER libc") as database:
+        migrations.upgrade(url=database.url)
+        yield database
+
+
+@pytest.mark.parametrize("changes", [{"kpi_name": "€"}, {"metadata_": {"unit": "€"}}, {"metadata_": {"漢": 1}}])
+@pytest.mark.parametrize("options", [{}, {"key": ["id"]}])
+def test_character_that_the_database_cannot_store_is_reported(
+    latin_database: Database, changes: Any, options: Any
+) -> None:
+    rows = [{"id": 1, **kpi(1), "metadata_": {"unit": "ñ"}}, {"id": 2, **kpi(2), "metadata_": {}, **changes}]
+    with session_on(latin_database) as session:
+        error = assert_rejected(session, KpiSummary, rows, **options)
+    (column,) = changes
+    assert (error.row, error.column) == (2, column.removesuffix("_"))
+    assert f"the encoding of the database has no such character as one in kpi_summary.{error.column}" in str(error)
+
+
+@pytest.mark.parametrize("changes", [{"kpi_name": "€"}, {"metadata_": {"unit": "€"}}])
+def test_character_that_the_connection_cannot_send_is_reported(
+    database: Database, server: Server, changes: Any
+) -> None:
+    url = server.url.set(database=database.url.database).update_query_dict({"client_encoding": "latin1"})
+    with session_on(Database(url)) as session:
+        rows = [{"id": 1, **kpi(1), "metadata_": {"unit": "ñ"}}, {"id": 2, **kpi(2), "metadata_": {}, **changes}]
+        error = assert_rejected(session, KpiSummary, rows)
+        assert error.row == 2
+        assert "the encoding of the connection has no such character as one in kpi_summary." in str(error)
+        copy_rows(session, KpiSummary, rows[:1])
+        session.commit()
+    assert database.query("SELECT metadata FROM kpi_summary") == [({"unit": "ñ"},)]
