@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, introspect
+from syntegra_db.catalog._lossy_rows import count_lossy_rows
 from syntegra_db.catalog._manifest import load_manifest, managed_tables, managed_types
 from syntegra_db.catalog.compare import compare_extension, compare_privileges, compare_schemas
 from syntegra_db.revisions import all_revisions, current_revision, describe_revision, require_known_revision
@@ -39,14 +40,14 @@ def verify(connection: Connection) -> DriftReport:
         SettingsError, LockTimeout: see `introspect`.
     """
     revision, installed = _read_consistently(connection)
-    differences = list(_differences(revision, installed.schema))
+    declared = load_manifest(revision)
+    differences = count_lossy_rows(connection, declared, installed, _differences(revision, installed.schema))
     if any(finding.is_drift for finding in differences):
         matching = _matching_revision(revision, installed.schema)
         if matching != revision:
             stamp = ddl.stamp(matching) if matching and revision is None else ddl.restamp(matching)
             fix = ddl.join_statements(f"-- The tables are exactly those of {describe_revision(matching)}.", stamp)
             differences = [replace(finding, fix=fix) for finding in differences]
-    declared = load_manifest(revision)
     findings = [*compare_extension(declared, installed), *differences, *compare_privileges(declared, installed)]
     return DriftReport(
         revision=revision,

@@ -51,6 +51,7 @@ class Privileges:
 class LiveCatalog:
     """The installed schema, equal on all servers at one revision, and what differs between servers."""
 
+    schema_name: str
     schema: Schema
     extension: Extension | None
     privileges: Privileges
@@ -74,6 +75,7 @@ def introspect(connection: Connection, tables: Collection[str], types: Collectio
         labels = _fetch_all(connection, _queries.TYPES, schema=session["schema"], names=list(types), tables=oids)
         parts = {kind: _fetch_all(connection, query, tables=oids) for kind, query in PART_QUERIES.items()}
     return LiveCatalog(
+        schema_name=session["schema"],
         schema=Schema(
             types={row["name"]: tuple(row["labels"]) for row in labels},
             tables={row["name"]: _table(row, parts) for row in installed},

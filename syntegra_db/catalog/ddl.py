@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from syntegra_db.catalog._schema import Column, Table
 
 KEY_CONSTRAINT = re.compile(r"(PRIMARY KEY|UNIQUE) (\(.+\))")
+LIMITED_TEXT = re.compile(r"character varying\((\d+)\)")
 FOREIGN_KEY = "FOREIGN KEY"
 UNLOGGED = "UNLOGGED "
 
@@ -57,11 +58,34 @@ def alter_column_type(table: str, name: str, column: Column) -> str:
             table,
             name,
             "DROP DEFAULT",
-            f"TYPE {column.type}{collation} USING {quote(name)}::text::{column.type}",
+            f"TYPE {column.type}{collation} USING {_conversion(quote(name) + '::text', column.type)}",
             *([f"SET DEFAULT {column.default}"] if column.default else []),
         ),
         set_storage(table, name, column),
     )
+
+
+def loss_condition(text: str, column_type: str) -> str | None:
+    """Return the SQL condition for `text`, the text of a value, that a cast to `column_type` would cut or round.
+
+    None means that a cast to this type fails instead.
+    """
+    limit = LIMITED_TEXT.fullmatch(column_type)
+    if limit:
+        return f"char_length({text}) > {limit[1]}"
+    if column_type == "double precision":
+        return f"{text}::double precision::text::numeric <> {text}::numeric"
+    return None
+
+
+def _conversion(text: str, column_type: str) -> str:
+    """Return the conversion of a value to `column_type`; it fails for a value that a cast would cut or round."""
+    condition = loss_condition(text, column_type)
+    if condition is None:
+        return f"{text}::{column_type}"
+    # The explicit cast to a limited type cuts text, and the implicit one cuts blanks. The longer text is rejected.
+    cast = "" if LIMITED_TEXT.fullmatch(column_type) else f"::{column_type}"
+    return f"(CASE WHEN {condition} THEN {text} || ' does not fit' ELSE {text} END){cast}"
 
 
 def set_storage(table: str, name: str, column: Column) -> str:
