@@ -1,4 +1,4 @@
-"""Column types that store a value exactly as it was given, or reject it.
+"""Column types that store each value exactly, or reject it.
 
 The server and psycopg would round, cut or convert some values without an error. Bound parameters and bulk loads use the
 same conversions. A value that is only compared with a column keeps the conversions of SQLAlchemy and the server.
