@@ -74,7 +74,12 @@ def loss_condition(text: str, column_type: str) -> str | None:
     if limit:
         return f"char_length({text}) > {limit[1]}"
     if column_type == "double precision":
-        return f"{text}::double precision::text::numeric <> {text}::numeric"
+        # The cast fails near the limits of the type and beyond them.
+        return (
+            f"CASE WHEN abs({text}::numeric) BETWEEN 1e-300 AND 1e300"
+            f" THEN {text}::double precision::text::numeric <> {text}::numeric"
+            f" ELSE {text}::numeric NOT IN (0, 'NaN', 'Infinity', '-Infinity') END"
+        )
     return None
 
 

@@ -26,8 +26,8 @@ INSERTS = {
         ("text_summary", "language", "text", "'es' || repeat(' ', 8)", ["repeat('ñ', 11)"]),
         ("anomaly_log", "method", "char(120)", "'iqr'", ["repeat('x', 101)"]),
         ("clusters", "cluster_name", "jsonb", """'"a"'""", ["""to_jsonb(repeat('a', 300))"""]),
-        ("text_summary", "sentiment_score", "numeric", "0.1", ["0.12345678901234567891", "1e400"]),
-        ("anomaly_log", "deviation", "bigint", "9007199254740992", ["9007199254740993"]),
+        ("text_summary", "sentiment_score", "numeric", "0.1", ["0.12345678901234567891", "1e400", "-1e-400"]),
+        ("anomaly_log", "deviation", "bigint", "-1024", ["9007199254740993"]),
     ],
 )
 def test_fix_of_a_type_fails_while_a_value_does_not_fit(  # noqa: PLR0913, PLR0917  a case

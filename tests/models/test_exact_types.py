@@ -260,8 +260,8 @@ def test_serializer_of_the_engine_gets_values_of_its_types(database: Database) -
 def test_core_row_with_the_name_of_an_attribute_is_rejected(session: Session) -> None:
     table: Any = KpiSummary.__table__
     connection = session.connection()
-    for rows in ({**kpi(1), "metadata_": {}}, [{**kpi(1), "metadata_": {}}] * 2, {**kpi(1), "kpi_nmae": "x"}):
-        with pytest.raises(CompileError, match=r"Unconsumed column names: (metadata_|kpi_nmae)"):
+    for rows in ({**kpi(1), "metadata_": {}}, [{**kpi(1), "metadata_": {}}] * 2, {**kpi(1), "kpi_title": "x"}):
+        with pytest.raises(CompileError, match=r"Unconsumed column names: (metadata_|kpi_title)"):
             connection.execute(insert(table), rows)
     changed = update(table).where(table.c.client_id == bindparam("client"))
     with pytest.raises(CompileError, match="metadata_"):
