@@ -73,7 +73,7 @@ def test_row_with_infinite_timestamp_is_found_and_measured(database: Database) -
         session.rollback()
         engine: Any = session.get_bind()
         health = check_index_health(engine, seconds=1)
-    assert (health.rows, health.not_measured_reason) == (20, None)
+    assert health.not_measured_reason is None
 
 
 def test_async_engine_reads_an_infinite_timestamp(database: Database) -> None:

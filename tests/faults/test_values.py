@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Bounded, and the same in every run, so a failure is one of the change under test.
 FEW_EXAMPLES = settings(
-    max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
 
 
@@ -45,7 +45,7 @@ class Label(StrEnum):
 offsets = st.builds(timezone, st.timedeltas(timedelta(hours=-23, minutes=-59), timedelta(hours=23, minutes=59)))
 numbers = st.one_of(
     st.booleans(),
-    st.integers(),
+    st.integers(-(2**64), 2**64),
     st.sampled_from([2**31, -(2**31) - 1, 2**53 + 1, 2**63 - 1, 2**63, 10**400]),
     st.floats(),
     st.decimals(),
@@ -82,9 +82,17 @@ json_values = st.recursive(
     ),
     max_leaves=8,
 )
+
+
+def vector(number: float, position: int, length: int, dtype: str) -> Any:
+    """An array with one number that may be beyond the range of its type."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(np.arange(length) == position, number, 0.5).astype(dtype)
+
+
 vectors = st.one_of(
     st.builds(
-        lambda number, position, length, dtype: np.where(np.arange(length) == position, number, 0.5).astype(dtype),
+        vector,
         st.floats(),
         st.integers(0, EMBEDDING_DIMENSIONS - 1),
         st.sampled_from([EMBEDDING_DIMENSIONS, EMBEDDING_DIMENSIONS, EMBEDDING_DIMENSIONS - 1]),
@@ -93,7 +101,14 @@ vectors = st.one_of(
     st.lists(numbers, min_size=EMBEDDING_DIMENSIONS, max_size=EMBEDDING_DIMENSIONS),
 )
 BY_TYPE: tuple[tuple[type, st.SearchStrategy[Any]], ...] = (
-    (JSONB, json_values),
+    (
+        JSONB,
+        st.one_of(
+            json_values,
+            st.dictionaries(st.one_of(st.integers(), st.booleans(), st.none()), st.text(), min_size=1),
+            st.lists(st.floats(1e16, 1e308), min_size=1, max_size=2),
+        ),
+    ),
     (Enum, st.one_of(st.sampled_from(["low", "critical", "declining"]), texts)),
     (String, texts),
     (Integer, numbers),
