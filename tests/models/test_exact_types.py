@@ -235,9 +235,9 @@ def test_conditions_keep_the_conversions_of_the_server(session: Session) -> None
     ]
     for condition in conditions:
         assert session.scalars(select(KpiSummary.client_id).where(condition)).all() == [7], condition
-    ours = select(AnomalyLog.id).where(AnomalyLog.severity == "critical", AnomalyLog.severity > bindparam("least"))
-    assert len(session.execute(ours, {"least": "low"}).all()) == 1
-    assert session.get(AnomalyLog, np.int64(session.scalars(ours, {"least": "low"}).one())) is not None
+    anomalies = select(AnomalyLog.id).where(AnomalyLog.severity == "critical", AnomalyLog.severity > bindparam("least"))
+    assert len(session.execute(anomalies, {"least": "low"}).all()) == 1
+    assert session.get(AnomalyLog, np.int64(session.scalars(anomalies, {"least": "low"}).one())) is not None
 
 
 def test_expression_in_a_statement_is_not_a_value(session: Session) -> None:
