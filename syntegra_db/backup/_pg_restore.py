@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from syntegra_db.client_programs import ClientProgram
 
 CHUNK_BYTES = 1 << 20
+# A line before the rows, and the table of contents; both take some kilobytes.
+MAX_SCRIPT_BYTES = 1 << 20
 # The second form is the end of a statement that names a schema with a line break.
 COPY = re.compile(rb'(?:COPY .+|.*"\.\w+) \((?P<columns>.*)\) FROM stdin;\n')
 COLUMN = re.compile(r'"((?:[^"]|"")+)"|([^", ]+)')
@@ -25,7 +27,7 @@ END_OF_COPY = b"\n\\.\n"
 
 
 class TableData(NamedTuple):
-    """The columns of a table in an archive, and its rows in COPY's text format, in chunks of complete lines."""
+    """The columns of a table in an archive, and its rows in COPY's text format, in chunks that may end inside a row."""
 
     columns: list[str]
     chunks: Iterator[bytes]
@@ -35,10 +37,13 @@ def list_archive(program: ClientProgram, archive: BinaryIO) -> str:
     """Return the table of contents of `archive`.
 
     Raises:
-        InvalidBackup: pg_restore cannot read it.
+        InvalidBackup: pg_restore cannot read it, or it has more than 1 MiB.
     """
     with _reading(program, archive, "--list") as output:
-        return output.read().decode(errors="replace")
+        contents = output.read(MAX_SCRIPT_BYTES + 1)
+        if len(contents) > MAX_SCRIPT_BYTES:
+            raise _unreadable(archive, "its table of contents has more than 1 MiB")
+        return contents.decode(errors="replace")
 
 
 def require_tables(program: ClientProgram, archive: BinaryIO, metadata: BackupMetadata) -> None:
@@ -72,7 +77,7 @@ def open_table_data(program: ClientProgram, archive: BinaryIO, table: str) -> It
         InvalidBackup: pg_restore cannot read them, or the archive has no rows of that table.
     """
     with _reading(program, archive, "--data-only", "--table", table, "--file", "-") as output:
-        columns = _read_columns(output)
+        columns = _read_columns(output, archive)
         if columns is not None:
             yield TableData(columns, _read_rows(output))
         while output.read(CHUNK_BYTES):
@@ -93,9 +98,11 @@ def _reading(program: ClientProgram, archive: BinaryIO, *arguments: str) -> Iter
         raise _unreadable(archive, error) from None
 
 
-def _read_columns(output: IO[bytes]) -> list[str] | None:
+def _read_columns(output: IO[bytes], archive: BinaryIO) -> list[str] | None:
     """Read the script up to its rows and return the columns that it copies to, or None if it copies nothing."""
-    for line in output:
+    while line := output.readline(MAX_SCRIPT_BYTES):
+        if len(line) == MAX_SCRIPT_BYTES:
+            raise _unreadable(archive, "a line before the rows has more than 1 MiB")
         if copy := COPY.fullmatch(line):
             columns = copy["columns"].decode(errors="replace")
             return [quoted.replace('""', '"') or bare for quoted, bare in COLUMN.findall(columns)]
@@ -103,18 +110,20 @@ def _read_columns(output: IO[bytes]) -> list[str] | None:
 
 
 def _read_rows(output: IO[bytes]) -> Iterator[bytes]:
-    """Yield the rows up to their end, in chunks of complete lines."""
+    """Yield the rows up to their end; a row can be larger than the memory, so no more than a chunk is kept."""
     # With a newline before the first row, the end is also found if the table is empty.
-    buffer = b"\n"
+    buffer, start = b"\n", 1
+    # The end can be split between two chunks.
+    kept = len(END_OF_COPY) - 1
     while chunk := output.read(CHUNK_BYTES):
         buffer += chunk
         end = buffer.find(END_OF_COPY)
         if end >= 0:
-            yield buffer[1 : end + 1]
+            yield buffer[start : end + 1]
             return
-        last = buffer.rfind(b"\n")
-        yield buffer[1 : last + 1]
-        buffer = buffer[last:]
+        yield buffer[start:-kept]
+        sent = max(0, len(buffer) - kept)
+        buffer, start = buffer[sent:], max(0, start - sent)
 
 
 def _unreadable(archive: BinaryIO, reason: object) -> InvalidBackup:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +16,7 @@ from support.commands import PROGRAMS, run
 from support.sample_rows import load_rows, row_digests
 from syntegra_db.backup import ExistingRows, RowProgress, create_backup, read_metadata, restore
 from syntegra_db.backup._files import atomic_file
+from syntegra_db.backup._pg_restore import _read_rows
 from syntegra_db.connections import conninfo
 from syntegra_db.embedded import bin_directory
 from syntegra_db.errors import BackupFailed, BackupRevisionMismatch, InvalidBackup
@@ -283,3 +286,27 @@ def test_one_of_simultaneous_backups_gets_the_name(database: Database, tmp_path:
     assert sorted(process.returncode for process in processes) == [0, 17, 17], errors
     assert sum("already exists" in error for error in errors) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["x.dump"]
+
+
+def test_huge_row_of_backup_is_not_kept_in_memory(database: Database) -> None:
+    size = 64 << 20
+    with database.connect() as session:
+        insert = "INSERT INTO text_summary (client_id, text_field) VALUES (1, repeat('\\.' || chr(10), %s))"
+        session.execute(insert, (size // 3,))
+    expected = row_digests(database, "text_summary")
+    saved = create_backup(database.engine).path
+    tracemalloc.start()
+    restore(saved, database.engine, existing_rows=ExistingRows.REPLACE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < size / 4
+    assert row_digests(database, "text_summary")["text_summary"][:2] == expected["text_summary"][:2]
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 4, 5, 7, 100])
+@pytest.mark.parametrize("rows", [b"", b"a\n", b"a\\\\.\n\\\\.\n", b"\n\n\n", b"a\tb\n" * 20])
+def test_rows_end_where_copy_ends_for_any_chunk_size(
+    monkeypatch: pytest.MonkeyPatch, rows: bytes, chunk_bytes: int
+) -> None:
+    monkeypatch.setattr("syntegra_db.backup._pg_restore.CHUNK_BYTES", chunk_bytes)
+    assert b"".join(_read_rows(io.BytesIO(rows + b"\\.\n\nSELECT 1;\n"))) == rows
