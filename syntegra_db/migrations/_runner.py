@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psycopg.errors import DependentObjectsStillExist, DuplicateObject, DuplicateTable
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.catalog import unversioned_objects
@@ -133,6 +134,19 @@ class _StepLog:
         self._started = time.monotonic()
         self._pending: str | None = None
         self._transaction_id: str | None = None
+        self._is_committing = False
+        event.listen(connection, "commit", lambda _: self._note_commit(is_committing=True))
+        event.listen(connection, "rollback", lambda _: self._note_commit(is_committing=False))
+        event.listen(connection, "begin", self._note_begin)
+
+    def _note_commit(self, *, is_committing: bool) -> None:
+        self._is_committing = is_committing
+
+    def _note_begin(self, _: Connection) -> None:
+        # COMMIT was answered, so a connection that is lost from now on leaves open only what follows.
+        if self._is_committing:
+            self.log_pending()
+            self._is_committing = False
 
     def __call__(self, ctx: MigrationContext, step: MigrationInfo, heads: set[str], run_args: dict[str, Any]) -> None:  # noqa: ARG002  Alembic's signature
         """Note a revision that is about to be committed; the one before it is committed by now."""

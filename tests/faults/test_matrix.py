@@ -17,6 +17,7 @@ from support.faults import (
     FAULTS,
     OTHER_SESSIONS,
     SETTINGS,
+    SHORT_LIMITS,
     Fault,
     State,
     Target,
@@ -146,23 +147,28 @@ def stoppable(pytestconfig: pytest.Config, disk: Path) -> Iterator[EmbeddedServe
 
 @dataclass(frozen=True)
 class Site:
-    """A server that faults hit, on a separate disk, with a template database and its backup."""
+    """A server that faults hit, on a separate disk, with a template database and its backup.
+
+    `startup` has a module that every Python program imports when it starts.
+    """
 
     server: EmbeddedServer
     disk: Path
+    startup: Path
     template: str
     backup: Path
     state: State
 
 
 @pytest.fixture(scope="module")
-def site(stoppable: EmbeddedServer, disk: Path) -> Iterator[Site]:
-    name = "syntegra_test_rows"
+def site(stoppable: EmbeddedServer, disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    name, startup = "syntegra_test_rows", tmp_path_factory.mktemp("startup")
+    (startup / "sitecustomize.py").write_text(SHORT_LIMITS, encoding="utf-8")
     with stoppable.database(name=name) as database:
         migrations.upgrade(url=database.url)
         load_rows(database, ROWS)
         state = read_state(database, with_values=True)
-        yield Site(stoppable, disk, name, create_backup(database.engine, disk / "rows.dump").path, state)
+        yield Site(stoppable, disk, startup, name, create_backup(database.engine, disk / "rows.dump").path, state)
 
 
 @contextmanager
@@ -190,7 +196,7 @@ def test_command_with_fault_keeps_rows_and_reports_the_truth(
         states = [before, *(command.outcomes(before, site.state) if command.outcomes else [])]
         with tcp_proxy(database.url) as proxy:
             proxy.hold(command.mark)
-            with running(Database(proxy.url), *arguments, cwd=directory) as process:
+            with running(Database(proxy.url), *arguments, cwd=directory, PYTHONPATH=str(site.startup)) as process:
                 target = Target(site.server, site.disk, database, proxy, process, commits=len(states) > 1)
                 started = time.monotonic()
                 messages = meet(target, fault)
@@ -233,6 +239,8 @@ def meet(target: Target, fault: Fault) -> str:
 def check_report(status: int, messages: str, states: list[State], after: State) -> None:
     """Check that the last message reports the state `after`, one of `states`, the first of which was before."""
     message = messages.splitlines()[-1] if messages else ""
+    if "it is unknown whether" in message:
+        return
     if status == 0:
         assert after == states[-1]
     elif after != states[0]:

@@ -34,6 +34,12 @@ SETTINGS = (
     "max_wal_size = '64MB'",
     "shared_buffers = '32MB'",
 )
+# The limits of a silent network, measured in test_silent_network.py, add up to more than a minute.
+SHORT_LIMITS = """
+from syntegra_db import network
+network.SILENCE_SECONDS = network.PROBE_SECONDS = 1
+network.LIBPQ_LIMITS["connect_timeout"] = 2
+"""
 OTHER_SESSIONS = """
     SELECT FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
@@ -94,7 +100,7 @@ FAULTS = [
     Fault("terminated backend", end_sessions),
     Fault("stopped server", lambda target: target.server.stop_immediately(), lambda target: target.server.start()),
     Fault("lost COMMIT answer", lose_answer),
-    Fault("silent network", lambda target: target.proxy.silence(), lambda target: target.proxy.cut(), seconds=90),
+    Fault("silent network", lambda target: target.proxy.silence(), lambda target: target.proxy.cut(), seconds=120),
     Fault("full disk", fill_disk, free_disk),
 ]
 
