@@ -69,10 +69,10 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
         connection.commit()
         if request.is_downgrade:
             _log_data_loss(context, connection, before)
-        existing_drift = read_existing_drift(connection)
         steps = _StepLog(connection, before)
         try:
             with report_if_interrupted(lambda: _describe_interrupted_state(connection.engine)):
+                existing_drift = read_existing_drift(connection)
                 _run_with_retries(context, connection, partial(configure, on_version_apply=steps), steps, options)
         except DBAPIError as error:
             if connection_was_lost(error):
