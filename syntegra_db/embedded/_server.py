@@ -262,6 +262,9 @@ def _probe(data: Path) -> tuple[str, str | None]:
         uri += f"&port={PORT}"
     if sockets is None:
         return uri, "its postmaster.pid does not say that it is ready"
+    if sockets != data:
+        # After a crash, another user can create the folder again and imitate the server.
+        uri += f"&requirepeer={quote(data.owner())}"
     try:
         psycopg.connect(uri, connect_timeout=ANSWER_TIMEOUT_SECONDS).close()
     except psycopg.OperationalError as error:

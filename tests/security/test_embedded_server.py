@@ -168,6 +168,29 @@ def test_socket_folder_prepared_by_another_user_is_rejected(
     assert not embedded.stop_server(data)
 
 
+def test_server_of_another_user_in_its_socket_folder_is_not_used(folder: Path) -> None:
+    sockets = start_in(folder / LONG)
+    data = folder / LONG / ".postgres/18"
+    assert embedded.stop_server(data)
+    sockets.mkdir(mode=0o755)
+    shutil.chown(sockets, OTHER_USER)
+    imitation = (
+        "import socket, sys; server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen(); "
+        "print(flush=True); server.accept()[0].recv(1)"
+    )
+    with subprocess.Popen(
+        [*SETPRIV, "/usr/bin/python3", "-c", imitation, sockets / ".s.PGSQL.5432"], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            result = run("syntegra-db", "status", cwd=folder / LONG)
+        finally:
+            process.kill()
+            shutil.rmtree(sockets)
+    assert f'requirepeer specifies "pgserver", but actual peer user name is "{OTHER_USER}"' in result.stderr
+
+
 def test_rules_that_trust_every_user_are_replaced_at_start(folder: Path) -> None:
     data = folder / "18"
     embedded.start_server(data)
