@@ -64,16 +64,19 @@ def termination_signals() -> Iterator[None]:
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         nonlocal latest
-        previous, latest = latest, time.monotonic()
-        if latest - previous >= REPEAT_SECONDS:
+        now = time.monotonic()
+        if now - latest >= REPEAT_SECONDS:
+            latest = now
             raise Terminated(number)
 
     # After an interruption, psycopg cancels the statement and logs how that ended.
     logging.getLogger("psycopg").setLevel(logging.ERROR)
-    previous_handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in previous_handlers.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, interrupt)
+    # None is a handler of a program in C that embeds Python, which could not be set again.
+    previous_handlers = {
+        number: handler for number in SIGNALS if (handler := signal.getsignal(number)) not in {signal.SIG_IGN, None}
+    }
+    for number in previous_handlers:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
