@@ -31,8 +31,8 @@ def exit_with_status() -> Iterator[None]:
         sys.exit(exit_status(Terminated(signal.SIGPIPE)))
     except OSError as error:
         _discard_output()
-        name = f" of {error.filename}" if error.filename else ""
-        _exit(OutputFailed.exit_status, f"Error: Cannot read or write{name}: {error.strerror}.")
+        name = error.filename or "the output"
+        _exit(OutputFailed.exit_status, f"Error: Cannot read or write {name}: {error.strerror or error}.")
     except Exception as error:
         from sqlalchemy.exc import DBAPIError
 
@@ -50,5 +50,5 @@ def _exit(status: int, message: str) -> NoReturn:
 
 def _discard_output() -> None:
     """Discard what standard output has not written, which Python would try again at exit."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    if sys.stdout is not None:  # it was closed when the process started
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -73,7 +73,7 @@ def confirm_no_backup(data_loss: str, error: type[SyntegraDBError], *, yes: bool
     echo(data_loss, err=True)
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise error("No terminal to confirm at; nothing was changed. Leave out --no-backup, or add --yes.")
     # Not typer.confirm, which takes Ctrl-C for the answer no.
     with report_if_interrupted(lambda: "Nothing was changed."):

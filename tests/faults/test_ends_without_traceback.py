@@ -106,6 +106,15 @@ def test_closed_output_does_not_change_the_status(database: Database) -> None:
             assert process.wait(60) == 0
 
 
+@pytest.mark.parametrize(("closed", "status"), [("<&-", 22), ("<&- >&-", 22), (">&- 2>/dev/full </dev/null", 28)])
+def test_question_with_closed_streams_ends_with_its_status(database: Database, closed: str, status: int) -> None:
+    command = f"exec syntegra-db rollback 002 --no-backup {closed}"
+    with running(database, "bash", "-c", command) as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors
+
+
 @pytest.fixture
 def awkward(server: Server, migrated_template: str) -> Iterator[Database]:
     with server.database(migrated_template, name="ñandú [/x] \x1b[31m") as database:
