@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import ClientProgramNotFound, EmbeddedServerError
-from syntegra_db.settings import parse_url
+from syntegra_db.settings import libpq_parameters, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ class ClientProgram(NamedTuple):
     def conninfo(self, url: URL) -> str:
         """Return libpq's connection string for `url` without the password; in the container, through the socket."""
         if self.in_container:
-            url = url._replace(host=None, port=None)
+            url = url._replace(host=None, port=None).difference_update_query(["host", "hostaddr", "port"])
         return public_conninfo(url)
 
     @contextmanager
@@ -115,7 +115,7 @@ def find_program_for_server(name: str, version: int, *, for_url: URL | None = No
     suitable = [program for program in found if program.version >= version]
     if suitable:
         return min(suitable, key=lambda program: program.version)
-    if for_url is None or for_url.host in LOCAL_HOSTS:
+    if for_url is None or libpq_parameters(for_url).get("host") in LOCAL_HOSTS:
         containerized = _in_container(name)
         if containerized is not None and containerized.version >= version:
             return containerized

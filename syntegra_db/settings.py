@@ -7,6 +7,7 @@ The order is: `DATABASE_URL`, the `POSTGRES_*` variables, the embedded server th
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote
@@ -25,12 +26,22 @@ DRIVER = "postgresql+psycopg"
 URL_SCHEMES = frozenset({"postgres", "postgresql", DRIVER})
 LOCAL_URL_FILE = Path(".postgres") / "url"
 # The user and password end at the only "@", which is before the first "/", "?" or "#".
+# SQLAlchemy reads neither several hosts nor an encoded one before the path, as libpq does.
+AUTHORITY = re.compile(
+    r"(?P<start>[^/?#]*://(?:[^/?#@]*@)?)(?P<hosts>[^/?#@]*[,%][^/?#@]*)(?P<end>(?:[/?#].*)?)", re.DOTALL
+)
+HOST_AND_PORT = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>\d*))?")
 AT_IN_AUTHORITY_ONLY = re.compile(r"[^@]*|[^/?#@]*://[^/?#@]*@[^@]*")
 PORTS = range(1, 65536)
 # libpq marks secrets with "*", but not these keys, and its older versions do not know all of them.
 UNMARKED_SECRETS = frozenset({"scram_client_key", "scram_server_key", "oauth_client_secret"})
 DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 LIST_OPTIONS = frozenset({"host", "port"})
+# psycopg's own option.
+PREPARE_THRESHOLD = "prepare_threshold"
+KEEPALIVES = {"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"}
+INTEGER_OPTIONS = {PREPARE_THRESHOLD, "connect_timeout", "tcp_user_timeout", *KEEPALIVES}
+INTEGER = re.compile(r"[0-9]{1,9}")
 
 
 class DatabaseSettings(BaseSettings):
@@ -131,7 +142,7 @@ def parse_url(text: str | URL) -> URL:
             "options, write @ as %40, / as %2F, ? as %3F and # as %23."
         )
     try:
-        url = make_url(text.strip() if isinstance(text, str) else text)
+        url = _make_url(text.strip()) if isinstance(text, str) else text
     except (ArgumentError, ValueError):
         raise SettingsError("DATABASE_URL is not a URL; write postgresql://user:password@host:5432/database.") from None
     if url.drivername not in URL_SCHEMES:
@@ -142,13 +153,44 @@ def parse_url(text: str | URL) -> URL:
     if url.host and "@" in url.host:
         raise SettingsError("DATABASE_URL has more than one '@'; write the ones in the password as %40.")
     _validate_options(url)
+    url = _repeat_port(url)
     _validate_ports(url)
     return _hoist_query_credentials(url.set(drivername=DRIVER))
+
+
+def libpq_parameters(url: URL) -> dict[str, str]:
+    """Return what libpq gets for `url`, by name: the same as SQLAlchemy passes to psycopg."""
+    _, parameters = DIALECT.create_connect_args(url)  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+    return {name: str(value) for name, value in parameters.items() if name != PREPARE_THRESHOLD}
+
+
+def _make_url(text: str) -> URL:
+    authority = AUTHORITY.fullmatch(text)
+    if authority is None:
+        return make_url(text)
+    specs = [HOST_AND_PORT.fullmatch(spec) for spec in authority["hosts"].split(",")]
+    if not all(specs):
+        raise ArgumentError
+    hosts = ",".join(unquote(spec["address"] or spec["name"] or "") for spec in specs if spec)
+    ports = ",".join(spec["port"] or "" for spec in specs if spec)
+    listed = {"host": hosts, "port": ports} if ports.strip(",") else {"host": hosts}
+    url = make_url(authority["start"] + authority["end"])
+    return url.set(query={**listed, **url.query})
+
+
+def _repeat_port(url: URL) -> URL:
+    """Return the URL with one port for each host, which SQLAlchemy requires, if it has one port for all."""
+    hosts, ports = url.query.get("host"), url.query.get("port")
+    if isinstance(hosts, str) and isinstance(ports, str) and "," in hosts and "," not in ports:
+        return url.update_query_dict({"port": ",".join([ports] * len(hosts.split(",")))})
+    return url
 
 
 def _validate_options(url: URL) -> None:
     """Raise `SettingsError` if libpq does not know an option of the query, or if other programs would show it."""
     options = {option.keyword.decode(): option.dispchar for option in pq.Conninfo.get_defaults()}
+    if wrong := [name for name in INTEGER_OPTIONS & url.query.keys() if not INTEGER.fullmatch(str(url.query[name]))]:
+        raise SettingsError(f"The option {wrong[0]} in DATABASE_URL is not a number from 0 to 999999999.")
     secrets = UNMARKED_SECRETS | {name for name, mark in options.items() if mark == b"*"} - {"password"}
     if found := sorted(secrets & url.query.keys()):
         raise SettingsError(
@@ -156,7 +198,7 @@ def _validate_options(url: URL) -> None:
             "connection service file, and write service=NAME in the URL."
         )
     # The name is not shown: after an unescaped '&', it is a part of the password.
-    if url.query.keys() - options.keys():
+    if url.query.keys() - options.keys() - {PREPARE_THRESHOLD}:
         raise SettingsError(
             "DATABASE_URL has an option that libpq does not know. Correct its name; in a password, write & as %26."
         )
@@ -174,7 +216,7 @@ def _validate_ports(url: URL) -> None:
     if any(port and not (port.isdecimal() and int(port) in PORTS) for port in listed):
         raise SettingsError(f"DATABASE_URL has a port that is not a number from {PORTS[0]} to {PORTS[-1]}.")
     try:
-        DIALECT.create_connect_args(url)  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+        libpq_parameters(url)
     except ArgumentError:
         raise SettingsError(
             "DATABASE_URL has several hosts and a different number of ports; write one port for each host: "
@@ -195,9 +237,17 @@ def _hoist_query_credentials(url: URL) -> URL:
 
 def describe_database(url: URL) -> str:
     """Return the database and its host without the password, such as `database syntegra_db on localhost:5432`."""
-    host = url.host or url.query.get("host") or "the local socket"
-    port = f":{url.port}" if url.port else ""
-    return f"database {url.database or url.username} on {host}{port}"
+    given = libpq_parameters(url)
+    # libpq reads them from its own environment variables.
+    defaults = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}
+    service, name, hosts = given.get("service"), given.get("dbname"), given.get("host") or given.get("hostaddr")
+    if service and not (name and hosts):
+        return f"database {name} of service {service}" if name else f"database of service {service}"
+    name = name or defaults["dbname"] or given.get("user") or defaults["user"]
+    hosts = hosts or defaults["host"] or defaults["hostaddr"] or "the local socket"
+    ports = given.get("port", "").split(",")
+    places = (f"{host}:{port}" if port else host for host, port in zip_longest(hosts.split(","), ports, fillvalue=""))
+    return f"database {name} on {', '.join(places)}"
 
 
 def describe_validation_error(error: ValidationError, prefix: str = "") -> str:

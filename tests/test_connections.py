@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,8 +12,15 @@ from psycopg import sql
 
 from support.commands import run
 from support.servers import ROLE_PASSWORD
+from support.tcp_proxy import tcp_proxy
 from syntegra_db.connections import connect, unpooled_engine
-from syntegra_db.errors import AuthenticationFailed, ConnectionFailed, DatabaseNotFound, ServerUnreachable
+from syntegra_db.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    DatabaseNotFound,
+    ServerUnreachable,
+    SettingsError,
+)
 from syntegra_db.settings import parse_url
 
 if TYPE_CHECKING:
@@ -110,6 +118,71 @@ def test_missing_connect_privilege_gives_server_reason(login: URL, database: Dat
     error = connection_error(login)
     assert type(error) is ConnectionFailed
     assert "did not open" in str(error)
+
+
+DATABASE_RIGHTS = "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC", "GRANT CONNECT ON DATABASE postgres TO PUBLIC"
+
+
+def test_missing_database_without_access_to_maintenance_database_is_named(login: URL, server: Server) -> None:
+    revoke, grant = DATABASE_RIGHTS
+    server.execute(revoke)
+    try:
+        error = connection_error(login.set(database="kpi nuevos"))
+    finally:
+        server.execute(grant)
+    assert isinstance(error, DatabaseNotFound)
+    assert f"createdb -O {ROLE} 'kpi nuevos'" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"options": "-cwork_mem=lots"}, 'invalid value for parameter "work_mem"'),
+        ({"options": "-cno_such_setting=1"}, "no_such_setting"),
+        ({"target_session_attrs": "standby"}, "ended by this side: .*(not in hot standby|standby mode)"),
+        ({"require_auth": "md5"}, "ended by this side: .*authentication method"),
+    ],
+)
+def test_option_that_cannot_be_met_gives_its_reason(login: URL, options: dict[str, str], words: str) -> None:
+    error = connection_error(login.update_query_dict(options))
+    assert type(error) is ConnectionFailed
+    assert re.search(words, str(error))
+
+
+def test_missing_tls_gives_its_reason(login: URL) -> None:
+    with tcp_proxy(login) as proxy:
+        error = connection_error(proxy.url.update_query_dict({"sslmode": "require"}))
+    assert type(error) is ConnectionFailed
+    assert "SSL" in str(error)
+
+
+@pytest.mark.parametrize(
+    "options", [{"sslmode": "requiree"}, {"target_session_attrs": "x"}, {"ssl_min_protocol_version": "x"}]
+)
+def test_invalid_value_of_an_option_is_a_settings_error(login: URL, options: dict[str, str]) -> None:
+    with (
+        pytest.raises(SettingsError, match=r"is wrong: .*invalid"),
+        tcp_proxy(login) as proxy,
+        connect(unpooled_engine(proxy.url.update_query_dict(options))),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["ROLE", "DATABASE"])
+def test_connection_limit_is_named(login: URL, server: Server, kind: str) -> None:
+    name = sql.Identifier(ROLE if kind == "ROLE" else str(login.database))
+    server.execute(
+        sql.SQL("ALTER " + ("ROLE" if kind == "ROLE" else "DATABASE") + " {} CONNECTION LIMIT 0").format(name)
+    )
+    error = connection_error(login)
+    assert type(error) is ConnectionFailed
+    assert "too many connections" in str(error)
+    assert "password" not in str(error)
+
+
+def test_missing_password_raises_authentication_failed(login: URL) -> None:
+    error = connection_error(login._replace(password=None))
+    assert isinstance(error, AuthenticationFailed)
 
 
 def test_connection_lost_in_use_raises_connection_failed(database: Database) -> None:

@@ -8,7 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.engine import URL
 
 from support.commands import run
-from syntegra_db.connections import conninfo
+from syntegra_db.connections import connect_args, conninfo, unpooled_engine
 from syntegra_db.errors import SettingsError
 from syntegra_db.settings import database_url, describe_database, is_configured, parse_url
 
@@ -117,3 +117,70 @@ def test_credentials_in_query_become_url_fields() -> None:
 
 def test_several_hosts_are_passed_to_libpq() -> None:
     assert "host=one,two" in conninfo(parse_url("postgresql:///kpis?host=one&host=two"))
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "ports", "described"),
+    [
+        ("postgresql:///kpis?host=one:1&host=two:2", "one,two", "1,2", "kpis on one:1, two:2"),
+        ("postgresql:///kpis?host=one:1", "one", "1", "kpis on one:1"),
+        ("postgresql:///kpis?host=one,two&port=5432", "one,two", "5432,5432", "kpis on one:5432, two:5432"),
+        ("postgresql://u:p%2Cw@one:1,two:2/kpis", "one,two", "1,2", "kpis on one:1, two:2"),
+        ("postgresql://u:p%40w@one,two:2/kpis?sslmode=prefer", "one,two", ",2", "kpis on one, two:2"),
+        ("postgresql://one,[::1]:2/kpis", "one,::1", ",2", "kpis on one, ::1:2"),
+        ("postgresql://u@%2Frun%2Fpg/kpis", "/run/pg", None, "kpis on /run/pg"),
+        ("postgresql://u@%2Frun%2Fpg:6432/kpis", "/run/pg", "6432", "kpis on /run/pg:6432"),
+        ("postgresql://there/kpis?host=here&port=7", "here", "7", "kpis on here:7"),
+        ("postgresql:///?service=prod", None, None, "database of service prod"),
+        ("postgresql:///kpis?service=prod", None, None, "database kpis of service prod"),
+        ("postgresql://ana@/", None, None, "database ana on the local socket"),
+    ],
+)
+def test_libpq_gets_the_same_as_sqlalchemy_passes(
+    url: str, hosts: str | None, ports: str | None, described: str
+) -> None:
+    parsed = parse_url(url)
+    parameters = conninfo_to_dict(conninfo(parsed))
+    assert (parameters.get("host"), parameters.get("port")) == (hosts, ports)
+    passed = unpooled_engine(parsed).dialect.create_connect_args(parsed)[1]
+    assert {name: str(passed[name]) for name in ("host", "port", "dbname", "user") if name in passed} == {
+        name: parameters[name] for name in ("host", "port", "dbname", "user") if name in parameters
+    }
+    assert describe_database(parsed).endswith(described)
+
+
+@pytest.mark.parametrize("url", ["postgresql://a:x,b:2/d", "postgresql://u:s3cret@a,b:port/d"])
+def test_invalid_host_list_is_rejected_without_showing_it(url: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_url(url)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_names_that_the_url_leaves_out_come_from_libpq(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGDATABASE", "kpis")
+    monkeypatch.setenv("PGHOST", "db.internal")
+    assert describe_database(parse_url("postgresql://")) == "database kpis on db.internal"
+
+
+@pytest.mark.parametrize(("value", "threshold"), [("0", None), ("5", 5)])
+def test_prepare_threshold_is_for_psycopg(value: str, threshold: int | None) -> None:
+    url = parse_url(f"postgresql://h/d?prepare_threshold={value}")
+    assert connect_args(url, "x")["prepare_threshold"] == threshold
+    assert "prepare" not in conninfo(url)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "prepare_threshold=x",
+        "keepalives=x",
+        "connect_timeout=",
+        "prepare_threshold=-1",
+        "schema=public",
+        "autocommit=true",
+    ],
+)
+def test_option_unknown_to_libpq_is_one_sentence(query: str) -> None:
+    result = run("syntegra-db", "status", url=f"postgresql://u:s3cret@h/d?{query}")
+    assert (result.returncode, result.stderr.count("\n")) == (3, 1), result.stderr
+    assert "s3cret" not in result.stderr

@@ -13,6 +13,7 @@ from syntegra_db.backup._files import atomic_file, default_path
 from syntegra_db.backup._pg_restore import list_archive
 from syntegra_db.backup._session import server_version
 from syntegra_db.client_programs import find_program_for_server
+from syntegra_db.network import psycopg_connection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,7 @@ def dump_database(connection: Connection) -> Path:
     url = connection.engine.url
     program = find_program_for_server("pg_dump", server_version(connection), for_url=url)
     reader = find_program_for_server("pg_restore", program.version)
-    path = default_path(url.database or "", "before-adoption", datetime.now(UTC), SUFFIX)
+    path = default_path(psycopg_connection(connection).info.dbname, "before-adoption", datetime.now(UTC), SUFFIX)
     with atomic_file(path) as file:
         run_pg_dump(program, url, file, use_connection=partial(_use, connection))
         list_archive(reader, file)

@@ -1,0 +1,130 @@
+"""The diagnosis of a connection that could not be opened.
+
+libpq gives no SQLSTATE for it, and a server's messages may be in any language, so it is read from libpq's trace.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shlex
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import ConnectionTimeout
+
+from syntegra_db.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    DatabaseNotFound,
+    ServerUnreachable,
+    SettingsError,
+    server_message,
+)
+from syntegra_db.network import LIBPQ_LIMITS
+from syntegra_db.settings import describe_database, libpq_parameters
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+SQLSTATE = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})"')
+CANNOT_CONNECT_NOW = "57P03"
+INVALID_CATALOG_NAME = "3D000"
+AUTHORIZATION_CLASS = "28"
+RESOURCES_CLASS = "53"
+# libpq ends an attempt that does not meet one of these options.
+DEMANDS = frozenset({"sslmode", "sslrootcert", "channel_binding", "require_auth", "target_session_attrs"})
+UNREACHABLE_HINT = (
+    "Start it (`make up`, or `syntegra-db local start`), or correct DATABASE_URL or POSTGRES_HOST and POSTGRES_PORT in "
+    "the environment or .env."
+)
+
+
+def diagnose_connection_failure(
+    url: URL, conninfo: str, error: BaseException | None
+) -> ConnectionFailed | SettingsError:
+    """Return the error for a connection to `url` that could not be opened with libpq's string `conninfo`.
+
+    A second attempt reads the server's SQLSTATE. Without one, libpq itself ended the attempt, and one without the
+    demands of the URL tells whether a server answers at all.
+    """
+    where, reply = describe_database(url), server_message(error)
+    if isinstance(error, ConnectionTimeout):
+        return ServerUnreachable(f"No PostgreSQL server answers for {where} ({reply}). {UNREACHABLE_HINT}")
+    # Without a network: only the options are read.
+    if pq.PGconn.ping(make_conninfo(conninfo, host="/", hostaddr="", port="").encode()) == pq.Ping.NO_ATTEMPT:
+        return SettingsError(f"The URL of the {where} is wrong: {reply}.")
+    _, sqlstate = _attempt(conninfo)
+    if sqlstate is not None:
+        return _rejected(url, where, reply, sqlstate)
+    if getattr(getattr(error, "pgconn", None), "needs_password", False):
+        return _rejected(url, where, reply, AUTHORIZATION_CLASS)
+    undemanding = {name: value for name, value in conninfo_to_dict(conninfo).items() if name not in DEMANDS}
+    is_answering, _ = _attempt(make_conninfo("", **undemanding))
+    if is_answering:
+        return ConnectionFailed(
+            f"The connection to {where} was ended by this side: {reply}. Correct the option in the URL, or the server."
+        )
+    return ServerUnreachable(f"No PostgreSQL server answers for {where} ({reply}). {UNREACHABLE_HINT}")
+
+
+def _rejected(url: URL, where: str, reply: str, sqlstate: str) -> ConnectionFailed:
+    parameters = libpq_parameters(url)
+    user, database = parameters.get("user"), parameters.get("dbname")
+    if sqlstate == CANNOT_CONNECT_NOW:
+        return ServerUnreachable(
+            f"The server of {where} does not accept connections yet ({reply}); try again in a few seconds."
+        )
+    if sqlstate == INVALID_CATALOG_NAME:
+        command = shlex.join(["createdb", *(["-O", user] if user else []), *([database] if database else [])])
+        return DatabaseNotFound(
+            f"The server has no {where} ({reply}). Create it (`{command}`), or correct DATABASE_URL or POSTGRES_DB in "
+            "the environment or .env."
+        )
+    if sqlstate.startswith(AUTHORIZATION_CLASS):
+        tls = " If the server requires TLS, remove sslmode." if parameters.get("sslmode") == "disable" else ""
+        return AuthenticationFailed(
+            f"The server rejected {f'user {user}' if user else 'the user'} for {where} ({reply}). If the user or the "
+            "password is wrong, correct it in DATABASE_URL, or in POSTGRES_USER and POSTGRES_PASSWORD, in the "
+            f"environment or .env.{tls}"
+        )
+    if sqlstate.startswith(RESOURCES_CLASS):
+        return ConnectionFailed(
+            f"The server did not open {where}: {reply}. Close other connections, or raise the limit that it names."
+        )
+    return ConnectionFailed(f"The server did not open {where}: {reply}.")
+
+
+def _attempt(conninfo: str) -> tuple[bool, str | None]:
+    """Try to connect, and return whether a server answered, and with which SQLSTATE.
+
+    Only Linux has a trace; elsewhere there is no SQLSTATE.
+    """
+    if sys.platform != "linux":
+        return pq.PGconn.ping(conninfo.encode()) in {pq.Ping.OK, pq.Ping.REJECT}, None
+    # In memory only, because the trace contains the password.
+    with os.fdopen(os.memfd_create("trace"), "rb") as trace:
+        attempt = pq.PGconn.connect_start(conninfo.encode())
+        attempt.trace(trace.fileno())
+        _finish(attempt)
+        attempt.untrace()
+        attempt.finish()
+        trace.seek(0)
+        messages = trace.read()
+    found = SQLSTATE.findall(messages)
+    return b"\tB\t" in messages, found[-1].decode() if found else None
+
+
+def _finish(attempt: pq.abc.PGconn) -> None:
+    deadline = time.monotonic() + LIBPQ_LIMITS["connect_timeout"]
+    while attempt.status != pq.ConnStatus.BAD and time.monotonic() < deadline:
+        status = attempt.connect_poll()
+        if status not in {pq.PollingStatus.READING, pq.PollingStatus.WRITING}:
+            return
+        reading = [attempt.socket] if status == pq.PollingStatus.READING else []
+        writing = [] if reading else [attempt.socket]
+        select.select(reading, writing, [], max(0, deadline - time.monotonic()))
