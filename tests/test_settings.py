@@ -174,7 +174,6 @@ def test_prepare_threshold_is_for_psycopg(value: str, threshold: int | None) -> 
     [
         "prepare_threshold=x",
         "keepalives=x",
-        "connect_timeout=",
         "prepare_threshold=-1",
         "schema=public",
         "autocommit=true",
