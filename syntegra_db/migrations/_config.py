@@ -46,5 +46,7 @@ def alembic_config(request: MigrationRequest | None = None) -> Config:
     config = Config()
     config.set_main_option("script_location", str(script_location()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    config.attributes[REQUEST] = request or MigrationRequest()
+    # Without it, the attribute `connection` of a caller counts.
+    if request is not None:
+        config.attributes[REQUEST] = request
     return config

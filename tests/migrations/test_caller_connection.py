@@ -47,6 +47,14 @@ def test_connection_without_transaction_is_committed(empty_database: Database, i
     assert revision(empty_database) == "001"
 
 
+def test_connection_in_configuration_of_package_is_used(empty_database: Database) -> None:
+    config = migrations.alembic_config()
+    with empty_database.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "001")
+    assert revision(empty_database) == "001"
+
+
 def test_connection_in_autocommit_is_rejected(empty_database: Database) -> None:
     engine = empty_database.engine.execution_options(isolation_level="AUTOCOMMIT")
     with engine.connect() as connection, pytest.raises(MigrationFailed, match="is in AUTOCOMMIT"):
