@@ -133,8 +133,11 @@ audit: $(ENVIRONMENT) ## Look up known vulnerabilities of the versions in constr
 test: $(ENVIRONMENT) ## Run the tests on an embedded PostgreSQL 18
 	@$(VENV)/bin/pytest
 
+# Empty for all tests.
+TESTS_ON_16 ?=
+
 test-all: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 16, embedded PostgreSQL 18, and Docker
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 -m 'not docker and not slow'
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 -m 'not docker and not slow' $(TESTS_ON_16)
 	@$(MEASURE_COVERAGE)
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --database docker -m 'not slow and not embedded'
 

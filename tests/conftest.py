@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from contextlib import nullcontext
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,12 +20,12 @@ from syntegra_db.settings import parse_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from support.servers import Database, Server
 
 __all__ = ["pytest_terminal_summary"]  # a hook
 
+FAULTS = Path(__file__).parent / "faults"
 TEMPLATE = "syntegra_test_template"
 VARIABLES = (
     "DATABASE_URL",
@@ -67,6 +68,10 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        # Most of them wait for a limit, and a second server would not change the outcome.
+        if FAULTS in item.path.parents:
+            item.add_marker(pytest.mark.slow)
     elsewhere = [("embedded", "the server's files are not on this machine")]
     for marker, reason in [*missing_programs(), *(elsewhere if config.getoption("--database") != "embedded" else [])]:
         for item in items:

@@ -223,7 +223,6 @@ def test_measurement_whose_session_is_ended_exits_4(database: Database, command:
     assert process.returncode == 4, errors
 
 
-@pytest.mark.slow
 def test_status_alongside_restores_never_ends_with_traceback(database: Database) -> None:
     saved = run("syntegra-db", "backup", "--output", "saved.dump", url=database.environment_url, cwd=Path.cwd())
     assert saved.returncode == 0, saved.stderr

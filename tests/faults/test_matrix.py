@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from support.servers import EmbeddedServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.embedded]
+pytestmark = pytest.mark.embedded
 
 ROWS = 300
 LOADED_ROWS = 200
