@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import threading
@@ -39,6 +40,7 @@ PROBE_SECONDS = 10
 PROBES = 2
 # The request for TLS, which servers and poolers answer with one byte before they ask who connects.
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+SILENCE_ERRORS = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN}
 SESSION_LIMITS = {
     # The role's own limits would end the session during a long statement, or between two attempts.
     "statement_timeout": "0",
@@ -149,16 +151,18 @@ def _watched(gen: PQGen[Any], connection: psycopg.Connection[Any] | psycopg.Asyn
 
 
 def _start_probe(host: str, port: int) -> Future[bool]:
-    """Find out in another thread whether a server or a pooler answers at `host`."""
+    """Find out in another thread whether `host` answers: a refusal or a closed connection is an answer too."""
     answered: Future[bool] = Future()
 
     def probe() -> None:
         try:
             with socket.create_connection((host, port), PROBE_SECONDS) as connection:
                 connection.sendall(SSL_REQUEST)
-                answered.set_result(bool(connection.recv(1)))
-        except OSError:
-            answered.set_result(False)
+                connection.recv(1)
+        except OSError as error:
+            answered.set_result(error.errno not in SILENCE_ERRORS and not isinstance(error, TimeoutError))
+        else:
+            answered.set_result(True)
 
     threading.Thread(target=probe, name="syntegra_db probe", daemon=True).start()
     return answered

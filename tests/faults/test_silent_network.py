@@ -81,10 +81,15 @@ def test_async_checkout_ends_while_other_tasks_run(proxy: TcpProxy) -> None:
     assert ticks > 10 * network.SILENCE_SECONDS / 2
 
 
-def test_long_statement_on_answering_server_is_not_ended(proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("accepts_others", [True, False])
+def test_long_statement_on_answering_host_is_not_ended(
+    proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch, *, accepts_others: bool
+) -> None:
     monkeypatch.setattr(network, "SILENCE_SECONDS", 0.5)
     engine = create_engine(proxy.url)
     with engine.connect() as connection:
+        if not accepts_others:
+            proxy.refuse()
         assert connection.scalar(text("SELECT 1 FROM pg_sleep(5)")) == 1
     engine.dispose()
 
