@@ -174,6 +174,6 @@ def _is_file_at(name: str, directory: int, file: BinaryIO) -> bool:
 
 def _already_exists(path: Path) -> BackupFailed:
     return BackupFailed(
-        f"{path} already exists, and a backup never overwrites a file. The database is unchanged. Run this again, or "
-        "name another file with --output."
+        f"{path} already exists, and a backup never overwrites a file. The database is unchanged. Name "
+        "another file with --output, or run this again without --output."
     )

@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+UNCHANGED = "No row was restored or deleted."
+
 LISTS = re.compile(r"lists\s*=\s*'?(\d+)")
 
 
@@ -125,12 +127,13 @@ def restore(
         require_tables(program, file, backup.metadata)
         job = _RestoreJob(backup, file, program, existing_rows, options, report)
         with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
-            existing_drift = read_existing_drift(connection)
+            with report_if_interrupted(lambda: UNCHANGED):
+                existing_drift = read_existing_drift(connection)
             try:
                 with (
                     confirmed_transaction(connection),
                     keep_transaction_alive(connection),
-                    report_if_interrupted(lambda: "No row was restored or deleted."),
+                    report_if_interrupted(lambda: UNCHANGED),
                 ):
                     loaded, kept = _restore(connection, job)
             except (DBAPIError, psycopg.Error) as error:

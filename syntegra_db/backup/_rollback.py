@@ -85,9 +85,10 @@ def rollback(  # noqa: PLR0913  two callbacks
     with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
         before = current_revision(connection)
         revision = _resolve_older(target, before)
-        existing_drift = read_existing_drift(connection)
+        still = f"The database is still at {describe_revision(before)}."
+        with report_if_interrupted(lambda: still):
+            existing_drift = read_existing_drift(connection)
         try:
-            still = f"The database is still at {describe_revision(before)}."
             with (
                 confirmed_transaction(connection),
                 keep_transaction_alive(connection),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import pytest
 from psycopg import sql
 
-from support.commands import PROGRAMS, ROOT
+from support.commands import PROGRAMS, ROOT, run
 from support.legacy_databases import create_legacy_database
 from support.operator_guide import Checkout
 from support.processes import running, wait_for_rows, wait_until
@@ -84,6 +84,27 @@ def test_downgrade_that_waits_for_lock_ends_at_signal_and_reports_revision(
         last = end(process, database, number)
     assert last.endswith("The database is at revision 003, and nothing else was changed.")
     assert database.query("SELECT version_num FROM alembic_version") == [("003",)]
+
+
+@pytest.mark.parametrize(
+    ("command", "state"),
+    [
+        (("rollback", "002"), "The database is still at revision 003."),
+        (("restore", "before.dump", "--replace"), "No row was restored or deleted."),
+    ],
+)
+def test_command_whose_comparison_waits_for_lock_reports_state(
+    database: Database, tmp_path: Path, command: tuple[str, ...], state: str
+) -> None:
+    url = database.url.render_as_string(hide_password=False)
+    assert run("syntegra-db", "backup", "--output", "before.dump", url=url, cwd=tmp_path).returncode == 0
+    with (
+        locked(database, "LOCK TABLE data_sources"),
+        running(database, "syntegra-db", *command, cwd=tmp_path) as process,
+    ):
+        wait_for_rows(database, LOCK_WAITS)
+        last = end(process, database, signal.SIGTERM)
+    assert last.endswith(state)
 
 
 def test_upgrade_in_its_pause_ends_at_signal(empty_database: Database) -> None:
