@@ -10,11 +10,21 @@
 
 BEGIN READ ONLY;
 
--- A query that names the version table would fail if the table does not exist.
-SELECT to_regclass(format('%I.alembic_version', current_schema())) IS NOT NULL AS stamped \gset
+-- Other roles can create functions and operators in the schema: this script calls those of pg_catalog.
+SELECT coalesce(pg_catalog.current_schema(), '') AS schema,
+  pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true) AS search_path \gset
+-- Definitions name no schema if the search_path has the schemas of tables and extension.
+SELECT
+  EXISTS (SELECT FROM pg_catalog.pg_class WHERE relname OPERATOR(pg_catalog.=) 'alembic_version' AND relkind OPERATOR(pg_catalog.=) 'r'
+          AND relnamespace OPERATOR(pg_catalog.=) pg_catalog.to_regnamespace(pg_catalog.quote_ident(:'schema'))) AS stamped,
+  pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', pg_catalog.quote_ident(nullif(:'schema', '')),
+    (SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_extension JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) extnamespace
+     WHERE extname OPERATOR(pg_catalog.=) 'vector'), 'pg_temp'), true) AS search_path \gset
 \set revision ''
+-- A query that names the version table would fail if the table does not exist.
 \if :stamped
-  SELECT coalesce(string_agg(version_num, ' and ' ORDER BY version_num), '') AS revision FROM alembic_version \gset
+  SELECT coalesce(pg_catalog.string_agg(version_num, ' and ' ORDER BY version_num), '') AS revision
+  FROM :"schema".alembic_version \gset
 \endif
 
 -- The queries of the catalog are those of `syntegra-db verify`.
@@ -129,96 +139,96 @@ WITH expected (relation, kind, name, definition) AS (
 ),
 tables AS (
   SELECT t.oid, relname AS name,
-         CASE WHEN relispartition THEN 'partition' WHEN relkind = 'r' THEN 'table'
-              WHEN relkind = 'p' THEN 'partitioned table' WHEN relkind = 'f' THEN 'foreign table'
+         CASE WHEN relispartition THEN 'partition' WHEN relkind OPERATOR(pg_catalog.=) 'r' THEN 'table'
+              WHEN relkind OPERATOR(pg_catalog.=) 'p' THEN 'partitioned table' WHEN relkind OPERATOR(pg_catalog.=) 'f' THEN 'foreign table'
               ELSE 'view' END AS kind,
          CASE relpersistence WHEN 'p' THEN 'permanent' WHEN 'u' THEN 'unlogged' ELSE 'temporary' END AS persistence,
-         concat(CASE WHEN relrowsecurity THEN 'on' ELSE 'off' END,
+         pg_catalog.concat(CASE WHEN relrowsecurity THEN 'on' ELSE 'off' END,
                 CASE WHEN relforcerowsecurity THEN ', forced' END) AS row_security,
-         ARRAY(SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = t.oid ORDER BY 1) AS parents,
-         ARRAY(SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = t.oid ORDER BY 1) AS children,
-         obj_description(t.oid, 'pg_class') AS comment,
-         ARRAY(SELECT privilege FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS privilege
-               WHERE NOT has_any_column_privilege(t.oid, privilege))
-         || CASE WHEN has_table_privilege(t.oid, 'DELETE') THEN ARRAY[]::text[] ELSE ARRAY['DELETE'] END AS missing
-  FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = relnamespace
-  WHERE nspname = current_schema() AND relname = ANY (ARRAY(SELECT name FROM expected WHERE kind IN ('table', 'type'))) AND relkind IN ('r', 'p', 'f', 'v', 'm')
+         ARRAY(SELECT inhparent::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_inherits WHERE inhrelid OPERATOR(pg_catalog.=) t.oid ORDER BY 1) AS parents,
+         ARRAY(SELECT inhrelid::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_inherits WHERE inhparent OPERATOR(pg_catalog.=) t.oid ORDER BY 1) AS children,
+         pg_catalog.obj_description(t.oid, 'pg_class') AS comment,
+         ARRAY(SELECT privilege FROM pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS privilege
+               WHERE NOT pg_catalog.has_any_column_privilege(t.oid, privilege))
+         OPERATOR(pg_catalog.||) CASE WHEN pg_catalog.has_table_privilege(t.oid, 'DELETE') THEN ARRAY[]::pg_catalog.text[] ELSE ARRAY['DELETE'] END AS missing
+  FROM pg_catalog.pg_class AS t JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) relnamespace
+  WHERE nspname OPERATOR(pg_catalog.=) :'schema' AND relname OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT name FROM expected WHERE kind IN ('table', 'type'))) AND relkind IN ('r', 'p', 'f', 'v', 'm')
   ORDER BY relname
 ),
 columns AS (
-  SELECT attrelid AS table_oid, attname AS name, format_type(atttypid, atttypmod) AS type,
+  SELECT attrelid AS table_oid, attname AS name, pg_catalog.format_type(atttypid, atttypmod) AS type,
          CASE WHEN NOT attnotnull THEN 'NULL'
-              WHEN EXISTS (SELECT FROM pg_constraint WHERE conrelid = attrelid AND contype = 'n'
-                           AND conkey = ARRAY[attnum] AND NOT convalidated) THEN 'NOT NULL NOT VALID'
+              WHEN EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conrelid OPERATOR(pg_catalog.=) attrelid AND contype OPERATOR(pg_catalog.=) 'n'
+                           AND conkey OPERATOR(pg_catalog.=) ARRAY[attnum] AND NOT convalidated) THEN 'NOT NULL NOT VALID'
               ELSE 'NOT NULL' END AS nullability,
          CASE attstorage WHEN 'p' THEN 'PLAIN' WHEN 'm' THEN 'MAIN' WHEN 'e' THEN 'EXTERNAL'
               ELSE 'EXTENDED' END AS storage,
-         CASE WHEN attidentity = 'a' THEN 'GENERATED ALWAYS AS IDENTITY'
-              WHEN attidentity = 'd' THEN 'GENERATED BY DEFAULT AS IDENTITY'
-              WHEN attgenerated = 's' THEN format('GENERATED ALWAYS AS (%s) STORED', pg_get_expr(adbin, adrelid))
-              WHEN attgenerated = 'v' THEN format('GENERATED ALWAYS AS (%s) VIRTUAL', pg_get_expr(adbin, adrelid))
-              ELSE pg_get_expr(adbin, adrelid) END AS "default",
-         CASE WHEN attcollation <> typcollation THEN attcollation::regcollation::text END AS collation,
-         col_description(attrelid, attnum) AS comment
-  FROM pg_attribute
-  JOIN pg_type ON pg_type.oid = atttypid
-  LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-  WHERE attrelid = ANY (ARRAY(SELECT oid FROM tables)) AND attnum > 0 AND NOT attisdropped
+         CASE WHEN attidentity OPERATOR(pg_catalog.=) 'a' THEN 'GENERATED ALWAYS AS IDENTITY'
+              WHEN attidentity OPERATOR(pg_catalog.=) 'd' THEN 'GENERATED BY DEFAULT AS IDENTITY'
+              WHEN attgenerated OPERATOR(pg_catalog.=) 's' THEN pg_catalog.format('GENERATED ALWAYS AS (%s) STORED', pg_catalog.pg_get_expr(adbin, adrelid))
+              WHEN attgenerated OPERATOR(pg_catalog.=) 'v' THEN pg_catalog.format('GENERATED ALWAYS AS (%s) VIRTUAL', pg_catalog.pg_get_expr(adbin, adrelid))
+              ELSE pg_catalog.pg_get_expr(adbin, adrelid) END AS "default",
+         CASE WHEN attcollation OPERATOR(pg_catalog.<>) typcollation THEN attcollation::pg_catalog.regcollation::pg_catalog.text END AS collation,
+         pg_catalog.col_description(attrelid, attnum) AS comment
+  FROM pg_catalog.pg_attribute
+  JOIN pg_catalog.pg_type ON pg_type.oid OPERATOR(pg_catalog.=) atttypid
+  LEFT JOIN pg_catalog.pg_attrdef ON adrelid OPERATOR(pg_catalog.=) attrelid AND adnum OPERATOR(pg_catalog.=) attnum
+  WHERE attrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT oid FROM tables)) AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped
   ORDER BY attrelid, attnum
 ),
 constraints AS (
   SELECT conrelid AS table_oid, conname AS name,
-         concat(pg_get_constraintdef(c.oid),
+         pg_catalog.concat(pg_catalog.pg_get_constraintdef(c.oid),
                 CASE WHEN contype IN ('p', 'u', 'x') AND NOT (indisvalid AND indisready) THEN ' INVALID' END)
          AS definition
-  FROM pg_constraint AS c LEFT JOIN pg_index ON indexrelid = conindid
-  WHERE conrelid = ANY (ARRAY(SELECT oid FROM tables)) AND contype IN ('p', 'u', 'x', 'f', 'c')
-  ORDER BY array_position(ARRAY['p', 'u', 'x', 'c', 'f'], contype::text), conname
+  FROM pg_catalog.pg_constraint AS c LEFT JOIN pg_catalog.pg_index ON indexrelid OPERATOR(pg_catalog.=) conindid
+  WHERE conrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT oid FROM tables)) AND contype IN ('p', 'u', 'x', 'f', 'c')
+  ORDER BY pg_catalog.array_position(ARRAY['p', 'u', 'x', 'c', 'f'], contype::pg_catalog.text), conname
 ),
 indexes AS (
   SELECT indrelid AS table_oid, relname AS name,
-         concat(CASE WHEN indisunique THEN 'UNIQUE ' END, split_part(definition, ' USING ', 2),
+         pg_catalog.concat(CASE WHEN indisunique THEN 'UNIQUE ' END, pg_catalog.split_part(definition, ' USING ', 2),
                 CASE WHEN NOT (indisvalid AND indisready) THEN ' INVALID' END) AS definition
-  FROM pg_index
-  JOIN pg_class ON pg_class.oid = indexrelid
-  CROSS JOIN LATERAL pg_get_indexdef(indexrelid) AS definition
-  WHERE indrelid = ANY (ARRAY(SELECT oid FROM tables))
-    AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
+  FROM pg_catalog.pg_index
+  JOIN pg_catalog.pg_class ON pg_class.oid OPERATOR(pg_catalog.=) indexrelid
+  CROSS JOIN LATERAL pg_catalog.pg_get_indexdef(indexrelid) AS definition
+  WHERE indrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT oid FROM tables))
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conindid OPERATOR(pg_catalog.=) indexrelid AND contype IN ('p', 'u', 'x'))
   ORDER BY relname
 ),
 sequences AS (
   WITH used AS (
-    SELECT objid AS sequence, refobjid AS table_oid, refobjid::regclass || '.' || quote_ident(attname) AS owner
-    FROM pg_depend JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
-    WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i')
-      AND refobjid = ANY (ARRAY(SELECT oid FROM tables))
+    SELECT objid AS sequence, refobjid AS table_oid, refobjid::pg_catalog.regclass OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(attname) AS owner
+    FROM pg_catalog.pg_depend JOIN pg_catalog.pg_attribute ON attrelid OPERATOR(pg_catalog.=) refobjid AND attnum OPERATOR(pg_catalog.=) refobjsubid
+    WHERE classid OPERATOR(pg_catalog.=) 'pg_class'::pg_catalog.regclass AND refclassid OPERATOR(pg_catalog.=) 'pg_class'::pg_catalog.regclass AND deptype IN ('a', 'i')
+      AND refobjid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT oid FROM tables))
     UNION ALL
     SELECT refobjid, adrelid, NULL
-    FROM pg_attrdef JOIN pg_depend ON objid = pg_attrdef.oid
-    WHERE classid = 'pg_attrdef'::regclass AND refclassid = 'pg_class'::regclass AND deptype = 'n'
-      AND adrelid = ANY (ARRAY(SELECT oid FROM tables))
+    FROM pg_catalog.pg_attrdef JOIN pg_catalog.pg_depend ON objid OPERATOR(pg_catalog.=) pg_attrdef.oid
+    WHERE classid OPERATOR(pg_catalog.=) 'pg_attrdef'::pg_catalog.regclass AND refclassid OPERATOR(pg_catalog.=) 'pg_class'::pg_catalog.regclass AND deptype OPERATOR(pg_catalog.=) 'n'
+      AND adrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT oid FROM tables))
   )
-  SELECT table_oid, relname AS name, has_sequence_privilege(seqrelid, 'USAGE, UPDATE') AS usable,
-         concat(CASE WHEN relpersistence = 'u' THEN 'UNLOGGED ' END,
-                format('AS %s INCREMENT BY %s MINVALUE %s MAXVALUE %s %s OWNED BY %s', seqtypid::regtype,
+  SELECT table_oid, relname AS name, pg_catalog.has_sequence_privilege(seqrelid, 'USAGE, UPDATE') AS usable,
+         pg_catalog.concat(CASE WHEN relpersistence OPERATOR(pg_catalog.=) 'u' THEN 'UNLOGGED ' END,
+                pg_catalog.format('AS %s INCREMENT BY %s MINVALUE %s MAXVALUE %s %s OWNED BY %s', seqtypid::pg_catalog.regtype,
                        seqincrement, seqmin, seqmax, CASE WHEN seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END,
-                       coalesce(max(owner), 'NONE'))) AS definition
-  FROM used JOIN pg_sequence ON seqrelid = sequence JOIN pg_class ON pg_class.oid = seqrelid
+                       coalesce(pg_catalog.max(owner), 'NONE'))) AS definition
+  FROM used JOIN pg_catalog.pg_sequence ON seqrelid OPERATOR(pg_catalog.=) sequence JOIN pg_catalog.pg_class ON pg_class.oid OPERATOR(pg_catalog.=) seqrelid
   GROUP BY table_oid, relname, relpersistence, pg_sequence.seqrelid
   ORDER BY relname
 ),
 types AS (
-  SELECT t.oid::regtype::text AS name,
-         ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = t.oid ORDER BY enumsortorder) AS labels
-  FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = typnamespace
-  WHERE typtype = 'e'
-    AND (nspname = current_schema() AND typname = ANY (ARRAY(SELECT name FROM expected WHERE kind IN ('table', 'type')))
-         OR t.oid IN (SELECT atttypid FROM pg_attribute WHERE attrelid = ANY (ARRAY(SELECT oid FROM tables)) AND attnum > 0))
+  SELECT t.oid::pg_catalog.regtype::pg_catalog.text AS name,
+         ARRAY(SELECT enumlabel::pg_catalog.text FROM pg_catalog.pg_enum WHERE enumtypid OPERATOR(pg_catalog.=) t.oid ORDER BY enumsortorder) AS labels
+  FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) typnamespace
+  WHERE typtype OPERATOR(pg_catalog.=) 'e'
+    AND (nspname OPERATOR(pg_catalog.=) :'schema' AND typname OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT name FROM expected WHERE kind IN ('table', 'type')))
+         OR t.oid IN (SELECT atttypid FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT oid FROM tables)) AND attnum OPERATOR(pg_catalog.>) 0))
   ORDER BY typname
 ),
 parts AS (
   SELECT table_oid, 'column' AS kind, name,
-    concat(type, ' COLLATE ' || "collation", ' ' || nullability, ' DEFAULT ' || "default", ' STORAGE ' || storage)
+    pg_catalog.concat(type, ' COLLATE ' OPERATOR(pg_catalog.||) "collation", ' ' OPERATOR(pg_catalog.||) nullability, ' DEFAULT ' OPERATOR(pg_catalog.||) "default", ' STORAGE ' OPERATOR(pg_catalog.||) storage)
       AS definition
   FROM columns
   UNION ALL SELECT table_oid, 'constraint', name, definition FROM constraints
@@ -226,25 +236,25 @@ parts AS (
   UNION ALL SELECT table_oid, 'sequence', name, definition FROM sequences
 ),
 installed AS (
-  SELECT tables.name::text AS relation, parts.kind, parts.name::text, definition
-  FROM parts JOIN tables ON oid = table_oid
+  SELECT tables.name::pg_catalog.text AS relation, parts.kind, parts.name::pg_catalog.text, definition
+  FROM parts JOIN tables ON oid OPERATOR(pg_catalog.=) table_oid
   UNION ALL
   SELECT name, 'table', name,
-    concat((SELECT count(*) FROM columns WHERE table_oid = oid), ' columns',
-      CASE WHEN persistence <> 'permanent' THEN ', ' || persistence END,
-      CASE WHEN kind IN ('view', 'foreign table') THEN ', ' || kind END)
+    pg_catalog.concat((SELECT pg_catalog.count(*) FROM columns WHERE table_oid OPERATOR(pg_catalog.=) oid), ' columns',
+      CASE WHEN persistence OPERATOR(pg_catalog.<>) 'permanent' THEN ', ' OPERATOR(pg_catalog.||) persistence END,
+      CASE WHEN kind IN ('view', 'foreign table') THEN ', ' OPERATOR(pg_catalog.||) kind END)
   FROM tables
   UNION ALL
-  SELECT '', 'type', name, array_to_string(labels, ', ') FROM types
+  SELECT '', 'type', name, pg_catalog.array_to_string(labels, ', ') FROM types
 ),
 compared AS (
   SELECT relation, kind, name, expected.definition AS declared, installed.definition AS found,
     CASE
       WHEN installed.definition IS NULL THEN 'MISSING'
       WHEN expected.definition IS NULL THEN 'EXTRA'
-      WHEN installed.definition = expected.definition THEN 'OK'
+      WHEN installed.definition OPERATOR(pg_catalog.=) expected.definition THEN 'OK'
       -- A rebuild chooses the method, parameters and precision of the vector index by the number of rows.
-      WHEN name = 'idx_text_summary_embedding' AND installed.definition ~ '^(ivfflat|hnsw) \((embedding vector_cosine_ops|\(\(embedding\)::halfvec\(384\)\) halfvec_cosine_ops)\)( WITH \([^()]*\))?$' THEN 'OK'
+      WHEN name OPERATOR(pg_catalog.=) 'idx_text_summary_embedding' AND installed.definition OPERATOR(pg_catalog.~) '^(ivfflat|hnsw) \((embedding vector_cosine_ops|\(\(embedding\)::halfvec\(384\)\) halfvec_cosine_ops)\)( WITH \([^()]*\))?$' THEN 'OK'
       ELSE 'DIFFERENT'
     END AS result
   FROM expected FULL JOIN installed USING (relation, kind, name)
@@ -254,27 +264,27 @@ compared AS (
   UNION ALL
   SELECT '', 'extension', 'vector', 'CREATE EXTENSION vector;', extversion,
     CASE WHEN extversion IS NULL THEN 'MISSING' ELSE 'OK' END
-  FROM (VALUES (1)) AS one_row LEFT JOIN pg_extension ON extname = 'vector'
+  FROM (VALUES (1)) AS one_row LEFT JOIN pg_catalog.pg_extension ON extname OPERATOR(pg_catalog.=) 'vector'
   UNION ALL
   SELECT '', 'revision', '', '003', stamp,
-    CASE WHEN stamp >= '003' THEN 'OK' WHEN stamp = '' THEN 'MISSING' ELSE 'DIFFERENT' END
+    CASE WHEN stamp OPERATOR(pg_catalog.>=) '003' THEN 'OK' WHEN stamp OPERATOR(pg_catalog.=) '' THEN 'MISSING' ELSE 'DIFFERENT' END
   FROM (VALUES (:'revision')) AS version (stamp)
 ),
 report AS (
   SELECT result,
-    row_number() OVER (
+    pg_catalog.row_number() OVER (
       ORDER BY relation,
-        array_position('{extension,revision,type,table,column,index,constraint,sequence}', kind), name
+        pg_catalog.array_position('{extension,revision,type,table,column,index,constraint,sequence}', kind), name
     ) AS position,
-    format('%-10s %-14s %-11s %-40s ', result, relation, kind, CASE kind WHEN 'table' THEN '' ELSE name END)
-      || CASE result WHEN 'MISSING' THEN 'expected: ' || declared ELSE found END
-      || CASE result WHEN 'DIFFERENT' THEN format(E'\n%79sexpected: %s', '', declared) ELSE '' END AS line
+    pg_catalog.format('%-10s %-14s %-11s %-40s ', result, relation, kind, CASE kind WHEN 'table' THEN '' ELSE name END)
+      OPERATOR(pg_catalog.||) CASE result WHEN 'MISSING' THEN 'expected: ' OPERATOR(pg_catalog.||) declared ELSE found END
+      OPERATOR(pg_catalog.||) CASE result WHEN 'DIFFERENT' THEN pg_catalog.format(E'\n%79sexpected: %s', '', declared) ELSE '' END AS line
   FROM compared
-  WHERE kind <> 'column' OR result <> 'OK'
+  WHERE kind OPERATOR(pg_catalog.<>) 'column' OR result OPERATOR(pg_catalog.<>) 'OK'
 )
-SELECT string_agg(line, E'\n' ORDER BY position) AS report,
-  count(*) FILTER (WHERE result IN ('MISSING', 'DIFFERENT')) > 0 AS is_different,
-  format('Analytics tables of schema %s in database %s', current_schema(), current_database()) AS title
+SELECT pg_catalog.string_agg(line, E'\n' ORDER BY position) AS report,
+  pg_catalog.count(*) FILTER (WHERE result IN ('MISSING', 'DIFFERENT')) OPERATOR(pg_catalog.>) 0 AS is_different,
+  pg_catalog.format('Analytics tables of schema %s in database %s', :'schema', pg_catalog.current_database()) AS title
 FROM report \gset
 
 \echo :title

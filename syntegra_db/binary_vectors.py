@@ -13,6 +13,7 @@ from pgvector import Vector
 from pgvector.psycopg.vector import VectorDumper, register_vector_info
 from pgvector.sqlalchemy import VECTOR
 from psycopg.pq import Format
+from psycopg.rows import tuple_row
 from psycopg.types import TypeInfo
 from sqlalchemy import (
     JSON,
@@ -33,6 +34,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from syntegra_db.models.exact_types import ExactType
 from syntegra_db.models.types import Embedding
+from syntegra_db.search_path import qualify_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +51,11 @@ if TYPE_CHECKING:
 BINARY_SAFE_TYPES = (VECTOR, Integer, Numeric, Float, String, Boolean, DateTime, JSON)
 BINARY_UNSAFE_TYPES = (Enum, CITEXT, REAL)
 REGISTERED = "syntegra_db.binary_vectors"
+# Not psycopg's TypeInfo.fetch, which calls operators that other roles can create.
+VECTOR_TYPE = qualify_calls("""
+    SELECT pg_type.oid, typarray FROM pg_type JOIN pg_extension ON extnamespace = typnamespace
+    WHERE typname = 'vector' AND extname = 'vector'
+""")
 
 _binary_decisions: WeakKeyDictionary[SQLCompiler, bool] = WeakKeyDictionary()
 
@@ -76,12 +83,15 @@ def enable_binary_vectors(engine: Engine) -> None:
 
 
 def _register(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
-    _register_adapters(connection, record, TypeInfo.fetch(connection, "vector"))
+    with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+        _register_adapters(connection, record, cursor.execute(VECTOR_TYPE).fetchone())
 
 
 def _register_async(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     async def register(driver_connection: psycopg.AsyncConnection[Any]) -> None:
-        _register_adapters(driver_connection, record, await TypeInfo.fetch(driver_connection, "vector"))
+        async with driver_connection.transaction(), driver_connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(VECTOR_TYPE)
+            _register_adapters(driver_connection, record, await cursor.fetchone())
 
     connection.run_async(register)
 
@@ -89,12 +99,12 @@ def _register_async(connection: DBAPIConnection, record: ConnectionPoolEntry) ->
 def _register_adapters(
     connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
     record: ConnectionPoolEntry,
-    vector: TypeInfo | None,
+    oids: tuple[int, int] | None,
 ) -> None:
-    if vector is None:
+    if oids is None:
         connection.adapters.register_dumper(Vector, VectorDumper)
         return
-    register_vector_info(connection, vector)
+    register_vector_info(connection, TypeInfo("vector", *oids))
     record.info[REGISTERED] = True
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from syntegra_db.diagnosis import diagnose_connection_failure
 from syntegra_db.errors import ConnectionFailed, SettingsError, server_message
 from syntegra_db.network import LIBPQ_LIMITS, watch_connections
+from syntegra_db.search_path import secure_session
 from syntegra_db.settings import PREPARE_THRESHOLD, describe_database, libpq_parameters
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import IsolationLevel
 
 APPLICATION_NAME = "syntegra_db"
+# The search for the type hstore, which no table uses, calls operators of any role.
+ENGINE_OPTIONS: dict[str, Any] = {"use_native_hstore": False}
 
 
 def connect_args(url: URL, application_name: str) -> dict[str, Any]:
@@ -51,22 +54,34 @@ def unpooled_engine(url: URL, application_name: str = APPLICATION_NAME) -> Engin
     """Return an engine without a pool, for a tool that opens a connection, uses it and closes it."""
     # Behind a pooler in transaction mode, a prepared statement may be in another session.
     arguments = connect_args(url, application_name) | {PREPARE_THRESHOLD: None}
-    engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
+    engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=arguments, **ENGINE_OPTIONS)
     watch_connections(engine)
+    secure_first_connection(engine)
     return engine
+
+
+def secure_first_connection(engine: Engine) -> None:
+    """Let SQLAlchemy read the current schema by a qualified name: the search_path may not begin with pg_catalog."""
+    engine.dialect._get_default_schema_name = _read_current_schema  # type: ignore[method-assign]  # noqa: SLF001  no other way
+
+
+def _read_current_schema(connection: Connection) -> str:
+    schema: str = connection.exec_driver_sql("SELECT pg_catalog.current_schema()").scalar_one()
+    return schema
 
 
 @contextmanager
 def connect(engine: Engine, isolation_level: IsolationLevel = "READ COMMITTED") -> Iterator[Connection]:
     """Open a connection; if that fails, or the connection is lost later, raise an error that says what to do.
 
-    Its transactions have `isolation_level`, because the default of the engine, role or database may be another one.
+    Its transactions have `isolation_level`, because the default of the engine, role or database may be another one, and
+    the search_path of `search_path.secure_session`. It is closed at the end, not returned to a pool.
 
     Raises:
         ServerUnreachable, AuthenticationFailed, DatabaseNotFound, ConnectionFailed: the reasons.
     """
     try:
-        connection = engine.connect().execution_options(isolation_level=isolation_level)
+        connection = _open(engine, isolation_level)
     except OperationalError as error:
         raise diagnose_connection_failure(engine.url, conninfo(engine.url), error.orig) from None
     except (DBAPIError, UnicodeError) as error:
@@ -82,6 +97,18 @@ def connect(engine: Engine, isolation_level: IsolationLevel = "READ COMMITTED") 
             raise
         where, reason = describe_database(engine.url), server_message(error.orig)
         raise ConnectionFailed(f"The connection to {where} was lost ({reason}); run this again.") from error
+
+
+def _open(engine: Engine, isolation_level: IsolationLevel) -> Connection:
+    connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        secure_session(connection)
+        connection.execution_options(isolation_level=isolation_level)
+        connection.detach()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 @contextmanager
@@ -102,10 +129,11 @@ def poll_in_background(
         if ended.wait(seconds):
             return
         try:
-            # In autocommit: an open transaction would delay a concurrent index build.
-            with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            with _open(engine, "READ COMMITTED") as connection:
                 while True:
                     read(connection)
+                    # An open transaction would delay a concurrent index build.
+                    connection.rollback()
                     if ended.wait(seconds):
                         return
         except SQLAlchemyError as error:

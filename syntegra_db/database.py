@@ -13,7 +13,7 @@ from sqlalchemy.sql.visitors import iterate
 
 from syntegra_db import settings
 from syntegra_db.binary_vectors import enable_binary_vectors
-from syntegra_db.connections import APPLICATION_NAME, connect_args
+from syntegra_db.connections import APPLICATION_NAME, ENGINE_OPTIONS, connect_args, secure_first_connection
 from syntegra_db.models import Base
 from syntegra_db.network import watch_connections
 from syntegra_db.timestamps import load_nearest_timestamps
@@ -49,6 +49,7 @@ def create_engine(url: URL | str | None = None, *, application_name: str = APPLI
     """
     target = _resolve_url(url)
     engine = sqlalchemy.create_engine(target, **_engine_options(target, application_name, options))
+    secure_first_connection(engine)
     enable_binary_vectors(engine)
     watch_connections(engine)
     load_nearest_timestamps(engine)
@@ -65,6 +66,7 @@ def create_async_engine(
 
     target = _resolve_url(url)
     engine = asyncio.create_async_engine(target, **_engine_options(target, application_name, options))
+    secure_first_connection(engine.sync_engine)
     enable_binary_vectors(engine.sync_engine)
     watch_connections(engine.sync_engine)
     load_nearest_timestamps(engine.sync_engine)
@@ -92,7 +94,7 @@ def _resolve_url(url: URL | str | None) -> URL:
 
 
 def _engine_options(url: URL, application_name: str, options: dict[str, Any]) -> dict[str, Any]:
-    merged: dict[str, Any] = {**POOL_OPTIONS, **options}
+    merged: dict[str, Any] = {**ENGINE_OPTIONS, **POOL_OPTIONS, **options}
     if "poolclass" in options:
         for name in {"pool_size", "max_overflow", "pool_timeout"} - options.keys():
             del merged[name]

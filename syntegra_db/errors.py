@@ -139,6 +139,12 @@ class ExtensionUnavailable(MigrationFailed):
     exit_status = 12
 
 
+class UntrustedObject(SyntegraDBError):
+    """Another role created a function, operator or type that a migration could call; nothing was changed."""
+
+    exit_status = 31
+
+
 # Programs on this machine.
 
 

@@ -5,22 +5,32 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alembic.script import ScriptDirectory
 from psycopg.errors import InsufficientPrivilege
-from sqlalchemy import Connection, String, column, select, table, text
 from sqlalchemy.exc import ProgrammingError
 
 from syntegra_db.errors import DatabaseAhead, RevisionError
-from syntegra_db.sql import quote
+from syntegra_db.search_path import catalog_query, qualify, read_session
+from syntegra_db.sql import execute_raw, quote
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 VERSION_TABLE = "alembic_version"
+ORDINARY_TABLE = "r"
 RELATIVE = re.compile(r"(?P<start>\w+)?(?P<steps>[+-]\d+)")
-SELECT_VERSIONS = select(column("version_num", String)).select_from(table(VERSION_TABLE)).order_by("version_num")
-FIND_VERSION_TABLE = text(
-    "SELECT to_regclass(quote_ident(current_schema()) || '.' || quote_ident(CAST(:name AS text))) IS NOT NULL, "
-    "current_user"
-)
+SELECT_VERSIONS = "SELECT version_num FROM ONLY {table} ORDER BY version_num"
+# In a schema of the search_path that the role may not use, the version table is hidden.
+FIND_VERSION_TABLE = catalog_query("""
+    SELECT (SELECT relkind::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+            WHERE nspname = :schema AND relname = :name),
+           row_security_active(to_regclass(:table)),
+           (SELECT min(nspname::text) FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
+            WHERE relname = :name AND nspname = ANY (:path) AND NOT has_schema_privilege(pg_namespace.oid, 'USAGE'))
+""")
+PATH_ITEM = re.compile(r'"((?:[^"]|"")*)"|([^\s,]+)')
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -29,26 +39,68 @@ def current_revision(connection: Connection) -> str | None:
     Only the current schema counts: a version table in another schema of the search path belongs to another application.
 
     Raises:
-        RevisionError: the version table holds several revisions, or this role cannot read it.
+        RevisionError: the version table holds several revisions, is not an ordinary table, or this role cannot read it.
     """
-    has_version_table, role = connection.execute(FIND_VERSION_TABLE, {"name": VERSION_TABLE}).one()
-    if not has_version_table:
+    if not has_version_table(connection):
         return None
-    try:
-        revisions = connection.scalars(SELECT_VERSIONS).all()
-    except ProgrammingError as error:
-        if not isinstance(error.orig, InsufficientPrivilege):
-            raise
-        raise RevisionError(
-            f"This role cannot read {VERSION_TABLE}; ask its owner to run: GRANT SELECT ON {VERSION_TABLE} TO "
-            f"{quote(role)};"
-        ) from None
+    revisions = read_versions(connection)
     if len(revisions) > 1:
         raise RevisionError(
             f"{VERSION_TABLE} holds {' and '.join(revisions)}, which happens when a dump is restored over a migrated "
             "database. Restore the dump into an empty database, or delete the row that does not match the tables."
         )
     return revisions[0] if revisions else None
+
+
+def has_version_table(connection: Connection) -> bool:
+    """Return whether the current schema has a version table.
+
+    Raises:
+        RevisionError: it is not an ordinary table, or a policy or a missing privilege hides it or its rows.
+    """
+    session = read_session(connection)
+    name, role = qualify(session.schema, VERSION_TABLE), quote(session.role)
+    items = (quoted.replace('""', '"') or plain for quoted, plain in PATH_ITEM.findall(session.search_path))
+    path = [session.role if item == "$user" else item for item in items]
+    parameters = {"schema": session.schema, "name": VERSION_TABLE, "table": name, "path": path}
+    kind, hides_rows, hidden_schema = connection.execute(FIND_VERSION_TABLE, parameters).one()
+    if kind is None:
+        if hidden_schema is None:
+            return False
+        raise RevisionError(
+            f"This role cannot read {VERSION_TABLE}, because it may not use schema {hidden_schema}; ask the owner of "
+            f"the schema to run: GRANT USAGE ON SCHEMA {quote(hidden_schema)} TO {role};"
+        )
+    if kind != ORDINARY_TABLE:
+        raise RevisionError(
+            f"{name} is not an ordinary table, so its content is not trusted. Find out who created it, and drop or "
+            "rename it."
+        )
+    if hides_rows:
+        raise RevisionError(
+            f"Row-level security can hide the rows of {name} from this role; ask its owner to run: ALTER TABLE {name} "
+            "DISABLE ROW LEVEL SECURITY;"
+        )
+    return True
+
+
+def read_versions(connection: Connection) -> list[str]:
+    """Return the rows of the version table, which exists.
+
+    Raises:
+        RevisionError: this role cannot read it.
+    """
+    session = read_session(connection)
+    name = qualify(session.schema, VERSION_TABLE)
+    try:
+        return list(execute_raw(connection, SELECT_VERSIONS.format(table=name)).scalars())
+    except ProgrammingError as error:
+        if not isinstance(error.orig, InsufficientPrivilege):
+            raise
+        raise RevisionError(
+            f"This role cannot read {VERSION_TABLE}; ask its owner to run: GRANT SELECT ON {name} TO "
+            f"{quote(session.role)};"
+        ) from None
 
 
 def require_known_revision(revision: str | None) -> None:

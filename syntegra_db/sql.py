@@ -9,7 +9,9 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult
 
-quote = PGDialect().identifier_preparer.quote  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+# The default paramstyle would double a percent sign; `execute_raw` and psql take names as they are.
+_dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+quote = _dialect.identifier_preparer.quote
 
 
 def literal(value: str | None) -> str:

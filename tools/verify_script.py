@@ -11,6 +11,7 @@ from syntegra_db.catalog import Schema, _queries, load_manifest
 from syntegra_db.catalog.compare import COSINE_INDEX
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.revisions import VERSION_TABLE
+from syntegra_db.search_path import qualify_calls
 from syntegra_db.sql import literal
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ TEMPLATE = Path(__file__).parent / "templates" / "verify_analytics_tables.sql"
 REVISION = "003"
 PREVIOUS_REVISION = "002"
 PARAMETERS = {
-    "schema": "current_schema()",
+    "schema": ":'schema'",
     "names": "ARRAY(SELECT name FROM expected WHERE kind IN ('table', 'type'))",
     "tables": "ARRAY(SELECT oid FROM tables)",
 }
@@ -37,7 +38,7 @@ def render() -> str:
     tables = {name: table for name, table in manifest.tables.items() if name not in previous.tables}
     types = {name: labels for name, labels in manifest.types.items() if name not in previous.types}
     rows = expected_rows(Schema(types, tables))
-    return TEMPLATE.read_text(encoding="utf-8").format(
+    return qualify_calls(TEMPLATE.read_text(encoding="utf-8")).format(
         revision=REVISION,
         version_table=VERSION_TABLE,
         expected=",\n".join(f"    ({', '.join(map(literal, row))})" for row in rows),

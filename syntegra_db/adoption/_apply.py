@@ -21,6 +21,7 @@ from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations import MigrationOptions, confirmed_transaction, migration_lock, retry_in_savepoint
 from syntegra_db.network import keep_transaction_alive
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY
+from syntegra_db.search_path import declared_search_path
 from syntegra_db.sql import execute_raw, quote
 
 if TYPE_CHECKING:
@@ -29,15 +30,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 logger = logging.getLogger(__name__)
-
-SETTINGS = (
-    # The text of a number or a timestamp must not depend on the session.
-    "SET LOCAL extra_float_digits = 1",
-    "SET LOCAL DateStyle = 'ISO'",
-    "SET LOCAL IntervalStyle = 'postgres'",
-    # A table with pending checks of deferred constraints cannot be changed.
-    "SET CONSTRAINTS ALL IMMEDIATE",
-)
 
 
 def apply(
@@ -98,10 +90,18 @@ def apply(
 def _apply_in_transaction(
     connection: Connection, supplied: AdoptionInput, tables: list[str]
 ) -> tuple[AdoptionPlan, dict[str, int]]:
+    with declared_search_path(connection):
+        return _change_tables(connection, supplied, tables)
+
+
+def _change_tables(
+    connection: Connection, supplied: AdoptionInput, tables: list[str]
+) -> tuple[AdoptionPlan, dict[str, int]]:
     related = connection.scalars(_queries.RELATED_TABLES, {"tables": tables})
     if names := ", ".join([*map(quote, tables), *related]):
         execute_raw(connection, f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
-    _run(connection, SETTINGS)
+    # A table with pending checks of deferred constraints cannot be changed.
+    execute_raw(connection, "SET CONSTRAINTS ALL IMMEDIATE")
     raise_build_memory(connection, MIN_BUILD_MEMORY)
     planned = require_no_open_questions(plan(connection, supplied))
     if list(planned.texts) != tables:

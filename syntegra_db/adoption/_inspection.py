@@ -26,10 +26,11 @@ from syntegra_db.catalog import (
 )
 from syntegra_db.errors import AdoptionNotPossible
 from syntegra_db.revisions import (
-    SELECT_VERSIONS,
     VERSION_TABLE,
     all_revisions,
     current_revision,
+    has_version_table,
+    read_versions,
     require_known_revision,
 )
 
@@ -145,9 +146,9 @@ def _object_names(schema: Schema) -> set[tuple[str, ...]]:
 
 def _stamped_revision(connection: Connection) -> str | None:
     """Return the revision in the version table, or None if the database has no such table."""
-    if not connection.scalar(_queries.VERSION_TABLE_EXISTS):
+    if not has_version_table(connection):
         return None
-    versions = connection.scalars(SELECT_VERSIONS).all()
+    versions = read_versions(connection)
     foreign = [version for version in versions if version not in all_revisions()]
     if not foreign:
         return current_revision(connection)

@@ -19,6 +19,7 @@ from syntegra_db.adoption._row_checks import PlannedRows, check_rows
 from syntegra_db.catalog import Column, Schema, Table, ddl
 from syntegra_db.catalog.compare import compare_enums, compare_extension, compare_schemas
 from syntegra_db.errors import AdoptionFailed, server_message
+from syntegra_db.search_path import declared_search_path
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ def plan(connection: Connection, supplied: AdoptionInput | None = None) -> Adopt
         AdoptionNotPossible: there is nothing to adopt, or it cannot be changed in place; the message has all reasons.
         DecisionRequired: a supplied value is for a column that needs none, or is neither a value nor an expression.
         AdoptionFailed: a query failed, for example because a supplied expression divides by zero.
+        UntrustedObject: another role created a function, operator or type that the plan could call.
         DatabaseAhead, RevisionError, SettingsError, LockTimeout: see `inspect_database`.
     """
     savepoint = connection.begin_nested()
     try:
         connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
-        return _plan(connection, inspect_database(connection, supplied or AdoptionInput()))
+        with declared_search_path(connection):
+            return _plan(connection, inspect_database(connection, supplied or AdoptionInput()))
     except OperationalError:
         # Lock timeouts are retried, and lost connections are reported, by the caller.
         raise

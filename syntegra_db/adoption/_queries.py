@@ -76,8 +76,6 @@ SIZE = text("SELECT pg_total_relation_size(CAST(:table AS regclass))")
 
 VECTOR_AVAILABLE = text("SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector')")
 
-VERSION_TABLE_EXISTS = text("SELECT to_regclass(quote_ident(current_schema()) || '.alembic_version') IS NOT NULL")
-
 SERVER_VERSION = text("SELECT current_setting('server_version_num')::int")
 
 SET_TIMEZONE = text("SELECT set_config('TimeZone', :zone, true)")

@@ -37,11 +37,11 @@ from syntegra_db.catalog import existing_tables
 from syntegra_db.client_programs import ClientProgramFailed, find_program_for_server
 from syntegra_db.connections import connect
 from syntegra_db.errors import BackupFailed, InvalidBackup, server_message
-from syntegra_db.migrations import MigrationOptions, current_revision
+from syntegra_db.migrations import MigrationOptions, current_revision, current_schema
 from syntegra_db.network import keep_transaction_alive, psycopg_connection
 from syntegra_db.revisions import require_known_revision
+from syntegra_db.search_path import table_name
 from syntegra_db.settings import describe_database
-from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,7 +149,7 @@ def _export_snapshot(connection: Connection, program: ClientProgram, options: Mi
         logger.warning("Not in the database, so not in the backup: %s", ", ".join(missing))
     metadata = BackupMetadata(
         database=row["database"],
-        schema=row["schema"],
+        schema=current_schema(connection),
         revision=revision,
         made_at=row["taken_at"].astimezone(UTC).isoformat(timespec="seconds"),
         server_version=row["server_version"],
@@ -163,7 +163,7 @@ def _export_snapshot(connection: Connection, program: ClientProgram, options: Mi
 
 
 def _last_id(connection: Connection, table: str) -> int | None:
-    last_id: int | None = connection.scalar(_queries.LAST_ID, {"table": quote(table)})
+    last_id: int | None = connection.scalar(_queries.LAST_ID, {"table": table_name(connection, table)})
     if last_id is not None and not 1 <= last_id <= MAX_LAST_ID:
         raise BackupFailed(
             f"The id sequence of {table} is at {last_id}, which a restore rejects: it accepts 1 to {MAX_LAST_ID}. The "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import text
 
 EXPORT_SNAPSHOT = text("""
-    SELECT current_database() AS database, current_schema() AS schema, now() AS taken_at,
+    SELECT current_database() AS database, now() AS taken_at,
            current_setting('server_version') AS server_version, pg_export_snapshot() AS snapshot
 """)
 
@@ -42,15 +42,10 @@ VECTOR_INDEXES = text("""
 """)
 
 # Never backwards, because a rollback does not undo setval(): an id that was used once is never used again.
-# A larger id than the limit was not taken from the sequence, and would exhaust it.
-ADVANCE_SEQUENCE = """
-    SELECT setval(sequence, target) FROM (
-      SELECT sequence,
-             greatest((SELECT max(id) FROM {table} WHERE id <= :max_last_id), CAST(:last_id AS bigint)) AS target
-      FROM CAST(pg_get_serial_sequence(:table, 'id') AS regclass) AS sequence
-    ) AS found
-    WHERE target > coalesce(pg_sequence_last_value(sequence), 0)
-"""
+ADVANCE_SEQUENCE = text("""
+    SELECT setval(sequence, :last_id) FROM CAST(pg_get_serial_sequence(:table, 'id') AS regclass) AS sequence
+    WHERE :last_id > coalesce(pg_sequence_last_value(sequence), 0)
+""")
 
 RAISE_BUILD_MEMORY = text("""
     SELECT set_config('maintenance_work_mem', concat(:bytes / 1024, 'kB'), true)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import text
+from sqlalchemy import BigInteger, column, func, select
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.backup import _queries
@@ -46,8 +46,9 @@ from syntegra_db.models import EMBEDDING_DIMENSIONS
 from syntegra_db.network import keep_transaction_alive, psycopg_connection
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY, VECTOR_INDEX, ivfflat_build_memory
 from syntegra_db.revisions import all_revisions, current_revision, head_revision, require_known_revision
+from syntegra_db.search_path import table_clause, table_name
 from syntegra_db.settings import describe_database
-from syntegra_db.sql import quote
+from syntegra_db.sql import execute_raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -175,12 +176,10 @@ def _restore(connection: Connection, job: _RestoreJob) -> tuple[list[str], list[
     for name, definition in indexes.items():
         logger.info("Building %s on the restored rows", name)
         raise_build_memory(connection, _build_memory(definition))
-        connection.exec_driver_sql(definition)
+        execute_raw(connection, definition)
     for name in to_load:
-        table = quote(name)
-        parameters = {"table": table, "last_id": metadata.tables[name].last_id, "max_last_id": MAX_LAST_ID}
-        connection.execute(text(_queries.ADVANCE_SEQUENCE.format(table=table)), parameters)
-        connection.exec_driver_sql(f"ANALYZE {table}")
+        _advance_sequence(connection, name, metadata.tables[name].last_id)
+        execute_raw(connection, f"ANALYZE {table_name(connection, name)}")
     return to_load, kept
 
 
@@ -212,7 +211,7 @@ def _prepare_tables(connection: Connection, job: _RestoreJob) -> list[str]:
             "was changed. Add --replace to delete the existing rows, or --keep to load only the empty tables."
         )
     if nonempty:
-        connection.exec_driver_sql(f"TRUNCATE {', '.join(quote(name) for name in installed)}")
+        execute_raw(connection, f"TRUNCATE {', '.join(table_name(connection, name) for name in installed)}")
     return []
 
 
@@ -231,10 +230,10 @@ def _require_no_rebuild(connection: Connection, locked_tables: Iterable[str]) ->
 
 def _drop_vector_indexes(connection: Connection, tables: Iterable[str]) -> dict[str, str]:
     """Drop the vector indexes of `tables` and return their definitions: recall is higher if they are built on rows."""
-    names = [quote(name) for name in tables]
+    names = [table_name(connection, name) for name in tables]
     definitions = {row.name: row.definition for row in connection.execute(_queries.VECTOR_INDEXES, {"tables": names})}
     for name in definitions:
-        connection.exec_driver_sql(f"DROP INDEX {quote(name)}")
+        execute_raw(connection, f"DROP INDEX {table_name(connection, name)}")
     return definitions
 
 
@@ -247,7 +246,8 @@ def _copy_tables(connection: Connection, job: _RestoreJob, tables: list[str]) ->
         with open_table_data(job.program, job.file, name) as data:
             _require_columns(connection, name, data.columns)
             columns = sql.SQL(", ").join(map(sql.Identifier, data.columns))
-            statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(name), columns)
+            target = sql.Identifier(current_schema(connection), name)
+            statement = sql.SQL("COPY {} ({}) FROM STDIN").format(target, columns)
             with _invalidated_if_interrupted(connection), cursor.copy(statement) as copy:
                 for chunk in data.chunks:
                     copy.write(chunk)
@@ -273,12 +273,21 @@ def _invalidated_if_interrupted(connection: Connection) -> Iterator[None]:
         raise
 
 
-def _require_columns(connection: Connection, table: str, columns: list[str]) -> None:
-    installed = set(connection.scalars(_queries.COLUMNS, {"table": quote(table)}))
+def _advance_sequence(connection: Connection, name: str, last_id: int | None) -> None:
+    # A larger id than the limit was not taken from the sequence, and would exhaust it.
+    row_id = column("id", BigInteger)
+    rows = table_clause(connection, name)
+    greatest_id = connection.scalar(select(func.max(row_id)).select_from(rows).where(row_id <= MAX_LAST_ID))
+    target = max(greatest_id or 0, last_id or 0)
+    connection.execute(_queries.ADVANCE_SEQUENCE, {"table": table_name(connection, name), "last_id": target})
+
+
+def _require_columns(connection: Connection, name: str, columns: list[str]) -> None:
+    installed = set(connection.scalars(_queries.COLUMNS, {"table": table_name(connection, name)}))
     if missing := [column for column in columns if column not in installed]:
         raise RestoreFailed(
-            f"The backup has columns that table {table} of this database does not have: {', '.join(missing)}. Nothing "
-            f"was changed. Upgrade the database to the revision of the backup, add them with ALTER TABLE {table} ADD "
+            f"The backup has columns that table {name} of this database does not have: {', '.join(missing)}. Nothing "
+            f"was changed. Upgrade the database to the revision of the backup, add them with ALTER TABLE {name} ADD "
             f"COLUMN …, and run this again."
         )
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import exists, func, select, table
+from sqlalchemy import exists, func, select
 
 from syntegra_db.backup import _queries
 from syntegra_db.catalog import load_manifest
 from syntegra_db.migrations import retry_in_savepoint
 from syntegra_db.network import limit_session, psycopg_connection
 from syntegra_db.revisions import all_revisions
-from syntegra_db.sql import quote
+from syntegra_db.search_path import table_clause, table_name
+from syntegra_db.sql import execute_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,12 +60,15 @@ def tables_at_revision(revision: str) -> list[str]:
 
 def nonempty_tables(connection: Connection, tables: Iterable[str]) -> list[str]:
     """Return those of `tables` that are not empty."""
-    return [name for name in tables if connection.scalar(select(exists().select_from(table(name))))]
+    return [name for name in tables if connection.scalar(select(exists().select_from(table_clause(connection, name))))]
 
 
 def count_rows(connection: Connection, tables: Iterable[str]) -> dict[str, int]:
     """Return the number of rows by table."""
-    return {name: connection.scalars(select(func.count()).select_from(table(name))).one() for name in tables}
+    return {
+        name: connection.scalars(select(func.count()).select_from(table_clause(connection, name))).one()
+        for name in tables
+    }
 
 
 def require_no_child_tables(
@@ -85,8 +89,6 @@ def lock_tables(connection: Connection, tables: Iterable[str], mode: str, option
     Raises:
         LockTimeout: other sessions held a lock on one of them; nothing was changed.
     """
-    names = ", ".join(quote(name) for name in tables)
+    names = ", ".join(table_name(connection, name) for name in tables)
     if names:
-        retry_in_savepoint(
-            connection, lambda: connection.exec_driver_sql(f"LOCK TABLE {names} IN {mode} MODE"), options
-        )
+        retry_in_savepoint(connection, lambda: execute_raw(connection, f"LOCK TABLE {names} IN {mode} MODE"), options)

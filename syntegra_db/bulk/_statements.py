@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from psycopg import sql
 
 from syntegra_db.errors import BulkLoadError
+from syntegra_db.search_path import qualify_calls
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -21,12 +22,12 @@ STAGE_IDENTIFIER = sql.Identifier("pg_temp", STAGE)
 # Whether exactly the columns of the key have a unique index that treats NULL as equal to NULL; the isolation level; the
 # columns that the rows do not have; and whether one of these needs a value, without which ON CONFLICT rejects a row
 # before it searches for its key.
-INSPECT_TARGET = """
+INSPECT_TARGET = qualify_calls("""
     SELECT EXISTS (
         SELECT FROM pg_index AS i
         CROSS JOIN LATERAL (
             SELECT array_agg(attname::text) AS names, bool_and(attnotnull) AS not_null FROM pg_attribute
-            WHERE attrelid = indrelid AND attnum = ANY ((indkey::int2[])[:indnkeyatts - 1])
+            WHERE attrelid = indrelid AND attnum = ANY ((indkey::pg_catalog.int2[])[:indnkeyatts - 1])
         ) AS key
         WHERE indrelid = {name}::regclass AND indisunique AND indisvalid AND indimmediate
           AND indpred IS NULL AND indexprs IS NULL AND (not_null OR indnullsnotdistinct)
@@ -39,14 +40,16 @@ INSPECT_TARGET = """
         WHERE attrelid = {name}::regclass AND attnum > 0 AND NOT attisdropped AND attname <> ALL ({columns})
           AND attnotnull AND NOT atthasdef AND attidentity = ''
     )
-"""
-LOCK_UPSERTS = "SELECT pg_advisory_xact_lock(hashtextextended('syntegra_db.bulk upsert ' || {name}::regclass::oid, 0))"
+""")
+LOCK_UPSERTS = qualify_calls(
+    "SELECT pg_advisory_xact_lock(hashtextextended('syntegra_db.bulk upsert ' || {name}::regclass::oid, 0))"
+)
 # A smaller limit of the session is kept, and set again afterwards.
-SET_LOCK_TIMEOUT = """
+SET_LOCK_TIMEOUT = qualify_calls("""
     SELECT setting, pg_catalog.set_config(name, CASE setting::integer WHEN 0 THEN {limit}::text
                                                 ELSE LEAST(setting::integer, {limit})::text END, true)
     FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'
-"""
+""")
 RESET_LOCK_TIMEOUT = "SELECT pg_catalog.set_config('lock_timeout', {limit}, true)"
 CREATE_STAGE = """
     CREATE TEMPORARY TABLE {stage} (LIKE {target} INCLUDING CONSTRAINTS INCLUDING STORAGE) ON COMMIT DROP
@@ -127,7 +130,9 @@ def upsert_steps(
         before, _ = (yield sql.SQL(SET_LOCK_TIMEOUT).format(limit=sql.Literal(limit))).row
         yield sql.SQL(LOCK_UPSERTS).format(**literals)
         yield sql.SQL(RESET_LOCK_TIMEOUT).format(limit=sql.Literal(before))
-        flags = sql.SQL(", ").join(sql.SQL("bool_or({} IS NULL)").format(sql.Identifier(key.name)) for key in keys)
+        flags = sql.SQL(", ").join(
+            sql.SQL("pg_catalog.bool_or({} IS NULL)").format(sql.Identifier(key.name)) for key in keys
+        )
         nulls = (yield sql.SQL("SELECT {flags} FROM {stage}").format(flags=flags, **names)).row
         query = (
             "MERGE INTO {target} AS stored USING {stage} AS given ON {same} WHEN MATCHED THEN {action}"

@@ -12,11 +12,15 @@ from sqlalchemy.exc import OperationalError
 from syntegra_db.catalog import _queries
 from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.errors import LockTimeout, SettingsError
+from syntegra_db.search_path import format_search_path, read_session
+from syntegra_db.sql import execute_raw, quote
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from sqlalchemy import Connection, RowMapping, TextClause
+
+    from syntegra_db.search_path import Session
 
 LOCK_TIMEOUT_MILLISECONDS = 500
 COLUMN_FIELDS = tuple(Column.__dataclass_fields__)
@@ -40,9 +44,14 @@ class Extension:
 
 @dataclass(frozen=True)
 class Privileges:
-    """The privileges that the session's role is missing: by table, and the sequences that it cannot use."""
+    """The privileges that the session's role is missing: by table, and the sequences that it cannot use.
+
+    `creators` are the other roles, quoted, that may create objects in `schema`, such as PUBLIC.
+    """
 
     role: str
+    schema: str
+    creators: tuple[str, ...]
     missing: dict[str, tuple[str, ...]]
     unusable_sequences: frozenset[str]
 
@@ -67,12 +76,15 @@ def introspect(connection: Connection, tables: Collection[str], types: Collectio
         SettingsError: see `require_current_schema`.
         LockTimeout: see `short_lock_timeout`.
     """
-    require_current_schema(connection)
+    session = require_current_schema(connection)
     with short_lock_timeout(connection):
-        session = _fetch_all(connection, _queries.SESSION_CONTEXT)[0]
-        installed = _fetch_all(connection, _queries.TABLES, schema=session["schema"], names=list(tables))
+        path = format_search_path(session.schema, session.extension_schema)
+        execute_raw(connection, f"SET LOCAL search_path TO {path}")
+        names = {"schema": session.schema, "names": list(tables)}
+        role_and_extension = _fetch_all(connection, _queries.ROLE_AND_EXTENSION, **names)[0]
+        installed = _fetch_all(connection, _queries.TABLES, **names)
         oids = [row["oid"] for row in installed]
-        labels = _fetch_all(connection, _queries.TYPES, schema=session["schema"], names=list(types), tables=oids)
+        labels = _fetch_all(connection, _queries.TYPES, schema=session.schema, names=list(types), tables=oids)
         parts = {kind: _fetch_all(connection, query, tables=oids) for kind, query in PART_QUERIES.items()}
     return LiveCatalog(
         schema_name=session["schema"],
@@ -80,28 +92,32 @@ def introspect(connection: Connection, tables: Collection[str], types: Collectio
             types={row["name"]: tuple(row["labels"]) for row in labels},
             tables={row["name"]: _table(row, parts) for row in installed},
         ),
-        extension=_extension(session),
+        extension=_extension(role_and_extension, session),
         privileges=Privileges(
-            role=session["role"],
+            role=role_and_extension["role"],
+            schema=session.schema or "",
+            creators=tuple(role_and_extension["creators"]),
             missing={row["name"]: tuple(row["missing"]) for row in installed},
             unusable_sequences=frozenset(row["name"] for row in parts["sequences"] if not row["usable"]),
         ),
     )
 
 
-def require_current_schema(connection: Connection) -> None:
-    """Raise `SettingsError` unless the search_path has a schema that exists and that the role may use."""
-    session = _fetch_all(connection, _queries.SCHEMA)[0]
-    if session["schema"] is None:
+def require_current_schema(connection: Connection) -> Session:
+    """Return the session; raise `SettingsError` unless its search_path has a schema that the role may use."""
+    session = read_session(connection)
+    if session.schema is None:
         raise SettingsError(
-            f"The search_path ({session['search_path']}) has no existing schema that role {session['role']} may use. "
-            f"Correct it, or ask the owner of the schema to run: GRANT USAGE ON SCHEMA … TO {session['role']};"
+            f"The search_path ({session.search_path}) has no existing schema that role {session.role} may use. "
+            f"Correct it, or ask the owner of the schema to run: GRANT USAGE ON SCHEMA … TO {session.role};"
         )
+    return session
 
 
 def existing_tables(connection: Connection, kinds: str = "rp") -> list[str]:
     """Return the relations of the current schema whose `pg_class.relkind` is in `kinds`, sorted by name."""
-    return list(connection.scalars(_queries.EXISTING_TABLES, {"kinds": list(kinds)}))
+    parameters = {"schema": read_session(connection).schema, "kinds": list(kinds)}
+    return list(connection.scalars(_queries.EXISTING_TABLES, parameters))
 
 
 @contextmanager
@@ -130,10 +146,11 @@ def _fetch_all(connection: Connection, query: TextClause, **parameters: object) 
     return connection.execute(query, parameters).mappings().all()
 
 
-def _extension(session: RowMapping) -> Extension | None:
-    if session["version"] is None:
+def _extension(row: RowMapping, session: Session) -> Extension | None:
+    if row["version"] is None:
         return None
-    return Extension(session["version"], session["extension_schema"], session["search_path"])
+    is_on_path = row["extension_schema"] in session.schemas
+    return Extension(row["version"], quote(row["extension_schema"]), None if is_on_path else session.search_path)
 
 
 def _table(row: RowMapping, parts: dict[str, Sequence[RowMapping]]) -> Table:

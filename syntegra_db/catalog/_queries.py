@@ -2,34 +2,36 @@
 
 None reads a table's rows. Deparsing an expression or an index definition opens its table during the call: it waits for
 another session's ACCESS EXCLUSIVE lock, and keeps no lock.
+
+Definitions name no schema if the search_path has the schemas of tables and extension, so these queries run with it, and
+`catalog_query` qualifies what they call.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import text
+from syntegra_db.search_path import catalog_query
 
-SCHEMA = text("""
-    SELECT current_schema() AS schema, current_user AS role, current_setting('search_path') AS search_path
-""")
-
-# Definitions name no schema if the search_path has the schemas of tables and extension, and temporary objects last.
-SESSION_CONTEXT = text("""
-    SELECT current_schema() AS schema, current_user AS role, extversion AS version,
-           quote_ident(nspname) AS extension_schema,
-           CASE WHEN to_regtype('vector') IS NULL THEN current_setting('search_path') END AS search_path,
-           set_config('search_path', concat_ws(', ', quote_ident(current_schema()), quote_ident(nspname), 'pg_temp'),
-                      true)
+# `creators` may create objects in the schema, and are neither its owner, nor the session's role, nor own a table in it.
+ROLE_AND_EXTENSION = catalog_query("""
+    SELECT current_user AS role, extversion AS version, nspname AS extension_schema,
+           ARRAY(SELECT CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END
+                 FROM pg_namespace AS own CROSS JOIN LATERAL aclexplode(own.nspacl)
+                 WHERE own.nspname = :schema AND privilege_type = 'CREATE' AND grantee <> own.nspowner
+                   AND pg_get_userbyid(grantee) <> current_user
+                   AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = own.oid AND relname = ANY (:names)
+                                   AND relowner = grantee)
+                 ORDER BY 1) AS creators
     FROM (SELECT) AS session
     LEFT JOIN (pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace) ON extname = 'vector'
 """)
 
-EXISTING_TABLES = text("""
+EXISTING_TABLES = catalog_query("""
     SELECT relname FROM pg_class
-    WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind::text = ANY (:kinds)
+    WHERE relnamespace = to_regnamespace(quote_ident(:schema)) AND relkind::text = ANY (:kinds)
     ORDER BY relname
 """)
 
-TABLES = text("""
+TABLES = catalog_query("""
     SELECT t.oid, relname AS name,
            CASE WHEN relispartition THEN 'partition' WHEN relkind = 'r' THEN 'table'
                 WHEN relkind = 'p' THEN 'partitioned table' WHEN relkind = 'f' THEN 'foreign table'
@@ -48,7 +50,7 @@ TABLES = text("""
     ORDER BY relname
 """)
 
-COLUMNS = text("""
+COLUMNS = catalog_query("""
     SELECT attrelid AS table_oid, attname AS name, format_type(atttypid, atttypmod) AS type,
            CASE WHEN NOT attnotnull THEN 'NULL'
                 WHEN EXISTS (SELECT FROM pg_constraint WHERE conrelid = attrelid AND contype = 'n'
@@ -71,7 +73,7 @@ COLUMNS = text("""
 """)
 
 # PostgreSQL 18 also lists NOT NULL here, as 'n'. The column's `nullability` has it on every version.
-CONSTRAINTS = text("""
+CONSTRAINTS = catalog_query("""
     SELECT conrelid AS table_oid, conname AS name,
            concat(pg_get_constraintdef(c.oid),
                   CASE WHEN contype IN ('p', 'u', 'x') AND NOT (indisvalid AND indisready) THEN ' INVALID' END)
@@ -81,7 +83,7 @@ CONSTRAINTS = text("""
     ORDER BY array_position(ARRAY['p', 'u', 'x', 'c', 'f'], contype::text), conname
 """)
 
-INDEXES = text("""
+INDEXES = catalog_query("""
     SELECT indrelid AS table_oid, relname AS name,
            concat(CASE WHEN indisunique THEN 'UNIQUE ' END, split_part(definition, ' USING ', 2),
                   CASE WHEN NOT (indisvalid AND indisready) THEN ' INVALID' END) AS definition
@@ -94,7 +96,7 @@ INDEXES = text("""
 """)
 
 # The sequences that a column owns, and those that a default uses without an owner.
-SEQUENCES = text("""
+SEQUENCES = catalog_query("""
     WITH used AS (
       SELECT objid AS sequence, refobjid AS table_oid, refobjid::regclass || '.' || quote_ident(attname) AS owner
       FROM pg_depend JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
@@ -116,7 +118,7 @@ SEQUENCES = text("""
     ORDER BY relname
 """)
 
-TYPES = text("""
+TYPES = catalog_query("""
     SELECT t.oid::regtype::text AS name,
            ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = t.oid ORDER BY enumsortorder) AS labels
     FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = typnamespace
@@ -127,7 +129,7 @@ TYPES = text("""
 """)
 
 # The definition of a trigger or rule in an unusual state ends with that state.
-TRIGGERS_RULES_POLICIES = text(r"""
+TRIGGERS_RULES_POLICIES = catalog_query(r"""
     SELECT tgrelid AS table_oid, 'trigger' AS kind, tgname AS name,
            concat(pg_get_triggerdef(oid, true),
                   CASE tgenabled WHEN 'D' THEN ' DISABLED' WHEN 'R' THEN ' REPLICA' WHEN 'A' THEN ' ALWAYS' END)
@@ -157,26 +159,26 @@ TRIGGERS_RULES_POLICIES = text(r"""
     ORDER BY kind, definition, name
 """)
 
-SERVER = text("""
-    SELECT current_setting('server_version'), current_database(), current_schema(),
+SERVER = catalog_query("""
+    SELECT current_setting('server_version'), current_database(),
            (SELECT extversion FROM pg_extension WHERE extname = 'vector')
 """)
 
 # Before the first VACUUM or ANALYZE, reltuples is -1 and only the cumulative statistics have a row count.
-TABLE_SIZES = text("""
+TABLE_SIZES = catalog_query("""
     SELECT relname, CASE WHEN reltuples < 0 THEN pg_stat_get_live_tuples(oid) ELSE reltuples::bigint END,
            pg_total_relation_size(oid),
            greatest(pg_stat_get_last_analyze_time(oid), pg_stat_get_last_autoanalyze_time(oid))
     FROM pg_class
-    WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relkind IN ('r', 'p')
+    WHERE relnamespace = to_regnamespace(quote_ident(:schema)) AND relkind IN ('r', 'p')
       AND relname = ANY (:tables)
     ORDER BY array_position(:tables, relname::text)
 """)
 
-INVALID_INDEXES = text("""
+INVALID_INDEXES = catalog_query("""
     SELECT pg_class.relname
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_class AS tables ON tables.oid = indrelid
-    WHERE tables.relnamespace = to_regnamespace(quote_ident(current_schema())) AND tables.relname = ANY (:tables)
+    WHERE tables.relnamespace = to_regnamespace(quote_ident(:schema)) AND tables.relname = ANY (:tables)
       AND NOT (indisvalid AND indisready)
     ORDER BY 1
 """)

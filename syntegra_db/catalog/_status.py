@@ -9,6 +9,8 @@ from syntegra_db.catalog import _queries
 from syntegra_db.catalog._introspection import require_current_schema, short_lock_timeout
 from syntegra_db.catalog._manifest import managed_tables
 from syntegra_db.revisions import all_revisions, current_revision, head_revision, require_known_revision
+from syntegra_db.search_path import CATALOG_ONLY
+from syntegra_db.sql import execute_raw
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -49,10 +51,12 @@ def read_status(connection: Connection) -> DatabaseStatus:
         RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.
         LockTimeout: see `short_lock_timeout`.
     """
-    require_current_schema(connection)
-    known, tables = all_revisions(), {"tables": managed_tables()}
+    known = all_revisions()
+    schema = require_current_schema(connection).schema or ""
+    parameters = {"schema": schema, "tables": managed_tables()}
     with short_lock_timeout(connection):
-        server_version, database, schema, extension_version = connection.execute(_queries.SERVER).one()
+        execute_raw(connection, f"SET LOCAL search_path TO {CATALOG_ONLY}")
+        server_version, database, extension_version = connection.execute(_queries.SERVER).one()
         revision = current_revision(connection)
         require_known_revision(revision)
         return DatabaseStatus(
@@ -63,6 +67,6 @@ def read_status(connection: Connection) -> DatabaseStatus:
             revision=revision,
             head=head_revision(),
             pending=known[known.index(revision) + 1 :] if revision else known,
-            tables=[TableStatus(*row) for row in connection.execute(_queries.TABLE_SIZES, tables)],
-            invalid_indexes=list(connection.scalars(_queries.INVALID_INDEXES, tables)),
+            tables=[TableStatus(*row) for row in connection.execute(_queries.TABLE_SIZES, parameters)],
+            invalid_indexes=list(connection.scalars(_queries.INVALID_INDEXES, parameters)),
         )

@@ -28,6 +28,7 @@ def upgrade(
         RevisionError: there is no such revision, or the database is at one that this package does not know.
         LockTimeout: other sessions, or another migration, held a lock for longer than the options allow.
         ExtensionUnavailable: pgvector is missing, and this role cannot create it.
+        UntrustedObject: another role created a function, operator or type that a revision could call.
         MigrationFailed: a revision failed; the message says which revision the database is at.
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
@@ -38,7 +39,7 @@ def downgrade(revision: str, url: URL | Engine | None = None, options: Migration
     """Downgrade the database to `revision`, or `base`, and return it; the rows of the dropped tables are lost.
 
     Raises:
-        RevisionError, LockTimeout, MigrationFailed, ConnectionFailed: see `upgrade`.
+        RevisionError, LockTimeout, UntrustedObject, MigrationFailed, ConnectionFailed: see `upgrade`.
     """
     return _run("downgrade", revision, MigrationRequest(url, options, is_downgrade=True))
 
@@ -48,6 +49,7 @@ def run_in_transaction(connection: Connection, direction: Direction, revision: s
 
     Raises:
         RevisionError: there is no such revision.
+        UntrustedObject: see `upgrade`.
         DBAPIError: a statement failed; the transaction is the caller's to roll back.
     """
     _run(direction, revision, MigrationRequest(connection))

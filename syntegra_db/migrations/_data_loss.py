@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from psycopg.errors import InsufficientPrivilege, LockNotAvailable, QueryCanceled
-from sqlalchemy import func, select, table, text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.catalog import load_manifest
 from syntegra_db.revisions import all_revisions
+from syntegra_db.search_path import table_clause, table_name
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -34,12 +35,12 @@ def describe_data_loss(connection: Connection, tables: list[str]) -> str:
 def _rows(connection: Connection, name: str) -> str:
     try:
         connection.execute(text(f"SET LOCAL statement_timeout = '{COUNT_SECONDS}s'"))
-        count = connection.scalars(select(func.count()).select_from(table(name))).one()
+        count = connection.scalars(select(func.count()).select_from(table_clause(connection, name))).one()
     except DBAPIError as error:
         if not isinstance(error.orig, QueryCanceled | LockNotAvailable | InsufficientPrivilege):
             raise
         connection.rollback()
-        return f"about {connection.scalar(ESTIMATE, {'table': name}) or 0:,} rows"
+        return f"about {connection.scalar(ESTIMATE, {'table': table_name(connection, name)}) or 0:,} rows"
     finally:
         connection.rollback()
     return f"{count:,} row{'' if count == 1 else 's'}"

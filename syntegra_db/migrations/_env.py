@@ -20,6 +20,7 @@ from syntegra_db.migrations._lock import current_schema
 from syntegra_db.migrations._runner import migrate
 from syntegra_db.network import psycopg_connection
 from syntegra_db.revisions import VERSION_TABLE
+from syntegra_db.search_path import declared_search_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -72,7 +73,8 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
         if changes_revision(context):
             migrate(context, connection, configure, request)
         else:
-            _run_inspection(context, configure, models_metadata())
+            with declared_search_path(connection):
+                _run_inspection(context, configure, models_metadata())
 
 
 def _run_on_connection(context: ModuleType, configure: partial[None], connection: Connection) -> None:
@@ -93,7 +95,8 @@ def _run_on_connection(context: ModuleType, configure: partial[None], connection
     if not is_in_transaction:
         connection.rollback()
     configure(connection=connection, version_table_schema=schema)
-    _run_migrations(context)
+    with declared_search_path(connection):
+        _run_migrations(context)
 
 
 def _engine(bind: URL | Engine | None) -> Engine:

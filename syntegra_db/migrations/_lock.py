@@ -13,6 +13,7 @@ from sqlalchemy import text
 from syntegra_db.errors import LockTimeout, MigrationFailed, escape_control_characters
 from syntegra_db.network import limit_session, psycopg_connection
 from syntegra_db.revisions import VERSION_TABLE
+from syntegra_db.search_path import read_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,11 +77,12 @@ def current_schema(connection: Connection) -> str:
     Raises:
         MigrationFailed: none of them exists.
     """
-    schema: str | None = connection.scalar(text("SELECT current_schema()"))
-    if schema is None:
-        path = connection.scalar(text("SHOW search_path"))
-        raise MigrationFailed(f"No schema of the search_path ({path}) exists; create one: CREATE SCHEMA …;")
-    return schema
+    session = read_session(connection)
+    if session.schema is None:
+        raise MigrationFailed(
+            f"No schema of the search_path ({session.search_path}) exists; create one: CREATE SCHEMA …;"
+        )
+    return session.schema
 
 
 def lock_key(relation: str, schema: str) -> int:

@@ -28,6 +28,7 @@ from syntegra_db.revisions import (
     require_known_revision,
     resolve_revision,
 )
+from syntegra_db.search_path import declared_search_path
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -52,13 +53,14 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
 
     Raises:
         LockTimeout: other sessions held a lock for longer than the options allow.
+        UntrustedObject: see `declared_search_path`.
         MigrationFailed: a revision failed; the message says which, why, and the database's current revision.
         CommitUnconfirmed: the connection was lost during COMMIT, and it is unknown whether it was committed.
         SchemaNotVerified, SchemaDrift: see `verify_result`.
         DatabaseAhead: the database is at a revision that this package does not know.
     """
     options = request.options or load_migration_options()
-    with migration_lock(connection, options.migration_lock_timeout):
+    with migration_lock(connection, options.migration_lock_timeout), declared_search_path(connection):
         before = _revision(connection)
         require_known_revision(before)
         limit_session(

@@ -19,6 +19,7 @@ from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._options import MigrationOptions
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
 from syntegra_db.revisions import VERSION_TABLE, script_directory
+from syntegra_db.search_path import UNTRUSTED_OBJECTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +110,7 @@ def _render(script: Script, *, title: str, guard: str, statements: str, result: 
         lock_timeout=MigrationOptions.model_fields["lock_timeout"].default * 1000,
         idle_timeout=IDLE_IN_TRANSACTION_SECONDS,
         version_table=VERSION_TABLE,
+        untrusted_objects=UNTRUSTED_OBJECTS.format(schemas="declared_schemas").strip("\n").rstrip(),
         guard=guard.rstrip(),
         statements=statements,
         result=result,

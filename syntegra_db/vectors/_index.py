@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import text
-
 from syntegra_db.pgvector_support import (
     COSINE_OPERATOR_CLASSES,
     ITERATIVE_SCAN_PGVECTOR,
     VECTOR_INDEX,
     parse_version,
 )
+from syntegra_db.search_path import catalog_query, table_name
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+TABLE = "text_summary"
 # The names that exist during a rebuild: the index being built, and the previous one until it is dropped.
 NEW_INDEX = f"{VECTOR_INDEX}_new"
 OLD_INDEX = f"{VECTOR_INDEX}_old"
@@ -30,32 +30,34 @@ RECALL_DEPTHS = (10, 100)
 DEFAULT_LISTS = 100
 MAX_EF_SEARCH = 1000
 MAX_PROBES = 32_768
-INDEXES = text("""
+INDEXES = catalog_query("""
     SELECT pg_class.oid::bigint AS oid, pg_class.relname AS name, amname AS method, opcname AS operator_class,
            pg_class.relfilenode::bigint AS filenode, tables.relfilenode::bigint AS table_filenode,
            (SELECT option_value::int FROM pg_options_to_table(pg_class.reloptions)
             WHERE option_name = 'lists') AS lists,
            obj_description(pg_class.oid, 'pg_class') AS comment,
-           (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS extension_version
+           extversion AS extension_version, nspname AS extension_schema
     FROM pg_index
     JOIN pg_class ON pg_class.oid = indexrelid
     JOIN pg_class AS tables ON tables.oid = indrelid
     JOIN pg_am ON pg_am.oid = pg_class.relam
     JOIN pg_opclass ON pg_opclass.oid = indclass[0]
-    WHERE indrelid = to_regclass('text_summary') AND indisvalid AND amname = ANY (:methods)
+    JOIN pg_extension ON extname = 'vector'
+    JOIN pg_namespace ON pg_namespace.oid = extnamespace
+    WHERE indrelid = to_regclass(:table) AND indisvalid AND amname = ANY (:methods)
       AND opcname = ANY (:operator_classes) AND pg_class.relname = ANY (:names)
     ORDER BY pg_class.relname <> :index, pg_class.relname
 """)
 # PostgreSQL does not store how many rows an index was built on. It stores the transaction that created the index (the
 # same as the primary key's if both were created with the empty table) and a file number that changes with each rewrite.
-INDEX_BUILD = text("""
+INDEX_BUILD = catalog_query("""
     SELECT vector.xmin::text <> primary_key.xmin::text,
            pg_relation_filenode(indexes.oid) <> indexes.oid, pg_relation_filenode(tables.oid) <> tables.oid
     FROM pg_index AS vector
     JOIN pg_class AS indexes ON indexes.oid = vector.indexrelid
     JOIN pg_class AS tables ON tables.oid = vector.indrelid
     JOIN pg_index AS primary_key ON primary_key.indrelid = vector.indrelid AND primary_key.indisprimary
-    WHERE indexes.relname = :index AND indexes.relnamespace = to_regnamespace(quote_ident(current_schema()))
+    WHERE indexes.oid = to_regclass(:index)
 """)
 
 Method = Literal["ivfflat", "hnsw"]
@@ -132,7 +134,8 @@ class VectorIndex:
     """A valid index on the embeddings by cosine distance, with one of `INDEX_NAMES`.
 
     `lists` is 0 for hnsw. `is_half` is true for an index in half precision. `has_iterative_scans` is true if this
-    pgvector continues a scan when a filter has left too few rows. `calibration` is None if no rebuild stored one.
+    pgvector continues a scan when a filter has left too few rows. `extension_schema` is the
+    schema of pgvector. `calibration` is None if no rebuild stored one.
     """
 
     oid: int
@@ -143,6 +146,7 @@ class VectorIndex:
     lists: int
     is_half: bool
     has_iterative_scans: bool
+    extension_schema: str
     calibration: Calibration | None
 
     @property
@@ -172,6 +176,7 @@ def read_indexes(connection: Connection) -> tuple[VectorIndex, ...]:
     rows = connection.execute(
         INDEXES,
         {
+            "table": table_name(connection, TABLE),
             "index": VECTOR_INDEX,
             "names": [*INDEX_NAMES],
             "methods": [*SETTING_NAMES],
@@ -188,6 +193,7 @@ def read_indexes(connection: Connection) -> tuple[VectorIndex, ...]:
             lists=(row["lists"] or DEFAULT_LISTS) if row["method"] == "ivfflat" else 0,
             is_half=COSINE_OPERATOR_CLASSES[row["operator_class"]],
             has_iterative_scans=parse_version(row["extension_version"]) >= ITERATIVE_SCAN_PGVECTOR,
+            extension_schema=row["extension_schema"],
             calibration=Calibration.from_comment(row["comment"], row["method"]),
         )
         for row in rows.mappings()
@@ -205,7 +211,7 @@ def was_built_on_data(connection: Connection) -> bool | None:
     False: it was created with the empty table. None: there is no index, or the catalog cannot tell, because TRUNCATE
     or VACUUM FULL rewrote both.
     """
-    build = connection.execute(INDEX_BUILD, {"index": VECTOR_INDEX}).first()
+    build = connection.execute(INDEX_BUILD, {"index": table_name(connection, VECTOR_INDEX)}).first()
     if build is None:
         return None
     created_later, index_rewritten, table_rewritten = build

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import text
-
 from syntegra_db.errors import InvalidSearchArgument
 from syntegra_db.pgvector_support import VECTOR_INDEX
-from syntegra_db.vectors._index import INDEX_NAMES, SETTING_NAMES, read_indexes
+from syntegra_db.search_path import catalog_query, qualify_calls, schema_of, table_name
+from syntegra_db.sql import execute_raw, literal
+from syntegra_db.vectors._index import INDEX_NAMES, SETTING_NAMES, TABLE, read_indexes
 from syntegra_db.vectors._statements import Filters, estimate_statement
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 CACHE_TTL_SECONDS = 30
 MAX_CACHED_ESTIMATES = 10_000
 # Filenodes change on REINDEX and TRUNCATE: a difference shows that a cached `IndexState` is out of date.
-VALID_FILENODES = f"""SELECT ARRAY (
+VALID_FILENODES = qualify_calls("""SELECT ARRAY (
     SELECT pg_relation_filenode(indexrelid)::bigint FROM pg_index
-    WHERE indisvalid AND indexrelid IN ({", ".join(f"to_regclass('{name}')" for name in INDEX_NAMES)})
-)"""  # noqa: S608  of constants
-TABLE_STATE = text("""
-    SELECT relrowsecurity, greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass('text_summary')
+    WHERE indisvalid AND indexrelid = ANY (ARRAY[{indexes}])
+)""")
+TABLE_STATE = catalog_query("""
+    SELECT relrowsecurity, greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(:table)
 """)
 # After five runs of a prepared statement, the server would use one generic plan for every `client_id`.
 CUSTOM_PLAN = {"plan_cache_mode": "force_custom_plan"}
@@ -58,6 +58,11 @@ class IndexState:
         """`VECTOR_INDEX` if it is valid; `read_indexes` returns it first."""
         return self.indexes[0] if self.indexes and self.indexes[0].name == VECTOR_INDEX else None
 
+    @property
+    def extension_schema(self) -> str | None:
+        """The schema of pgvector if there is an index, else None."""
+        return self.indexes[0].extension_schema if self.indexes else None
+
 
 # By pool, which an engine shares with the engines that its execution_options() returns.
 _state_by_pool: WeakKeyDictionary[Pool, IndexState] = WeakKeyDictionary()
@@ -74,10 +79,11 @@ def refresh_index_state(connection: Connection) -> IndexState:
     """Refresh the cached index state; warn once per pool if the index is missing."""
     pool = connection.engine.pool
     indexes = read_indexes(connection)
-    has_row_security, rows = connection.execute(TABLE_STATE).one_or_none() or (False, 0)
+    table = {"table": table_name(connection, TABLE)}
+    has_row_security, rows = connection.execute(TABLE_STATE, table).one_or_none() or (False, 0)
     state = IndexState(
         indexes,
-        filenodes=frozenset(connection.exec_driver_sql(VALID_FILENODES).scalar_one()),
+        filenodes=frozenset(execute_raw(connection, _select_valid_filenodes(connection)).scalar_one()),
         embeddings=rows if has_row_security else estimate_rows(connection, Filters()),
         expires=time.monotonic() + CACHE_TTL_SECONDS,
         estimates=None if has_row_security else {},
@@ -112,7 +118,8 @@ def estimate_rows_cached(connection: Connection, state: IndexState, filters: Fil
 def estimate_rows(connection: Connection, filters: Filters) -> int:
     """Return the planner's estimate of the rows with an embedding that pass `filters`."""
     parameters = filters.as_parameters()
-    (plan,) = connection.scalars(estimate_statement(tuple(parameters)), parameters).one()
+    statement = estimate_statement(tuple(parameters), schema_of(connection))
+    (plan,) = connection.scalars(statement, parameters).one()
     rows: int = plan["Plan"]["Plan Rows"]
     return rows
 
@@ -136,6 +143,11 @@ def configure_scan(
     values = {SETTING_NAMES[method]: f"{setting:d}" for method, setting in settings.items()} | CUSTOM_PLAN
     if indexes[0].has_iterative_scans:
         values |= {f"{method}.iterative_scan": "relaxed_order" for method in settings}
-    calls = "".join(f", set_config('{name}', '{value}', true)" for name, value in values.items())
-    filenodes, *_ = connection.exec_driver_sql(VALID_FILENODES + calls).one()
+    calls = "".join(f", pg_catalog.set_config('{name}', '{value}', true)" for name, value in values.items())
+    filenodes, *_ = execute_raw(connection, _select_valid_filenodes(connection) + calls).one()
     return frozenset(filenodes)
+
+
+def _select_valid_filenodes(connection: Connection) -> str:
+    names = (literal(table_name(connection, name)) for name in INDEX_NAMES)
+    return VALID_FILENODES.format(indexes=", ".join(f"pg_catalog.to_regclass({name})" for name in names))

@@ -134,10 +134,10 @@ class SearchRequest:
             state = refresh_index_state(connection)
             use_index = self._configure_index_scan(connection, state)
         if use_index and state.index is not None:
-            matches = self._run(session, index_statement(filters, is_half=state.index.is_half))
+            matches = self._run(session, index_statement(filters, state.extension_schema, is_half=state.index.is_half))
             if len(matches) == self.limit:
                 return matches
-        return self._run(session, exact_statement(filters))
+        return self._run(session, exact_statement(filters, state.extension_schema))
 
     def _configure_index_scan(self, connection: Connection, state: IndexState) -> bool | None:
         """Return whether to use the index, after applying its settings; None if the cached `state` is out of date."""

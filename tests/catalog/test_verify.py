@@ -279,3 +279,17 @@ def test_revision_002_needs_no_extension(empty_database: Database) -> None:
     with empty_database.engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM pg_extension WHERE extname = 'vector'")) == 0
     assert drift_report(empty_database).findings == []
+
+
+@pytest.mark.parametrize("grantees", ["PUBLIC", "syntegra_test_reader", "PUBLIC, syntegra_test_reader"])
+def test_roles_that_may_create_objects_are_a_note(database: Database, reader: str, grantees: str) -> None:
+    run(database, f"GRANT CREATE ON SCHEMA public TO {grantees}")
+    report = drift_report(database)
+    assert report.findings == []
+    assert [(note.object, note.fix) for note in report.notes] == [
+        ("privilege CREATE on schema public", f"REVOKE CREATE ON SCHEMA public FROM {grantees};")
+    ]
+    run(database, report.notes[0].fix)
+    assert drift_report(database).notes == []
+    run(database, f"GRANT CREATE ON SCHEMA public TO {reader}")
+    assert "privilege CREATE on schema public" not in [note.object for note in drift_report(database, reader).notes]

@@ -13,7 +13,16 @@ from syntegra_db.vectors.maintenance._health import HealthMeasurement, IndexDefi
 
 CALIBRATION = Calibration(100_000, 7, 5, 0.95, 50.0, (CalibrationPoint(20, (0.96, 0.95), 5.0),))
 INDEX = VectorIndex(
-    1, VECTOR_INDEX, 7, 5, "ivfflat", 300, is_half=False, has_iterative_scans=True, calibration=CALIBRATION
+    1,
+    VECTOR_INDEX,
+    7,
+    5,
+    "ivfflat",
+    300,
+    is_half=False,
+    has_iterative_scans=True,
+    extension_schema="public",
+    calibration=CALIBRATION,
 )
 DEFINITION = IndexDefinition("ivfflat", {"lists": 300}, is_half=False, is_valid=True, bytes=1)
 GOOD = HealthMeasurement(50.0, 20, 0.96, 0.01, 5.0, 200)

@@ -27,6 +27,7 @@ INDEX = VectorIndex(
     lists=447,
     is_half=False,
     has_iterative_scans=True,
+    extension_schema="public",
     calibration=CALIBRATION,
 )
 

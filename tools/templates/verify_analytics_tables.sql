@@ -10,11 +10,21 @@
 
 BEGIN READ ONLY;
 
--- A query that names the version table would fail if the table does not exist.
-SELECT to_regclass(format('%I.{version_table}', current_schema())) IS NOT NULL AS stamped \gset
+-- Other roles can create functions and operators in the schema: this script calls those of pg_catalog.
+SELECT coalesce(pg_catalog.current_schema(), '') AS schema,
+  pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true) AS search_path \gset
+-- Definitions name no schema if the search_path has the schemas of tables and extension.
+SELECT
+  EXISTS (SELECT FROM pg_class WHERE relname = '{version_table}' AND relkind = 'r'
+          AND relnamespace = to_regnamespace(quote_ident(:'schema'))) AS stamped,
+  set_config('search_path', concat_ws(', ', quote_ident(nullif(:'schema', '')),
+    (SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
+     WHERE extname = 'vector'), 'pg_temp'), true) AS search_path \gset
 \set revision ''
+-- A query that names the version table would fail if the table does not exist.
 \if :stamped
-  SELECT coalesce(string_agg(version_num, ' and ' ORDER BY version_num), '') AS revision FROM {version_table} \gset
+  SELECT coalesce(string_agg(version_num, ' and ' ORDER BY version_num), '') AS revision
+  FROM :"schema".{version_table} \gset
 \endif
 
 -- The queries of the catalog are those of `syntegra-db verify`.
@@ -98,7 +108,7 @@ report AS (
 )
 SELECT string_agg(line, E'\n' ORDER BY position) AS report,
   count(*) FILTER (WHERE result IN ('MISSING', 'DIFFERENT')) > 0 AS is_different,
-  format('Analytics tables of schema %s in database %s', current_schema(), current_database()) AS title
+  format('Analytics tables of schema %s in database %s', :'schema', current_database()) AS title
 FROM report \gset
 
 \echo :title

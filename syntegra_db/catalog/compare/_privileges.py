@@ -17,12 +17,13 @@ PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 def compare_privileges(declared: Schema, installed: LiveCatalog) -> Iterator[Finding]:
-    """Yield the privileges that the session's role is missing on the tables and sequences.
+    """Yield who else may create objects in the schema, and the privileges that the session's role is missing.
 
     A privilege that is missing on every table may be intended, as for a read-only role: a note. SELECT that is missing
     on some tables is drift, and so is a sequence that the role cannot use although it may insert into the table. Other
     missing privileges may be intended: notes.
     """
+    yield from _creators(installed)
     role, missing = installed.privileges.role, installed.privileges.missing
     tables = [name for name in declared.tables if name in installed.schema.tables]
     for privilege in PRIVILEGES:
@@ -36,6 +37,19 @@ def compare_privileges(declared: Schema, installed: LiveCatalog) -> Iterator[Fin
         for sequence in declared.tables[name].sequences:
             if "INSERT" not in missing[name] and sequence in installed.privileges.unusable_sequences:
                 yield _privilege(role, "USAGE", sequence, f"SEQUENCE {quote(sequence)}", is_drift=True)
+
+
+def _creators(installed: LiveCatalog) -> Iterator[Finding]:
+    schema, creators = installed.privileges.schema, ", ".join(installed.privileges.creators)
+    if creators:
+        yield Finding(
+            object=f"privilege CREATE on schema {schema}",
+            expected="granted to the owners of the schema and of its tables",
+            found=f"also granted to {creators}",
+            impact="A function or operator that they create there can run with the privileges of a service.",
+            fix=f"REVOKE CREATE ON SCHEMA {quote(schema)} FROM {creators};",
+            is_drift=False,
+        )
 
 
 def _privilege(role: str, privilege: str, target: str, grant_target: str, *, is_drift: bool) -> Finding:

@@ -13,18 +13,47 @@ SET LOCAL lock_timeout = '{lock_timeout:.0f}ms';
 -- Nor does a stopped psql keep its locks.
 SET LOCAL idle_in_transaction_session_timeout = '{idle_timeout}s';
 
+-- Other roles can create functions and operators in the schema. The search_path is pg_catalog until that is checked.
 DO $$
 DECLARE
-  stamp text;
+  schemas pg_catalog.name[] := pg_catalog.current_schemas(true);
+  main_schema pg_catalog.text := pg_catalog.current_schema();
+  declared_schemas pg_catalog.name[];
+  object pg_catalog.record;
+  kind_of_table pg_catalog.text;
+  stamp pg_catalog.text;
 BEGIN
+  IF main_schema IS NULL THEN
+    RAISE EXCEPTION 'no schema of the search_path exists; create one: CREATE SCHEMA …;';
+  END IF;
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   IF NOT pg_try_advisory_xact_lock(('x' || left(encode(sha256(convert_to(
-       'syntegra_db:' || current_schema() || '.{version_table}', 'UTF8')), 'hex'), 16))::bit(64)::bigint) THEN
+       'syntegra_db:' || main_schema || '.{version_table}', 'UTF8')), 'hex'), 16))::bit(64)::bigint) THEN
     RAISE EXCEPTION 'another migration is running; wait until it ends, then run this file again';
   END IF;
-  IF to_regclass(quote_ident(current_schema()) || '.{version_table}') IS NOT NULL THEN
-    SELECT string_agg(version_num, ' and ' ORDER BY version_num) INTO stamp FROM {version_table};
+  declared_schemas := ARRAY[main_schema]::name[] || ARRAY(
+    SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
+    WHERE extname = 'vector' AND nspname = ANY (schemas) AND nspname <> main_schema
+  );
+  FOR object IN
+{untrusted_objects}
+  LOOP
+    RAISE EXCEPTION 'the % %, which % created, could run as % during this migration',
+      object.label, object.identity, object.creator, object.role
+      USING HINT = format('DROP %1$s %2$s; or, if you trust it, ALTER %1$s %2$s OWNER TO %3$s; and then REVOKE CREATE '
+        'ON SCHEMA %4$s FROM %5$s, PUBLIC;', object.kind, object.identity, object.role, object.schema, object.creator);
+  END LOOP;
+  SELECT relkind INTO kind_of_table FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+  WHERE nspname = main_schema AND relname = '{version_table}';
+  IF kind_of_table = 'r' THEN
+    EXECUTE format('SELECT string_agg(version_num, '' and '' ORDER BY version_num) FROM %I.{version_table}', main_schema)
+      INTO stamp;
+  ELSIF kind_of_table IS NOT NULL THEN
+    RAISE EXCEPTION '{version_table} is not an ordinary table; find out who created it, and drop or rename it';
   END IF;
 {guard}
+  PERFORM set_config('search_path', string_agg(quote_ident(name), ', ' ORDER BY position), true)
+  FROM unnest(declared_schemas || 'pg_temp'::name) WITH ORDINALITY AS path (name, position);
 END
 $$;
 

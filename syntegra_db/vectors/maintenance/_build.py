@@ -15,10 +15,11 @@ from syntegra_db.connections import poll_in_background
 from syntegra_db.errors import LockTimeout, RebuildFailed, server_message
 from syntegra_db.migrations import Blocker, read_blockers, retry_on_lock_error
 from syntegra_db.models import EMBEDDING_DIMENSIONS
-from syntegra_db.network import limit_session
+from syntegra_db.network import limit_session, psycopg_connection
 from syntegra_db.pgvector_support import VECTOR_INDEX
-from syntegra_db.sql import quote
-from syntegra_db.vectors._index import INDEX_NAMES, NEW_INDEX, OLD_INDEX
+from syntegra_db.search_path import extension_schema, qualify, table_name
+from syntegra_db.sql import execute_raw, quote
+from syntegra_db.vectors._index import INDEX_NAMES, NEW_INDEX, OLD_INDEX, TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ INDEX_VALIDITY = text(
     """
     SELECT relname, indisvalid
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-    WHERE indrelid = to_regclass('text_summary') AND relname = ANY (:names)
+    WHERE indrelid = to_regclass(:table) AND relname = ANY (:names)
     """
 )
 PROGRESS = text(
@@ -64,8 +65,10 @@ class BuildProgress:
 def configure_session(connection: Connection) -> int:
     """Let the session wait for locks during a build, and return the backend PID.
 
-    Transactions in autocommit have the default isolation level, so it is set too.
+    From now on the session is in autocommit. Its transactions have the default isolation level, so it is set too.
     """
+    connection.rollback()
+    psycopg_connection(connection).autocommit = True
     limit_session(
         connection, lock_timeout="0", default_transaction_isolation="read committed", client_min_messages="warning"
     )
@@ -75,7 +78,8 @@ def configure_session(connection: Connection) -> int:
 
 def index_validity(connection: Connection) -> dict[str, bool]:
     """Return the installed indexes with one of `INDEX_NAMES`, and whether each is valid."""
-    rows = connection.execute(INDEX_VALIDITY, {"names": [*INDEX_NAMES]})
+    parameters = {"table": table_name(connection, TABLE), "names": [*INDEX_NAMES]}
+    rows = connection.execute(INDEX_VALIDITY, parameters)
     return {name: is_valid for name, is_valid in rows}  # noqa: C416  mypy does not take rows for pairs
 
 
@@ -90,7 +94,7 @@ def recover_interrupted_rebuild(connection: Connection, options: MigrationOption
         if usable is not None:
             if VECTOR_INDEX in validity:
                 drop_index(connection, VECTOR_INDEX)
-            rename = f"ALTER INDEX {usable} RENAME TO {VECTOR_INDEX}"
+            rename = f"ALTER INDEX {table_name(connection, usable)} RENAME TO {VECTOR_INDEX}"
             run_with_retries(connection, rename, options=options, state=f"The index {usable} is unchanged.")
             logger.info("Renamed %s, left by an interrupted rebuild, to %s", usable, VECTOR_INDEX)
             validity = index_validity(connection)
@@ -107,18 +111,22 @@ def build_index(
 
     If the shared memory of parallel workers does not fit, as in a container with 64 MB of it, build without workers.
     """
-    halfvec = f"((embedding::halfvec({EMBEDDING_DIMENSIONS})) halfvec_cosine_ops)"
-    column = halfvec if spec.is_half else "(embedding vector_cosine_ops)"
+    schema = extension_schema(connection)
+    halfvec, vector_ops, halfvec_ops = (
+        qualify(schema, name) for name in ("halfvec", "vector_cosine_ops", "halfvec_cosine_ops")
+    )
+    half = f"((embedding::{halfvec}({EMBEDDING_DIMENSIONS})) {halfvec_ops})"
+    column = half if spec.is_half else f"(embedding {vector_ops})"
     parameters = f"lists = {spec.lists:d}" if spec.method == "ivfflat" else f"ef_construction = {EF_CONSTRUCTION}"
     location = f" TABLESPACE {quote(tablespace)}" if tablespace else ""
     statement = (
-        f"CREATE INDEX CONCURRENTLY {NEW_INDEX} ON text_summary USING {spec.method} {column} WITH ({parameters})"
-        f"{location}"
+        f"CREATE INDEX CONCURRENTLY {NEW_INDEX} ON {table_name(connection, TABLE)} USING {spec.method} {column} "
+        f"WITH ({parameters}){location}"
     )
     connection.exec_driver_sql(f"SET maintenance_work_mem = '{memory // 1024:d}kB'")
     connection.exec_driver_sql(f"SET max_parallel_maintenance_workers = {workers:d}")
     try:
-        connection.exec_driver_sql(statement)
+        execute_raw(connection, statement)
     except OperationalError as error:
         if not (workers and isinstance(error.orig, DiskFull) and SHARED_MEMORY_ERROR_MARK in str(error.orig)):
             raise
@@ -127,7 +135,7 @@ def build_index(
         )
         drop_index(connection, NEW_INDEX)
         connection.exec_driver_sql("SET max_parallel_maintenance_workers = 0")
-        connection.exec_driver_sql(statement)
+        execute_raw(connection, statement)
 
 
 def swap_indexes(connection: Connection, options: MigrationOptions) -> None:
@@ -138,15 +146,15 @@ def swap_indexes(connection: Connection, options: MigrationOptions) -> None:
     Raises:
         RebuildFailed: other sessions held a lock on one of the indexes; the message names them.
     """
-    renames = [f"ALTER INDEX {NEW_INDEX} RENAME TO {VECTOR_INDEX}"]
+    renames = [f"ALTER INDEX {table_name(connection, NEW_INDEX)} RENAME TO {VECTOR_INDEX}"]
     if VECTOR_INDEX in index_validity(connection):
-        renames.insert(0, f"ALTER INDEX {VECTOR_INDEX} RENAME TO {OLD_INDEX}")
+        renames.insert(0, f"ALTER INDEX {table_name(connection, VECTOR_INDEX)} RENAME TO {OLD_INDEX}")
     run_with_retries(connection, *renames, options=options, state=f"The index {VECTOR_INDEX} is unchanged.")
 
 
 def drop_index(connection: Connection, name: str) -> None:
     """Drop an index if it exists, while other sessions read and write."""
-    connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    execute_raw(connection, f"DROP INDEX CONCURRENTLY IF EXISTS {table_name(connection, name)}")
 
 
 def run_with_retries(connection: Connection, *statements: str, options: MigrationOptions, state: str) -> None:
@@ -166,7 +174,7 @@ def run_with_retries(connection: Connection, *statements: str, options: Migratio
     try:
         retry_on_lock_error(
             connection,
-            lambda: connection.exec_driver_sql(transaction),
+            lambda: execute_raw(connection, transaction),
             options=options,
             end_attempt=roll_back,
             describe_state=lambda: state,

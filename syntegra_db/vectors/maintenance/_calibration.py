@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from syntegra_db.connections import connect
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.search_path import schema_of
 from syntegra_db.vectors._index import MAX_EF_SEARCH, RECALL_DEPTHS, Calibration, CalibrationPoint
-from syntegra_db.vectors._statements import index_statement
+from syntegra_db.vectors._statements import explain, index_statement
 from syntegra_db.vectors.maintenance._ground_truth import (
     compute_ground_truth,
     force_index_scan,
@@ -90,8 +92,7 @@ class SettingResult:
 @contextmanager
 def read_only_snapshot(engine: Engine, seconds: float = 0) -> Iterator[Connection]:
     """Open a read-only transaction with one snapshot and a statement timeout of `seconds` (0: no limit)."""
-    repeatable = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    with repeatable.connect() as connection:
+    with connect(engine.execution_options(postgresql_readonly=True), "REPEATABLE READ") as connection:
         connection.execute(DISABLE_TIMEOUTS)
         connection.execute(
             text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": f"{ceil(1000 * seconds)}ms"}
@@ -177,9 +178,11 @@ def evaluate_setting(
 
 def require_index_used(connection: Connection, index: VectorIndex, query: SampleQuery, setting: int) -> None:
     """Raise `RebuildFailed` unless the planner uses `index` once other plans are disabled."""
-    explain = text(f"EXPLAIN {index_statement((), is_half=index.is_half)}")
+    statement = index_statement((), index.extension_schema, is_half=index.is_half)
     with force_index_scan(connection, index, setting):
-        plan = connection.scalars(explain, {"query": query.vector.to_text(), "limit": RECALL_DEPTHS[0]}).all()
+        plan = connection.scalars(
+            explain(statement, schema_of(connection)), {"query": query.vector.to_text(), "limit": RECALL_DEPTHS[0]}
+        ).all()
     if not any(f" {VECTOR_INDEX} " in line for line in plan):
         used = re.search(r" using (\S+) on ", "\n".join(plan))
         raise RebuildFailed(

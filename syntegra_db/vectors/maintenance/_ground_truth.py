@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import hypot, inf
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pgvector import Vector
-from sqlalchemy import func, select, text
+from sqlalchemy import Double, func, select, text
+from sqlalchemy.sql.functions import Function
 
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.models import TextSummary
 from syntegra_db.pgvector_support import VECTOR_INDEX
-from syntegra_db.vectors._index import RECALL_DEPTHS
+from syntegra_db.search_path import extension_schema, qualify, qualify_operator, table_name
+from syntegra_db.vectors._index import RECALL_DEPTHS, TABLE
 from syntegra_db.vectors._index_state import configure_scan
 from syntegra_db.vectors._statements import (
     MAX_COSINE_DISTANCE,
@@ -28,7 +30,7 @@ from syntegra_db.vectors._statements import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import ColumnElement, Connection, Select
 
     from syntegra_db.vectors._index import VectorIndex
 
@@ -43,21 +45,21 @@ MAX_EXACT_SEARCHES = 6
 MAX_QUERIES_PER_SCAN = 25
 MIN_QUERIES_PER_SCAN = 5
 # The queries are not a CTE, which would prevent parallel workers.
-EXACT_DISTANCES = text("""
+EXACT_DISTANCES = """
     SELECT number, array_agg(distance ORDER BY distance)
     FROM (
       SELECT number, distance, row_number() OVER (PARTITION BY number ORDER BY distance) AS rank
       FROM (
-        SELECT number, bound, embedding <=> vector AS distance
-        FROM text_summary
-        JOIN unnest(CAST(:excluded_ids AS bigint[]), CAST(:vectors AS vector[]), CAST(:bounds AS float8[]))
+        SELECT number, bound, embedding {operator} vector AS distance
+        FROM {table}
+        JOIN unnest(CAST(:excluded_ids AS bigint[]), CAST(:vectors AS {vector}[]), CAST(:bounds AS float8[]))
           WITH ORDINALITY AS queries (excluded_id, vector, bound, number) ON id <> excluded_id
       ) AS candidates
       WHERE distance <= bound
     ) AS ranked
     WHERE rank <= :depth
     GROUP BY number
-""")
+"""
 DISABLED_PLAN_NODES = ("enable_seqscan", "enable_sort")
 
 
@@ -97,7 +99,7 @@ def sample_queries(connection: Connection, count: int, rows: int) -> list[Sample
     for share in dict.fromkeys((percent, 100)):
         sampled = TextSummary.__table__.tablesample(func.system(share))
         embedding = sampled.c.embedding
-        usable = select(sampled.c.id, embedding).where(embedding.is_not(None), func.vector_norm(embedding) > 0)
+        usable = select(sampled.c.id, embedding).where(embedding.is_not(None), vector_norm(connection, embedding) > 0)
         drawn = connection.execute(usable.order_by(func.random()).limit(count)).all()
         if len(drawn) == count:
             break
@@ -107,6 +109,12 @@ def sample_queries(connection: Connection, count: int, rows: int) -> list[Sample
         for vectors in zip(units, units[1:] + units[:1], units[2:] + units[:2], strict=True)
     ]
     return [SampleQuery(source_id, vector) for (source_id, _), vector in zip(drawn, mixed, strict=True)]
+
+
+def vector_norm(connection: Connection, embedding: ColumnElement[Any]) -> ColumnElement[float]:
+    """Return the Euclidean norm of an embedding."""
+    schema = extension_schema(connection)
+    return Function("vector_norm", embedding, packagenames=(schema,) if schema else None, type_=Double())
 
 
 def compute_ground_truth(  # noqa: PLR0913  an index scan, and how many queries in how much time
@@ -141,20 +149,22 @@ def time_exact_search(connection: Connection, queries: list[SampleQuery], deadli
     for query in queries[:MAX_EXACT_SEARCHES]:
         if times and time.monotonic() > deadline:
             break
-        times.append(_time_search(connection, exact_statement(()), query))
+        times.append(_time_search(connection, exact_statement((), extension_schema(connection)), query))
     # The first one may have read the table from disk.
     return median(times[1:] or times)
 
 
 def time_index_search(connection: Connection, index: VectorIndex, query: SampleQuery) -> float:
     """Return the milliseconds of a search for the ten nearest rows; call it inside `force_index_scan`."""
-    return _time_search(connection, index_statement((), is_half=index.is_half), query)
+    return _time_search(connection, index_statement((), index.extension_schema, is_half=index.is_half), query)
 
 
 def index_distances(connection: Connection, index: VectorIndex, query: SampleQuery) -> list[float]:
     """Return the distances of the 100 rows that the index finds, in its order; call it inside `force_index_scan`."""
-    distance = cosine_distance(query_parameter())
-    statement = index_statement((), is_half=index.is_half).with_only_columns(TextSummary.id, distance)
+    distance = cosine_distance(query_parameter(), index.extension_schema)
+    statement = index_statement((), index.extension_schema, is_half=index.is_half).with_only_columns(
+        TextSummary.id, distance
+    )
     rows = connection.execute(statement, {"query": query.vector, "limit": FILTERED_RECALL_DEPTH + 1})
     return [distance for row_id, distance in rows if row_id != query.source_id][:FILTERED_RECALL_DEPTH]
 
@@ -183,8 +193,14 @@ def _exact_distances(
 ) -> list[list[float]]:
     with force_index_scan(connection, index, setting):
         approximate = [index_distances(connection, index, query) for query in queries]
+    names = {
+        "table": table_name(connection, TABLE),
+        "vector": qualify(index.extension_schema, "vector"),
+        "operator": qualify_operator(index.extension_schema, "<=>"),
+    }
+    escaped = {key: name.replace(":", r"\:") for key, name in names.items()}
     rows = connection.execute(
-        EXACT_DISTANCES,
+        text(EXACT_DISTANCES.format(**escaped)),
         {
             "excluded_ids": [query.source_id for query in queries],
             "vectors": [query.vector.to_text() for query in queries],

@@ -14,6 +14,7 @@ from syntegra_db.connections import connect
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations import require_head
 from syntegra_db.pgvector_support import DEFAULT_RECALL, VECTOR_INDEX
+from syntegra_db.search_path import table_name
 from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, read_primary_index, was_built_on_data
 from syntegra_db.vectors._index_state import estimate_rows
 from syntegra_db.vectors._statements import Filters
@@ -46,7 +47,7 @@ INDEX_DEFINITION = text("""
            pg_get_indexdef(pg_class.oid) LIKE '%halfvec%' AS is_half, indisvalid AS is_valid,
            pg_relation_size(pg_class.oid) AS bytes
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam
-    WHERE indrelid = to_regclass('text_summary') AND relname = :index
+    WHERE pg_class.oid = to_regclass(:index)
 """)
 
 
@@ -107,7 +108,7 @@ def check_index_health(engine: Engine, seconds: float = 10) -> IndexHealth:
     with connect(engine) as connection:
         require_head(connection)
         index = read_primary_index(connection)
-        row = connection.execute(INDEX_DEFINITION, {"index": VECTOR_INDEX}).mappings().first()
+        row = connection.execute(INDEX_DEFINITION, {"index": table_name(connection, VECTOR_INDEX)}).mappings().first()
         definition = IndexDefinition(**row) if row else None
         validity = index_validity(connection)
         rows = estimate_rows(connection, Filters())

@@ -9,6 +9,8 @@ from sqlalchemy import text
 from syntegra_db.errors import MigrationFailed, RebuildFailed
 from syntegra_db.migrations import acquire_session_lock, current_schema, find_lock_holder, lock_key
 from syntegra_db.pgvector_support import HALFVEC_PGVECTOR, HNSW_PGVECTOR, VECTOR_INDEX, parse_version
+from syntegra_db.search_path import table_name
+from syntegra_db.vectors._index import TABLE
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -21,7 +23,7 @@ TABLE_PRIVILEGES = text(
     """
     SELECT pg_has_role(relowner, 'USAGE') AS owns, pg_get_userbyid(relowner) AS owner, current_user AS role,
            relnamespace::regnamespace::text AS schema, has_schema_privilege(relnamespace, 'CREATE') AS can_create
-    FROM pg_class WHERE oid = to_regclass('text_summary')
+    FROM pg_class WHERE oid = to_regclass(:table)
     """
 )
 PGVECTOR_VERSION = text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
@@ -48,7 +50,7 @@ def acquire_rebuild_lock(connection: Connection) -> None:
 
 def require_ownership(connection: Connection) -> None:
     """Raise `RebuildFailed` unless the role owns text_summary and can create an index in its schema."""
-    table = connection.execute(TABLE_PRIVILEGES).mappings().one()
+    table = connection.execute(TABLE_PRIVILEGES, {"table": table_name(connection, TABLE)}).mappings().one()
     if not table["owns"]:
         raise RebuildFailed(
             f"Role {table['role']} does not own text_summary, so it cannot rebuild its index; nothing was changed. "

@@ -6,37 +6,38 @@ import logging
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from syntegra_db.connections import connect
 from syntegra_db.errors import ConnectionFailed, InsufficientResources, RebuildFailed, SyntegraDBError, server_message
 from syntegra_db.migrations import load_migration_options, require_head
+from syntegra_db.models import TextSummary
 from syntegra_db.pgvector_support import DEFAULT_RECALL, VECTOR_INDEX
+from syntegra_db.search_path import table_name
 from syntegra_db.settings import describe_database
-from syntegra_db.sql import literal
-from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, read_primary_index
+from syntegra_db.sql import execute_raw, literal
+from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, TABLE, read_primary_index
 from syntegra_db.vectors._strategy import smallest_sufficient
 from syntegra_db.vectors.maintenance import _build, _resources
 from syntegra_db.vectors.maintenance._build import BuildProgress
 from syntegra_db.vectors.maintenance._calibration import CALIBRATION_SECONDS, calibrate, read_only_snapshot
+from syntegra_db.vectors.maintenance._ground_truth import vector_norm
 from syntegra_db.vectors.maintenance._preconditions import acquire_rebuild_lock, require_ownership, require_pgvector
 from syntegra_db.vectors.maintenance._resources import IndexSpec, ResourceEstimate, format_megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import ColumnElement, Connection, Engine
 
     from syntegra_db.vectors._index import Calibration, CalibrationPoint, Method, VectorIndex
 
 logger = logging.getLogger(__name__)
 
 CLEANUP_TIMEOUT = "SET statement_timeout = '5s'"
-# A vector of zeros is not in an index by cosine distance.
-INDEXED_ROWS = text("SELECT count(*) FROM text_summary WHERE vector_norm(embedding) > 0")
 TABLESPACE = text(
     "SELECT spcname FROM pg_class JOIN pg_tablespace ON pg_tablespace.oid = reltablespace "
     "WHERE pg_class.oid = to_regclass(:index)"
@@ -110,15 +111,13 @@ def rebuild(
     options = options or RebuildOptions()
     lock_options = load_migration_options()
     started = time.monotonic()
-    with connect(engine, "AUTOCOMMIT") as connection, _cleanup_on_failure(engine, connection):
-        # In a pool, the lock and the settings would outlive the rebuild.
-        connection.detach()
+    with connect(engine) as connection, _cleanup_on_failure(engine, connection):
         acquire_rebuild_lock(connection)
         pid = _build.configure_session(connection)
         require_head(connection)
         require_ownership(connection)
         _build.recover_interrupted_rebuild(connection, lock_options)
-        rows: int = connection.scalars(INDEXED_ROWS).one()
+        rows = _count_indexed_rows(connection)
         if not rows:
             raise RebuildFailed(
                 "No row of text_summary has an embedding, so no index was built. Load embeddings first."
@@ -126,8 +125,9 @@ def rebuild(
         spec, resources = _choose_spec(connection, options, rows)
         require_pgvector(connection, spec)
         _log_plan(spec, resources, rows)
-        bytes_before = connection.scalars(INDEX_BYTES, {"index": VECTOR_INDEX}).one()
-        tablespace = connection.scalar(TABLESPACE, {"index": VECTOR_INDEX})
+        index = {"index": table_name(connection, VECTOR_INDEX)}
+        bytes_before = connection.scalars(INDEX_BYTES, index).one()
+        tablespace = connection.scalar(TABLESPACE, index)
         build_started = time.monotonic()
         with _build.monitor_build(engine, pid, on_progress):
             _build.build_index(
@@ -140,10 +140,10 @@ def rebuild(
         if on_progress is not None:
             on_progress(BuildProgress("calibrating"))
         calibration = _calibrate(engine, connection, rows, recall, calibration_seconds)
-        comment = f"COMMENT ON INDEX {VECTOR_INDEX} IS {literal(calibration.to_comment())}"
+        comment = f"COMMENT ON INDEX {index['index']} IS {literal(calibration.to_comment())}"
         state = "The new index is in use, but its calibration was not stored."
         _build.run_with_retries(connection, comment, options=lock_options, state=state)
-        bytes_after = connection.scalars(INDEX_BYTES, {"index": VECTOR_INDEX}).one()
+        bytes_after = connection.scalars(INDEX_BYTES, index).one()
     return RebuildResult(
         spec=spec,
         rows=rows,
@@ -153,6 +153,12 @@ def rebuild(
         calibration=calibration,
         selected=smallest_sufficient(calibration.points, recall, 10),
     )
+
+
+def _count_indexed_rows(connection: Connection) -> int:
+    """Return the number of embeddings in an index by cosine distance, which does not contain vectors of zeros."""
+    norm = vector_norm(connection, cast("ColumnElement[Any]", TextSummary.embedding))
+    return connection.scalars(select(func.count()).select_from(TextSummary).where(norm > 0)).one()
 
 
 def _choose_spec(connection: Connection, options: RebuildOptions, rows: int) -> tuple[IndexSpec, ResourceEstimate]:
@@ -198,7 +204,7 @@ def _log_plan(spec: IndexSpec, resources: ResourceEstimate, rows: int) -> None:
 
 def _calibrate(engine: Engine, connection: Connection, rows: int, recall: float, seconds: float) -> Calibration:
     # `search` decides by the planner's estimates, which may be older than the rows.
-    connection.exec_driver_sql("ANALYZE (SKIP_LOCKED) text_summary")
+    execute_raw(connection, f"ANALYZE (SKIP_LOCKED) {table_name(connection, TABLE)}")
     with read_only_snapshot(engine) as snapshot:
         index = read_primary_index(snapshot)
         if index is None:
@@ -234,7 +240,6 @@ def _cleanup_on_failure(engine: Engine, connection: Connection) -> Iterator[None
 def _drop_partial_index(engine: Engine) -> None:
     """Drop the unfinished index if that takes at most 5 s; otherwise the next run drops it."""
     with suppress(SQLAlchemyError, SyntegraDBError), connect(engine, "AUTOCOMMIT") as connection:
-        connection.detach()
         connection.exec_driver_sql(CLEANUP_TIMEOUT)
         if _build.index_validity(connection).get(NEW_INDEX) is False:
             _build.drop_index(connection, NEW_INDEX)

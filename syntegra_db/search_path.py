@@ -1,0 +1,236 @@
+"""The search_path of sessions, so a statement calls no function, operator or type that another role created.
+
+A transaction of a tool begins with the search_path `pg_catalog, pg_temp`, and its statements qualify the names of
+tables and of what the extension `vector` provides. The revisions name no schema: they run in `declared_search_path`.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import TableClause, event, table, text
+
+from syntegra_db.errors import UntrustedObject
+from syntegra_db.sql import execute_raw, literal, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, TextClause
+
+CATALOG_ONLY = "pg_catalog, pg_temp"
+# What the tools parse, and the text of definitions, must not depend on the role or database.
+SETTINGS = {
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+}
+SESSION_OPTION = "syntegra_db_session"
+PATH_OPTION = "syntegra_db_search_path"
+# Keywords are in upper case or have a blank before the parenthesis.
+FUNCTION_CALL = re.compile(r"(?<![\w.])(?!(?:coalesce|greatest|nullif)\()(?=[a-z])(\w+)\(")
+RELATION = re.compile(r"(?<=FROM |JOIN )(\(?)(?=pg_(?!catalog\.))")
+TYPE = re.compile(r"(?<=::)(?=(?:name|oid|reg\w+|text)\b)")
+OPERATOR = re.compile(r"(?<= )(\|\||<>|<=|>=|>>|@>|<@|[=<>~+/&-])(?= )")
+
+
+def catalog_query(query: str) -> TextClause:
+    """Return a query on the system catalogs that means the same with any search_path; see `qualify_calls`."""
+    return text(qualify_calls(query))
+
+
+def qualify_calls(query: str) -> str:
+    """Return `query` with pg_catalog as the schema of its functions, operators, `pg_…` relations and `::` casts.
+
+    The equality of `IN`, `CASE x WHEN` and `USING` has no place for a schema: with pg_catalog first, it takes that of
+    equal types.
+    """
+    query = FUNCTION_CALL.sub(r"pg_catalog.\1(", query)
+    query = RELATION.sub(r"\1pg_catalog.", query)
+    return OPERATOR.sub(r"OPERATOR(pg_catalog.\1)", TYPE.sub("pg_catalog.", query))
+
+
+SESSION = catalog_query("""
+    SELECT current_schema(), current_user, current_setting('search_path'), current_schemas(true),
+           (SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
+            WHERE extname = 'vector')
+""")
+SET_SEARCH_PATH = text("SELECT pg_catalog.set_config('search_path', :path, true)")
+# Runs with the search_path `CATALOG_ONLY`.
+UNTRUSTED_OBJECTS = """
+    WITH objects AS (
+      SELECT 'ROUTINE' AS kind, 'function' AS label, oid, 'pg_proc'::regclass AS catalog, proname AS name,
+             pronamespace AS namespace, proowner AS owner,
+             format('(%s)', pg_get_function_identity_arguments(oid)) AS arguments
+      FROM pg_proc
+      UNION ALL
+      SELECT 'OPERATOR', 'operator', oid, 'pg_operator'::regclass, oprname, oprnamespace, oprowner,
+             format('(%s, %s)', CASE WHEN oprleft = 0 THEN 'NONE' ELSE format_type(oprleft, NULL) END,
+                    format_type(oprright, NULL))
+      FROM pg_operator
+      UNION ALL
+      SELECT 'TYPE', 'type', oid, 'pg_type'::regclass, typname, typnamespace, typowner, ''
+      FROM pg_type WHERE typtype <> 'c' AND typcategory <> 'A'
+    ), used AS (
+      SELECT kind, name FROM objects WHERE namespace = 'pg_catalog'::regnamespace
+      UNION
+      SELECT kind, name FROM objects JOIN pg_depend ON classid = catalog AND objid = oid AND deptype = 'e'
+      WHERE refclassid = 'pg_extension'::regclass
+        AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'vector')
+    )
+    SELECT label, kind,
+           format('%I.%s%s', nspname, CASE kind WHEN 'OPERATOR' THEN name ELSE quote_ident(name) END, arguments)
+           AS identity,
+           quote_ident(rolname) AS creator, quote_ident(current_user) AS role, quote_ident(nspname) AS schema
+    FROM objects JOIN pg_namespace ON pg_namespace.oid = namespace JOIN pg_roles ON pg_roles.oid = owner
+    WHERE nspname = ANY ({schemas}::name[]) AND NOT rolsuper AND rolname <> current_user
+      AND (kind, name) IN (SELECT kind, name FROM used)
+    ORDER BY 1, 3
+"""
+
+
+class Session(NamedTuple):
+    """A session as it was opened: the current schema, the role, and the search_path with its existing schemas.
+
+    `extension_schema` is the schema of the extension `vector`, or None.
+    """
+
+    schema: str | None
+    role: str
+    search_path: str
+    schemas: list[str]
+    extension_schema: str | None
+
+    def declared_schemas(self) -> list[str]:
+        """Return the current schema, and that of the extension if it is on the search_path."""
+        names = (self.schema, self.extension_schema if self.extension_schema in self.schemas else None)
+        return [name for name in dict.fromkeys(names) if name]
+
+
+def secure_session(connection: Connection) -> None:
+    """Let each transaction of `connection`, which is in autocommit, begin with `CATALOG_ONLY` and `SETTINGS`.
+
+    The settings are local to the transaction, because a transaction-mode pooler gives the session to other clients.
+    """
+    session = read_session(connection)
+    connection.rollback()
+    connection.execution_options(
+        schema_translate_map={None: session.schema} if session.schema else {},
+        **{SESSION_OPTION: session, PATH_OPTION: CATALOG_ONLY},
+    )
+    event.listen(connection, "begin", _begin)
+
+
+def _begin(connection: Connection) -> None:
+    # No SELECT, which would take the snapshot of the transaction.
+    is_autocommit = getattr(connection.connection.dbapi_connection, "autocommit", False)
+    set_command = "SET" if is_autocommit else "SET LOCAL"
+    path = connection.get_execution_options()[PATH_OPTION]
+    settings = {**SETTINGS, "search_path": path}
+    execute_raw(connection, "; ".join(f"{set_command} {name} TO {value}" for name, value in settings.items()))
+
+
+def read_session(connection: Connection) -> Session:
+    """Return the session of `connection`; its schema is the one that the connection translates None to, if any."""
+    options = connection.get_execution_options()
+    session: Session | None = options.get(SESSION_OPTION)
+    if session is None:
+        session = Session(*connection.execute(SESSION).one())
+        schema = (options.get("schema_translate_map") or {}).get(None)
+        session = session._replace(schema=schema or session.schema)
+    return session
+
+
+def table_name(connection: Connection, name: str) -> str:
+    """Return the quoted name of a table or index, with the schema of `schema_of` if any."""
+    return qualify(schema_of(connection), name)
+
+
+def table_clause(connection: Connection, name: str) -> TableClause:
+    """Return `table_name` for statements of SQLAlchemy, which translates the schema of models only."""
+    return table(name, schema=schema_of(connection))
+
+
+def extension_schema(connection: Connection) -> str | None:
+    """Return the schema of the extension `vector` if the connection has `secure_session`, else None."""
+    session: Session | None = connection.get_execution_options().get(SESSION_OPTION)
+    return session.extension_schema if session else None
+
+
+def format_search_path(*schemas: str | None) -> str:
+    """Return a search_path with `schemas` except None, and the temporary schema last, where it hides no table."""
+    return ", ".join(quote(name) for name in dict.fromkeys([*schemas, "pg_temp"]) if name)
+
+
+def qualify(schema: str | None, name: str) -> str:
+    """Return the quoted name of an object in `schema`, without a schema for None."""
+    return f"{quote(schema)}.{quote(name)}" if schema else quote(name)
+
+
+def qualify_operator(schema: str | None, operator: str) -> str:
+    """Return an operator of `schema`, as it is for None."""
+    return f"OPERATOR({quote(schema)}.{operator})" if schema else operator
+
+
+def schema_of(connection: Connection) -> str | None:
+    """Return the schema that statements on `connection` must name: that of `secure_session` or of a translation."""
+    options = connection.get_execution_options()
+    session: Session | None = options.get(SESSION_OPTION)
+    return session.schema if session else (options.get("schema_translate_map") or {}).get(None)
+
+
+@contextmanager
+def declared_search_path(connection: Connection) -> Iterator[None]:
+    """Use the search_path that the revisions are written for inside the block: the current schema and the extension's.
+
+    Raises:
+        UntrustedObject: another role created a function, operator or type there that they could call.
+    """
+    options = connection.get_execution_options()
+    is_secured = options.get(SESSION_OPTION) is not None
+    was_in_transaction = connection.in_transaction()
+    session = read_session(connection)
+    before = options.get(PATH_OPTION) or session.search_path
+    schemas = session.declared_schemas()
+    path = format_search_path(*schemas)
+    if before == path:
+        yield
+        return
+    connection.execute(SET_SEARCH_PATH, {"path": CATALOG_ONLY})
+    _require_trusted(connection, schemas)
+    if was_in_transaction:
+        connection.execute(SET_SEARCH_PATH, {"path": path})
+    else:
+        connection.rollback()
+    restored = {PATH_OPTION: options.get(PATH_OPTION), "schema_translate_map": options.get("schema_translate_map", {})}
+    connection.execution_options(schema_translate_map={}, **{PATH_OPTION: path})
+    if not is_secured:
+        event.listen(connection, "begin", _begin)
+    try:
+        yield
+    finally:
+        connection.execution_options(**restored)
+        if not is_secured:
+            event.remove(connection, "begin", _begin)
+    if connection.in_transaction() and not connection.invalidated:
+        # After an error, the caller rolls back to a savepoint or to the beginning, which restores it.
+        connection.execute(SET_SEARCH_PATH, {"path": before})
+
+
+def _require_trusted(connection: Connection, schemas: list[str]) -> None:
+    found = execute_raw(
+        connection, UNTRUSTED_OBJECTS.format(schemas=f"ARRAY[{', '.join(map(literal, schemas))}]")
+    ).all()
+    if found:
+        label, kind, name, owner, role, schema = tuple(found[0])
+        more = f" (and {len(found) - 1:,} others)" if len(found) > 1 else ""
+        raise UntrustedObject(
+            f"The {label} {name}{more}, which {owner} created, could run as {role} during a migration; nothing was "
+            f"changed. Run DROP {kind} {name}; or, if you trust it, ALTER {kind} {name} OWNER TO {role}; and then "
+            f"REVOKE CREATE ON SCHEMA {schema} FROM {owner}, PUBLIC;"
+        )
