@@ -55,10 +55,10 @@ def read_status(connection: Connection) -> DatabaseStatus:
     schema = require_current_schema(connection).schema or ""
     parameters = {"schema": schema, "tables": managed_tables()}
     with short_lock_timeout(connection):
-        execute_raw(connection, f"SET LOCAL search_path TO {CATALOG_ONLY}")
-        server_version, database, extension_version = connection.execute(_queries.SERVER).one()
         revision = current_revision(connection)
         require_known_revision(revision)
+        execute_raw(connection, f"SET LOCAL search_path TO {CATALOG_ONLY}")
+        server_version, database, extension_version = connection.execute(_queries.SERVER).one()
         return DatabaseStatus(
             server_version=server_version,
             database=database,
