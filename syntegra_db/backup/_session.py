@@ -75,7 +75,7 @@ def require_no_child_tables(
     connection: Connection, tables: Iterable[str], error: type[SyntegraDBError], *, with_partitions: bool
 ) -> None:
     """Raise `error` if other tables inherit from one of `tables`: pg_dump does not save their rows with it."""
-    parameters = {"tables": [quote(name) for name in tables], "with_partitions": with_partitions}
+    parameters = {"tables": [table_name(connection, name) for name in tables], "with_partitions": with_partitions}
     if statements := connection.scalars(_queries.DETACH_CHILD_TABLES, parameters).all():
         raise error(
             "Tables that inherit from those of the package are not part of a backup; nothing was changed. Detach them "

@@ -46,11 +46,10 @@ class Extension:
 class Privileges:
     """The privileges that the session's role is missing: by table, and the sequences that it cannot use.
 
-    `creators` are the other roles, quoted, that may create objects in `schema`, such as PUBLIC.
+    `creators` are the other roles, quoted, that may create objects in the schema, such as PUBLIC.
     """
 
     role: str
-    schema: str
     creators: tuple[str, ...]
     missing: dict[str, tuple[str, ...]]
     unusable_sequences: frozenset[str]
@@ -87,7 +86,7 @@ def introspect(connection: Connection, tables: Collection[str], types: Collectio
         labels = _fetch_all(connection, _queries.TYPES, schema=session.schema, names=list(types), tables=oids)
         parts = {kind: _fetch_all(connection, query, tables=oids) for kind, query in PART_QUERIES.items()}
     return LiveCatalog(
-        schema_name=session["schema"],
+        schema_name=session.schema or "",
         schema=Schema(
             types={row["name"]: tuple(row["labels"]) for row in labels},
             tables={row["name"]: _table(row, parts) for row in installed},
@@ -95,7 +94,6 @@ def introspect(connection: Connection, tables: Collection[str], types: Collectio
         extension=_extension(role_and_extension, session),
         privileges=Privileges(
             role=role_and_extension["role"],
-            schema=session.schema or "",
             creators=tuple(role_and_extension["creators"]),
             missing={row["name"]: tuple(row["missing"]) for row in installed},
             unusable_sequences=frozenset(row["name"] for row in parts["sequences"] if not row["usable"]),

@@ -40,7 +40,7 @@ def compare_privileges(declared: Schema, installed: LiveCatalog) -> Iterator[Fin
 
 
 def _creators(installed: LiveCatalog) -> Iterator[Finding]:
-    schema, creators = installed.privileges.schema, ", ".join(installed.privileges.creators)
+    schema, creators = installed.schema_name, ", ".join(installed.privileges.creators)
     if creators:
         yield Finding(
             object=f"privilege CREATE on schema {schema}",
