@@ -133,8 +133,17 @@ def used_functions() -> list[str]:
 
 
 def plant_shadows(connection: psycopg.Connection[tuple[object, ...]], schema: str) -> None:
-    """Create the shadows in `schema` as the role of `connection`."""
-    values = {"functions": used_functions(), "types": [*TYPES], "operators": [*OPERATORS], "domains": [*DOMAINS]}
+    """Create the shadows in `schema` as the role of `connection`.
+
+    In the temporary schema, PostgreSQL finds no functions and operators, so there are none.
+    """
+    is_temporary = schema == "pg_temp"
+    values = {
+        "functions": [] if is_temporary else used_functions(),
+        "types": [*TYPES],
+        "operators": [] if is_temporary else [*OPERATORS],
+        "domains": [*DOMAINS],
+    }
     literals = {name: sql.Literal(value) + sql.SQL("::text[]") for name, value in values.items()}
     connection.execute(sql.SQL(PLANT).format(schema=sql.Literal(schema), **literals))
 
