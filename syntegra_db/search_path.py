@@ -95,7 +95,7 @@ UNTRUSTED_OBJECTS = """
 
 
 class Session(NamedTuple):
-    """A session as it was opened: the current schema, the role, and the search_path with its existing schemas.
+    """The current schema and the role of a session, and the search_path with its existing schemas, when it was opened.
 
     `extension_schema` is the schema of the extension `vector`, or None.
     """
