@@ -16,7 +16,7 @@ MEASURE_COVERAGE = $(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 -m 'not docke
 CHECKED_TEXTS = ':!*.csv' ':!*.json' ':!*.npy' ':!*.png' ':!docs/es' ':!.codespell' ':!constraints.txt'
 
 # Passwords of examples and tests, which `make secrets` accepts.
-EXAMPLE_PASSWORDS = ^(password|secret|s3cret|pw|any|HUNTER2|hunter2-is-the-password|p%40@:/.*)$$
+EXAMPLE_PASSWORDS = ^(password|secret|s3cret|pw|any|HUNTER2|hunter2-is-the-password|p%(2C|40)w|p%40@:/.*)$$
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

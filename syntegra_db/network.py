@@ -151,7 +151,7 @@ def _watched(gen: PQGen[Any], connection: psycopg.Connection[Any] | psycopg.Asyn
 
 
 def _start_probe(host: str, port: int) -> Future[bool]:
-    """Find out in another thread whether `host` answers: a refusal or a closed connection is an answer too."""
+    """Find out in another thread whether `host` answers: a rejected or closed connection is an answer too."""
     answered: Future[bool] = Future()
 
     def probe() -> None:
