@@ -137,8 +137,7 @@ def all_revisions() -> list[str]:
 def resolve_revision(target: str | None, current: str | None) -> str | None:
     """Resolve Alembic's revision identifier `target` for a database at revision `current`.
 
-    `target` is an id, `head`, `base` or None, or relative, such as `-1` or `003-1`. Steps beyond the first or the
-    newest revision stop there. Return None for `base`.
+    `target` is an id, `head`, `base` or None, or relative, such as `-1` or `003-1`. Return None for `base`.
 
     Raises:
         RevisionError: there is no such revision.
@@ -149,9 +148,18 @@ def resolve_revision(target: str | None, current: str | None) -> str | None:
     aliases = {"base": None, "head": known[-1], "heads": known[-1]}
     revision = aliases.get(start, start) if start else None
     if revision not in known:
-        raise RevisionError(f"There is no revision {revision}. `alembic history` lists the revisions.")
-    steps = int(relative["steps"]) if relative else 0
-    return known[min(max(0, known.index(revision) + steps), len(known) - 1)]
+        raise RevisionError(f"There is no revision {revision}. {list_revisions()}")
+    position = known.index(revision) + (int(relative["steps"]) if relative else 0)
+    if not 0 <= position < len(known):
+        raise RevisionError(
+            f"{target} leads beyond the revisions from {describe_revision(revision)}. {list_revisions()}"
+        )
+    return known[position]
+
+
+def list_revisions() -> str:
+    """Return a sentence that lists the revisions, for messages about one that does not exist."""
+    return f"The revisions are {', '.join(all_revisions())}."
 
 
 def describe_revision(revision: str | None) -> str:

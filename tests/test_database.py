@@ -127,7 +127,7 @@ def test_require_head(database: Database) -> None:
     with engine.connect() as connection:
         require_head(connection)
     downgrade("002", database.url)
-    with pytest.raises(DatabaseBehind, match="at revision 002, but this service needs 003"):
+    with pytest.raises(DatabaseBehind, match="at revision 002, but revision 003 is required"):
         require_head(engine)
     downgrade("base", database.url)
     with pytest.raises(DatabaseBehind, match="at no revision"):

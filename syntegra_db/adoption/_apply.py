@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from psycopg.errors import InsufficientPrivilege
 from sqlalchemy.exc import DBAPIError
 
+from syntegra_db import wording
 from syntegra_db.adoption import _queries
 from syntegra_db.adoption._fingerprints import Fingerprint, backfill, fingerprint
 from syntegra_db.adoption._model import AdoptionInput, AdoptionPlan, AdoptionResult, require_no_open_questions
@@ -179,7 +180,8 @@ def _verify_unchanged(connection: Connection, planned: AdoptionPlan, expected: M
         after = fingerprint(connection, table, {text.column: text.after for text in texts})
         if after.rows != expected[table].rows:
             raise AdoptionFailed(
-                f"Table {table} had {expected[table].rows:,} rows and would have {after.rows:,}. Nothing was changed."
+                f"Table {table} had {wording.rows(expected[table].rows)} and would have {after.rows:,}. Nothing was "
+                "changed."
             )
         changed = [name for name, value in after.checksums.items() if value != expected[table].checksums[name]]
         if changed:

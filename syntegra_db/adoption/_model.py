@@ -121,13 +121,13 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     """Return the values of assignments such as `processed_data.client_id=7`, by `table.column`.
 
     Raises:
-        DecisionRequired: one is not an assignment.
+        ValueError: one is not an assignment.
     """
     values = {}
     for assignment in assignments:
         name, _, value = assignment.partition("=")
         if not value or name.count(".") != 1:
-            raise DecisionRequired(f"--set {assignment}: expected TABLE.COLUMN=VALUE; VALUE may be an SQL expression.")
+            raise ValueError(f"--set {name}: write TABLE.COLUMN=VALUE; VALUE can be an SQL expression")
         values[name] = value
     return values
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 
+from syntegra_db import wording
 from syntegra_db.backup import _queries
 from syntegra_db.backup._files import atomic_file, default_path
 from syntegra_db.backup._footer import (
@@ -119,8 +120,8 @@ def verify_backup(backup: Backup) -> None:
     for name, table in backup.metadata.tables.items():
         if archived[name] != table.rows:
             raise InvalidBackup(
-                f"{backup.path} contains {archived[name]:,} rows of {name}, but the table had {table.rows:,}. Nothing "
-                "was changed. `syntegra-db verify` reports what is unusual about the table."
+                f"{backup.path} contains {wording.rows(archived[name])} of {name}, but the table had {table.rows:,}. "
+                "Nothing was changed. `syntegra-db verify` reports what is unusual about the table."
             )
 
 

@@ -14,6 +14,7 @@ from psycopg import sql
 from sqlalchemy import BigInteger, column, func, select
 from sqlalchemy.exc import DBAPIError
 
+from syntegra_db import wording
 from syntegra_db.backup import _queries
 from syntegra_db.backup._footer import MAX_LAST_ID, Backup, open_backup, verify_file
 from syntegra_db.backup._pg_restore import open_table_data, require_tables
@@ -257,7 +258,8 @@ def _copy_tables(connection: Connection, job: _RestoreJob, tables: list[str]) ->
                         job.report(RowProgress(rows, total, sent))
         if cursor.rowcount != expected[name].rows:
             raise RestoreFailed(
-                f"{job.backup.path} contains {cursor.rowcount:,} rows of {name} instead of {expected[name].rows:,}. "
+                f"{job.backup.path} contains {wording.rows(cursor.rowcount)} of {name} instead of "
+                f"{expected[name].rows:,}. "
                 "Nothing was changed. Use another backup."
             )
         logger.info("%s: %s rows", name, f"{cursor.rowcount:,}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 
+from syntegra_db import wording
 from syntegra_db.backup._dump import create_backup, verify_backup
 from syntegra_db.backup._session import begin_unlimited_transaction, count_rows, lock_tables
 from syntegra_db.catalog import existing_tables
@@ -164,6 +165,6 @@ def _verify_against_tables(connection: Connection, backup: Backup, tables: list[
         saved = backup.metadata.tables[name].rows
         if saved != rows:
             raise InvalidBackup(
-                f"{backup.path} contains {saved:,} rows of {name}, but the table has {rows:,}. Nothing was rolled "
-                "back. Run this again."
+                f"{backup.path} contains {wording.rows(saved)} of {name}, but the table has {rows:,}. Nothing was "
+                "rolled back. Run this again."
             )

@@ -93,15 +93,17 @@ def _differences(revision: str | None, installed: Schema) -> Iterator[Finding]:
     for other in all_revisions():
         manifest = load_manifest(other)
         for name in sorted(manifest.tables.keys() & installed.tables.keys() - tables):
-            fix = f"-- If nothing needs it: DROP TABLE {name};"
-            yield _object_of_other_revision("table", name, revision, other, fix)
+            yield _object_of_other_revision("table", name, revision, other)
         for name in sorted(manifest.types.keys() & installed.types.keys() - types):
-            yield _object_of_other_revision("type", name, revision, other, f"DROP TYPE {name};")
+            yield _object_of_other_revision("type", name, revision, other)
         tables.update(manifest.tables)
         types.update(manifest.types)
 
 
-def _object_of_other_revision(kind: str, name: str, revision: str | None, other: str, fix: str) -> Finding:
+def _object_of_other_revision(kind: str, name: str, revision: str | None, other: str) -> Finding:
+    fix = f"-- Run `syntegra-db adopt`, which keeps every row. If nothing needs it: DROP {kind.upper()} {name};"
+    if kind == "type" and revision is not None:
+        fix = f"DROP TYPE {name};"
     return Finding(
         object=f"{kind} {name}",
         expected=f"no such {kind} at {describe_revision(revision)}",

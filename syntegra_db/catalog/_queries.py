@@ -166,7 +166,8 @@ SERVER = catalog_query("""
 
 # Before the first VACUUM or ANALYZE, reltuples is -1 and only the cumulative statistics have a row count.
 TABLE_SIZES = catalog_query("""
-    SELECT relname, CASE WHEN reltuples < 0 THEN pg_stat_get_live_tuples(oid) ELSE reltuples::bigint END,
+    SELECT relname, CASE WHEN reltuples >= 0 AND pg_stat_get_mod_since_analyze(oid) = 0 THEN reltuples::bigint
+                         ELSE pg_stat_get_live_tuples(oid) END,
            pg_total_relation_size(oid),
            greatest(pg_stat_get_last_analyze_time(oid), pg_stat_get_last_autoanalyze_time(oid))
     FROM pg_class

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from syntegra_db.catalog import _queries
 from syntegra_db.catalog._introspection import require_current_schema, short_lock_timeout
 from syntegra_db.catalog._manifest import managed_tables
-from syntegra_db.revisions import all_revisions, current_revision, head_revision, require_known_revision
+from syntegra_db.revisions import all_revisions, current_revision, head_revision
 from syntegra_db.search_path import CATALOG_ONLY
 from syntegra_db.sql import execute_raw
 
@@ -48,7 +48,7 @@ def read_status(connection: Connection) -> DatabaseStatus:
 
     Raises:
         SettingsError: see `require_current_schema`.
-        RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.
+        RevisionError: see `current_revision`.
         LockTimeout: see `short_lock_timeout`.
     """
     known = all_revisions()
@@ -56,7 +56,6 @@ def read_status(connection: Connection) -> DatabaseStatus:
     parameters = {"schema": schema, "tables": managed_tables()}
     with short_lock_timeout(connection):
         revision = current_revision(connection)
-        require_known_revision(revision)
         execute_raw(connection, f"SET LOCAL search_path TO {CATALOG_ONLY}")
         server_version, database, extension_version = connection.execute(_queries.SERVER).one()
         return DatabaseStatus(
@@ -66,7 +65,7 @@ def read_status(connection: Connection) -> DatabaseStatus:
             extension_version=extension_version,
             revision=revision,
             head=head_revision(),
-            pending=known[known.index(revision) + 1 :] if revision else known,
+            pending=[] if revision not in [None, *known] else known[known.index(revision) + 1 :] if revision else known,
             tables=[TableStatus(*row) for row in connection.execute(_queries.TABLE_SIZES, parameters)],
             invalid_indexes=list(connection.scalars(_queries.INVALID_INDEXES, parameters)),
         )

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from syntegra_db.cli import adopt, backup, local, migrate, psql, sql, status, vectors, verify
+from syntegra_db.cli.arguments import ALLOW_STEPS
 from syntegra_db.cli.exit import exit_with_status
 from syntegra_db.cli.output import escape_unencodable
 
@@ -32,12 +33,12 @@ app = typer.Typer(
     rich_markup_mode=None,  # Rich would take brackets in help texts and values for markup
 )
 app.command()(migrate.upgrade)
-app.command()(migrate.downgrade)
+app.command(context_settings=ALLOW_STEPS)(migrate.downgrade)
 app.command()(adopt.adopt)
 app.command()(backup.backup)
 app.command()(backup.backups)
 app.command()(backup.restore)
-app.command()(backup.rollback)
+app.command(context_settings=ALLOW_STEPS)(backup.rollback)
 app.command()(status.status)
 app.command()(verify.verify)
 app.command()(sql.sql)

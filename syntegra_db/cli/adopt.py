@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syntegra_db import wording
 from syntegra_db.cli.output import confirm_no_backup, echo, print_json
 
 if TYPE_CHECKING:
@@ -43,9 +44,13 @@ def adopt(  # noqa: PLR0913  an option each
     from syntegra_db.migrations import load_migration_options
     from syntegra_db.settings import database_url, describe_database
 
+    try:
+        assignments = adoption.parse_assignments(values or [])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     engine = unpooled_engine(database_url(), "syntegra_db adoption")
     database = describe_database(engine.url)
-    supplied = adoption.AdoptionInput(adoption.parse_assignments(values or []), timezone)
+    supplied = adoption.AdoptionInput(assignments, timezone)
     if apply:
         if no_backup:
             warning = "Without a backup, rows that a mistake deletes cannot be restored."
@@ -94,7 +99,7 @@ def _print_plan(plan: AdoptionPlan, database: str) -> None:
         "Is kept": plan.kept,
         "Changes without touching rows": _changes((*plan.preparations, *plan.changes)),
         "Is backfilled": [
-            f"{fill.table}.{fill.column} = {fill.expression}, {fill.rows:,} rows" for fill in plan.backfills
+            f"{fill.table}.{fill.column} = {fill.expression}, {wording.rows(fill.rows)}" for fill in plan.backfills
         ],
         "Rewrites tables, while other sessions can neither read nor write them": _rewrites(plan),
         "Needs a decision": [describe_question(question) for question in plan.open_questions],
@@ -120,6 +125,6 @@ def _rewrites(plan: AdoptionPlan) -> list[str]:
     lines = []
     for rewrite in plan.rewrites:
         seconds = f"about {rewrite.seconds:,.0f} s" if rewrite.seconds >= 1 else "less than a second"
-        lines.append(f"{rewrite.table}: {rewrite.rows:,} rows, {decimal(rewrite.bytes)}, {seconds}")
+        lines.append(f"{rewrite.table}: {wording.rows(rewrite.rows)}, {decimal(rewrite.bytes)}, {seconds}")
         lines += [f"  {column}" for column in rewrite.columns]
     return lines

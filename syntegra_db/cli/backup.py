@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syntegra_db import wording
+from syntegra_db.cli.arguments import require_revision
 from syntegra_db.cli.output import confirm_no_backup, echo, print_table
 from syntegra_db.errors import escape_control_characters
 
@@ -35,7 +37,7 @@ def backup(output: Output = None) -> None:
 
 
 def backups(
-    directory: Annotated[Path | None, typer.Argument(file_okay=False, help="[default: backups]")] = None,
+    directory: Annotated[Path | None, typer.Argument(file_okay=False, exists=True, help="[default: backups]")] = None,
 ) -> None:
     """List the backups, after verifying their checksums; the exit status is 18 if one is damaged."""
     from rich.filesize import decimal
@@ -90,13 +92,15 @@ def restore(
         result = backups.restore(file, engine, existing_rows, options=load_migration_options(), report=report)
     metadata = result.backup.metadata
     rows = sum(metadata.tables[name].rows for name in result.loaded)
-    echo(f"Restored {rows:,} rows to the {describe_database(engine.url)}, at revision {metadata.revision}.")
+    echo(f"Restored {wording.rows(rows)} to the {describe_database(engine.url)}, at revision {metadata.revision}.")
     if result.kept:
         echo(f"Not empty, so not changed: {', '.join(result.kept)}.")
 
 
 def rollback(
-    revision: Annotated[str, typer.Argument(help="Older revision, such as 002, or base.")],
+    revision: Annotated[
+        str, typer.Argument(callback=require_revision, help="Older revision, such as 002, -1 or base.")
+    ],
     output: Output = None,
     *,
     no_backup: Annotated[bool, typer.Option("--no-backup", help="Delete the rows of the dropped tables.")] = False,
@@ -135,7 +139,7 @@ def _summary(backup: Backup) -> str:
     from rich.filesize import decimal
 
     rows, database, revision = backup.metadata.rows, backup.metadata.database, backup.metadata.revision
-    return f"Saved {rows:,} rows of {database} at revision {revision}, {decimal(backup.size)}"
+    return f"Saved {wording.rows(rows)} of {database} at revision {revision}, {decimal(backup.size)}"
 
 
 @contextmanager

@@ -6,22 +6,37 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syntegra_db.cli.arguments import MAX_SECONDS, require_finite, require_revision
 from syntegra_db.cli.output import echo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 LockTimeout = Annotated[
-    float | None, typer.Option(min=0.001, help="Seconds to wait for one lock before backing off.  [default: 0.5]")
+    float | None,
+    typer.Option(
+        min=0.001,
+        max=MAX_SECONDS,
+        callback=require_finite,
+        help="Seconds to wait for one lock before backing off.  [default: 0.5]",
+    ),
 ]
-LockRetryTimeout = Annotated[float | None, typer.Option(min=0, help="Seconds to retry one revision.  [default: 60]")]
+LockRetryTimeout = Annotated[
+    float | None,
+    typer.Option(min=0, max=MAX_SECONDS, callback=require_finite, help="Seconds to retry one revision.  [default: 60]"),
+]
 MigrationLockTimeout = Annotated[
-    float | None, typer.Option(min=0, help="Seconds to wait for another migration.  [default: 60]")
+    float | None,
+    typer.Option(
+        min=0, max=MAX_SECONDS, callback=require_finite, help="Seconds to wait for another migration.  [default: 60]"
+    ),
 ]
 
 
 def upgrade(
-    revision: Annotated[str, typer.Argument(help="Target revision, such as 003.")] = "head",
+    revision: Annotated[
+        str, typer.Argument(callback=require_revision, help="Target revision, such as 003 or +1.")
+    ] = "head",
     lock_timeout: LockTimeout = None,
     lock_retry_timeout: LockRetryTimeout = None,
     migration_lock_timeout: MigrationLockTimeout = None,
@@ -39,7 +54,9 @@ def upgrade(
 
 
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="Target revision, such as 002, or base.")],
+    revision: Annotated[
+        str, typer.Argument(callback=require_revision, help="Target revision, such as 002, -1 or base.")
+    ],
     lock_timeout: LockTimeout = None,
     lock_retry_timeout: LockRetryTimeout = None,
     migration_lock_timeout: MigrationLockTimeout = None,

@@ -7,6 +7,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from syntegra_db.errors import escape_control_characters
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -23,7 +25,7 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int | None], None] 
     """
     if not sys.stderr.isatty():
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(_EscapingFormatter("%(asctime)s %(levelname)s %(message)s"))
         with _attached_handler(PACKAGE_LOGGER, handler):
             yield None
         return
@@ -33,14 +35,16 @@ def progress_bar(title: str) -> Iterator[Callable[[str, int, int | None], None] 
 
     console = Console(stderr=True)
     lines = RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=None)
+    lines.setFormatter(_EscapingFormatter())
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar, _attached_handler(PACKAGE_LOGGER, lines):
         task = bar.add_task(title, total=None)
 
         def show(description: str, completed: int, total: int | None) -> None:
-            # `update` cannot set the total back to unknown.
+            # `update` cannot set the total back to unknown, or continue the clock of a task that was completed.
             bar.tasks[0].total = total
-            bar.update(task, description=description, completed=completed)
+            bar.update(task, description=escape_control_characters(description), completed=completed)
+            bar.tasks[0].finished_time = None
 
         yield show
 
@@ -54,6 +58,13 @@ def migration_progress() -> Iterator[None]:
         else:
             with _attached_handler(ALEMBIC_LOGGER, _StepTitle(lambda title: show(title, 0, None))):
                 yield
+
+
+class _EscapingFormatter(logging.Formatter):
+    """Formatter that escapes control characters, which names of the server can have."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_control_characters(super().format(record), keep="\n\t")
 
 
 class _StepTitle(logging.Handler):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from syntegra_db import wording
 from syntegra_db.cli.output import echo, print_json, print_table
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     """Print the server, the revision, the tables and the indexes of the database."""
     from syntegra_db.catalog import read_status
     from syntegra_db.connections import connect, unpooled_engine
+    from syntegra_db.revisions import require_known_revision
     from syntegra_db.settings import database_url
     from syntegra_db.vectors import read_primary_index, was_built_on_data
 
@@ -30,13 +32,14 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
         print_json({**vars(report), "vector_index_trained": built_on_data, "vector_index_rows": rows_at_build})
     else:
         _print(report, built_on_data=built_on_data, rows_at_build=rows_at_build)
+    require_known_revision(report.revision)
 
 
 def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build: int | None) -> None:
     from rich.filesize import decimal
 
     from syntegra_db.revisions import describe_revision
-    from syntegra_db.vectors import INDEX_NAMES
+    from syntegra_db.vectors import EXACT_SCAN_MAX_ROWS, INDEX_NAMES
 
     pgvector = f"pgvector {report.extension_version}" if report.extension_version else "no pgvector"
     echo(f"PostgreSQL {report.server_version}, {pgvector}, database {report.database}, schema {report.schema}")
@@ -61,6 +64,6 @@ def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build:
         echo(f"Invalid index: {index}. Rebuild it: {fix}")
     texts = next((table.estimated_rows for table in report.tables if table.name == "text_summary"), 0)
     if rows_at_build is not None:
-        echo(f"The vector index was built on {rows_at_build:,} rows.")
-    elif built_on_data is False and texts:
+        echo(f"The vector index was built on {wording.rows(rows_at_build)}.")
+    elif built_on_data is False and texts > EXACT_SCAN_MAX_ROWS:
         echo(f"The vector index was built on the empty table, so its recall is low. Rebuild it: {REBUILD}")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import typer
 
+from syntegra_db import wording
+from syntegra_db.cli.arguments import require_finite
 from syntegra_db.cli.output import echo, print_json
 from syntegra_db.pgvector_support import DEFAULT_RECALL, VECTOR_INDEX
 
@@ -25,13 +29,18 @@ app = typer.Typer(help="Measure and rebuild the vector index of similarity searc
 
 # Declared again, because syntegra_db.vectors imports SQLAlchemy.
 Method = Literal["ivfflat", "hnsw"]
+REPEAT_SECONDS = 30.0
 MEMORY = re.compile(r"([1-9][0-9]*) *(kB|MB|GB)")
 BYTES = {"kB": 1024, "MB": 1024**2, "GB": 1024**3}
+MIN_MEMORY = BYTES["MB"]
+MAX_MEMORY = 2047 * BYTES["GB"]
 
 
 @app.command()
 def status(
-    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="Approximate duration of the measurement.")] = 10,
+    seconds: Annotated[
+        float, typer.Option(min=1, max=86_400, callback=require_finite, help="Approximate duration of the measurement.")
+    ] = 10,
     *,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -101,7 +110,9 @@ def rebuild(  # noqa: PLR0913  one parameter per option
         int | None, typer.Option(min=1, max=32_768, help="Number of lists of an ivfflat index.  [default: 2√rows]")
     ] = None,
     method: Annotated[Method | None, typer.Option(help="[default: the current method, or ivfflat]")] = None,
-    recall: Annotated[float, typer.Option(min=0.01, max=1, help="Recall to calibrate for.")] = DEFAULT_RECALL,
+    recall: Annotated[
+        float, typer.Option(min=0.01, max=1, callback=require_finite, help="Recall to calibrate for.")
+    ] = DEFAULT_RECALL,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -136,26 +147,31 @@ def _bytes(memory: str | None) -> int | None:
     size = MEMORY.fullmatch(memory)
     if size is None:
         raise typer.BadParameter("--memory must be a whole number of kB, MB or GB, such as 512MB")
-    return int(size[1]) * BYTES[size[2]]
+    memory_bytes = int(size[1]) * BYTES[size[2]]
+    if not MIN_MEMORY <= memory_bytes <= MAX_MEMORY:
+        raise typer.BadParameter("--memory must be between 1MB and 2047GB, as PostgreSQL's maintenance_work_mem")
+    return memory_bytes
 
 
 def _print_result(result: RebuildResult) -> None:
     from rich.filesize import decimal
 
-    from syntegra_db.vectors import SETTING_NAMES
+    from syntegra_db.vectors import EXACT_SCAN_MAX_ROWS, SETTING_NAMES
 
     before = f", {decimal(result.bytes_before)} before" if result.bytes_before else ""
     size = f"{decimal(result.bytes_after)}{before}"
-    echo(f"Rebuilt: an {result.spec} on {result.rows:,} rows, {size}, in {result.seconds:.0f} s")
+    echo(f"Rebuilt: an {result.spec} on {wording.rows(result.rows)}, {size}, in {result.seconds:.0f} s")
     exact, selected = result.calibration.exact_milliseconds, result.selected
     if selected is None:
         recall = result.calibration.recall
         echo(f"No setting reaches a recall of {recall:g}; a `search` for it is exact, {exact:.1f} ms")
         return
-    echo(
-        f"Recall {selected.recall[0]:.3f} with {SETTING_NAMES[result.spec.method]} = {selected.setting}: "
-        f"{selected.milliseconds:.1f} ms, {exact / selected.milliseconds:.1f} times as fast as an exact search"
-    )
+    reached = f"Recall {selected.recall[0]:.3f} with {SETTING_NAMES[result.spec.method]} = {selected.setting}"
+    if result.rows <= EXACT_SCAN_MAX_ROWS:
+        echo(f"{reached}; up to {EXACT_SCAN_MAX_ROWS:,} rows, a `search` is exact and does not use the index")
+        return
+    gain = f"{exact / selected.milliseconds:.1f} times as fast as an exact search"
+    echo(f"{reached}: {selected.milliseconds:.1f} ms, {gain}")
 
 
 @contextmanager
@@ -165,7 +181,8 @@ def _build_progress() -> Iterator[Callable[[BuildProgress], None]]:
 
     with progress_bar("Reading the index") as show:
         if show is None:
-            yield _PhaseLogger().show
+            with _PhaseLogger() as phases:
+                yield phases.show
         else:
             yield lambda progress: show(
                 progress.phase + "".join(f"; waits for {blocker}" for blocker in progress.blocked_by),
@@ -175,10 +192,20 @@ def _build_progress() -> Iterator[Callable[[BuildProgress], None]]:
 
 
 class _PhaseLogger:
-    """Log each phase, and each session that a phase waits for, once."""
+    """Log each phase, and each session that a phase waits for, once; repeat the latest line every 30 s."""
 
     def __init__(self) -> None:
         self._logged: set[str] = set()
+        self._latest = ""
+        self._ended = threading.Event()
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._repeat, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
 
     def show(self, progress: BuildProgress) -> None:
         """Log what is new in `progress`."""
@@ -187,6 +214,11 @@ class _PhaseLogger:
             self._log_once(f"{progress.phase} {blocker.pid}", f"{progress.phase}: {blocker}")
 
     def _log_once(self, key: str, line: str) -> None:
+        self._latest = line
         if key not in self._logged:
             self._logged.add(key)
             logger.info("%s", line)
+
+    def _repeat(self) -> None:
+        while not self._ended.wait(REPEAT_SECONDS):
+            logger.info("%s: still running after %.0f s", self._latest, time.monotonic() - self._started)

@@ -39,6 +39,13 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
         _print(report, describe_database(url))
     if report.findings:
         raise typer.Exit(EXIT_DRIFT)
+    if report.revision is None:
+        echo(
+            f"Error: The {describe_database(url)} has none of the package's tables, so there is nothing to compare. "
+            "Migrate it: syntegra-db upgrade. Or correct the name of the database.",
+            err=True,
+        )
+        raise typer.Exit(EXIT_ERROR)
 
 
 def manifests(

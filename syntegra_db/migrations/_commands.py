@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._config import MigrationRequest, alembic_config
+from syntegra_db.revisions import list_revisions
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
 
+    from syntegra_db.migrations._config import Direction
     from syntegra_db.migrations._options import MigrationOptions
 
-Direction = Literal["upgrade", "downgrade"]
 # Alembic keeps the running environment in module globals: two migrations at once in a process break each other.
 _alembic_lock = threading.Lock()
 
@@ -32,7 +33,7 @@ def upgrade(
         MigrationFailed: a revision failed; the message says which revision the database is at.
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
-    return _run("upgrade", revision, MigrationRequest(url, options))
+    return _run("upgrade", revision, MigrationRequest(url, options, "upgrade"))
 
 
 def downgrade(revision: str, url: URL | Engine | None = None, options: MigrationOptions | None = None) -> str | None:
@@ -41,7 +42,7 @@ def downgrade(revision: str, url: URL | Engine | None = None, options: Migration
     Raises:
         RevisionError, LockTimeout, UntrustedObject, MigrationFailed, ConnectionFailed: see `upgrade`.
     """
-    return _run("downgrade", revision, MigrationRequest(url, options, is_downgrade=True))
+    return _run("downgrade", revision, MigrationRequest(url, options, "downgrade"))
 
 
 def run_in_transaction(connection: Connection, direction: Direction, revision: str) -> None:
@@ -60,10 +61,10 @@ def _run(direction: Direction, revision: str, request: MigrationRequest) -> str 
     from alembic.util import CommandError
 
     if not revision:
-        raise RevisionError("The revision is empty; `syntegra-db status` lists the revisions.")
+        raise RevisionError(f"The revision is empty. {list_revisions()}")
     with _alembic_lock:
         try:
             getattr(command, direction)(alembic_config(request), revision)
         except CommandError as error:
-            raise RevisionError(f"{error}. `syntegra-db status` lists the revisions.") from None
+            raise RevisionError(f"{error}. {list_revisions()}") from None
     return request.reached

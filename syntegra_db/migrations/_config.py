@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from alembic.config import Config
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from syntegra_db.migrations._options import MigrationOptions
 
 REQUEST = "syntegra_db"
+Direction = Literal["upgrade", "downgrade"]
 
 
 @dataclass
@@ -23,12 +24,12 @@ class MigrationRequest:
     """What a migration needs to know beyond Alembic's own arguments, and the revision that it reached.
 
     `bind` is a URL or an engine, which are migrated with lock timeouts and retries, or a connection, whose transaction
-    and retries are the caller's. Without one, the settings name the database.
+    and retries are the caller's. Without one, the settings name the database. `direction` is None for `alembic stamp`.
     """
 
     bind: URL | Engine | Connection | None = None
     options: MigrationOptions | None = None
-    is_downgrade: bool = False
+    direction: Direction | None = None
     reached: str | None = None
 
     @classmethod

@@ -8,6 +8,7 @@ from psycopg.errors import InsufficientPrivilege, LockNotAvailable, QueryCancele
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
+from syntegra_db import wording
 from syntegra_db.catalog import load_manifest
 from syntegra_db.revisions import all_revisions
 from syntegra_db.search_path import table_clause, table_name
@@ -40,7 +41,7 @@ def _rows(connection: Connection, name: str) -> str:
         if not isinstance(error.orig, QueryCanceled | LockNotAvailable | InsufficientPrivilege):
             raise
         connection.rollback()
-        return f"about {connection.scalar(ESTIMATE, {'table': table_name(connection, name)}) or 0:,} rows"
+        return f"about {wording.rows(connection.scalar(ESTIMATE, {'table': table_name(connection, name)}) or 0)}"
     finally:
         connection.rollback()
-    return f"{count:,} row{'' if count == 1 else 's'}"
+    return wording.rows(count)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from sqlalchemy import MetaData
     from sqlalchemy.engine import URL
 
+    from syntegra_db.migrations._config import Direction
+
 logger = logging.getLogger(__name__)
 
 
@@ -63,7 +65,8 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
         return
     request = MigrationRequest.from_config(context.config)
     if context.config.cmd_opts is not None:
-        request.is_downgrade = context.config.cmd_opts.cmd[0] is command.downgrade
+        directions: dict[Any, Direction] = {command.upgrade: "upgrade", command.downgrade: "downgrade"}
+        request.direction = directions.get(context.config.cmd_opts.cmd[0])
     if isinstance(request.bind, Connection):
         _run_on_connection(context, configure, request.bind)
         return

@@ -29,6 +29,6 @@ def require_head(bind: Engine | Connection) -> None:
     head = head_revision()
     if revision != head:
         raise DatabaseBehind(
-            f"The {describe_database(bind.engine.url)} is at {describe_revision(revision)}, but this service "
-            f"needs {head}. Run `syntegra-db upgrade head`."
+            f"The {describe_database(bind.engine.url)} is at {describe_revision(revision)}, but revision "
+            f"{head} is required. Run `syntegra-db upgrade head`."
         )

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.catalog import unversioned_objects
 from syntegra_db.connections import connect
-from syntegra_db.errors import ExtensionUnavailable, MigrationFailed, SyntegraDBError, server_message
+from syntegra_db.errors import ExtensionUnavailable, MigrationFailed, RevisionError, SyntegraDBError, server_message
 from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations._commit import connection_was_lost, transaction_id, was_committed
 from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
@@ -23,6 +23,7 @@ from syntegra_db.migrations._retry import retry_on_lock_error
 from syntegra_db.migrations._verification import read_existing_drift, verify_result
 from syntegra_db.network import limit_session
 from syntegra_db.revisions import (
+    all_revisions,
     current_revision,
     describe_revision,
     require_known_revision,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext, MigrationInfo
     from sqlalchemy import Connection, Engine
 
-    from syntegra_db.migrations._config import MigrationRequest
+    from syntegra_db.migrations._config import Direction, MigrationRequest
     from syntegra_db.migrations._options import MigrationOptions
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,9 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
             transaction_timeout=f"{TRANSACTION_SECONDS}s",
         )
         connection.commit()
-        if request.is_downgrade:
+        if request.direction is not None:
+            _require_direction(request.direction, before, resolve_revision(_target(context), before))
+        if request.direction == "downgrade":
             _log_data_loss(context, connection, before)
         steps = _StepLog(connection, before)
         try:
@@ -118,6 +121,23 @@ def _run_with_retries(
         options=options,
         end_attempt=end_attempt,
         describe_state=lambda: f"The database is at {describe_revision(steps.committed)}; nothing else was changed.",
+    )
+
+
+def _require_direction(direction: Direction, before: str | None, target: str | None) -> None:
+    """Raise `RevisionError` if an upgrade leads to an older revision, or a downgrade to a newer one."""
+    known = [None, *all_revisions()]
+    steps = known.index(target) - known.index(before)
+    if steps < 0 and direction == "upgrade":
+        command = f"syntegra-db rollback {target or 'base'}"
+    elif steps > 0 and direction == "downgrade":
+        command = f"syntegra-db upgrade {target}"
+    else:
+        return
+    relation = "older" if steps < 0 else "newer"
+    raise RevisionError(
+        f"The database is at {describe_revision(before)}; {target or 'base'} is {relation}, so there is nothing to "
+        f"{direction}. To change to it: {command}"
     )
 
 

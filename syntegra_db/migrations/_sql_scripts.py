@@ -18,7 +18,7 @@ from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._options import MigrationOptions
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
-from syntegra_db.revisions import VERSION_TABLE, script_directory
+from syntegra_db.revisions import VERSION_TABLE, list_revisions, script_directory
 from syntegra_db.search_path import UNTRUSTED_OBJECTS
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def render_sql_script(revision: str, *, rollback: bool = False) -> SqlScript:
     try:
         script = script_directory().get_revision(revision)
     except CommandError as error:
-        raise RevisionError(f"{error}. `syntegra-db status` lists the revisions.") from None
+        raise RevisionError(f"{error}. {list_revisions()}") from None
     if script is None:
-        raise RevisionError(f"{revision} is not a revision. `syntegra-db status` lists the revisions.")
+        raise RevisionError(f"{revision} is not a revision. {list_revisions()}")
     return rollback_script(script) if rollback else upgrade_script(script)
 
 

@@ -4,8 +4,10 @@ from syntegra_db.errors import InvalidSearchArgument
 from syntegra_db.vectors._index import INDEX_NAMES, SETTING_NAMES, read_primary_index, was_built_on_data
 from syntegra_db.vectors._search import Match, async_search, search
 from syntegra_db.vectors._statements import nearest
+from syntegra_db.vectors._strategy import EXACT_SCAN_MAX_ROWS
 
 __all__ = [
+    "EXACT_SCAN_MAX_ROWS",
     "INDEX_NAMES",
     "SETTING_NAMES",
     "InvalidSearchArgument",

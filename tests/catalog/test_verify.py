@@ -162,7 +162,9 @@ def test_objects_of_a_later_revision_are_reported(database: Database) -> None:
     run(database, "CREATE TYPE trend_status AS ENUM ('up', 'down')", "CREATE TABLE clusters (id bigint)")
     report = drift_report(database)
     assert drifted_objects(report) == ["table clusters", "type trend_status"]
-    assert report.findings[0].fix == "-- If nothing needs it: DROP TABLE clusters;"
+    assert report.findings[0].fix == (
+        "-- Run `syntegra-db adopt`, which keeps every row. If nothing needs it: DROP TABLE clusters;"
+    )
     run(database, *fix_statements(report))
     assert drifted_objects(drift_report(database)) == ["table clusters"]
 

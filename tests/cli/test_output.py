@@ -25,6 +25,15 @@ with progress_bar("Saving") as show:
         show("Saving 5/10 rows", 5, 10)
 """
 
+CLOCK = """
+import time
+from syntegra_db.cli.progress import progress_bar
+with progress_bar("Building") as show:
+    show("Building", 10, 10)
+    show("calibrating", 0, None)
+    time.sleep(2.5)
+"""
+
 
 @dataclass
 class Row:
@@ -77,3 +86,14 @@ def test_progress_at_terminal_shows_bar_and_log_lines() -> None:
         shown += os.read(controller, 4096)
     os.close(controller)
     assert b"a log line" in shown
+
+
+def test_clock_of_progress_bar_continues_after_completed_phase() -> None:
+    controller, terminal = pty.openpty()
+    subprocess.run([sys.executable, "-c", CLOCK], stderr=terminal, check=True)
+    os.close(terminal)
+    shown = b""
+    # At the end of the output, reading fails.
+    while b"0:00:02" not in shown[shown.find(b"calibrating") :]:
+        shown += os.read(controller, 4096)
+    os.close(controller)

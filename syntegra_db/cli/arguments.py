@@ -1,0 +1,28 @@
+"""Checks of arguments that several commands share; a wrong argument is wrong usage, exit status 2."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import typer
+
+# An unknown option reaches the argument, because `-1` looks like one.
+ALLOW_STEPS = {"ignore_unknown_options": True}
+STEPS = re.compile(r"-\d+")
+# lock_timeout is a 32-bit number of milliseconds.
+MAX_SECONDS = 2_147_483
+
+
+def require_revision(value: str) -> str:
+    """Return the argument REVISION, which can be relative, such as -1."""
+    if value.startswith("-") and not STEPS.fullmatch(value):
+        raise typer.BadParameter(f"No such option: {value}")
+    return value
+
+
+def require_finite(value: float | None) -> float | None:
+    """Return the value of a numeric option; the range of an option does not exclude nan."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
