@@ -190,7 +190,7 @@ def test_invalid_value_is_rejected(empty_database: Database, name: str, value: s
 def test_assignments_are_parsed() -> None:
     assert adoption.parse_assignments(["a.b=7", "a.c=x = 'y'"]) == {"a.b": "7", "a.c": "x = 'y'"}
     for invalid in ("a.b", "a.b=", "b=7"):
-        with pytest.raises(DecisionRequired, match=r"TABLE\.COLUMN=VALUE"):
+        with pytest.raises(ValueError, match=r"TABLE\.COLUMN=VALUE"):
             adoption.parse_assignments([invalid])
 
 

@@ -39,7 +39,7 @@ def test_help_shows_defaults_at_every_width(command: str, columns: str) -> None:
     ],
 )
 def test_invalid_number_exits_2_and_names_the_option(command: str, value: str) -> None:
-    result = run("syntegra-db", *command.split(), value, url="postgresql://nobody@localhost:1/none")
+    result = run("syntegra-db", *command.split(), value, url="postgresql://user@localhost:1/none")
     assert result.returncode == 2, result.stderr
     assert command.rsplit(maxsplit=1)[-1] in result.stderr
     assert "environment" not in result.stderr
@@ -55,7 +55,7 @@ def test_invalid_number_exits_2_and_names_the_option(command: str, value: str) -
         "adopt --set clusters=1",
         "adopt --set a.b.c=1",
         "adopt --set clusters.id=",
-        "downgrade --lock-timout 1 002",
+        "downgrade --locktimeout 1 002",
         "downgrade -x",
         "rollback --no-backp 002",
         "upgrade -1",
@@ -64,7 +64,7 @@ def test_invalid_number_exits_2_and_names_the_option(command: str, value: str) -
     ],
 )
 def test_wrong_usage_exits_2_without_connection(command: str) -> None:
-    result = run("syntegra-db", *command.split(), url="postgresql://nobody@localhost:1/none")
+    result = run("syntegra-db", *command.split(), url="postgresql://user@localhost:1/none")
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
 
