@@ -276,8 +276,9 @@ def test_migration_path_ends_with_the_migration(database: Database) -> None:
         assert settings_of(connection)["search_path"] == "pg_catalog, pg_temp"
 
 
-@pytest.mark.parametrize("schema", ['Data "a%b', "UPPER", "a:b", "select"])
-@pytest.mark.parametrize("extension_schema", ["public", "Ext ensions"])
+@pytest.mark.parametrize(
+    ("schema", "extension_schema"), [('Data "a%b', "public"), ("a:b", "Ext ensions"), ("select", "public")]
+)
 def test_commands_in_schema_with_unusual_name(
     empty_database: Database, tmp_path: Path, schema: str, extension_schema: str
 ) -> None:
