@@ -134,12 +134,12 @@ test: $(ENVIRONMENT) ## Run the tests on an embedded PostgreSQL 18
 	@$(VENV)/bin/pytest
 
 # Empty for all tests.
-TESTS_ON_16 ?=
+TESTS_ON_OTHER_SERVERS ?=
 
 test-all: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 16, embedded PostgreSQL 18, and Docker
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 -m 'not docker and not slow' $(TESTS_ON_16)
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 -m 'not docker and not slow' $(TESTS_ON_OTHER_SERVERS)
 	@$(MEASURE_COVERAGE)
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --database docker -m 'not slow and not embedded'
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --database docker -m 'not slow and not embedded' $(TESTS_ON_OTHER_SERVERS)
 
 faults: $(ENVIRONMENT) ## As root: run every command with every fault and print the outcomes as a table
 	@$(VENV)/bin/pytest --numprocesses 2 tests/faults/test_matrix.py
