@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 import sqlalchemy
@@ -14,8 +14,10 @@ from sqlalchemy.sql.visitors import iterate
 from syntegra_db import settings
 from syntegra_db.binary_vectors import enable_binary_vectors
 from syntegra_db.connections import APPLICATION_NAME, ENGINE_OPTIONS, connect_args, secure_first_connection
+from syntegra_db.errors import SettingsError
 from syntegra_db.models import Base
 from syntegra_db.network import watch_connections
+from syntegra_db.settings import PREPARE_THRESHOLD
 from syntegra_db.timestamps import load_nearest_timestamps
 
 if TYPE_CHECKING:
@@ -33,7 +35,13 @@ POOL_OPTIONS = {
 }
 
 
-def create_engine(url: URL | str | None = None, *, application_name: str = APPLICATION_NAME, **options: Any) -> Engine:
+def create_engine(
+    url: URL | str | None = None,
+    *,
+    application_name: str = APPLICATION_NAME,
+    pooler: Literal["transaction"] | None = None,
+    **options: Any,
+) -> Engine:
     """Return an engine whose connections send and receive embeddings in binary format.
 
     They read a timestamp that Python cannot represent, such as infinity, as the nearest `datetime` in UTC.
@@ -41,6 +49,8 @@ def create_engine(url: URL | str | None = None, *, application_name: str = APPLI
     Args:
         url: where the database is; by default from the environment and `.env` (`syntegra_db.settings`).
         application_name: shown in `pg_stat_activity`; one in the URL takes precedence.
+        pooler: `transaction` behind a pooler such as PgBouncer in transaction mode: no statement is prepared. The
+            option `prepare_threshold=0` of the URL does the same.
         options: for `sqlalchemy.create_engine`. The defaults are a pool of 5 connections and at most 10 more, pinged
             before use, 30 s to wait for one and 10 s to open one, and no parameters in errors.
 
@@ -48,7 +58,7 @@ def create_engine(url: URL | str | None = None, *, application_name: str = APPLI
         SettingsError: a setting that names the database is invalid.
     """
     target = _resolve_url(url)
-    engine = sqlalchemy.create_engine(target, **_engine_options(target, application_name, options))
+    engine = sqlalchemy.create_engine(target, **_engine_options(target, application_name, pooler, options))
     secure_first_connection(engine)
     enable_binary_vectors(engine)
     watch_connections(engine)
@@ -59,13 +69,17 @@ def create_engine(url: URL | str | None = None, *, application_name: str = APPLI
 
 
 def create_async_engine(
-    url: URL | str | None = None, *, application_name: str = APPLICATION_NAME, **options: Any
+    url: URL | str | None = None,
+    *,
+    application_name: str = APPLICATION_NAME,
+    pooler: Literal["transaction"] | None = None,
+    **options: Any,
 ) -> AsyncEngine:
     """Return the asyncio counterpart of `create_engine`: same arguments, defaults and errors."""
     from sqlalchemy.ext import asyncio
 
     target = _resolve_url(url)
-    engine = asyncio.create_async_engine(target, **_engine_options(target, application_name, options))
+    engine = asyncio.create_async_engine(target, **_engine_options(target, application_name, pooler, options))
     secure_first_connection(engine.sync_engine)
     enable_binary_vectors(engine.sync_engine)
     watch_connections(engine.sync_engine)
@@ -93,12 +107,18 @@ def _resolve_url(url: URL | str | None) -> URL:
     return settings.parse_url(url)
 
 
-def _engine_options(url: URL, application_name: str, options: dict[str, Any]) -> dict[str, Any]:
+def _engine_options(url: URL, application_name: str, pooler: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    if pooler not in {None, "transaction"}:
+        raise SettingsError("The argument pooler is 'transaction' or None.")
     merged: dict[str, Any] = {**ENGINE_OPTIONS, **POOL_OPTIONS, **options}
     if "poolclass" in options:
         for name in {"pool_size", "max_overflow", "pool_timeout"} - options.keys():
             del merged[name]
-    merged["connect_args"] = {**connect_args(url, application_name), **options.get("connect_args", {})}
+    merged["connect_args"] = {
+        **connect_args(url, application_name),
+        **({PREPARE_THRESHOLD: None} if pooler else {}),
+        **options.get("connect_args", {}),
+    }
     return merged
 
 

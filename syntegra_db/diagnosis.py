@@ -87,8 +87,9 @@ def _rejected(url: URL, where: str, reply: str, sqlstate: str) -> ConnectionFail
         )
     if sqlstate.startswith(AUTHORIZATION_CLASS):
         tls = " If the server requires TLS, remove sslmode." if parameters.get("sslmode") == "disable" else ""
+        rejection = f"The server rejected user {user}" if user else "The server rejected the user"
         return AuthenticationFailed(
-            f"The server rejected {f'user {user}' if user else 'the user'} for {where} ({reply}). If the user or the "
+            f"{rejection} for {where} ({reply}). If the user or the "
             "password is wrong, correct it in DATABASE_URL, or in POSTGRES_USER and POSTGRES_PASSWORD, in the "
             f"environment or .env.{tls}"
         )

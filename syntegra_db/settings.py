@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from psycopg import pq
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import URL, make_url
@@ -53,7 +53,8 @@ class DatabaseSettings(BaseSettings):
 
     database_url: SecretStr | None = None
     postgres_host: str = "localhost"
-    postgres_port: int = Field(default=5432, ge=1, le=65535)
+    # Validated only if it is used: Kubernetes sets it to a URL for a Service named postgres.
+    postgres_port: str = "5432"
     postgres_db: str = "syntegra_db"
     postgres_user: str = "syntegra_user"
     postgres_password: SecretStr | None = None
@@ -62,19 +63,26 @@ class DatabaseSettings(BaseSettings):
         """Return the URL of the database, always for psycopg 3.
 
         Raises:
-            SettingsError: `DATABASE_URL` is not a PostgreSQL URL, or `.postgres/url` cannot be used.
+            SettingsError: `DATABASE_URL` is not a PostgreSQL URL, `.postgres/url` cannot be used, or
+                `POSTGRES_PORT` is not a port.
         """
         if self.database_url is not None:
             return parse_url(self.database_url.get_secret_value())
         if not self.model_fields_set and (local := local_url()) is not None:
             return local
+        if not _is_port(self.postgres_port):
+            cause = " Kubernetes sets it for a Service named postgres." if "://" in self.postgres_port else ""
+            raise SettingsError(
+                f"POSTGRES_PORT is not a number from {PORTS[0]} to {PORTS[-1]}.{cause} Correct it in the environment "
+                "or in .env, or set DATABASE_URL."
+            )
         password = self.postgres_password
         return URL.create(
             DRIVER,
             username=self.postgres_user,
             password=password.get_secret_value() if password else None,
             host=self.postgres_host,
-            port=self.postgres_port,
+            port=int(self.postgres_port),
             database=self.postgres_db,
         )
 
@@ -213,7 +221,7 @@ def _validate_ports(url: URL) -> None:
     listed = (ports if isinstance(ports, str) else ",".join(ports)).split(",") if ports else []
     if url.port is not None:
         listed.append(str(url.port))
-    if any(port and not (port.isdecimal() and int(port) in PORTS) for port in listed):
+    if any(port and not _is_port(port) for port in listed):
         raise SettingsError(f"DATABASE_URL has a port that is not a number from {PORTS[0]} to {PORTS[-1]}.")
     try:
         libpq_parameters(url)
@@ -222,6 +230,10 @@ def _validate_ports(url: URL) -> None:
             "DATABASE_URL has several hosts and a different number of ports; write one port for each host: "
             "?host=one,two&port=5432,5432"
         ) from None
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and int(text) in PORTS
 
 
 def _hoist_query_credentials(url: URL) -> URL:

@@ -10,7 +10,7 @@ from sqlalchemy import NullPool, select, text
 
 from syntegra_db.database import async_session_factory, create_async_engine, create_engine, session_factory
 from syntegra_db.errors import DatabaseAhead, DatabaseBehind, DatabaseNotFound
-from syntegra_db.migrations import downgrade, require_head
+from syntegra_db.migrations import async_require_head, downgrade, require_head
 from syntegra_db.models import EMBEDDING_DIMENSIONS, DataSource, TextSummary
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ def test_vector_on_sync_connection_is_binary(database: Database) -> None:
 def test_vector_on_async_connection_is_binary(database: Database) -> None:
     async def search() -> float:
         engine = create_async_engine(database.url)
+        await async_require_head(engine)
         async with engine.connect() as connection:
-            await connection.run_sync(require_head)
+            await async_require_head(connection)
         async with async_session_factory(engine)() as session:
             row = TextSummary(client_id=1, text_field="x", embedding=VECTOR)
             session.add(row)

@@ -183,3 +183,13 @@ def test_option_unknown_to_libpq_is_one_sentence(query: str) -> None:
     result = run("syntegra-db", "status", url=f"postgresql://u:s3cret@h/d?{query}")
     assert (result.returncode, result.stderr.count("\n")) == (3, 1), result.stderr
     assert "s3cret" not in result.stderr
+
+
+@pytest.mark.parametrize("value", ["tcp://10.0.0.1:5432", '"5432"', "0", "x"])
+def test_invalid_port_matters_only_if_it_is_used(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_PORT", value)
+    with pytest.raises(SettingsError, match="POSTGRES_PORT is not a number") as refused:
+        database_url()
+    assert ("Kubernetes" in str(refused.value)) == ("://" in value)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://here/kpis")
+    assert database_url().host == "here"

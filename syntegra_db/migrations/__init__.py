@@ -15,7 +15,7 @@ from syntegra_db.migrations._lock import (
 )
 from syntegra_db.migrations._manifests import write_manifests
 from syntegra_db.migrations._options import MigrationOptions, load_migration_options
-from syntegra_db.migrations._require_head import require_head
+from syntegra_db.migrations._require_head import async_require_head, require_head
 from syntegra_db.migrations._retry import retry_in_savepoint, retry_on_lock_error
 from syntegra_db.migrations._sql_scripts import render_sql_script, write_sql_scripts
 from syntegra_db.migrations._verification import read_existing_drift, verify_result
@@ -26,6 +26,7 @@ __all__ = [
     "MigrationOptions",
     "acquire_session_lock",
     "alembic_config",
+    "async_require_head",
     "confirmed_transaction",
     "current_revision",
     "current_schema",

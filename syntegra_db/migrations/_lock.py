@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import select
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+POOL_SECONDS = 5
 LOCK_HOLDER = text(
     """
     SELECT pid, application_name, to_char(backend_start, 'YYYY-MM-DD HH24:MI:SS TZ')
@@ -148,8 +150,18 @@ def _reject_transaction_pooling(connection: Connection, task: str) -> None:
     if announced_pid == session_pid:
         return
     with connection.engine.connect() as other:
-        other.scalar(text("SELECT 1"))
+        driver = psycopg_connection(other).pgconn
+        driver.send_query(b"BEGIN; SELECT")
+        driver.flush()
+        is_served, _, _ = select.select([driver.socket], [], [], POOL_SECONDS)
         moved = _backend_pid(connection) != session_pid
+        # Its transaction is unknown to SQLAlchemy.
+        other.invalidate()
+    if not is_served:
+        raise MigrationFailed(
+            f"This {task} is connected through a pooler that has no second connection to the server within "
+            f"{POOL_SECONDS} s. Make its pool larger, or connect to the server itself. Nothing was changed."
+        )
     if moved:
         raise MigrationFailed(
             f"This {task} is connected through a transaction-mode pooler, which loses the lock that allows one {task} "

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import Connection, Engine
+from sqlalchemy.util import greenlet_spawn
 
 from syntegra_db.connections import connect
 from syntegra_db.errors import DatabaseBehind
 from syntegra_db.revisions import current_revision, describe_revision, head_revision, require_known_revision
 from syntegra_db.settings import describe_database
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+
+async def async_require_head(bind: AsyncEngine | AsyncConnection) -> None:
+    """Do the same as `require_head` under asyncio: same errors."""
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    await greenlet_spawn(require_head, bind.sync_engine if isinstance(bind, AsyncEngine) else bind.sync_connection)
+
 
 def require_head(bind: Engine | Connection) -> None:
     """Raise unless the database is at this package's newest revision; services call it when they start.
 
-    With an asyncio engine: `async with engine.connect() as connection: await connection.run_sync(require_head)`.
+    With an asyncio engine, use `async_require_head`.
 
     Raises:
         DatabaseBehind: it is at an older revision, or at no revision; the message says what to run.
