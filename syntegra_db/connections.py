@@ -89,6 +89,7 @@ def connect(engine: Engine, isolation_level: IsolationLevel = "READ COMMITTED") 
         raise SettingsError(
             f"The URL of the {describe_database(engine.url)} is wrong: {server_message(error)}."
         ) from None
+    driver = connection.connection.dbapi_connection
     try:
         with connection:
             yield connection
@@ -97,6 +98,10 @@ def connect(engine: Engine, isolation_level: IsolationLevel = "READ COMMITTED") 
             raise
         where, reason = describe_database(engine.url), server_message(error.orig)
         raise ConnectionFailed(f"The connection to {where} was lost ({reason}); run this again.") from error
+    finally:
+        # Of an asyncio engine, SQLAlchemy leaves a detached connection open.
+        if engine.dialect.is_async and driver is not None:
+            driver.close()
 
 
 def _open(engine: Engine, isolation_level: IsolationLevel) -> Connection:
