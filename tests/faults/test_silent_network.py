@@ -60,6 +60,7 @@ def test_pooled_checkout_ends_and_recovers(proxy: TcpProxy) -> None:
     engine.dispose()
 
 
+@pytest.mark.long
 def test_async_checkout_ends_while_other_tasks_run(proxy: TcpProxy) -> None:
     async def checkout() -> int:
         engine = create_async_engine(proxy.url)
@@ -94,7 +95,8 @@ def test_long_statement_on_answering_host_is_not_ended(
     engine.dispose()
 
 
-COMMANDS = ("status", "verify", "upgrade", "backup", "vectors status", "psql -c 'SELECT 1'")
+LONG_COMMANDS = ("verify", "upgrade", "backup", "vectors status", "psql -c 'SELECT 1'")
+COMMANDS = ("status", *(pytest.param(command, marks=pytest.mark.long) for command in LONG_COMMANDS))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -108,6 +110,7 @@ def test_command_on_silent_network_ends(proxy: TcpProxy, tmp_path: Path, command
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.long
 def test_migration_on_silent_network_ends_without_change(proxy: TcpProxy, database: Database) -> None:
     downgrade("002", database.url)
     execute(database, *PAUSE)
@@ -121,6 +124,7 @@ def test_migration_on_silent_network_ends_without_change(proxy: TcpProxy, databa
     assert upgrade(url=proxy.url) == "003"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("slow_pg_dump")
 @pytest.mark.parametrize("command", [("backup",), ("rollback", "002")])
 def test_pg_dump_on_silent_network_is_ended(

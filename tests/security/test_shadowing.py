@@ -58,7 +58,13 @@ FILES = {
 }
 
 
-@pytest.fixture(scope="module", params=["", CATALOG_LAST], ids=["default path", "pg_catalog last"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("", id="default path", marks=pytest.mark.long),
+        pytest.param(CATALOG_LAST, id="pg_catalog last"),
+    ],
+)
 def shadowed(request: pytest.FixtureRequest, server: Server, migrated_template: str) -> Iterator[Database]:
     """Yield a database with rows, and with shadows of another role in public."""
     with server.role(ROLE) as role, server.database(migrated_template, name="syntegra_test_shadows") as database:

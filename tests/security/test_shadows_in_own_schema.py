@@ -33,6 +33,7 @@ COMMANDS = (
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_command_calls_no_shadow_of_a_later_schema(server: Server, migrated_template: str, tmp_path: Path) -> None:
     with server.role(ROLE) as role, server.database(migrated_template) as database:
         load_rows(database, 300)
