@@ -63,7 +63,7 @@ def test_open_questions_exit_with_their_status(empty_database: Database, tmp_pat
     assert result.returncode == 24
     assert "Needs a decision\n  column data_sources.client_id is required" in result.stdout
     assert result.stderr.startswith("Error: Decide first: ")
-    assert adopt(empty_database, tmp_path, "--set", "client_id=7").returncode == 24
+    assert adopt(empty_database, tmp_path, "--set", "client_id=7").returncode == 2
     failed = adopt(empty_database, tmp_path, "--set", "processed_data.client_id=1 / (source_id - 3)")
     assert (failed.returncode, failed.stderr.count("\n")) == (25, 1)
     assert "division by zero" in failed.stderr

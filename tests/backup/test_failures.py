@@ -311,7 +311,7 @@ def test_programs_in_container_are_used_if_none_is_installed(
     monkeypatch.setenv("PGHOST", host)
     monkeypatch.setenv("PGPORT", str(filled.url.port or filled.url.query.get("port", 5432)))
     monkeypatch.setattr(client_programs, "_candidate_paths", lambda _: iter(()))
-    monkeypatch.setattr(client_programs, "LOCAL_HOSTS", {filled.url.host})
+    monkeypatch.setattr(client_programs, "LOCAL_HOSTS", {host})
     saved = create_backup(filled.engine).path
     restore(saved, filled.engine, ExistingRows.REPLACE)
     assert row_digests(filled) == before
