@@ -49,7 +49,7 @@ def test_restore_with_child_table_fails_and_keeps_its_rows(filled: Database) -> 
     saved = create_backup(filled.engine).path
     filled.execute("CREATE TABLE old_clusters () INHERITS (clusters); INSERT INTO old_clusters SELECT * FROM clusters")
     before = row_digests(filled)
-    with pytest.raises(RestoreFailed, match="ALTER TABLE public.old_clusters NO INHERIT public.clusters;"):
+    with pytest.raises(RestoreFailed, match=r"ALTER TABLE public\.old_clusters NO INHERIT public\.clusters;"):
         restore(saved, filled.engine, ExistingRows.REPLACE)
     assert row_digests(filled) == before
     filled.execute("ALTER TABLE old_clusters NO INHERIT clusters")
@@ -69,5 +69,5 @@ def test_backup_of_partitioned_table_fails(filled: Database) -> None:
         "CREATE TABLE anomaly_log (LIKE anomalies) PARTITION BY RANGE (client_id);"
         "CREATE TABLE anomaly_log_all PARTITION OF anomaly_log DEFAULT"
     )
-    with pytest.raises(BackupFailed, match="ALTER TABLE public.anomaly_log DETACH PARTITION public.anomaly_log_all;"):
+    with pytest.raises(BackupFailed, match=r"ALTER TABLE public\.anomaly_log DETACH PARTITION public\.anomaly_log_all;"):
         create_backup(filled.engine)
