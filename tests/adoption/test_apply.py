@@ -233,7 +233,7 @@ def test_adoption_that_deletes_rows_is_rolled_back(empty_database: Database) -> 
         "CREATE FUNCTION lose() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN DELETE FROM trend_signals; END$$",
         "CREATE EVENT TRIGGER lose ON ddl_command_end WHEN TAG IN ('CREATE EXTENSION') EXECUTE FUNCTION lose()",
     )
-    with pytest.raises(AdoptionFailed, match="Table trend_signals had 1 rows and would have 0"):
+    with pytest.raises(AdoptionFailed, match="Table trend_signals had 1 row and would have 0"):
         adopt(empty_database, LEGACY[4])
     execute(empty_database, "DROP EVENT TRIGGER lose", "DROP FUNCTION lose")
     assert dump(empty_database) == before

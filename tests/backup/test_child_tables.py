@@ -69,5 +69,7 @@ def test_backup_of_partitioned_table_fails(filled: Database) -> None:
         "CREATE TABLE anomaly_log (LIKE anomalies) PARTITION BY RANGE (client_id);"
         "CREATE TABLE anomaly_log_all PARTITION OF anomaly_log DEFAULT"
     )
-    with pytest.raises(BackupFailed, match=r"ALTER TABLE public\.anomaly_log DETACH PARTITION public\.anomaly_log_all;"):
+    with pytest.raises(
+        BackupFailed, match=r"ALTER TABLE public\.anomaly_log DETACH PARTITION public\.anomaly_log_all;"
+    ):
         create_backup(filled.engine)
