@@ -108,10 +108,10 @@ def test_calibration_uses_one_snapshot_and_restores_planner_settings(loaded: tup
     engine = unpooled_engine(database.url)
     enable_binary_vectors(engine)
     with read_only_snapshot(engine, 30) as connection:
-        before = connection.scalar(text("SELECT count(*) FROM text_summary"))
+        before = connection.scalar(text("SELECT count(*) FROM public.text_summary"))
         database.execute("INSERT INTO text_summary (client_id, text_field) VALUES (1, 'later')")
         calibrate(connection, read_index(connection), rows=ROWS, recall=0.9, seconds=1)
-        assert connection.scalar(text("SELECT count(*) FROM text_summary")) == before
+        assert connection.scalar(text("SELECT count(*) FROM public.text_summary")) == before
         for name in ("enable_seqscan", "enable_sort"):
             assert connection.scalar(text(f"SHOW {name}")) == "on"
     database.execute("DELETE FROM text_summary WHERE text_field = 'later'")
