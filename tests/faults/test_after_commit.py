@@ -159,7 +159,7 @@ def test_drift_that_a_restore_causes_is_an_error(filled: Database) -> None:
     saved = create_backup(filled.engine).path
     filled.execute(
         "CREATE FUNCTION change() RETURNS event_trigger LANGUAGE plpgsql AS"
-        " $$BEGIN ALTER TABLE data_sources ALTER name DROP NOT NULL; END$$;"
+        " $$BEGIN ALTER TABLE public.data_sources ALTER name DROP NOT NULL; END$$;"
         "CREATE EVENT TRIGGER change ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION change()"
     )
     with ExitStack() as cleanup:
