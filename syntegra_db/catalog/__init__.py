@@ -1,6 +1,6 @@
 """The installed schema, the declared schema of each revision, and the drift between them."""
 
-from syntegra_db.catalog._drift import unversioned_objects, verify
+from syntegra_db.catalog._drift import is_accepted, unversioned_objects, verify
 from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, existing_tables, introspect, require_current_schema
 from syntegra_db.catalog._manifest import MANIFESTS, format_manifest, load_manifest, managed_tables, managed_types
@@ -19,6 +19,7 @@ __all__ = [
     "existing_tables",
     "format_manifest",
     "introspect",
+    "is_accepted",
     "load_manifest",
     "managed_tables",
     "managed_types",

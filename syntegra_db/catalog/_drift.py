@@ -13,11 +13,19 @@ from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, introspect
 from syntegra_db.catalog._lossy_rows import count_lossy_rows
 from syntegra_db.catalog._manifest import load_manifest, managed_tables, managed_types
-from syntegra_db.catalog.compare import compare_extension, compare_privileges, compare_schemas
+from syntegra_db.catalog._schema import Table
+from syntegra_db.catalog.compare import (
+    column_label,
+    compare_extension,
+    compare_privileges,
+    compare_schemas,
+    constraint_label,
+    index_label,
+)
 from syntegra_db.revisions import all_revisions, current_revision, describe_revision, require_known_revision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
 
@@ -26,6 +34,11 @@ if TYPE_CHECKING:
 # The errors for an object that a migration drops between two queries.
 CONCURRENT_DDL_ERRORS = (InternalError_, UndefinedObject, UndefinedTable)
 MAX_READS = 5
+LABELS: dict[str, Callable[[str, str], str]] = {
+    "columns": column_label,
+    "constraints": constraint_label,
+    "indexes": lambda _, name: index_label(name),
+}
 
 
 def verify(connection: Connection) -> DriftReport:
@@ -54,6 +67,19 @@ def verify(connection: Connection) -> DriftReport:
         findings=[finding for finding in findings if finding.is_drift],
         notes=[finding for finding in findings if not finding.is_drift],
     )
+
+
+def is_accepted(report: DriftReport, kind: str, table: str, name: str, *, is_extra: bool) -> bool:
+    """Return whether `verify` accepts an installed object that the models do not have, or have with other attributes.
+
+    `kind` is columns, constraints or indexes. What the revision declares is accepted with other attributes only if that
+    is a note, and an application's own object unless it is drift.
+    """
+    label = LABELS[kind](table, name)
+    is_declared = name in getattr(load_manifest(report.revision).tables.get(table, Table()), kind)
+    if is_extra:
+        return not is_declared and all(finding.object != label for finding in report.findings)
+    return is_declared and any(note.object == label for note in report.notes)
 
 
 def unversioned_objects(connection: Connection) -> list[str]:

@@ -15,6 +15,7 @@ from syntegra_db import settings
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import MigrationFailed, SyntegraDBError, server_message
 from syntegra_db.interruption import describe_interruption, exit_status, termination_signals
+from syntegra_db.migrations._comparison import comparison_options
 from syntegra_db.migrations._config import MigrationRequest
 from syntegra_db.migrations._lock import current_schema
 from syntegra_db.migrations._runner import migrate
@@ -23,7 +24,7 @@ from syntegra_db.revisions import VERSION_TABLE
 from syntegra_db.search_path import declared_search_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from types import ModuleType
 
     from sqlalchemy import MetaData
@@ -68,7 +69,7 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
         directions: dict[Any, Direction] = {command.upgrade: "upgrade", command.downgrade: "downgrade"}
         request.direction = directions.get(context.config.cmd_opts.cmd[0])
     if isinstance(request.bind, Connection):
-        _run_on_connection(context, configure, request.bind)
+        _run_on_connection(context, configure, request.bind, models_metadata)
         return
     with connect(_engine(request.bind)) as connection:
         configure = partial(configure, connection=connection, version_table_schema=current_schema(connection))
@@ -77,10 +78,12 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
             migrate(context, connection, configure, request)
         else:
             with declared_search_path(connection):
-                _run_inspection(context, configure, models_metadata())
+                _run_inspection(context, configure, connection, models_metadata())
 
 
-def _run_on_connection(context: ModuleType, configure: partial[None], connection: Connection) -> None:
+def _run_on_connection(
+    context: ModuleType, configure: partial[None], connection: Connection, models_metadata: Callable[[], MetaData]
+) -> None:
     """Run the command on a caller's connection: in its open transaction, or else commit each revision, as Alembic does.
 
     Alembic would take the transaction that reading the schema begins for the caller's, and commit nothing.
@@ -97,9 +100,13 @@ def _run_on_connection(context: ModuleType, configure: partial[None], connection
     schema = current_schema(connection)
     if not is_in_transaction:
         connection.rollback()
-    configure(connection=connection, version_table_schema=schema)
+    configure = partial(configure, connection=connection, version_table_schema=schema)
     with declared_search_path(connection):
-        _run_migrations(context)
+        if changes_revision(context):
+            configure()
+            _run_migrations(context)
+        else:
+            _run_inspection(context, configure, connection, models_metadata())
 
 
 def _engine(bind: URL | Engine | None) -> Engine:
@@ -108,14 +115,12 @@ def _engine(bind: URL | Engine | None) -> Engine:
     return unpooled_engine(bind or settings.database_url(), application_name="syntegra_db migration")
 
 
-def _run_inspection(context: ModuleType, configure: partial[None], metadata: MetaData) -> None:
+def _run_inspection(context: ModuleType, configure: partial[None], connection: Connection, metadata: MetaData) -> None:
     """Run a command that changes nothing.
 
     Only it loads the models, whose naming convention must not affect the revisions.
     """
-    configure(
-        target_metadata=metadata, compare_server_default=True, include_name=partial(_include_name, metadata.tables)
-    )
+    configure(**comparison_options(connection, metadata))
     try:
         _run_migrations(context)
     except DBAPIError as error:
@@ -138,8 +143,3 @@ def changes_revision(context: ModuleType) -> bool:
     except KeyError:
         return False
     return True
-
-
-def _include_name(tables: Collection[str], name: str | None, kind: str, _parents: dict[str, Any]) -> bool:
-    """Return whether `alembic check` compares an object: the application's own tables are left out."""
-    return kind != "table" or name in tables

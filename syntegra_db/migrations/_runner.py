@@ -26,6 +26,8 @@ from syntegra_db.revisions import (
     all_revisions,
     current_revision,
     describe_revision,
+    has_version_table,
+    read_versions,
     require_known_revision,
     resolve_revision,
 )
@@ -62,7 +64,8 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
     """
     options = request.options or load_migration_options()
     with migration_lock(connection, options.migration_lock_timeout), declared_search_path(connection):
-        before = _revision(connection)
+        is_purge = context._proxy.context_opts.get("purge", False)  # noqa: SLF001  before `configure`, no other way
+        before = _revision(connection, is_purge=is_purge)
         require_known_revision(before)
         limit_session(
             connection,
@@ -74,10 +77,11 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
             _require_direction(request.direction, before, resolve_revision(_target(context), before))
         if request.direction == "downgrade":
             _log_data_loss(context, connection, before)
-        steps = _StepLog(connection, before)
+        steps = _StepLog(connection, before, is_purge=is_purge)
         try:
             with report_if_interrupted(lambda: _describe_interrupted_state(connection.engine)):
-                existing_drift = read_existing_drift(connection)
+                # What `stamp --purge` deletes may be no revision that the schema could be compared with.
+                existing_drift = [] if is_purge and before is None else read_existing_drift(connection)
                 _run_with_retries(context, connection, partial(configure, on_version_apply=steps), steps, options)
         except DBAPIError as error:
             if connection_was_lost(error):
@@ -85,7 +89,7 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
                 steps.confirm()
             else:
                 connection.rollback()
-                steps.sync_with(_revision(connection))
+                steps.sync_with(_revision(connection, is_purge=is_purge))
             if steps.committed == before or steps.committed != resolve_revision(_target(context), before):
                 raise _to_migration_failed(connection, context, error, steps.committed) from error
         # Still under the lock: the next migration may take the database to another revision.
@@ -104,7 +108,9 @@ def _run_with_retries(
     def attempt() -> None:
         # Alembic would take an open transaction for its caller's.
         connection.rollback()
-        configure()
+        # Otherwise the purge of the version table would be committed before the stamp.
+        configure(transaction_per_migration=not steps.is_purge)
+        steps.begin()
         with context.begin_transaction():
             context.run_migrations()
         steps.log_pending()
@@ -112,7 +118,7 @@ def _run_with_retries(
     def end_attempt() -> bool:
         connection.rollback()
         before = steps.committed
-        steps.sync_with(_revision(connection))
+        steps.sync_with(_revision(connection, is_purge=steps.is_purge))
         return steps.committed != before
 
     retry_on_lock_error(
@@ -150,8 +156,9 @@ def _log_data_loss(context: ModuleType, connection: Connection, before: str | No
 class _StepLog:
     """Follow which revision was reached, and log each one, with its seconds, once it is committed."""
 
-    def __init__(self, connection: Connection, before: str | None) -> None:
+    def __init__(self, connection: Connection, before: str | None, *, is_purge: bool) -> None:
         self._connection = connection
+        self.is_purge = is_purge
         self.reached = self.committed = before
         self._started = time.monotonic()
         self._pending: str | None = None
@@ -160,6 +167,11 @@ class _StepLog:
         event.listen(connection, "commit", lambda _: self._note_commit(is_committing=True))
         event.listen(connection, "rollback", lambda _: self._note_commit(is_committing=False))
         event.listen(connection, "begin", self._note_begin)
+
+    def begin(self) -> None:
+        """Note that an attempt begins, whose purge removes the revision."""
+        if self.is_purge:
+            self.reached = None
 
     def _note_commit(self, *, is_committing: bool) -> None:
         self._is_committing = is_committing
@@ -233,7 +245,12 @@ def _target(context: ModuleType) -> str | None:
     return revision[0] if isinstance(revision, tuple) else revision
 
 
-def _revision(connection: Connection) -> str | None:
-    revision = current_revision(connection)
+def _revision(connection: Connection, *, is_purge: bool = False) -> str | None:
+    """Return the current revision; for `stamp --purge`, None if the version table holds several or an unknown one."""
+    if is_purge:
+        versions = read_versions(connection) if has_version_table(connection) else []
+        revision = versions[0] if len(versions) == 1 and versions[0] in all_revisions() else None
+    else:
+        revision = current_revision(connection)
     connection.rollback()
     return revision

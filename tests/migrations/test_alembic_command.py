@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 import pytest
+from alembic import command
 
 from support.commands import run, succeed
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo
-from syntegra_db.migrations import require_head
+from syntegra_db.errors import SchemaDrift
+from syntegra_db.migrations import alembic_config, require_head
+from syntegra_db.migrations._config import MigrationRequest
 from syntegra_db.migrations._data_loss import describe_data_loss
 
 if TYPE_CHECKING:
@@ -124,8 +128,8 @@ def test_upgrade_as_owner_without_superuser_succeeds(empty_database: Database, s
 
 def test_upgrade_of_newer_database_exits_10(database: Database) -> None:
     database.execute("UPDATE alembic_version SET version_num = '999'")
-    for command in (("alembic", "upgrade", "head"), ("syntegra-db", "upgrade"), ("syntegra-db", "downgrade", "002")):
-        result = run(*command, url=database.environment_url)
+    for arguments in (("alembic", "upgrade", "head"), ("syntegra-db", "upgrade"), ("syntegra-db", "downgrade", "002")):
+        result = run(*arguments, url=database.environment_url)
         assert (result.returncode, result.stderr.count("\n")) == (10, 1), result.stderr
         assert "revision 999, which this package does not know" in result.stderr
 
@@ -144,10 +148,10 @@ def test_missing_schema_is_named(empty_database: Database) -> None:
     assert "No schema of the search_path (nowhere) exists" in result.stderr
 
 
-@pytest.mark.parametrize("command", [("alembic", "upgrade", "head"), ("syntegra-db", "upgrade")])
-def test_upgrade_with_existing_table_changes_nothing(empty_database: Database, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", [("alembic", "upgrade", "head"), ("syntegra-db", "upgrade")])
+def test_upgrade_with_existing_table_changes_nothing(empty_database: Database, arguments: tuple[str, ...]) -> None:
     empty_database.execute("CREATE TABLE anomaly_log (id integer)")
-    result = run(*command, url=empty_database.environment_url)
+    result = run(*arguments, url=empty_database.environment_url)
     assert result.returncode == 11
     assert 'relation "anomaly_log" already exists' in result.stderr
     assert "The database is at revision 002" in result.stderr
@@ -205,10 +209,10 @@ def test_stamp_of_wrong_revision_drops_nothing_and_exits_16(database: Database) 
     succeed("alembic", "stamp", "003", url=database.environment_url)
 
 
-@pytest.mark.parametrize("command", [("downgrade", "002"), ("upgrade", "head"), ("stamp", "003")])
-def test_migration_with_earlier_drift_warns_and_succeeds(database: Database, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", [("downgrade", "002"), ("upgrade", "head"), ("stamp", "003")])
+def test_migration_with_earlier_drift_warns_and_succeeds(database: Database, arguments: tuple[str, ...]) -> None:
     database.execute("ALTER TABLE data_sources DISABLE TRIGGER ALL; DROP INDEX idx_data_sources_status")
-    result = run("alembic", *command, url=database.environment_url)
+    result = run("alembic", *arguments, url=database.environment_url)
     assert result.returncode == 0
     assert "already differed from the declared one before this command: index idx_data_sources_st" in result.stderr
     assert "`syntegra-db verify` prints how to fix it" in result.stderr
@@ -226,3 +230,46 @@ def test_migration_that_causes_drift_exits_16_and_names_only_that(database: Data
     assert result.returncode == 16, result.stderr
     assert "but the schema of the database" in result.stderr
     assert "differs from the declared one: column data_sources.name. `syntegra-db verify`" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("statement", "target", "has_drift"),
+    [
+        ("UPDATE alembic_version SET version_num = '999'", "head", False),
+        ("INSERT INTO alembic_version VALUES ('002')", "003", False),
+        ("DELETE FROM alembic_version", "003", False),
+        ("SELECT", "003", False),
+        ("INSERT INTO alembic_version VALUES ('foreign')", "base", False),
+        ("SELECT", "base", True),
+        ("UPDATE alembic_version SET version_num = '999'", "002", True),
+    ],
+)
+def test_stamp_with_purge_replaces_what_the_version_table_holds(
+    database: Database, statement: LiteralString, target: str, *, has_drift: bool
+) -> None:
+    database.execute(statement)
+    config = alembic_config(MigrationRequest(database.url))
+    with pytest.raises(SchemaDrift) if has_drift else nullcontext():
+        command.stamp(config, target, purge=True)
+    expected = {"base": [], "head": [("003",)]}.get(target, [(target,)])
+    assert database.query("SELECT version_num FROM alembic_version") == expected
+    assert tables(database) == MANAGED_TABLES
+
+
+def test_alembic_stamp_with_purge_succeeds_where_it_is_refused_without(database: Database) -> None:
+    database.execute("UPDATE alembic_version SET version_num = '999'")
+    assert run("alembic", "stamp", "003", url=database.environment_url).returncode == 10
+    succeed("alembic", "stamp", "--purge", "003", url=database.environment_url)
+    assert database.query("SELECT version_num FROM alembic_version") == [("003",)]
+    database.execute("UPDATE alembic_version SET version_num = '999'")
+    succeed("alembic", "stamp", "--purge", "base", url=database.environment_url)
+    assert database.query("SELECT version_num FROM alembic_version") == []
+
+
+def test_stamp_with_purge_that_fails_keeps_the_version_table(database: Database) -> None:
+    database.execute(
+        "UPDATE alembic_version SET version_num = '999';ALTER TABLE alembic_version ADD CHECK (version_num = '999')"
+    )
+    result = run("alembic", "stamp", "--purge", "003", url=database.environment_url)
+    assert (result.returncode, "Traceback" in result.stderr) == (11, False), result.stderr
+    assert database.query("SELECT version_num FROM alembic_version") == [("999",)]

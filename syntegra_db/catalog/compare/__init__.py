@@ -6,12 +6,12 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog._schema import Table
-from syntegra_db.catalog.compare._columns import compare_columns
-from syntegra_db.catalog.compare._constraints import compare_constraints, references_no_column
+from syntegra_db.catalog.compare._columns import column_label, compare_columns
+from syntegra_db.catalog.compare._constraints import compare_constraints, constraint_label, references_no_column
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 from syntegra_db.catalog.compare._enums import compare_enums
 from syntegra_db.catalog.compare._extension import compare_extension
-from syntegra_db.catalog.compare._indexes import COSINE_INDEX, compare_indexes, serves_cosine_search
+from syntegra_db.catalog.compare._indexes import COSINE_INDEX, compare_indexes, index_label, serves_cosine_search
 from syntegra_db.catalog.compare._privileges import compare_privileges
 from syntegra_db.catalog.compare._sequences import compare_sequences
 from syntegra_db.catalog.compare._tables import KINDS_WITH_STORAGE, compare_table, missing_table
@@ -27,12 +27,15 @@ __all__ = [
     "COSINE_INDEX",
     "DISABLED_FOREIGN_KEY",
     "INVALID_SUFFIX",
+    "column_label",
     "compare_attached_objects",
     "compare_enums",
     "compare_extension",
     "compare_privileges",
     "compare_schemas",
+    "constraint_label",
     "diff_definitions",
+    "index_label",
     "references_no_column",
     "serves_cosine_search",
 ]

@@ -32,7 +32,7 @@ def compare_columns(table: str, declared: Table, installed: Table) -> Iterator[F
             yield from _attributes(table, name, column, installed.columns[name])
         else:
             yield Finding(
-                object=_label(table, name),
+                object=column_label(table, name),
                 expected=column.type,
                 found="no such column",
                 impact="Every statement of the models on this table fails.",
@@ -47,7 +47,8 @@ def compare_columns(table: str, declared: Table, installed: Table) -> Iterator[F
         yield _column_order_finding(table, declared_order, installed_order)
 
 
-def _label(table: str, column: str) -> str:
+def column_label(table: str, column: str) -> str:
+    """Return how findings name a column."""
     return f"column {table}.{column}"
 
 
@@ -57,7 +58,7 @@ def _attributes(table: str, name: str, declared: Column, installed: Column) -> I
         if expected == found:
             continue
         yield Finding(
-            object=_label(table, name),
+            object=column_label(table, name),
             expected=_format_attribute(attribute, expected),
             found=_format_attribute(attribute, found),
             impact=_nullability_impact(found) if attribute == "nullability" else IMPACTS[attribute],
@@ -111,7 +112,7 @@ def _default_fix(table: str, name: str, declared: Column, installed: Column) -> 
 def _extra(table: str, name: str, column: Column) -> Finding:
     is_required = column.nullability != "NULL" and column.default is None
     return Finding(
-        object=_label(table, name),
+        object=column_label(table, name),
         expected="no such column",
         found=f"{column.type} {column.nullability}{f' DEFAULT {column.default}' if column.default else ''}",
         impact="Every insert of the models fails, because it gives no value."

@@ -40,7 +40,7 @@ def compare_constraints(
         yield _extra(table, name, found[name], is_drift=_is_drift(declared, found[name], managed))
     for name, other in difference.renamed.items():
         yield Finding(
-            object=_label(table, name),
+            object=constraint_label(table, name),
             expected=expected[name],
             found=f"named {other}",
             impact="A later migration that refers to it by this name fails.",
@@ -48,7 +48,7 @@ def compare_constraints(
         )
     for name in difference.missing:
         yield Finding(
-            object=_label(table, name),
+            object=constraint_label(table, name),
             expected=expected[name],
             found="no such constraint",
             impact=_impact_if_missing(expected[name]),
@@ -76,7 +76,8 @@ def _select(constraints: dict[str, str], *, foreign_keys: bool) -> dict[str, str
     }
 
 
-def _label(table: str, constraint: str) -> str:
+def constraint_label(table: str, constraint: str) -> str:
+    """Return how findings name a constraint."""
     return f"constraint {constraint} on {table}"
 
 
@@ -94,12 +95,12 @@ def _changed(table: str, name: str, declared: str, installed: str) -> Finding:
     else:
         impact = _impact_if_missing(declared)
         fix = ddl.join_statements(ddl.drop_constraint(table, name), ddl.add_constraint(table, name, declared))
-    return Finding(object=_label(table, name), expected=declared, found=installed, impact=impact, fix=fix)
+    return Finding(object=constraint_label(table, name), expected=declared, found=installed, impact=impact, fix=fix)
 
 
 def _extra(table: str, name: str, definition: str, *, is_drift: bool) -> Finding:
     return Finding(
-        object=_label(table, name),
+        object=constraint_label(table, name),
         expected="no such constraint",
         found=definition,
         impact="It can reject rows that the models write."

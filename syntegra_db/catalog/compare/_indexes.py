@@ -36,7 +36,7 @@ def compare_indexes(table: str, declared: Table, installed: Table) -> Iterator[F
     difference = diff_definitions(declared.indexes, installed.indexes)
     for name in difference.missing:
         yield Finding(
-            object=_label(name),
+            object=index_label(name),
             expected=declared.indexes[name],
             found="no such index",
             impact=_impact_if_missing(declared.indexes[name]),
@@ -44,7 +44,7 @@ def compare_indexes(table: str, declared: Table, installed: Table) -> Iterator[F
         )
     for name, other in difference.renamed.items():
         yield Finding(
-            object=_label(name),
+            object=index_label(name),
             expected=declared.indexes[name],
             found=f"named {other}",
             impact="A later migration that names it fails.",
@@ -58,7 +58,8 @@ def compare_indexes(table: str, declared: Table, installed: Table) -> Iterator[F
             yield from _extra(name, installed.indexes[name])
 
 
-def _label(index: str) -> str:
+def index_label(index: str) -> str:
+    """Return how findings name an index."""
     return f"index {index}"
 
 
@@ -75,7 +76,7 @@ def _changed(table: str, name: str, declared: str, installed: str) -> Iterator[F
     accepted = name == VECTOR_INDEX and serves_cosine_search(definition)
     if definition != declared and not accepted:
         yield Finding(
-            object=_label(name),
+            object=index_label(name),
             expected=declared,
             found=installed,
             impact=_impact_if_missing(declared),
@@ -86,7 +87,7 @@ def _changed(table: str, name: str, declared: str, installed: str) -> Iterator[F
         yield _invalid(name, declared, installed, ddl.reindex(name))
     if definition != declared:
         yield Finding(
-            object=_label(name),
+            object=index_label(name),
             expected=declared,
             found=definition,
             impact="None: the vector index is rebuilt to match the number of rows.",
@@ -97,7 +98,7 @@ def _changed(table: str, name: str, declared: str, installed: str) -> Iterator[F
 
 def _invalid(name: str, declared: str, installed: str, fix: str) -> Finding:
     return Finding(
-        object=_label(name),
+        object=index_label(name),
         expected=declared,
         found=installed,
         impact="No query uses it, but every write updates it; it may be under construction now.",
@@ -110,7 +111,7 @@ def _extra(name: str, definition: str) -> Iterator[Finding]:
         yield _invalid(name, "no such index, or a valid one", definition, ddl.drop_index(name))
     elif definition.startswith("UNIQUE "):
         yield Finding(
-            object=_label(name),
+            object=index_label(name),
             expected="no such index",
             found=definition,
             impact="It can reject rows that the models write.",
