@@ -252,10 +252,12 @@ def test_server_started_by_another_program_is_rejected(folder: Path) -> None:
 
 def test_start_while_stopping_waits(folder: Path) -> None:
     succeed("syntegra-db", "local", "start", cwd=folder)
-    commands = ["stop", "start", "stop", "start", "start"]
-    with ThreadPoolExecutor() as together:
+    commands = ["stop", "start"] * 5
+    with ThreadPoolExecutor(len(commands)) as together:
         results = list(together.map(lambda command: run("syntegra-db", "local", command, cwd=folder), commands))
-    assert [result.returncode for result in results] == [0] * 5, [result.stderr for result in results]
+    assert [result.returncode for result in results] == [0] * 10, [result.stderr for result in results]
+    was_running = embedded.stop_server(folder / ".postgres/18")
+    assert was_running == (folder / ".postgres/url").exists()
     succeed("syntegra-db", "local", "start", cwd=folder)
     succeed("syntegra-db", "upgrade", cwd=folder)
 

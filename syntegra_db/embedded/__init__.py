@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from syntegra_db.embedded._folders import locked, os_errors_explained
 from syntegra_db.embedded._programs import DEFAULT_VERSION, VERSIONS, bin_directory
-from syntegra_db.embedded._server import os_errors_explained, start_server, stop_server
+from syntegra_db.embedded._server import (
+    start_server,
+    started_server,
+    stop_server,
+    stop_while_locked,
+)
 from syntegra_db.errors import EmbeddedServerError
 from syntegra_db.settings import LOCAL_URL_FILE, DatabaseSettings, local_url, parse_url
 
@@ -46,21 +52,34 @@ def start(directory: Path = DATA_DIRECTORY, version: int = DEFAULT_VERSION) -> U
     Raises:
         EmbeddedServerError: the extra is not installed, there is no such version, or the server did not start.
     """
-    uri = start_server(directory / str(version), version)
     user = DatabaseSettings.model_fields["postgres_user"].default
     database = DatabaseSettings.model_fields["postgres_db"].default
-    _create_role_and_database(uri, user, database)
-    url = parse_url(uri)._replace(username=user, password=None, database=database)
-    with os_errors_explained():
+    with started_server(directory / str(version), version) as uri:
+        try:
+            _create_role_and_database(uri, user, database)
+        except psycopg.OperationalError as error:
+            raise EmbeddedServerError(
+                f"The embedded PostgreSQL in {directory} ended while its database was created: {error}. "
+                "Run the command again."
+            ) from error
+        url = parse_url(uri)._replace(username=user, password=None, database=database)
         _replace(directory / LOCAL_URL_FILE.name, url.render_as_string(hide_password=False) + "\n")
     return url
 
 
 def stop(directory: Path = DATA_DIRECTORY) -> list[int]:
-    """Stop the embedded servers of `directory`, waiting until their data is safe, and return their versions."""
-    stopped = [version for version in VERSIONS if stop_server(directory / str(version), version)]
+    """Stop the embedded servers of `directory`, waiting until their data is safe, and return their versions.
+
+    Raises:
+        EmbeddedServerError: the extra is not installed, or a server did not stop.
+    """
     with os_errors_explained():
-        (directory / LOCAL_URL_FILE.name).unlink(missing_ok=True)
+        directory = directory.resolve()
+        if not directory.is_dir():
+            return []
+        with locked(directory):
+            stopped = [version for version in VERSIONS if stop_while_locked(directory / str(version), version)]
+            (directory / LOCAL_URL_FILE.name).unlink(missing_ok=True)
     return stopped
 
 
@@ -90,8 +109,6 @@ def _create_role_and_database(uri: str, user: str, database: str) -> None:
     """Make the role, its database and the extension in it, each where it is missing."""
     target = parse_url(uri).set(database=database, drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(uri, autocommit=True) as administrator:
-        # Two that start at once would both make them.
-        administrator.execute("SELECT pg_advisory_lock(hashtextextended('syntegra_db local', 0))")
         if not administrator.execute("SELECT FROM pg_roles WHERE rolname = %s", (user,)).rowcount:
             administrator.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(user)))
         if not administrator.execute("SELECT FROM pg_database WHERE datname = %s", (database,)).rowcount:

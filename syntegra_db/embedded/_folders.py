@@ -34,6 +34,18 @@ WORKING_DIRECTORY = Path("/proc/self/cwd")
 
 
 @contextmanager
+def os_errors_explained() -> Iterator[None]:
+    """Raise the block's `OSError` as `EmbeddedServerError`."""
+    try:
+        yield
+    except OSError as error:
+        raise EmbeddedServerError(
+            f"The embedded PostgreSQL cannot use {error.filename or 'its folder'}: {error.strerror}. Run the command "
+            "in a folder that you can write to, as the user who created it."
+        ) from error
+
+
+@contextmanager
 def opened(directory: Path) -> Iterator[int]:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -29,6 +29,7 @@ from syntegra_db.embedded._folders import (
     locked,
     make_private_directory,
     opened,
+    os_errors_explained,
     path_for,
     socket_directory,
     try_lock,
@@ -60,6 +61,17 @@ def start_server(data: Path, version: int = DEFAULT_VERSION) -> str:
     Raises:
         EmbeddedServerError: the extra is not installed, there is no such version, or the server did not start.
     """
+    with started_server(data, version) as uri:
+        return uri
+
+
+@contextmanager
+def started_server(data: Path, version: int = DEFAULT_VERSION) -> Iterator[str]:
+    """Start the server like `start_server`; while the block runs, no other process starts or stops it.
+
+    Raises:
+        EmbeddedServerError: as `start_server`, or an `OSError` was raised in the block.
+    """
     programs, user = server_programs(version), server_user()
     with os_errors_explained():
         data = data.resolve()
@@ -70,7 +82,8 @@ def start_server(data: Path, version: int = DEFAULT_VERSION) -> str:
                 _initialize(data, programs, user, lock)
             _require_usable(data, version, user)
             with opened(data) as descriptor:
-                return _start_if_stopped(data, programs, user, descriptor)
+                uri = _start_if_stopped(data, programs, user, descriptor)
+            yield uri
 
 
 def stop_server(data: Path, version: int = DEFAULT_VERSION) -> bool:
@@ -83,33 +96,29 @@ def stop_server(data: Path, version: int = DEFAULT_VERSION) -> bool:
         data = data.resolve()
         if not data.is_dir():
             return False
-        with locked(data.parent), opened(data) as descriptor:
-            if try_lock(descriptor):
-                return False
-            user, sockets = server_user(), _running_socket_directory(data)
-            command = [str(server_programs(version) / "pg_ctl"), "stop", "-m", "fast", "-D", path_for(data)]
-            reason = run(command, user, cwd=data)
-            deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
-            while not try_lock(descriptor):
-                if time.monotonic() > deadline:
-                    raise EmbeddedServerError(f"The embedded PostgreSQL on {data} did not stop: {reason}.")
-                time.sleep(POLL_SECONDS)
-            if sockets not in {None, data}:
-                with suppress(OSError):  # not empty
-                    sockets.rmdir()
-            return True
+        with locked(data.parent):
+            return stop_while_locked(data, version)
 
 
-@contextmanager
-def os_errors_explained() -> Iterator[None]:
-    """Raise the block's `OSError` as `EmbeddedServerError`."""
-    try:
-        yield
-    except OSError as error:
-        raise EmbeddedServerError(
-            f"The embedded PostgreSQL cannot use {error.filename or 'its folder'}: {error.strerror}. Run the command "
-            "in a folder that you can write to, as the user who created it."
-        ) from error
+def stop_while_locked(data: Path, version: int) -> bool:
+    """Stop the server like `stop_server`; the caller holds the lock on the folder above `data`."""
+    if not data.is_dir():
+        return False
+    with opened(data) as descriptor:
+        if try_lock(descriptor):
+            return False
+        user, sockets = server_user(), _running_socket_directory(data)
+        command = [str(server_programs(version) / "pg_ctl"), "stop", "-m", "fast", "-D", path_for(data)]
+        reason = run(command, user, cwd=data)
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+        while not try_lock(descriptor):
+            if time.monotonic() > deadline:
+                raise EmbeddedServerError(f"The embedded PostgreSQL on {data} did not stop: {reason}.")
+            time.sleep(POLL_SECONDS)
+        if sockets not in {None, data}:
+            with suppress(OSError):  # not empty
+                sockets.rmdir()
+        return True
 
 
 def _initialize(data: Path, programs: Path, user: pwd.struct_passwd, lock: int) -> None:
