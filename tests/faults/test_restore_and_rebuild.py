@@ -100,6 +100,8 @@ def test_rollback_in_the_second_of_a_backup_gets_its_own_file(filled: Database) 
 def test_rollback_to_the_file_of_a_backup_changes_nothing(filled: Database) -> None:
     before = row_digests(filled)
     saved = create_backup(filled.engine)
-    with pytest.raises(BackupFailed, match=r"already exists.*The database is unchanged\. Run this again"):
+    with pytest.raises(
+        BackupFailed, match=r"already exists.*The database is unchanged\. Name another file with --output"
+    ):
         rollback("002", filled.engine, saved.path)
     assert row_digests(filled) == before
