@@ -15,6 +15,7 @@ from syntegra_db.errors import ConnectionFailed, SettingsError, server_message
 from syntegra_db.network import LIBPQ_LIMITS, watch_connections
 from syntegra_db.search_path import secure_session
 from syntegra_db.settings import PREPARE_THRESHOLD, describe_database, libpq_parameters
+from syntegra_db.sql import quote_all_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +56,7 @@ def unpooled_engine(url: URL, application_name: str = APPLICATION_NAME) -> Engin
     # Behind a pooler in transaction mode, a prepared statement may be in another session.
     arguments = connect_args(url, application_name) | {PREPARE_THRESHOLD: None}
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=arguments, **ENGINE_OPTIONS)
+    quote_all_keywords(engine.dialect)
     watch_connections(engine)
     secure_first_connection(engine)
     return engine

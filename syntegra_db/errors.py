@@ -103,6 +103,12 @@ class DatabaseAhead(RevisionError):
     exit_status = 10
 
 
+class TablesInOtherSchema(RevisionError):
+    """Another schema has the package's tables, and the search_path leads to one without them; nothing was changed."""
+
+    exit_status = 32
+
+
 class MigrationFailed(SyntegraDBError):
     """A revision could not be applied or reverted; the message gives the database's current revision."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alembic.script import ScriptDirectory
-from psycopg.errors import InsufficientPrivilege
+from psycopg.errors import InsufficientPrivilege, UndefinedColumn
 from sqlalchemy.exc import ProgrammingError
 
 from syntegra_db.errors import DatabaseAhead, RevisionError
@@ -16,12 +16,16 @@ from syntegra_db.search_path import catalog_query, qualify, read_session
 from syntegra_db.sql import execute_raw, quote
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection
 
 VERSION_TABLE = "alembic_version"
 ORDINARY_TABLE = "r"
+REVISION_ID = re.compile(r"\d{3}")
 RELATIVE = re.compile(r"(?P<start>\w+)?(?P<steps>[+-]\d+)")
-SELECT_VERSIONS = "SELECT version_num FROM ONLY {table} ORDER BY version_num"
+# As text, because the column may have been changed.
+SELECT_VERSIONS = "SELECT CAST(version_num AS pg_catalog.text) FROM ONLY {table} ORDER BY 1"
 # In a schema of the search_path that the role may not use, the version table is hidden.
 FIND_VERSION_TABLE = catalog_query("""
     SELECT (SELECT relkind::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
@@ -30,13 +34,12 @@ FIND_VERSION_TABLE = catalog_query("""
            (SELECT min(nspname::text) FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
             WHERE relname = :name AND nspname = ANY (:path) AND NOT has_schema_privilege(pg_namespace.oid, 'USAGE'))
 """)
-PATH_ITEM = re.compile(r'"((?:[^"]|"")*)"|([^\s,]+)')
 
 
 def current_revision(connection: Connection) -> str | None:
     """Return the revision of the database's current schema, or None if no revision was applied.
 
-    Only the current schema counts: a version table in another schema of the search path belongs to another application.
+    Only the current schema counts; `catalog.require_no_tables_elsewhere` finds the tables in another one.
 
     Raises:
         RevisionError: the version table holds several revisions, is not an ordinary table, or this role cannot read it.
@@ -45,6 +48,8 @@ def current_revision(connection: Connection) -> str | None:
         return None
     revisions = read_versions(connection)
     if len(revisions) > 1:
+        if foreign := foreign_revisions(revisions):
+            raise RevisionError(describe_foreign_revisions(foreign))
         raise RevisionError(
             f"{VERSION_TABLE} holds {' and '.join(revisions)}, which happens when a dump is restored over a migrated "
             "database. Restore the dump into an empty database, or delete the row that does not match the tables."
@@ -60,9 +65,7 @@ def has_version_table(connection: Connection) -> bool:
     """
     session = read_session(connection)
     name, role = qualify(session.schema, VERSION_TABLE), quote(session.role)
-    items = (quoted.replace('""', '"') or plain for quoted, plain in PATH_ITEM.findall(session.search_path))
-    path = [session.role if item == "$user" else item for item in items]
-    parameters = {"schema": session.schema, "name": VERSION_TABLE, "table": name, "path": path}
+    parameters = {"schema": session.schema, "name": VERSION_TABLE, "table": name, "path": session.path_schemas()}
     kind, hides_rows, hidden_schema = connection.execute(FIND_VERSION_TABLE, parameters).one()
     if kind is None:
         if hidden_schema is None:
@@ -88,29 +91,55 @@ def read_versions(connection: Connection) -> list[str]:
     """Return the rows of the version table, which exists.
 
     Raises:
-        RevisionError: this role cannot read it.
+        RevisionError: this role cannot read it, or its column is not Alembic's.
     """
     session = read_session(connection)
     name = qualify(session.schema, VERSION_TABLE)
     try:
-        return list(execute_raw(connection, SELECT_VERSIONS.format(table=name)).scalars())
+        versions = list(execute_raw(connection, SELECT_VERSIONS.format(table=name)).scalars())
     except ProgrammingError as error:
+        if isinstance(error.orig, UndefinedColumn):
+            raise RevisionError(
+                f"{name} has no column version_num, so Alembic did not create it. Rename its column back, or rename "
+                f"the table if it belongs to another application: ALTER TABLE {name} RENAME TO application_version;"
+            ) from None
         if not isinstance(error.orig, InsufficientPrivilege):
             raise
         raise RevisionError(
             f"This role cannot read {VERSION_TABLE}; ask its owner to run: GRANT SELECT ON {name} TO "
             f"{quote(session.role)};"
         ) from None
+    if None in versions:
+        raise RevisionError(
+            f"{name} has a row without a revision. Delete it: DELETE FROM {name} WHERE version_num IS NULL;"  # noqa: S608  printed
+        )
+    return versions
+
+
+def foreign_revisions(revisions: Iterable[str]) -> list[str]:
+    """Return those of `revisions` that no version of this package has: its ids have three digits."""
+    return [revision for revision in revisions if not REVISION_ID.fullmatch(revision)]
+
+
+def describe_foreign_revisions(revisions: Iterable[str]) -> str:
+    """Return what is wrong with a version table that contains `revisions` of another application, and what to do."""
+    return (
+        f"{VERSION_TABLE} contains {' and '.join(revisions)}, a revision of another application's migrations, and two "
+        f"histories cannot share one version table. Rename the application's table: ALTER TABLE {VERSION_TABLE} RENAME "
+        "TO application_version; and set version_table='application_version' in its context.configure()."
+    )
 
 
 def require_known_revision(revision: str | None) -> None:
-    """Raise `DatabaseAhead` unless this package contains `revision`; None passes.
+    """Raise an error unless this package contains `revision`; None passes.
 
     Raises:
-        DatabaseAhead: the revision is unknown.
+        DatabaseAhead: a newer version of this package has it.
+        RevisionError: it belongs to another application.
     """
-    known = {script.revision for script in script_directory().walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in all_revisions():
+        if foreign := foreign_revisions([revision]):
+            raise RevisionError(describe_foreign_revisions(foreign))
         raise DatabaseAhead(
             f"The database is at revision {revision}, which this package does not know: its newest is "
             f"{head_revision()}. Install the syntegra-db that the database was migrated with, or a newer one."

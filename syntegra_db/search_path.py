@@ -7,8 +7,10 @@ tables and of what the extension `vector` provides. The revisions name no schema
 from __future__ import annotations
 
 import re
+import shlex
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote as quote_url
 
 from sqlalchemy import TableClause, event, table, text
 
@@ -18,7 +20,7 @@ from syntegra_db.sql import execute_raw, literal, quote
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Connection, TextClause
+    from sqlalchemy import Connection, Engine, TextClause
 
 CATALOG_ONLY = "pg_catalog, pg_temp"
 # What the tools parse, and the text of definitions, must not depend on the role or database.
@@ -58,8 +60,10 @@ def qualify_calls(query: str) -> str:
 SESSION = catalog_query("""
     SELECT current_schema(), current_user, current_setting('search_path'), current_schemas(true),
            (SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
-            WHERE extname = 'vector')
+            WHERE extname = 'vector'),
+           session_user, current_database(), (SELECT source FROM pg_settings WHERE name = 'search_path')
 """)
+PATH_ITEM = re.compile(r'"((?:[^"]|"")*)"|([^\s,]+)')
 SET_SEARCH_PATH = text("SELECT pg_catalog.set_config('search_path', :path, true)")
 # Runs with the search_path `CATALOG_ONLY`.
 UNTRUSTED_OBJECTS = """
@@ -97,7 +101,9 @@ UNTRUSTED_OBJECTS = """
 class Session(NamedTuple):
     """The current schema and the role of a session, and the search_path with its existing schemas, when it was opened.
 
-    `extension_schema` is the schema of the extension `vector`, or None.
+    `extension_schema` is the schema of the extension `vector`, or None. After SET ROLE, `role` differs from
+    `login_role`. `source` is what set the search_path, as in `pg_settings`. `is_named` means that the schema is the
+    translation of None, not the first one of the search_path.
     """
 
     schema: str | None
@@ -105,11 +111,31 @@ class Session(NamedTuple):
     search_path: str
     schemas: list[str]
     extension_schema: str | None
+    login_role: str
+    database: str
+    source: str
+    is_named: bool = False
+
+    def path_items(self) -> list[str]:
+        """Return the names on the search_path as they are written, such as `$user`, without quotes."""
+        items = PATH_ITEM.findall(self.search_path)
+        names = (quoted.replace('""', '"') or _to_lower_case(plain) for quoted, plain in items)
+        # An empty search_path is `""`.
+        return [name for name in names if name]
+
+    def path_schemas(self) -> list[str]:
+        """Return the names on the search_path, existing or not, with the role for `$user`."""
+        return [self.role if item == "$user" else item for item in self.path_items()]
 
     def declared_schemas(self) -> list[str]:
         """Return the current schema, and that of the extension if it is on the search_path."""
         names = (self.schema, self.extension_schema if self.extension_schema in self.schemas else None)
         return [name for name in dict.fromkeys(names) if name]
+
+
+def _to_lower_case(name: str) -> str:
+    # The server keeps the case of other letters in UTF-8.
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
 def secure_session(connection: Connection) -> None:
@@ -142,8 +168,34 @@ def read_session(connection: Connection) -> Session:
     if session is None:
         session = Session(*connection.execute(SESSION).one())
         schema = (options.get("schema_translate_map") or {}).get(None)
-        session = session._replace(schema=schema or session.schema)
+        session = session._replace(schema=schema or session.schema, is_named=schema is not None)
     return session
+
+
+def with_schema(engine: Engine, schema: str | None) -> Engine:
+    """Return `engine` for the tables in `schema` instead of the first schema of the search_path, unless it is None."""
+    return engine.execution_options(schema_translate_map={None: schema}) if schema else engine
+
+
+def search_path_fix(session: Session, *schemas: str) -> str:
+    """Return the statement that gives new sessions a search_path of `schemas`; a comment if the client sets the path.
+
+    A setting of the role in the database has precedence over all but the client's.
+    """
+    names = [quote(name) for name in dict.fromkeys(schemas)]
+    path = ", ".join(names)
+    if session.source == "session":
+        return f"SET search_path = {path};"
+    if session.source == "client":
+        # libpq splits the options at blanks.
+        option = "-csearch_path=" + re.sub(r"([\\\s])", r"\\\1", ",".join(names))
+        return (
+            f"-- Replace the search_path in the URL: options={quote_url(option, safe='')}; or in the environment: "
+            f"export PGOPTIONS={shlex.quote(option)}"
+        )
+    reset = "" if session.role == session.login_role else "SET ROLE NONE; "
+    role, database = quote(session.login_role), quote(session.database)
+    return f"{reset}ALTER ROLE {role} IN DATABASE {database} SET search_path = {path};"
 
 
 def table_name(connection: Connection, name: str) -> str:

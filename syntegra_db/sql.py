@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, CursorResult
+    from sqlalchemy import Connection, CursorResult, Dialect
+
+# Words that cannot be a name without quotes, and that SQLAlchemy does not know.
+UNKNOWN_KEYWORDS = frozenset({"collation", "concurrently", "lateral", "system_user", "tablesample"})
+
+
+def quote_all_keywords(dialect: Dialect) -> None:
+    """Let `dialect` quote a name that is one of `UNKNOWN_KEYWORDS`."""
+    preparer = dialect.identifier_preparer
+    preparer.reserved_words = preparer.reserved_words | UNKNOWN_KEYWORDS
+
 
 # The default paramstyle would double a percent sign; `execute_raw` and psql take names as they are.
 _dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+quote_all_keywords(_dialect)
 quote = _dialect.identifier_preparer.quote
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,12 +22,14 @@ from syntegra_db.catalog import (
     managed_tables,
     managed_types,
     require_current_schema,
+    require_no_tables_elsewhere,
 )
 from syntegra_db.errors import AdoptionNotPossible
 from syntegra_db.revisions import (
-    VERSION_TABLE,
     all_revisions,
     current_revision,
+    describe_foreign_revisions,
+    foreign_revisions,
     has_version_table,
     read_versions,
     require_known_revision,
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
 
     from syntegra_db.adoption._model import AdoptionInput
-
-REVISION_ID = re.compile(r"\d{3}")
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,14 @@ def inspect_database(connection: Connection, supplied: AdoptionInput) -> Inspect
     Raises:
         AdoptionNotPossible: no managed table exists, the version table belongs to other migrations, or the time zone is
             unknown.
+        TablesInOtherSchema: see `require_no_tables_elsewhere`.
         DatabaseAhead, SettingsError, LockTimeout: see `require_known_revision` and `introspect`.
     """
     require_current_schema(connection)
     stamped = _stamped_revision(connection)
     timezone = _set_timezone(connection, supplied.timezone)
+    if stamped is None:
+        require_no_tables_elsewhere(connection)
     catalog = introspect(connection, managed_tables(), managed_types())
     revision = closest_revision(catalog.schema)
     tables = {"tables": list(catalog.schema.tables)}
@@ -149,16 +151,11 @@ def _stamped_revision(connection: Connection) -> str | None:
     if not has_version_table(connection):
         return None
     versions = read_versions(connection)
-    foreign = [version for version in versions if version not in all_revisions()]
-    if not foreign:
-        return current_revision(connection)
-    if len(versions) == 1 and REVISION_ID.fullmatch(versions[0]):
-        require_known_revision(versions[0])
-    raise AdoptionNotPossible(
-        f"{VERSION_TABLE} contains {' and '.join(foreign)}, a revision of the application's own migrations, and two "
-        f"histories cannot share one version table. Rename the application's table: ALTER TABLE {VERSION_TABLE} RENAME "
-        "TO application_version; and set version_table='application_version' in its context.configure()."
-    )
+    if foreign := foreign_revisions(versions):
+        raise AdoptionNotPossible(describe_foreign_revisions(foreign))
+    revision = current_revision(connection)
+    require_known_revision(revision)
+    return revision
 
 
 def _set_timezone(connection: Connection, timezone: str | None) -> str:

@@ -34,7 +34,7 @@ from syntegra_db.backup._session import (
     server_version,
     tables_at_revision,
 )
-from syntegra_db.catalog import existing_tables
+from syntegra_db.catalog import existing_tables, later_schemas_with_tables, require_no_tables_elsewhere
 from syntegra_db.client_programs import ClientProgramFailed, find_program_for_server
 from syntegra_db.connections import connect
 from syntegra_db.errors import BackupFailed, InvalidBackup, server_message
@@ -43,6 +43,7 @@ from syntegra_db.network import keep_transaction_alive, psycopg_connection
 from syntegra_db.revisions import require_known_revision
 from syntegra_db.search_path import table_name
 from syntegra_db.settings import describe_database
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +83,7 @@ def create_backup(
         BackupFailed: the database has no revision, pg_dump failed, or the file cannot be written; no file was left.
         InvalidBackup: pg_restore cannot read the file; no file was left.
         ClientProgramNotFound: no pg_dump or pg_restore is as new as the server.
+        TablesInOtherSchema: see `require_no_tables_elsewhere`.
         RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.
         LockTimeout: a migration held a lock on one of the tables.
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
@@ -131,6 +133,7 @@ def _export_snapshot(connection: Connection, program: ClientProgram, options: Mi
         revision = current_revision(connection)
         require_known_revision(revision)
         if revision is None:
+            require_no_tables_elsewhere(connection)
             raise BackupFailed(
                 f"The {describe_database(connection.engine.url)} is at no revision, so there is nothing to back up. "
                 "Correct the name of the database, or migrate it: syntegra-db upgrade."
@@ -148,6 +151,8 @@ def _export_snapshot(connection: Connection, program: ClientProgram, options: Mi
         connection.rollback()
     if missing := [name for name in declared if name not in tables]:
         logger.warning("Not in the database, so not in the backup: %s", ", ".join(missing))
+    if later := later_schemas_with_tables(connection):
+        logger.warning("The tables in schema %s are not in the backup", " and ".join(map(quote, later)))
     metadata = BackupMetadata(
         database=row["database"],
         schema=current_schema(connection),

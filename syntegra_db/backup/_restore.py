@@ -26,7 +26,7 @@ from syntegra_db.backup._session import (
     raise_build_memory,
     require_no_child_tables,
 )
-from syntegra_db.catalog import existing_tables
+from syntegra_db.catalog import existing_tables, require_no_tables_elsewhere
 from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.connections import connect
 from syntegra_db.errors import BackupRevisionMismatch, LockTimeout, RestoreFailed, TablesNotEmpty, server_message
@@ -112,6 +112,7 @@ def restore(
     Raises:
         InvalidBackup: the file is truncated, damaged, or not of this package.
         BackupRevisionMismatch: the revision of the backup is unknown, or older than the database's revision.
+        TablesInOtherSchema: see `require_no_tables_elsewhere`.
         TablesNotEmpty: tables are not empty, and `existing_rows` is REFUSE.
         RestoreFailed: the server rejected a statement.
         LockTimeout: other sessions kept a table or the migration lock.
@@ -164,6 +165,8 @@ def _restore(connection: Connection, job: _RestoreJob) -> tuple[list[str], list[
     metadata = job.backup.metadata
     before = current_revision(connection)
     require_known_revision(before)
+    if before is None:
+        require_no_tables_elsewhere(connection)
     _reject_downgrade(before, job.backup, connection)
     kept = _prepare_tables(connection, job)
     if before != metadata.revision:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db import wording
 from syntegra_db.backup._dump import create_backup, verify_backup
 from syntegra_db.backup._session import begin_unlimited_transaction, count_rows, lock_tables
-from syntegra_db.catalog import existing_tables
+from syntegra_db.catalog import existing_tables, require_no_tables_elsewhere
 from syntegra_db.connections import connect
 from syntegra_db.errors import CommitUnconfirmed, InvalidBackup, MigrationFailed, RevisionError, server_message
 from syntegra_db.interruption import report_if_interrupted
@@ -72,6 +72,7 @@ def rollback(  # noqa: PLR0913  two callbacks
     committed, `on_commit` is called with the result, because the verification of the schema that follows can fail.
 
     Raises:
+        TablesInOtherSchema: see `require_no_tables_elsewhere`.
         RevisionError: `target` is not older than the database's revision, or does not exist.
         BackupFailed, InvalidBackup: the backup could not be made or verified; the database is unchanged.
         MigrationFailed: the server rejected the downgrade; the database is unchanged, and the backup is kept.
@@ -85,7 +86,7 @@ def rollback(  # noqa: PLR0913  two callbacks
     options = options or MigrationOptions()
     with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
         before = current_revision(connection)
-        revision = _resolve_older(target, before)
+        revision = _resolve_older(target, before, connection)
         still = f"The database is still at {describe_revision(before)}."
         with report_if_interrupted(lambda: still):
             existing_drift = read_existing_drift(connection)
@@ -133,11 +134,13 @@ def describe_rollback_loss(target: str, engine: Engine) -> str:
     """
     with connect(engine) as connection:
         before = current_revision(connection)
-        return describe_data_loss(connection, tables_to_drop(before, _resolve_older(target, before)))
+        return describe_data_loss(connection, tables_to_drop(before, _resolve_older(target, before, connection)))
 
 
-def _resolve_older(target: str, before: str | None) -> str | None:
+def _resolve_older(target: str, before: str | None, connection: Connection) -> str | None:
     require_known_revision(before)
+    if before is None:
+        require_no_tables_elsewhere(connection)
     known = [None, *all_revisions()]
     revision = resolve_revision(target, before)
     if known.index(revision) >= known.index(before):

@@ -4,6 +4,11 @@ from syntegra_db.catalog._drift import is_accepted, unversioned_objects, verify
 from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, existing_tables, introspect, require_current_schema
 from syntegra_db.catalog._manifest import MANIFESTS, format_manifest, load_manifest, managed_tables, managed_types
+from syntegra_db.catalog._other_schemas import (
+    describe_missing_schema,
+    later_schemas_with_tables,
+    require_no_tables_elsewhere,
+)
 from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.catalog._status import DatabaseStatus, read_status
 
@@ -16,15 +21,18 @@ __all__ = [
     "LiveCatalog",
     "Schema",
     "Table",
+    "describe_missing_schema",
     "existing_tables",
     "format_manifest",
     "introspect",
     "is_accepted",
+    "later_schemas_with_tables",
     "load_manifest",
     "managed_tables",
     "managed_types",
     "read_status",
     "require_current_schema",
+    "require_no_tables_elsewhere",
     "unversioned_objects",
     "verify",
 ]

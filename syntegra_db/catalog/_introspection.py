@@ -10,6 +10,7 @@ from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
 from syntegra_db.catalog import _queries
+from syntegra_db.catalog._other_schemas import describe_missing_schema, require_no_tables_elsewhere
 from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.errors import LockTimeout, SettingsError
 from syntegra_db.search_path import format_search_path, read_session
@@ -102,14 +103,16 @@ def introspect(connection: Connection, tables: Collection[str], types: Collectio
 
 
 def require_current_schema(connection: Connection) -> Session:
-    """Return the session; raise `SettingsError` unless its search_path has a schema that the role may use."""
-    session = read_session(connection)
-    if session.schema is None:
-        raise SettingsError(
-            f"The search_path ({session.search_path}) has no existing schema that role {session.role} may use. "
-            f"Correct it, or ask the owner of the schema to run: GRANT USAGE ON SCHEMA … TO {session.role};"
-        )
-    return session
+    """Return the session, whose search_path has a schema that the role may use.
+
+    Raises:
+        SettingsError: it has none; the message says which statement changes that.
+        TablesInOtherSchema: see `require_no_tables_elsewhere`.
+    """
+    if reason := describe_missing_schema(connection):
+        require_no_tables_elsewhere(connection)
+        raise SettingsError(reason)
+    return read_session(connection)
 
 
 def existing_tables(connection: Connection, kinds: str = "rp") -> list[str]:

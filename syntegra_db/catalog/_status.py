@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from syntegra_db.catalog import _queries
 from syntegra_db.catalog._introspection import require_current_schema, short_lock_timeout
 from syntegra_db.catalog._manifest import managed_tables
+from syntegra_db.catalog._other_schemas import later_schemas_with_tables, require_no_tables_elsewhere
 from syntegra_db.revisions import all_revisions, current_revision, head_revision
 from syntegra_db.search_path import CATALOG_ONLY
 from syntegra_db.sql import execute_raw
@@ -30,7 +31,10 @@ class TableStatus:
 
 @dataclass(frozen=True)
 class DatabaseStatus:
-    """The state of a database; `extension_version` is the version of pgvector."""
+    """The state of a database; `extension_version` is the version of pgvector.
+
+    `unused_schemas` have tables of the package too, but follow on the search_path.
+    """
 
     server_version: str
     database: str
@@ -41,13 +45,14 @@ class DatabaseStatus:
     pending: list[str]
     tables: list[TableStatus]
     invalid_indexes: list[str]
+    unused_schemas: list[str]
 
 
 def read_status(connection: Connection) -> DatabaseStatus:
     """Return the state of the database. The connection must not be in AUTOCOMMIT.
 
     Raises:
-        SettingsError: see `require_current_schema`.
+        SettingsError, TablesInOtherSchema: see `require_current_schema`.
         RevisionError: see `current_revision`.
         LockTimeout: see `short_lock_timeout`.
     """
@@ -56,6 +61,8 @@ def read_status(connection: Connection) -> DatabaseStatus:
     parameters = {"schema": schema, "tables": managed_tables()}
     with short_lock_timeout(connection):
         revision = current_revision(connection)
+        if revision is None:
+            require_no_tables_elsewhere(connection)
         execute_raw(connection, f"SET LOCAL search_path TO {CATALOG_ONLY}")
         server_version, database, extension_version = connection.execute(_queries.SERVER).one()
         return DatabaseStatus(
@@ -68,4 +75,5 @@ def read_status(connection: Connection) -> DatabaseStatus:
             pending=[] if revision not in [None, *known] else known[known.index(revision) + 1 :] if revision else known,
             tables=[TableStatus(*row) for row in connection.execute(_queries.TABLE_SIZES, parameters)],
             invalid_indexes=list(connection.scalars(_queries.INVALID_INDEXES, parameters)),
+            unused_schemas=later_schemas_with_tables(connection),
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syntegra_db import wording
+from syntegra_db.cli.arguments import Schema  # noqa: TC001  Typer reads it
 from syntegra_db.cli.output import confirm_no_backup, echo, print_json
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ Timezone = Annotated[
 def adopt(  # noqa: PLR0913  an option each
     values: Values = None,
     timezone: Timezone = None,
+    schema: Schema = None,
     *,
     apply: Annotated[bool, typer.Option("--apply", help="Apply the plan, after a backup of the database.")] = False,
     no_backup: Annotated[bool, typer.Option("--no-backup", help="Make no backup first.")] = False,
@@ -42,13 +44,14 @@ def adopt(  # noqa: PLR0913  an option each
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.errors import AdoptionNotPossible
     from syntegra_db.migrations import load_migration_options
+    from syntegra_db.search_path import with_schema
     from syntegra_db.settings import database_url, describe_database
 
     try:
         assignments = adoption.parse_assignments(values or [])
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    engine = unpooled_engine(database_url(), "syntegra_db adoption")
+    engine = with_schema(unpooled_engine(database_url(), "syntegra_db adoption"), schema)
     database = describe_database(engine.url)
     supplied = adoption.AdoptionInput(assignments, timezone)
     if apply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Annotated
 
 import typer
 
@@ -12,6 +13,11 @@ ALLOW_STEPS = {"ignore_unknown_options": True}
 STEPS = re.compile(r"-\d+")
 # lock_timeout is a 32-bit number of milliseconds.
 MAX_SECONDS = 2_147_483
+
+Schema = Annotated[
+    str | None,
+    typer.Option(help="Schema of the tables.  [default: the first one of the search_path that exists]"),
+]
 
 
 def require_revision(value: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syntegra_db.cli.arguments import MAX_SECONDS, require_finite, require_revision
+from syntegra_db.cli.arguments import MAX_SECONDS, Schema, require_finite, require_revision
 from syntegra_db.cli.output import echo
 
 if TYPE_CHECKING:
@@ -40,12 +41,13 @@ def upgrade(
     lock_timeout: LockTimeout = None,
     lock_retry_timeout: LockRetryTimeout = None,
     migration_lock_timeout: MigrationLockTimeout = None,
+    schema: Schema = None,
 ) -> None:
     """Upgrade the database, by default to the newest revision."""
     from syntegra_db import migrations
 
     _run_migration(
-        migrations.upgrade,
+        partial(migrations.upgrade, schema=schema),
         revision,
         lock_timeout=lock_timeout,
         lock_retry_timeout=lock_retry_timeout,

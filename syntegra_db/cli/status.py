@@ -39,6 +39,7 @@ def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build:
     from rich.filesize import decimal
 
     from syntegra_db.revisions import describe_revision
+    from syntegra_db.sql import quote
     from syntegra_db.vectors import EXACT_SCAN_MAX_ROWS, INDEX_NAMES
 
     pgvector = f"pgvector {report.extension_version}" if report.extension_version else "no pgvector"
@@ -59,8 +60,12 @@ def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build:
             ],
             right_aligned=("Rows (estimate)", "Size"),
         )
+    for schema in report.unused_schemas:
+        echo(
+            f"Schema {quote(schema)} also has tables of this package. They are not used: it follows on the search_path."
+        )
     for index in report.invalid_indexes:
-        fix = REBUILD if index in INDEX_NAMES else f"REINDEX INDEX CONCURRENTLY {index};"
+        fix = REBUILD if index in INDEX_NAMES else f"REINDEX INDEX CONCURRENTLY {quote(index)};"
         echo(f"Invalid index: {index}. Rebuild it: {fix}")
     texts = next((table.estimated_rows for table in report.tables if table.name == "text_summary"), 0)
     if rows_at_build is not None:

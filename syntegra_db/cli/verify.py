@@ -21,7 +21,7 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     """Compare the schema with the one that its revision declares. Exit status: 0 no drift, 1 drift, 2 error."""
     from sqlalchemy.exc import DBAPIError
 
-    from syntegra_db.catalog import verify
+    from syntegra_db.catalog import require_no_tables_elsewhere, verify
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.errors import SyntegraDBError, server_message
     from syntegra_db.settings import database_url, describe_database
@@ -30,6 +30,8 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
         url = database_url()
         with connect(unpooled_engine(url)) as connection:
             report = verify(connection)
+            if report.revision is None:
+                require_no_tables_elsewhere(connection)
     except (SyntegraDBError, DBAPIError) as error:
         echo(f"Error: {server_message(error) if isinstance(error, DBAPIError) else error}", err=True)
         raise typer.Exit(EXIT_ERROR) from None

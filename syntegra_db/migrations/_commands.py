@@ -21,19 +21,26 @@ _alembic_lock = threading.Lock()
 
 
 def upgrade(
-    revision: str = "head", url: URL | Engine | None = None, options: MigrationOptions | None = None
+    revision: str = "head",
+    url: URL | Engine | None = None,
+    options: MigrationOptions | None = None,
+    *,
+    schema: str | None = None,
 ) -> str | None:
     """Upgrade the database at `url`, by default the one that the settings name, and return the revision reached.
 
+    The tables are in `schema`, by default in the first schema of the search_path.
+
     Raises:
         RevisionError: there is no such revision, or the database is at one that this package does not know.
+        TablesInOtherSchema: the search_path leads to a schema without tables, and another schema has them.
         LockTimeout: other sessions, or another migration, held a lock for longer than the options allow.
         ExtensionUnavailable: pgvector is missing, and this role cannot create it.
         UntrustedObject: another role created a function, operator or type that a revision could call.
         MigrationFailed: a revision failed; the message says which revision the database is at.
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
-    return _run("upgrade", revision, MigrationRequest(url, options, "upgrade"))
+    return _run("upgrade", revision, MigrationRequest(url, options, "upgrade", schema))
 
 
 def downgrade(revision: str, url: URL | Engine | None = None, options: MigrationOptions | None = None) -> str | None:

@@ -12,16 +12,18 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db import settings
+from syntegra_db.catalog import require_no_tables_elsewhere
 from syntegra_db.connections import connect, unpooled_engine
-from syntegra_db.errors import MigrationFailed, SyntegraDBError, server_message
+from syntegra_db.errors import MigrationFailed, SettingsError, SyntegraDBError, server_message
 from syntegra_db.interruption import describe_interruption, exit_status, termination_signals
 from syntegra_db.migrations._comparison import comparison_options
 from syntegra_db.migrations._config import MigrationRequest
 from syntegra_db.migrations._lock import current_schema
 from syntegra_db.migrations._runner import migrate
 from syntegra_db.network import psycopg_connection
-from syntegra_db.revisions import VERSION_TABLE
-from syntegra_db.search_path import declared_search_path
+from syntegra_db.revisions import VERSION_TABLE, current_revision
+from syntegra_db.search_path import declared_search_path, with_schema
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,23 +62,33 @@ def run_env(context: ModuleType, models_metadata: Callable[[], MetaData]) -> Non
 
 def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
     configure = partial(context.configure, version_table=VERSION_TABLE, transaction_per_migration=True)
+    schema = context.get_x_argument(as_dictionary=True).get("schema")
     if context.is_offline_mode():
+        if schema is not None:
+            raise SettingsError(
+                "The SQL names no schema, so it takes no -x schema. Set it in the session that runs the file: "
+                f"SET search_path = {quote(schema)};"
+            )
         configure(dialect_name="postgresql", literal_binds=True)
         _run_migrations(context)
         return
     request = MigrationRequest.from_config(context.config)
+    request.schema = schema or request.schema
     if context.config.cmd_opts is not None:
         directions: dict[Any, Direction] = {command.upgrade: "upgrade", command.downgrade: "downgrade"}
         request.direction = directions.get(context.config.cmd_opts.cmd[0])
     if isinstance(request.bind, Connection):
         _run_on_connection(context, configure, request.bind, models_metadata)
         return
-    with connect(_engine(request.bind)) as connection:
+    with connect(with_schema(_engine(request.bind), request.schema)) as connection:
         configure = partial(configure, connection=connection, version_table_schema=current_schema(connection))
         connection.rollback()
         if changes_revision(context):
             migrate(context, connection, configure, request)
         else:
+            if current_revision(connection) is None:
+                require_no_tables_elsewhere(connection)
+            connection.rollback()
             with declared_search_path(connection):
                 _run_inspection(context, configure, connection, models_metadata())
 
@@ -90,6 +102,7 @@ def _run_on_connection(
 
     Raises:
         MigrationFailed: the connection is in autocommit, where a failed revision would be half applied.
+        TablesInOtherSchema: see `require_no_tables_elsewhere`.
     """
     if psycopg_connection(connection).autocommit:
         raise MigrationFailed(
@@ -98,6 +111,8 @@ def _run_on_connection(
         )
     is_in_transaction = connection.in_transaction()
     schema = current_schema(connection)
+    if changes_revision(context) and current_revision(connection) is None:
+        require_no_tables_elsewhere(connection)
     if not is_in_transaction:
         connection.rollback()
     configure = partial(configure, connection=connection, version_table_schema=schema)

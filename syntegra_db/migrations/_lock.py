@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import text
 
+from syntegra_db.catalog import describe_missing_schema, require_no_tables_elsewhere
 from syntegra_db.errors import LockTimeout, MigrationFailed, escape_control_characters
 from syntegra_db.network import limit_session, psycopg_connection
 from syntegra_db.revisions import VERSION_TABLE
@@ -74,17 +75,16 @@ def migration_lock(connection: Connection, timeout: float) -> Iterator[None]:
 
 
 def current_schema(connection: Connection) -> str:
-    """Return the schema that new tables go to: the first one of the search path that exists.
+    """Return the schema that new tables go to: the first one of the search path that exists, or the one that is named.
 
     Raises:
-        MigrationFailed: none of them exists.
+        MigrationFailed: it does not exist, or this role may not use it.
+        TablesInOtherSchema: see `require_no_tables_elsewhere`.
     """
-    session = read_session(connection)
-    if session.schema is None:
-        raise MigrationFailed(
-            f"No schema of the search_path ({session.search_path}) exists; create one: CREATE SCHEMA …;"
-        )
-    return session.schema
+    if reason := describe_missing_schema(connection):
+        require_no_tables_elsewhere(connection)
+        raise MigrationFailed(reason)
+    return read_session(connection).schema or ""
 
 
 def lock_key(relation: str, schema: str) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine
 from sqlalchemy.util import greenlet_spawn
 
+from syntegra_db.catalog import require_no_tables_elsewhere
 from syntegra_db.connections import connect
 from syntegra_db.errors import DatabaseBehind
 from syntegra_db.revisions import current_revision, describe_revision, head_revision, require_known_revision
@@ -30,6 +31,7 @@ def require_head(bind: Engine | Connection) -> None:
 
     Raises:
         DatabaseBehind: it is at an older revision, or at no revision; the message says what to run.
+        TablesInOtherSchema: the search_path leads to a schema without tables, and another schema has them.
         DatabaseAhead: it is at a revision that this package does not know.
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
@@ -39,6 +41,8 @@ def require_head(bind: Engine | Connection) -> None:
         return
     revision = current_revision(bind)
     require_known_revision(revision)
+    if revision is None:
+        require_no_tables_elsewhere(bind)
     head = head_revision()
     if revision != head:
         raise DatabaseBehind(

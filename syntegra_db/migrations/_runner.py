@@ -11,7 +11,7 @@ from psycopg.errors import DependentObjectsStillExist, DuplicateObject, Duplicat
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.catalog import unversioned_objects
+from syntegra_db.catalog import require_no_tables_elsewhere, unversioned_objects
 from syntegra_db.connections import connect
 from syntegra_db.errors import ExtensionUnavailable, MigrationFailed, RevisionError, SyntegraDBError, server_message
 from syntegra_db.interruption import report_if_interrupted
@@ -55,6 +55,7 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
     a deadlock rolls it back and it is retried, any other error ends the run. `request.reached` is set.
 
     Raises:
+        TablesInOtherSchema: see `require_no_tables_elsewhere`.
         LockTimeout: other sessions held a lock for longer than the options allow.
         UntrustedObject: see `declared_search_path`.
         MigrationFailed: a revision failed; the message says which, why, and the database's current revision.
@@ -67,6 +68,8 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
         is_purge = context._proxy.context_opts.get("purge", False)  # noqa: SLF001  before `configure`, no other way
         before = _revision(connection, is_purge=is_purge)
         require_known_revision(before)
+        if before is None:
+            require_no_tables_elsewhere(connection)
         limit_session(
             connection,
             lock_timeout=f"{options.lock_timeout_milliseconds}ms",

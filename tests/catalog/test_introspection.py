@@ -130,10 +130,10 @@ def test_introspect_does_not_wait_for_writers(database: Database, expected: str)
         assert manifest_of(connection) == expected
 
 
-def test_introspect_without_schema_raises_settings_error(database: Database) -> None:
+def test_introspect_without_schema_raises_settings_error(empty_database: Database) -> None:
     with (
-        unpooled_engine(with_search_path(database, "nowhere")).connect() as connection,
-        pytest.raises(SettingsError, match=r"search_path \(nowhere\).*GRANT USAGE ON SCHEMA"),
+        unpooled_engine(with_search_path(empty_database, "nowhere")).connect() as connection,
+        pytest.raises(SettingsError, match=r"No schema of the search_path \(nowhere\).*CREATE SCHEMA nowhere;"),
     ):
         introspect(connection, TABLES)
 

@@ -178,8 +178,8 @@ def test_verify_with_unknown_or_several_revisions_raises(database: Database) -> 
         drift_report(database)
 
 
-def test_verify_without_schema_raises_settings_error(database: Database) -> None:
-    with database.engine.connect() as connection:
+def test_verify_without_schema_raises_settings_error(empty_database: Database) -> None:
+    with empty_database.engine.connect() as connection:
         connection.execute(text("SET search_path = nowhere"))
         with pytest.raises(SettingsError, match="nowhere"):
             verify(connection)

@@ -171,8 +171,9 @@ def test_commands_work_in_awkwardly_named_schema(database: Database, schema: str
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
         statement = sql.SQL("ALTER DATABASE {} SET search_path = {}, public")
         connection.execute(statement.format(sql.Identifier(database.name), name))
-    for command in ("upgrade", *COMMANDS, "rollback 002", "downgrade base"):
-        result = run("syntegra-db", *command.split(), url=database.environment_url)
+    second_set = ("upgrade", "--schema", schema)
+    for command in (second_set, *((*command.split(),) for command in (*COMMANDS, "rollback 002", "downgrade base"))):
+        result = run("syntegra-db", *command, url=database.environment_url)
         assert result.returncode == 0, (command, result.stderr)
         assert "\x1b" not in result.stdout + result.stderr
 
