@@ -34,7 +34,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from syntegra_db.models.exact_types import ExactType
 from syntegra_db.models.types import Embedding
-from syntegra_db.search_path import qualify_calls
+from syntegra_db.search_path import FORMATS, qualify_calls, set_statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +56,7 @@ VECTOR_TYPE = qualify_calls("""
     SELECT pg_type.oid, typarray FROM pg_type JOIN pg_extension ON extnamespace = typnamespace
     WHERE typname = 'vector' AND extname = 'vector'
 """)
+SET_FORMATS = set_statements(FORMATS, is_local=False)
 
 _binary_decisions: WeakKeyDictionary[SQLCompiler, bool] = WeakKeyDictionary()
 
@@ -73,7 +74,7 @@ class BinaryVECTOR(VECTOR):
 
 
 def enable_binary_vectors(engine: Engine) -> None:
-    """Use the binary format for vectors on the connections that `engine` opens from now on.
+    """Use the binary format for vectors, and `FORMATS`, on the connections that `engine` opens from now on.
 
     A connection that was opened before the type `vector` existed uses text.
     """
@@ -84,12 +85,14 @@ def enable_binary_vectors(engine: Engine) -> None:
 
 def _register(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
     with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(SET_FORMATS)
         _register_adapters(connection, record, cursor.execute(VECTOR_TYPE).fetchone())
 
 
 def _register_async(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     async def register(driver_connection: psycopg.AsyncConnection[Any]) -> None:
         async with driver_connection.transaction(), driver_connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(SET_FORMATS)
             await cursor.execute(VECTOR_TYPE)
             _register_adapters(driver_connection, record, await cursor.fetchone())
 

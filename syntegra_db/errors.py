@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from typing import ClassVar
 
+READ_ONLY_TRANSACTION = "25006"
 # Unicode's control, format (bidirectional marks), surrogate, line separator and paragraph separator characters.
 UNPRINTABLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -20,6 +21,8 @@ def server_message(error: BaseException | None) -> str:
     cause = getattr(error, "orig", None) or error
     primary: str | None = getattr(getattr(cause, "diag", None), "message_primary", None)
     first_line = (primary or str(cause or "")).strip().partition("\n")[0] or "no reason given"
+    if getattr(cause, "sqlstate", None) == READ_ONLY_TRANSACTION:
+        first_line += " (the role or the database sets default_transaction_read_only, or the server is a standby)"
     return escape_control_characters(
         first_line.removeprefix("connection failed: ").removeprefix("connection is bad: "), keep="\t"
     )

@@ -18,17 +18,17 @@ from syntegra_db.errors import UntrustedObject
 from syntegra_db.sql import execute_raw, literal, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Connection, Engine, TextClause
 
 CATALOG_ONLY = "pg_catalog, pg_temp"
+# psycopg reads dates and intervals in one form only, and fewer digits would be another number.
+FORMATS = {"DateStyle": "ISO", "IntervalStyle": "postgres", "extra_float_digits": "1"}
 # What the tools parse, and the text of definitions, must not depend on the role or database.
 SETTINGS = {
-    "DateStyle": "ISO",
-    "IntervalStyle": "postgres",
+    **FORMATS,
     "bytea_output": "hex",
-    "extra_float_digits": "1",
     "quote_all_identifiers": "off",
     "standard_conforming_strings": "on",
 }
@@ -155,10 +155,13 @@ def secure_session(connection: Connection) -> None:
 def _begin(connection: Connection) -> None:
     # No SELECT, which would take the snapshot of the transaction.
     is_autocommit = getattr(connection.connection.dbapi_connection, "autocommit", False)
-    set_command = "SET" if is_autocommit else "SET LOCAL"
     path = connection.get_execution_options()[PATH_OPTION]
-    settings = {**SETTINGS, "search_path": path}
-    execute_raw(connection, "; ".join(f"{set_command} {name} TO {value}" for name, value in settings.items()))
+    execute_raw(connection, set_statements({**SETTINGS, "search_path": path}, is_local=not is_autocommit))
+
+
+def set_statements(settings: Mapping[str, str], *, is_local: bool) -> str:
+    """Return the statements that set `settings`, whose values are SQL, for the transaction or else the session."""
+    return "; ".join(f"SET {'LOCAL' if is_local else 'SESSION'} {name} TO {value}" for name, value in settings.items())
 
 
 def read_session(connection: Connection) -> Session:

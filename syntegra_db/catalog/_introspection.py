@@ -13,7 +13,7 @@ from syntegra_db.catalog import _queries
 from syntegra_db.catalog._other_schemas import describe_missing_schema, require_no_tables_elsewhere
 from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.errors import LockTimeout, SettingsError
-from syntegra_db.search_path import format_search_path, read_session
+from syntegra_db.search_path import SETTINGS, format_search_path, read_session, set_statements
 from syntegra_db.sql import execute_raw, quote
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def introspect(connection: Connection, tables: Collection[str], types: Collectio
     session = require_current_schema(connection)
     with short_lock_timeout(connection):
         path = format_search_path(session.schema, session.extension_schema)
-        execute_raw(connection, f"SET LOCAL search_path TO {path}")
+        execute_raw(connection, set_statements({**SETTINGS, "search_path": path}, is_local=True))
         names = {"schema": session.schema, "names": list(tables)}
         role_and_extension = _fetch_all(connection, _queries.ROLE_AND_EXTENSION, **names)[0]
         installed = _fetch_all(connection, _queries.TABLES, **names)

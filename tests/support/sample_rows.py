@@ -100,6 +100,7 @@ def row_digests(database: Database, *tables: str) -> dict[str, Any]:
         " FROM {table} AS t"
     )
     with database.connect() as connection:
+        connection.execute("SET DateStyle TO ISO, YMD; SET TimeZone TO UTC; SET extra_float_digits TO 1")
         return {
             name: connection.execute(
                 query.format(table=sql.Identifier(name), sequence=sql.Identifier(f"{name}_id_seq"))
