@@ -44,8 +44,8 @@ def create_engine(
 ) -> Engine:
     """Return an engine whose connections send and receive embeddings in binary format.
 
-    They read a timestamp that Python cannot represent, such as infinity, as the nearest `datetime` in UTC, and dates and
-    floats whatever formats the role or database sets.
+    They read a timestamp that Python cannot represent, such as infinity, as the nearest `datetime` in UTC, and dates
+    and floats whatever formats the role or database sets.
 
     Args:
         url: where the database is; by default from the environment and `.env` (`syntegra_db.settings`).
