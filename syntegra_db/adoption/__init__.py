@@ -2,6 +2,7 @@
 
 from syntegra_db.adoption._apply import apply
 from syntegra_db.adoption._model import (
+    AcceptedLoss,
     AdoptionInput,
     AdoptionPlan,
     AdoptionResult,
@@ -9,13 +10,16 @@ from syntegra_db.adoption._model import (
     OpenQuestion,
     SchemaChange,
     TableRewrite,
+    WriterRequirement,
     describe_question,
     parse_assignments,
+    parse_columns,
     require_no_open_questions,
 )
 from syntegra_db.adoption._planning import plan
 
 __all__ = [
+    "AcceptedLoss",
     "AdoptionInput",
     "AdoptionPlan",
     "AdoptionResult",
@@ -23,9 +27,11 @@ __all__ = [
     "OpenQuestion",
     "SchemaChange",
     "TableRewrite",
+    "WriterRequirement",
     "apply",
     "describe_question",
     "parse_assignments",
+    "parse_columns",
     "plan",
     "require_no_open_questions",
 ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from syntegra_db.adoption._inspection import Inspection
 
-PLAIN_VALUE = re.compile(r"[\w .:+-]+")
+PLAIN_VALUE = re.compile(r"[\w .:+{}-]+")
 
 
 def plan_backfills(connection: Connection, inspection: Inspection) -> list[Backfill]:
@@ -41,13 +41,24 @@ def plan_backfills(connection: Connection, inspection: Inspection) -> list[Backf
         if new.nullability == "NULL" and old is not None:
             raise DecisionRequired(f"--set {name}: the column is nullable, and adopt changes no existing value.")
         if old is None or old.nullability == "NULL":
-            kind = new.type if old is None else old.type
-            # An ENUM type may not be installed yet.
-            is_enum = old is None and kind in inspection.declared.types
-            expression = parse_fill_value(connection, table, installed.columns, "text" if is_enum else kind, value)
-            cast = f"({expression})::text::{kind}" if is_enum else expression
-            backfills.append(Backfill(table, column, cast, 0, old is None))
+            expression = parse_column_value(connection, inspection, table, column, value)
+            backfills.append(Backfill(table, column, expression, 0, old is None))
     return backfills
+
+
+def parse_column_value(connection: Connection, inspection: Inspection, table: str, column: str, value: str) -> str:
+    """Return a supplied value for a column, which may be missing, as SQL.
+
+    Raises:
+        DecisionRequired: see `parse_fill_value`.
+    """
+    columns = inspection.installed.tables[table].columns
+    is_missing = column not in columns
+    kind = (inspection.declared.tables[table].columns if is_missing else columns)[column].type
+    # An ENUM type may not be installed yet.
+    is_enum = is_missing and kind in inspection.declared.types
+    expression = parse_fill_value(connection, table, columns, "text" if is_enum else kind, value)
+    return f"({expression})::text::{kind}" if is_enum else expression
 
 
 def parse_fill_value(connection: Connection, table: str, columns: Collection[str], kind: str, value: str) -> str:
@@ -62,11 +73,11 @@ def parse_fill_value(connection: Connection, table: str, columns: Collection[str
     constant = literal(value)
     is_plain = PLAIN_VALUE.fullmatch(value) and "::" not in value and value not in columns and value.upper() != "NULL"
     if is_plain:
-        with suppress(DBAPIError), _rolled_back(connection):
+        with suppress(DBAPIError), rolled_back(connection):
             execute_query(connection, f"SELECT CAST({constant} AS {kind})")
             return constant
     try:
-        with _rolled_back(connection):
+        with rolled_back(connection):
             is_volatile = _is_volatile(connection, table, kind, value)
     except DBAPIError as error:
         raise DecisionRequired(
@@ -97,7 +108,8 @@ def _is_volatile(connection: Connection, table: str, kind: str, value: str) -> b
 
 
 @contextmanager
-def _rolled_back(connection: Connection) -> Iterator[None]:
+def rolled_back(connection: Connection) -> Iterator[None]:
+    """Roll back to the beginning of the block at its end."""
     savepoint = connection.begin_nested()
     try:
         yield

@@ -19,22 +19,41 @@ INTEGERS = {"smallint": 1, "integer": 2, "bigint": 3}
 INTEGER_LIMITS = {"smallint": 2**15, "integer": 2**31}
 STRINGS = {"character varying", "text", "character"}
 FLOATS = {"real", "double precision"}
-# The largest integer up to which all integers are exact in double precision.
-EXACT_INTEGER = 2**53
-LARGEST_DOUBLE = "1e300"
+LARGEST_DOUBLE = "1.7976931348623157e308"
+# Text of smaller values is rejected as out of range.
+SMALLEST_DOUBLE = "1e-323"
+# The text between the colons that end a key, to compare the number of keys.
+BETWEEN_KEYS = r'"(?:[^"\\]|\\.)*"|[^":]+'
+COLON_ESCAPE = r"\u003"
 LENGTH = re.compile(r"\((\d+)\)")
 PLAIN = "({})::text"
 VECTOR_TEXT = "encode(vector_send({}), 'hex')"
+# The extension may not be installed yet.
+ARRAY_TEXT = "array_to_string(({})::real[], ' ')"
 UTC_ZONES = ("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a conversion changes in the values for which `condition` is true, and what accepting it does to them.
+
+    `before` replaces the text of the conversion that would differ; None if none does.
+    """
+
+    condition: str
+    label: str
+    effect: str
+    before: str | None = None
 
 
 @dataclass(frozen=True)
 class Conversion:
     """How the values of one type are converted to another.
 
-    `using` is None for PostgreSQL's assignment cast; `convertible` is true for values that can be converted, None if
-    all can. `before` and `after` return the same text for the same value. `preserves_foreign_keys` is true if a foreign
-    key to a column of the old type remains valid.
+    `using` is None for PostgreSQL's assignment cast. `convertible` is true for values that can be converted, and false
+    or an error for others; it is None if all can. `loss` is None if every converted value is the same value. `before`
+    and `after` return the same text for the same value. `preserves_foreign_keys` is true if a foreign key to a column
+    of the old type remains valid.
     """
 
     using: str | None = None
@@ -44,6 +63,7 @@ class Conversion:
     rewrites: bool = True
     preserves_foreign_keys: bool = False
     unconvertible_label: str = "values that do not fit the type"
+    loss: Loss | None = None
 
 
 def find_conversion(
@@ -53,7 +73,7 @@ def find_conversion(
 
     `labels` are the labels of each ENUM type by name, for declared types the declared labels.
     """
-    old, new = _base(found), _base(expected)
+    old, new = base_type(found), base_type(expected)
     if expected in labels:
         return _to_enum(expected, labels[expected]) if old in STRINGS or found in labels else None
     if new in STRINGS:
@@ -70,7 +90,8 @@ def find_conversion(
     return maker() if maker else None
 
 
-def _base(name: str) -> str:
+def base_type(name: str) -> str:
+    """Return the name of a type without its length or precision."""
     return re.sub(r"\([\d,]+\)", "", name)
 
 
@@ -114,30 +135,30 @@ def _to_integer(old: str, new: str) -> Conversion | None:
 
 def _to_number(old: str, new: str) -> Conversion | None:
     """Return the conversion through the decimal digits of the text form, which keeps all of them."""
-    if old in INTEGERS and new == "numeric":
-        return Conversion()
-    if old in INTEGERS:
-        convertible = f"abs(({{}})::numeric) <= {EXACT_INTEGER}" if old == "bigint" else None
-        return Conversion(
-            convertible=convertible,
-            after="({})::bigint::text",
-            unconvertible_label="values that double precision cannot represent",
-        )
     if old == new:
         return Conversion(rewrites=False)
     if old in FLOATS:
         return Conversion(using=f"({{}})::text::{new}", after=f"({{}})::{old}::text")
-    if old == "numeric":
-        back = "trim_scale(({})::double precision::text::numeric)"
-        return Conversion(
-            using="({})::text::double precision",
-            convertible=f"CASE WHEN abs({{}}) < {LARGEST_DOUBLE} THEN {back} = trim_scale({{}}) "
-            "ELSE {} IN ('NaN', 'Infinity', '-Infinity') END",
-            before="trim_scale({})::text",
-            after="trim_scale(({})::text::numeric)::text",
-            unconvertible_label="values with more digits than double precision can represent",
-        )
-    return None
+    if old in INTEGERS and new == "numeric":
+        return Conversion()
+    if old != "numeric" and old not in INTEGERS:
+        return None
+    number = "({})::numeric"
+    using = f"CASE WHEN abs({number}) < {SMALLEST_DOUBLE} THEN 0 ELSE ({{}})::text::double precision END"
+    digits = "trim_scale(({})::text::numeric)::text"
+    return Conversion(
+        using=using,
+        convertible=f"abs({number}) <= {LARGEST_DOUBLE} OR {number} IN ('NaN', 'Infinity', '-Infinity')",
+        before=digits,
+        after=digits,
+        unconvertible_label="values out of the range of double precision",
+        loss=Loss(
+            condition=f"({using})::text::numeric <> {number}",
+            label="values with more digits than double precision can represent",
+            effect="rounds them",
+            before=digits.replace("{}", using),
+        ),
+    )
 
 
 def _to_timestamptz(old: str, timezone: str) -> Conversion | None:
@@ -149,44 +170,59 @@ def _to_timestamptz(old: str, timezone: str) -> Conversion | None:
         convertible="({})::timestamptz::timestamp = ({})::timestamp",
         before="({})::timestamptz::text",
         rewrites=old == "date" or timezone not in UTC_ZONES,
-        unconvertible_label=f"timestamps that do not exist in {timezone}",
+        unconvertible_label=f"timestamps that do not exist in {timezone} or are out of range",
     )
 
 
 def _to_jsonb(found: str) -> Conversion | None:
-    if found == "json":
-        return Conversion(
-            using="({})::jsonb",
-            convertible="position('\\u0000' in ({})::text) = 0",
-            before="({})::jsonb::text",
-            unconvertible_label="values that jsonb cannot store",
-        )
-    if found.endswith("[]") and _base(found.removesuffix("[]")) in STRINGS:
+    if found.endswith("[]") and base_type(found.removesuffix("[]")) in STRINGS:
         return Conversion(using="to_jsonb({})", before="to_jsonb({})::text")
-    if _base(found) in STRINGS:
-        # pg_input_is_valid is available since PostgreSQL 16; before, the conversion itself reports the value.
-        return Conversion(
-            using="({})::jsonb",
-            convertible="pg_input_is_valid(({})::text, 'jsonb')",
-            before="({})::jsonb::text",
-            unconvertible_label="values that are not valid JSON",
+    if found != "json" and base_type(found) not in STRINGS:
+        return None
+    using = "({})::jsonb"
+    text = f"{using}::text"
+    return Conversion(
+        using=using,
+        convertible=f"{text} <> ''",
+        before=text,
+        unconvertible_label="values that jsonb cannot store",
+        loss=Loss(
+            condition=_has_fewer_keys(text, "({})::text"),
+            label="objects with duplicate keys",
+            effect="keeps the last value of each key",
+        ),
+    )
+
+
+def _has_fewer_keys(text: str, other: str) -> str:
+    """Return SQL for whether the JSON `text` has another number of keys than the JSON `other`."""
+    # Counting all colons is fast. Strings have the same ones, except escaped colons.
+    colons, keys = (
+        " <> ".join(count.replace("{}", value) for value in (text, other))
+        for count in (
+            "length({}) - length(replace({}, ':', ''))",
+            f"length(regexp_replace({{}}, {literal(BETWEEN_KEYS)}, '', 'g'))",
         )
-    return None
+    )
+    return f"CASE WHEN {colons} OR strpos({other}, {literal(COLON_ESCAPE)}) > 0 THEN {keys} ELSE false END"
 
 
 def _to_vector(found: str, expected: str) -> Conversion | None:
     dimensions = _length(expected)
-    label = f"vectors without {dimensions} dimensions"
-    if _base(found) == "vector":
-        convertible = f"vector_dims({{}}) = {dimensions}"
-        return Conversion(convertible=convertible, before=VECTOR_TEXT, after=VECTOR_TEXT, unconvertible_label=label)
+    if base_type(found) == "vector":
+        return Conversion(
+            convertible=f"vector_dims({{}}) = {dimensions}",
+            before=VECTOR_TEXT,
+            after=VECTOR_TEXT,
+            unconvertible_label=f"vectors without {dimensions} dimensions",
+        )
     if found == "real[]":
         return Conversion(
             using=f"({{}})::vector({dimensions})",
             convertible=f"cardinality({{}}) = {dimensions} AND array_ndims({{}}) = 1 AND array_position({{}}, NULL) "
-            f"IS NULL",
-            before=VECTOR_TEXT.replace("{}", "({})::vector"),
-            after=VECTOR_TEXT,
-            unconvertible_label=label,
+            "IS NULL AND NOT {} && ARRAY['NaN', 'Infinity', '-Infinity']::real[]",
+            before=ARRAY_TEXT,
+            after=ARRAY_TEXT,
+            unconvertible_label=f"arrays that are not {dimensions} finite numbers",
         )
     return None

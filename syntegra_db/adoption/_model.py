@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,18 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+COLUMN = re.compile(r"[^.]+\.[^.]+")
+
 
 @dataclass(frozen=True)
 class AdoptionInput:
-    """What only a person can decide: values by `table.column`, and the time zone of naive timestamps.
+    """What only a person can decide: values by `table.column`, the time zone of naive timestamps, and accepted losses.
 
     A value is a plain word, number or date that the column can store, or one SQL expression over the row's columns. An
     expression may use subqueries and functions, but no volatile function, aggregate or window function. `timezone` is
-    None for the session's own.
+    None for the session's own. `accepted_losses` are the `table.column` whose conversion may change values.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
     timezone: str | None = None
+    accepted_losses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,36 @@ class TableRewrite:
 
 
 @dataclass(frozen=True)
+class AcceptedLoss:
+    """A column whose conversion changes the values of `rows` rows, as accepted; `effect` says how."""
+
+    table: str
+    column: str
+    effect: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class WriterRequirement:
+    """What a program that writes rows must give from now on for `object`, which is `table.column` or a table."""
+
+    object: str
+    requirement: str
+
+
+@dataclass(frozen=True)
 class OpenQuestion:
-    """A decision that a person must make first: `count` rows, of which `ids` are the first; `advice` is what to do."""
+    """A decision that a person must make first: `count` rows, of which `ids` are the first; `advice` is what to do.
+
+    `option` is the option of the command line that is suggested, if any, as arguments.
+    """
 
     object: str
     reason: str
     advice: str
     count: int = 0
     ids: tuple[int | str, ...] = ()
+    option: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +112,7 @@ class AdoptionPlan:
     """The steps from the installed tables to `revision`; the groups are applied in this order.
 
     `stamped` is the revision in the version table. `matches` and `kept` name objects, `backfills` and `rewrites` touch
-    rows; a plan with `open_questions` cannot be applied.
+    rows; a plan with `open_questions` cannot be applied. `losses` are the values that change, as accepted.
     """
 
     revision: str
@@ -98,6 +124,8 @@ class AdoptionPlan:
     backfills: tuple[Backfill, ...]
     rewrites: tuple[TableRewrite, ...]
     changes: tuple[SchemaChange, ...]
+    losses: tuple[AcceptedLoss, ...]
+    writers: tuple[WriterRequirement, ...]
     open_questions: tuple[OpenQuestion, ...]
     texts: Mapping[str, tuple[ColumnTextSql, ...]]
 
@@ -110,7 +138,10 @@ class AdoptionPlan:
 
 @dataclass(frozen=True)
 class AdoptionResult:
-    """The applied plan, the path of the backup, and the number of rows by table; every row is unchanged."""
+    """The applied plan, the path of the backup, and the number of rows by table.
+
+    Every row is unchanged, except for the losses of the plan.
+    """
 
     plan: AdoptionPlan
     backup: Path | None
@@ -126,10 +157,23 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     values = {}
     for assignment in assignments:
         name, _, value = assignment.partition("=")
-        if not value or name.count(".") != 1:
+        if not value or not COLUMN.fullmatch(name):
             raise ValueError(f"--set {name}: write TABLE.COLUMN=VALUE; VALUE can be an SQL expression")
         values[name] = value
     return values
+
+
+def parse_columns(names: Iterable[str]) -> tuple[str, ...]:
+    """Return `names`, each a `table.column`.
+
+    Raises:
+        ValueError: one is not.
+    """
+    columns = tuple(names)
+    for name in columns:
+        if not COLUMN.fullmatch(name):
+            raise ValueError(f"--accept-loss {name}: write TABLE.COLUMN")
+    return columns
 
 
 def require_no_open_questions(plan: AdoptionPlan) -> AdoptionPlan:

@@ -15,7 +15,8 @@ from syntegra_db.adoption._model import AdoptionInput, AdoptionPlan, Backfill, C
 from syntegra_db.adoption._preconditions import require_adoptable
 from syntegra_db.adoption._reconcile import reconcile_table
 from syntegra_db.adoption._rewrites import converted_table, plan_rewrites
-from syntegra_db.adoption._row_checks import PlannedRows, check_rows
+from syntegra_db.adoption._row_checks import PlannedRows, accepted_losses, check_rows
+from syntegra_db.adoption._writers import writer_requirements
 from syntegra_db.catalog import Column, Schema, Table, ddl
 from syntegra_db.catalog.compare import compare_enums, compare_extension, compare_schemas
 from syntegra_db.errors import AdoptionFailed, server_message
@@ -63,6 +64,7 @@ def _plan(connection: Connection, inspection: Inspection) -> AdoptionPlan:
     backfills = plan_backfills(connection, inspection)
     expressions = {(backfill.table, backfill.column): backfill.expression for backfill in backfills}
     rows = PlannedRows(connection, inspection, expressions)
+    losses = tuple(accepted_losses(rows))
     reconciled = [
         reconcile_table(connection, inspection, name, declared, installed)
         for name, declared, installed in inspection.tables()
@@ -94,6 +96,8 @@ def _plan(connection: Connection, inspection: Inspection) -> AdoptionPlan:
             *_drop_replaced_enums(inspection),
             *(_change(finding) for finding in findings if finding.is_drift),
         ),
+        losses=losses,
+        writers=tuple(writer_requirements(inspection)),
         open_questions=tuple(questions),
         texts={name: _texts(inspection, name, installed) for name, _, installed in inspection.tables()},
     )
@@ -139,7 +143,10 @@ def _texts(inspection: Inspection, name: str, installed: Table) -> tuple[ColumnT
     texts = []
     for column in installed.columns:
         conversion = inspection.conversions.get((name, column)) or Conversion()
-        before, after = (sql.replace("{}", quote(column)) for sql in (conversion.before, conversion.after))
+        loss, before = conversion.loss, conversion.before
+        if loss is not None and loss.before and f"{name}.{column}" in inspection.supplied.accepted_losses:
+            before = loss.before
+        before, after = (sql.replace("{}", quote(column)) for sql in (before, conversion.after))
         texts.append(ColumnTextSql(column, before, after))
     return tuple(texts)
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from syntegra_db.adoption._model import OpenQuestion
+from sqlalchemy.exc import DBAPIError
+
+from syntegra_db.adoption._each_row import VALUE_ERRORS, evaluate_each_row
+from syntegra_db.adoption._model import AcceptedLoss, OpenQuestion
+from syntegra_db.adoption._suggestions import suggest_value
 from syntegra_db.catalog.ddl import FOREIGN_KEY
+from syntegra_db.errors import DecisionRequired
 from syntegra_db.sql import execute_query, quote
 
 if TYPE_CHECKING:
@@ -15,14 +21,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from syntegra_db.adoption._conversions import Loss
     from syntegra_db.adoption._inspection import Inspection
     from syntegra_db.catalog import Table
 
 SHOWN_IDS = 10
 NAMES = re.compile(r"\w+")
 REFERENCE = re.compile(r"FOREIGN KEY \((?P<columns>[^)]+)\) REFERENCES (?P<target>\w+)\((?P<target_columns>[^)]+)\)")
-INPUT_IS_VALID_SINCE = 160000
-FIX_ROWS = "Correct these rows, because adopt changes no existing value, and run it again"
+SET, ACCEPT_LOSS = "--set", "--accept-loss"
+FIX_ROWS = "Correct these rows, which adopt does not change, and run it again"
 
 
 @dataclass(frozen=True)
@@ -57,10 +64,14 @@ class PlannedRows:
 
     def unconvertible(self, table: str, column: str, convertible: str) -> Violations:
         """Return the rows whose value the new type of a column cannot store, and remember the column if any."""
-        violations = self._violations(table, f"NOT ({convertible.replace('{}', self._value(table, column))})")
+        violations = self._evaluate(table, column, f"NOT ({convertible})", failed=True)
         if violations.count:
             self.unconvertible_columns.add((table, column))
         return violations
+
+    def changed(self, table: str, column: str, loss: Loss) -> Violations:
+        """Return the rows whose value is convertible, but to another value."""
+        return self._evaluate(table, column, loss.condition, failed=False)
 
     def duplicate_ids(self, table: str) -> Violations:
         """Return the ids that several rows share."""
@@ -88,6 +99,20 @@ class PlannedRows:
             rows = self._converted_rows(target, target_columns)
             condition += f" AND NOT EXISTS (SELECT FROM {rows} AS target WHERE {matches})"
         return self._violations(table, condition, self._converted_rows(table, columns))
+
+    def _evaluate(self, table: str, column: str, condition: str, *, failed: bool) -> Violations:
+        """Return the rows that meet a condition on a value; `failed` is its result if the server rejects the value."""
+        condition = condition.replace("{}", self._value(table, column))
+        savepoint = self.connection.begin_nested()
+        try:
+            return self._violations(table, condition)
+        except DBAPIError as error:
+            if not (getattr(error.orig, "sqlstate", None) or "").startswith(VALUE_ERRORS):
+                raise
+        finally:
+            savepoint.rollback()
+        count, ids = evaluate_each_row(self.connection, table, condition, SHOWN_IDS, failed=failed)
+        return Violations(count, tuple(ids))
 
     def _violations(self, table: str, condition: str, rows: str | None = None) -> Violations:
         source = quote(table) if rows is None else f"{rows} AS source"
@@ -121,16 +146,39 @@ class PlannedRows:
 def check_rows(rows: PlannedRows) -> Iterator[OpenQuestion]:
     """Yield what a person must decide about rows: types first, because the other checks need convertible values."""
     for (table, column), conversion in rows.inspection.conversions.items():
-        if conversion is None or conversion.convertible is None:
+        if conversion is None:
             continue
-        if "pg_input_is_valid" in conversion.convertible and rows.inspection.server_version < INPUT_IS_VALID_SINCE:
-            continue
-        violations = rows.unconvertible(table, column, conversion.convertible)
-        yield from _question(f"column {table}.{column}", f"has {conversion.unconvertible_label}", violations)
+        label = f"column {table}.{column}"
+        if conversion.convertible is not None:
+            violations = rows.unconvertible(table, column, conversion.convertible)
+            yield from _question(label, f"has {conversion.unconvertible_label}", violations)
+        if conversion.loss is not None and f"{table}.{column}" not in rows.inspection.supplied.accepted_losses:
+            option = (ACCEPT_LOSS, f"{table}.{column}")
+            advice = f"{shlex.join(option)} {conversion.loss.effect}; or correct these rows"
+            violations = rows.changed(table, column, conversion.loss)
+            yield from _question(label, f"has {conversion.loss.label}", violations, advice, option)
     for table, declared, installed in rows.inspection.tables():
         yield from _check_required(rows, table, declared, installed)
     for table, declared, installed in rows.inspection.tables():
         yield from _check_constraints(rows, table, declared, installed)
+
+
+def accepted_losses(rows: PlannedRows) -> Iterator[AcceptedLoss]:
+    """Yield the accepted losses of columns that have values to lose.
+
+    Raises:
+        DecisionRequired: one is for an unknown column.
+    """
+    inspection = rows.inspection
+    for name in inspection.supplied.accepted_losses:
+        table, column = name.split(".")
+        if not any(table == known and column in declared.columns for known, declared, _ in inspection.tables()):
+            raise DecisionRequired(f"{ACCEPT_LOSS} {name}: there is no such column of revision {inspection.revision}.")
+        conversion = inspection.conversions.get((table, column))
+        if conversion is not None and conversion.loss is not None:
+            count = rows.changed(table, column, conversion.loss).count
+            if count:
+                yield AcceptedLoss(table, column, f"{conversion.loss.label}: it {conversion.loss.effect}", count)
 
 
 def _check_required(rows: PlannedRows, table: str, declared: Table, installed: Table) -> Iterator[OpenQuestion]:
@@ -145,8 +193,13 @@ def _check_required(rows: PlannedRows, table: str, declared: Table, installed: T
             reason = "is required, but the supplied value is NULL"
         else:
             reason = "is required but missing" if existing is None else "is required but NULL"
-        advice = f"--set {table}.{name}=VALUE, or an SQL expression"
-        yield from _question(f"column {table}.{name}", reason, rows.missing_values(table, name), advice)
+        violations = rows.missing_values(table, name)
+        advice = f"{SET} {table}.{name}=VALUE, or an SQL expression"
+        option: tuple[str, ...] = ()
+        if violations.count and not is_supplied and (value := suggest_value(rows, table, name)) is not None:
+            option = (SET, f"{table}.{name}={value}")
+            advice = f"{shlex.join(option)}, or another value or SQL expression"
+        yield from _question(f"column {table}.{name}", reason, violations, advice, option)
 
 
 def _check_constraints(rows: PlannedRows, table: str, declared: Table, installed: Table) -> Iterator[OpenQuestion]:
@@ -165,6 +218,8 @@ def _check_constraints(rows: PlannedRows, table: str, declared: Table, installed
         yield from _question(f"constraint {name} on {table}", reason, violations)
 
 
-def _question(label: str, reason: str, violations: Violations, advice: str = FIX_ROWS) -> Iterator[OpenQuestion]:
+def _question(
+    label: str, reason: str, violations: Violations, advice: str = FIX_ROWS, option: tuple[str, ...] = ()
+) -> Iterator[OpenQuestion]:
     if violations.count:
-        yield OpenQuestion(label, reason, advice, violations.count, violations.ids)
+        yield OpenQuestion(label, reason, advice, violations.count, violations.ids, option)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +12,11 @@ from syntegra_db.cli.arguments import Schema  # noqa: TC001  Typer reads it
 from syntegra_db.cli.output import confirm_no_backup, echo, print_json
 
 if TYPE_CHECKING:
-    from syntegra_db.adoption import AdoptionPlan, AdoptionResult, SchemaChange
+    from collections.abc import Sequence
 
+    from syntegra_db.adoption import AdoptionInput, AdoptionPlan, AdoptionResult, SchemaChange
+
+WRITERS = "From now on, programs that write rows must give"
 Values = Annotated[
     list[str] | None,
     typer.Option(
@@ -26,11 +30,21 @@ Timezone = Annotated[
     str | None,
     typer.Option(help="Time zone of naive timestamps, such as Europe/Madrid.  [default: the server's]"),
 ]
+AcceptedLosses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept-loss",
+        metavar="TABLE.COLUMN",
+        help="Convert this column even if digits of numbers are rounded or duplicate keys of JSON objects are removed; "
+        "the plan says how many rows that changes.",
+    ),
+]
 
 
 def adopt(  # noqa: PLR0913  an option each
     values: Values = None,
     timezone: Timezone = None,
+    accept_loss: AcceptedLosses = None,
     schema: Schema = None,
     *,
     apply: Annotated[bool, typer.Option("--apply", help="Apply the plan, after a backup of the database.")] = False,
@@ -49,11 +63,12 @@ def adopt(  # noqa: PLR0913  an option each
 
     try:
         assignments = adoption.parse_assignments(values or [])
+        accepted = adoption.parse_columns(accept_loss or [])
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     engine = with_schema(unpooled_engine(database_url(), "syntegra_db adoption"), schema)
     database = describe_database(engine.url)
-    supplied = adoption.AdoptionInput(assignments, timezone)
+    supplied = adoption.AdoptionInput(assignments, timezone, accepted)
     if apply:
         if no_backup:
             warning = "Without a backup, rows that a mistake deletes cannot be restored."
@@ -70,7 +85,7 @@ def adopt(  # noqa: PLR0913  an option each
     if json_output:
         print_json(plan)
     else:
-        _print_plan(plan, database)
+        _print_plan(plan, _arguments(supplied, schema), database)
     adoption.require_no_open_questions(plan)
 
 
@@ -81,7 +96,10 @@ def _print_result(result: AdoptionResult, database: str) -> None:
     if result.backup is not None:
         echo(f"Backup of the whole database: {result.backup}. To go back: pg_restore into an empty database.")
     rows = ", ".join(f"{table} {count:,}" for table, count in result.rows.items())
-    echo(f"All rows are unchanged, verified column by column: {rows}.")
+    losses = "; ".join(_losses(result.plan))
+    exceptions = f", except as accepted ({losses})" if losses else ""
+    echo(f"All rows are unchanged, verified column by column{exceptions}: {rows}.")
+    _print_group(WRITERS, _writers(result.plan))
     echo(f"The {database} is at revision {result.plan.revision}.")
 
 
@@ -89,7 +107,7 @@ def _print_nothing_to_do(plan: AdoptionPlan, database: str) -> None:
     echo(f"There is nothing to do: the {database} is at revision {plan.revision} and its schema is as declared.")
 
 
-def _print_plan(plan: AdoptionPlan, database: str) -> None:
+def _print_plan(plan: AdoptionPlan, arguments: list[str], database: str) -> None:
     from syntegra_db.adoption import describe_question
     from syntegra_db.revisions import describe_revision
 
@@ -105,14 +123,46 @@ def _print_plan(plan: AdoptionPlan, database: str) -> None:
             f"{fill.table}.{fill.column} = {fill.expression}, {wording.rows(fill.rows)}" for fill in plan.backfills
         ],
         "Rewrites tables, while other sessions can neither read nor write them": _rewrites(plan),
+        "Changes values, as accepted with --accept-loss": _losses(plan),
+        WRITERS: _writers(plan),
         "Needs a decision": [describe_question(question) for question in plan.open_questions],
+        "The same command with the suggested options": _suggested_command(plan, arguments),
     }.items():
-        if lines:
-            echo(f"\n{heading}", bold=True)
-        for line in lines:
-            echo("  " + line)
+        _print_group(heading, lines)
     if not plan.open_questions:
         echo("\nNothing was changed. To apply this plan: the same command with --apply")
+
+
+def _print_group(heading: str, lines: Sequence[str]) -> None:
+    if lines:
+        echo(f"\n{heading}", bold=True)
+    for line in lines:
+        echo("  " + line)
+
+
+def _arguments(supplied: AdoptionInput, schema: str | None) -> list[str]:
+    """Return the arguments of the command for an input."""
+    options = [
+        *(("--set", f"{name}={value}") for name, value in supplied.values.items()),
+        *((("--timezone", supplied.timezone),) if supplied.timezone else ()),
+        *(("--accept-loss", name) for name in supplied.accepted_losses),
+        *((("--schema", schema),) if schema else ()),
+    ]
+    return [argument for option in options for argument in option]
+
+
+def _suggested_command(plan: AdoptionPlan, arguments: list[str]) -> list[str]:
+    """Return the command with `arguments` and the suggested options, or nothing if none is suggested."""
+    suggested = [argument for question in plan.open_questions for argument in question.option]
+    return [shlex.join(["syntegra-db", "adopt", *arguments, *suggested])] if suggested else []
+
+
+def _losses(plan: AdoptionPlan) -> list[str]:
+    return [f"{loss.table}.{loss.column}, {wording.rows(loss.rows)}, {loss.effect}" for loss in plan.losses]
+
+
+def _writers(plan: AdoptionPlan) -> list[str]:
+    return [f"{writer.object}: {writer.requirement}" for writer in plan.writers]
 
 
 def _changes(changes: tuple[SchemaChange, ...]) -> list[str]:
