@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,13 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from syntegra_db.diagnosis import diagnose_connection_failure
 from syntegra_db.errors import ConnectionFailed, SettingsError, server_message
-from syntegra_db.network import LIBPQ_LIMITS, watch_connections
+from syntegra_db.network import LIBPQ_LIMITS, running_in_background, watch_connections
 from syntegra_db.search_path import secure_session
 from syntegra_db.settings import PREPARE_THRESHOLD, describe_database, libpq_parameters
 from syntegra_db.sql import quote_all_keywords
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Engine
@@ -130,9 +130,8 @@ def poll_in_background(
     The connection is opened after the first `seconds`. An error ends the polling, not the block, and is passed to
     `on_error`.
     """
-    ended = threading.Event()
 
-    def poll() -> None:
+    def poll(ended: threading.Event) -> None:
         if ended.wait(seconds):
             return
         try:
@@ -146,10 +145,5 @@ def poll_in_background(
         except SQLAlchemyError as error:
             on_error(error)
 
-    thread = threading.Thread(target=poll, name="syntegra_db polling", daemon=True)
-    thread.start()
-    try:
+    with running_in_background(poll, "polling"):
         yield
-    finally:
-        ended.set()
-        thread.join()

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.errors import ConnectionTimeout
 
 from syntegra_db.errors import (
@@ -36,8 +36,19 @@ CANNOT_CONNECT_NOW = "57P03"
 INVALID_CATALOG_NAME = "3D000"
 AUTHORIZATION_CLASS = "28"
 RESOURCES_CLASS = "53"
-# libpq ends an attempt that does not meet one of these options.
-DEMANDS = frozenset({"sslmode", "sslrootcert", "channel_binding", "require_auth", "target_session_attrs"})
+# libpq ends an attempt that does not meet one of these options; these values demand nothing.
+DEMANDS = {
+    "channel_binding": "prefer",
+    "gssencmode": "disable",
+    "min_protocol_version": "3.0",
+    "require_auth": "",
+    "requirepeer": "",
+    "sslcertmode": "allow",
+    "sslmode": "prefer",
+    "sslnegotiation": "postgres",
+    "sslrootcert": "",
+    "target_session_attrs": "any",
+}
 UNREACHABLE_HINT = (
     "Start it (`make up`, or `syntegra-db local start`), or correct DATABASE_URL or POSTGRES_HOST and POSTGRES_PORT in "
     "the environment or .env."
@@ -63,11 +74,14 @@ def diagnose_connection_failure(
         return _rejected(url, where, reply, sqlstate)
     if getattr(getattr(error, "pgconn", None), "needs_password", False):
         return _rejected(url, where, reply, AUTHORIZATION_CLASS)
-    undemanding = {name: value for name, value in conninfo_to_dict(conninfo).items() if name not in DEMANDS}
-    is_answering, _ = _attempt(make_conninfo("", **undemanding))
+    # Older versions of libpq do not know all of them.
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    undemanding = {name: value for name, value in DEMANDS.items() if name in known}
+    is_answering, _ = _attempt(make_conninfo(conninfo, **undemanding))
     if is_answering:
         return ConnectionFailed(
-            f"The connection to {where} was ended by this side: {reply}. Correct the option in the URL, or the server."
+            f"The connection to {where} was ended by this side: {reply}. Correct the option in the URL or in "
+            "its environment variable, or the server."
         )
     return ServerUnreachable(f"No PostgreSQL server answers for {where} ({reply}). {UNREACHABLE_HINT}")
 

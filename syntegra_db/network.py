@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 from sqlalchemy import event
 
+from syntegra_db.search_path import read_session
 from syntegra_db.sql import execute_raw, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from psycopg.abc import PQGen
     from sqlalchemy import Connection, Engine
@@ -41,6 +42,7 @@ PROBES = 2
 # The request for TLS, which servers and poolers answer with one byte before they ask who connects.
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 SILENCE_ERRORS = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN}
+CHECK_INTERVAL = "client_connection_check_interval"
 SESSION_LIMITS = {
     # The role's own limits would end the session during a long statement, or between two attempts.
     "statement_timeout": "0",
@@ -48,7 +50,7 @@ SESSION_LIMITS = {
     "idle_session_timeout": "0",
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
     # They end the session, and release its locks, after the death of the client or of its machine.
-    "client_connection_check_interval": "1s",
+    CHECK_INTERVAL: "1s",
     "tcp_user_timeout": f"{UNACKNOWLEDGED_SECONDS}s",
     **{f"tcp_keepalives_{name}": str(value) for name, value in KEEPALIVE.items()},
 }
@@ -69,6 +71,8 @@ def limit_session(connection: Connection, *, local: bool = False, **settings: st
     limits = SESSION_LIMITS | settings
     if psycopg_connection(connection).info.server_version < TRANSACTION_TIMEOUT_SINCE:
         del limits["transaction_timeout"]
+    if not read_session(connection).notices_closed_connections:
+        del limits[CHECK_INTERVAL]
     keyword = "SET LOCAL" if local else "SET"
     execute_raw(connection, "; ".join(f"{keyword} {name} = {literal(value)}" for name, value in limits.items()))
 
@@ -80,16 +84,23 @@ def keep_transaction_alive(connection: Connection) -> Iterator[None]:
     Another thread sends an empty statement every second; the block may use the connection, but not end the transaction.
     """
     driver = psycopg_connection(connection)
-    ended = threading.Event()
 
-    def beat() -> None:
+    def beat(ended: threading.Event) -> None:
         while not ended.wait(HEARTBEAT_SECONDS):
             if driver.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS:
                 # The next statement of the block raises the error of a lost connection.
                 with suppress(psycopg.Error):
                     driver.execute(b"", prepare=False)
 
-    thread = threading.Thread(target=beat, name="syntegra_db heartbeat", daemon=True)
+    with running_in_background(beat, "heartbeat"):
+        yield
+
+
+@contextmanager
+def running_in_background(work: Callable[[threading.Event], object], name: str) -> Iterator[None]:
+    """Run `work` in another thread during the block; the end of the block sets the event that `work` gets."""
+    ended = threading.Event()
+    thread = threading.Thread(target=work, args=(ended,), name=f"syntegra_db {name}", daemon=True)
     thread.start()
     try:
         yield

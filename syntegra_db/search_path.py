@@ -61,7 +61,7 @@ SESSION = catalog_query("""
     SELECT current_schema(), current_user, current_setting('search_path'), current_schemas(true),
            (SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
             WHERE extname = 'vector'),
-           session_user, current_database(), (SELECT source FROM pg_settings WHERE name = 'search_path')
+           session_user, current_database(), (SELECT source FROM pg_settings WHERE name = 'search_path'), version()
 """)
 PATH_ITEM = re.compile(r'"((?:[^"]|"")*)"|([^\s,]+)')
 SET_SEARCH_PATH = text("SELECT pg_catalog.set_config('search_path', :path, true)")
@@ -102,8 +102,8 @@ class Session(NamedTuple):
     """The current schema and the role of a session, and the search_path with its existing schemas, when it was opened.
 
     `extension_schema` is the schema of the extension `vector`, or None. After SET ROLE, `role` differs from
-    `login_role`. `source` is what set the search_path, as in `pg_settings`. `is_named` means that the schema is the
-    translation of None, not the first one of the search_path.
+    `login_role`. `source` is what set the search_path, as in `pg_settings`. `server` is its version and platform.
+    `is_named` means that the schema is the translation of None, not the first one of the search_path.
     """
 
     schema: str | None
@@ -114,7 +114,13 @@ class Session(NamedTuple):
     login_role: str
     database: str
     source: str
+    server: str
     is_named: bool = False
+
+    @property
+    def notices_closed_connections(self) -> bool:
+        """Whether the server accepts `client_connection_check_interval`: one that is not on Linux may not."""
+        return "linux" in self.server
 
     def path_items(self) -> list[str]:
         """Return the names on the search_path as they are written, such as `$user`, without quotes."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from psycopg import sql
+from sqlalchemy import text
 
 from support.commands import run
 from support.servers import ROLE_PASSWORD
@@ -21,6 +22,7 @@ from syntegra_db.errors import (
     ServerUnreachable,
     SettingsError,
 )
+from syntegra_db.network import limit_session
 from syntegra_db.settings import parse_url
 
 if TYPE_CHECKING:
@@ -147,6 +149,50 @@ def test_option_that_cannot_be_met_gives_its_reason(login: URL, options: dict[st
     error = connection_error(login.update_query_dict(options))
     assert type(error) is ConnectionFailed
     assert re.search(words, str(error))
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"requirepeer": "mallory"}, 'requirepeer specifies "mallory"'),
+        ({"gssencmode": "require"}, "GSSAPI encryption required"),
+        ({"sslcertmode": "require"}, "did not request an SSL certificate"),
+    ],
+)
+def test_unmet_demand_on_a_local_socket_gives_its_reason(server: Server, options: dict[str, str], words: str) -> None:
+    error = connection_error(server.url.update_query_dict(options))
+    assert type(error) is ConnectionFailed
+    assert re.search(f"ended by this side: .*{words}", str(error))
+
+
+def test_undefined_service_is_a_settings_error(server: Server) -> None:
+    with (
+        pytest.raises(SettingsError, match='is wrong: definition of service "nowhere" not found'),
+        connect(unpooled_engine(server.url.update_query_dict({"service": "nowhere"}))),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("version", "interval"),
+    [
+        ("PostgreSQL 16.1, compiled by Visual C++ build 1937, 64-bit", "0"),
+        ("PostgreSQL 18.0 on x86_64-windows, compiled by msvc-19.44.35217, 64-bit", "0"),
+        ("PostgreSQL 17.5 (Homebrew) on aarch64-apple-darwin24.4.0, compiled by Apple clang, 64-bit", "0"),
+        ("PostgreSQL 18.0 on x86_64-linux, compiled by gcc-14.2.0, 64-bit", "1s"),
+    ],
+)
+def test_closed_connections_are_checked_for_where_the_server_can(
+    database: Database, version: str, interval: str
+) -> None:
+    with database.connect() as connection:
+        statement = "CREATE OR REPLACE FUNCTION pg_catalog.version() RETURNS text LANGUAGE sql STABLE AS {}"
+        connection.execute(sql.SQL(statement).format(sql.Literal(f"SELECT '{version}'")))
+    with connect(database.engine) as connection:
+        limit_session(connection)
+        assert connection.scalars(text("SHOW client_connection_check_interval")).one() == interval
+        assert connection.scalars(text("SHOW idle_session_timeout")).one() == "0"
 
 
 def test_missing_tls_gives_its_reason(login: URL) -> None:

@@ -168,7 +168,7 @@ def test_asyncio_engine_with_every_setting_reads_what_is_stored(rows: Database) 
     async def read() -> Any:
         engine = create_async_engine(rows.url)
         async with engine.connect() as connection:
-            found = await connection.execute(select(KpiSummary.period_start, literal_column("0.1::float8 + 0.2")))
+            found: Any = await connection.execute(select(KpiSummary.period_start, literal_column("0.1::float8 + 0.2")))
             row = found.first()
         await engine.dispose()
         return row

@@ -24,27 +24,25 @@ from syntegra_db.backup._session import (
     lock_tables,
     nonempty_tables,
     raise_build_memory,
+    reported_transaction,
     require_no_child_tables,
 )
 from syntegra_db.catalog import existing_tables, require_no_tables_elsewhere
 from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.connections import connect
 from syntegra_db.errors import BackupRevisionMismatch, LockTimeout, RestoreFailed, TablesNotEmpty, server_message
-from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations import (
     MigrationOptions,
-    confirmed_transaction,
     current_schema,
     find_lock_holder,
     lock_key,
     migration_lock,
-    read_existing_drift,
     retry_in_savepoint,
     run_in_transaction,
     verify_result,
 )
 from syntegra_db.models import EMBEDDING_DIMENSIONS
-from syntegra_db.network import keep_transaction_alive, psycopg_connection
+from syntegra_db.network import psycopg_connection
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY, VECTOR_INDEX, ivfflat_build_memory
 from syntegra_db.revisions import all_revisions, current_revision, head_revision, require_known_revision
 from syntegra_db.search_path import table_clause, table_name
@@ -130,14 +128,8 @@ def restore(
         require_tables(program, file, backup.metadata)
         job = _RestoreJob(backup, file, program, existing_rows, options, report)
         with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
-            with report_if_interrupted(lambda: UNCHANGED):
-                existing_drift = read_existing_drift(connection)
             try:
-                with (
-                    confirmed_transaction(connection),
-                    keep_transaction_alive(connection),
-                    report_if_interrupted(lambda: UNCHANGED),
-                ):
+                with reported_transaction(connection, UNCHANGED) as existing_drift:
                     loaded, kept = _restore(connection, job)
             except (DBAPIError, psycopg.Error) as error:
                 raise RestoreFailed(

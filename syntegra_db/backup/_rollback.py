@@ -10,23 +10,19 @@ from sqlalchemy.exc import DBAPIError
 
 from syntegra_db import wording
 from syntegra_db.backup._dump import create_backup, verify_backup
-from syntegra_db.backup._session import begin_unlimited_transaction, count_rows, lock_tables
+from syntegra_db.backup._session import begin_unlimited_transaction, count_rows, lock_tables, reported_transaction
 from syntegra_db.catalog import existing_tables, require_no_tables_elsewhere
 from syntegra_db.connections import connect
 from syntegra_db.errors import CommitUnconfirmed, InvalidBackup, MigrationFailed, RevisionError, server_message
-from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations import (
     MigrationOptions,
-    confirmed_transaction,
     describe_data_loss,
     migration_lock,
-    read_existing_drift,
     retry_in_savepoint,
     run_in_transaction,
     tables_to_drop,
     verify_result,
 )
-from syntegra_db.network import keep_transaction_alive
 from syntegra_db.revisions import (
     all_revisions,
     current_revision,
@@ -88,14 +84,8 @@ def rollback(  # noqa: PLR0913  two callbacks
         before = current_revision(connection)
         revision = _resolve_older(target, before, connection)
         still = f"The database is still at {describe_revision(before)}."
-        with report_if_interrupted(lambda: still):
-            existing_drift = read_existing_drift(connection)
         try:
-            with (
-                confirmed_transaction(connection),
-                keep_transaction_alive(connection),
-                report_if_interrupted(lambda: still),
-            ):
+            with reported_transaction(connection, still) as existing_drift:
                 dropped = _block_writes(connection, tables_to_drop(before, revision), options)
                 backup = create_backup(engine, path, options=options, report=report)
                 _verify_against_tables(connection, backup, dropped)

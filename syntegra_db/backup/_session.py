@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import exists, func, select
 
 from syntegra_db.backup import _queries
 from syntegra_db.catalog import load_manifest
-from syntegra_db.migrations import retry_in_savepoint
-from syntegra_db.network import limit_session, psycopg_connection
+from syntegra_db.interruption import report_if_interrupted
+from syntegra_db.migrations import confirmed_transaction, read_existing_drift, retry_in_savepoint
+from syntegra_db.network import keep_transaction_alive, limit_session, psycopg_connection
 from syntegra_db.revisions import all_revisions
 from syntegra_db.search_path import table_clause, table_name
 from syntegra_db.sql import execute_raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy import Connection
 
+    from syntegra_db.catalog import Finding
     from syntegra_db.errors import SyntegraDBError
     from syntegra_db.migrations import MigrationOptions
 
@@ -43,6 +46,22 @@ def begin_unlimited_transaction(connection: Connection) -> None:
     """
     connection.exec_driver_sql("SET LOCAL row_security = off")
     limit_session(connection, local=True)
+
+
+@contextmanager
+def reported_transaction(connection: Connection, state: str) -> Iterator[list[Finding]]:
+    """Run the block in a confirmed transaction that is kept alive, and yield the drift before it.
+
+    `state`, which holds until the COMMIT, is added to an interruption.
+    """
+    with report_if_interrupted(lambda: state):
+        existing_drift = read_existing_drift(connection)
+    with (
+        confirmed_transaction(connection),
+        keep_transaction_alive(connection),
+        report_if_interrupted(lambda: state),
+    ):
+        yield existing_drift
 
 
 def raise_build_memory(connection: Connection, size: int) -> None:

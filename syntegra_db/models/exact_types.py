@@ -131,7 +131,10 @@ class ExactNumeric(ExactType[Decimal]):
 
     impl = Numeric
     cache_ok = True
-    accepts = "a finite number: Decimal, int or float"
+    accepts = (
+        "a finite Decimal, int or float with at most "
+        f"{NUMERIC_INTEGER_DIGITS} digits before and {NUMERIC_SCALE} after the decimal point"
+    )
 
     def convert(self, value: Any) -> Decimal:  # noqa: D102  inherited
         number = value if isinstance(value, Decimal) else _to_decimal(value)

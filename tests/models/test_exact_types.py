@@ -32,6 +32,8 @@ from syntegra_db.models import (
     TrendSignal,
     TrendStatus,
 )
+from syntegra_db.models.exact_types import ExactNumeric
+from syntegra_db.settings import DIALECT
 
 if TYPE_CHECKING:
     from support.servers import Database
@@ -290,3 +292,10 @@ def test_source_removed_from_a_new_row_is_not_stored(session: Session) -> None:
     session.add(row)
     session.flush()
     assert stored(session, KpiSummary)[0]["source_id"] is None
+
+
+@pytest.mark.parametrize("number", ["1E-16384", "-5e-20000", "1E+131072", f"1.{16383 * '0'}1"])
+def test_number_with_too_many_digits_is_rejected_with_the_limits(number: str) -> None:
+    with pytest.raises(InvalidValue) as raised:
+        ExactNumeric().process_bind_param(Decimal(number), DIALECT)
+    assert "at most 131072 digits before and 16383 after the decimal point" in str(raised.value)
