@@ -24,6 +24,7 @@ LARGEST_DOUBLE = "1.7976931348623157e308"
 SMALLEST_DOUBLE = "1e-323"
 # The text between the colons that end a key, to compare the number of keys.
 BETWEEN_KEYS = r'"(?:[^"\\]|\\.)*"|[^":]+'
+ROUNDS = "rounds them"
 COLON_ESCAPE = r"\u003"
 LENGTH = re.compile(r"\((\d+)\)")
 PLAIN = "({})::text"
@@ -122,9 +123,19 @@ def _to_string(old: str, old_length: int | None, new: str, length: int | None) -
 
 
 def _to_integer(old: str, new: str) -> Conversion | None:
+    limit = INTEGER_LIMITS.get(new)
+    # A column of type bigint identifies something, so its values are never rounded.
+    if limit is not None and (old == "numeric" or old in FLOATS):
+        number = "({})::text::numeric"
+        return Conversion(
+            using=f"round({number})::{new}",
+            convertible=f"round({number}) BETWEEN {-limit} AND {limit - 1}",
+            before=f"trim_scale({number})::text",
+            unconvertible_label=f"values out of the range of {new}",
+            loss=Loss(f"{number} <> trunc({number})", "values that are not whole", ROUNDS, f"round({number})::text"),
+        )
     if old not in INTEGERS:
         return None
-    limit = INTEGER_LIMITS.get(new)
     widens = INTEGERS[old] < INTEGERS[new]
     return Conversion(
         convertible=None if widens or limit is None else f"{{}} BETWEEN {-limit} AND {limit - 1}",
@@ -155,7 +166,7 @@ def _to_number(old: str, new: str) -> Conversion | None:
         loss=Loss(
             condition=f"({using})::text::numeric <> {number}",
             label="values with more digits than double precision can represent",
-            effect="rounds them",
+            effect=ROUNDS,
             before=digits.replace("{}", using),
         ),
     )

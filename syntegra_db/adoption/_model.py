@@ -164,12 +164,12 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
 
 
 def parse_columns(names: Iterable[str]) -> tuple[str, ...]:
-    """Return `names`, each a `table.column`.
+    """Return `names`, each a `table.column`, once.
 
     Raises:
         ValueError: one is not.
     """
-    columns = tuple(names)
+    columns = tuple(dict.fromkeys(names))
     for name in columns:
         if not COLUMN.fullmatch(name):
             raise ValueError(f"--accept-loss {name}: write TABLE.COLUMN")

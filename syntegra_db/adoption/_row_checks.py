@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
+from syntegra_db.adoption._backfills import rolled_back
 from syntegra_db.adoption._each_row import VALUE_ERRORS, evaluate_each_row
 from syntegra_db.adoption._model import AcceptedLoss, OpenQuestion
 from syntegra_db.adoption._suggestions import suggest_value
@@ -103,14 +104,12 @@ class PlannedRows:
     def _evaluate(self, table: str, column: str, condition: str, *, failed: bool) -> Violations:
         """Return the rows that meet a condition on a value; `failed` is its result if the server rejects the value."""
         condition = condition.replace("{}", self._value(table, column))
-        savepoint = self.connection.begin_nested()
         try:
-            return self._violations(table, condition)
+            with rolled_back(self.connection):
+                return self._violations(table, condition)
         except DBAPIError as error:
             if not (getattr(error.orig, "sqlstate", None) or "").startswith(VALUE_ERRORS):
                 raise
-        finally:
-            savepoint.rollback()
         count, ids = evaluate_each_row(self.connection, table, condition, SHOWN_IDS, failed=failed)
         return Violations(count, tuple(ids))
 

@@ -35,7 +35,7 @@ NOT_IN_JSONB = {
     "large negative number": "[-1e200000]",
     "small number": '{"k": 1e-20000}',
 }
-NOT_JSON = {"empty": "", "path": "{path}", "NaN": '{"k": NaN}', "two values": "{} {}"}
+NOT_JSON = {"empty": "", "path": "{path}", "NaN": '{"k": NaN}', "two values": "{} {}", "deep": "[" * 100_000}
 IN_JSONB = [
     r'{"path": "C:\\u0000ff"}',
     r'{"path": "\\\\u0000"}',
@@ -132,7 +132,7 @@ def test_supplied_value_that_jsonb_cannot_store_is_named_by_row(empty_database: 
     assert (question.object, question.ids) == (f"column {CONFIG}", (1,))
 
 
-@pytest.mark.parametrize(("failed", "found"), [(True, (7, [2, 3, 4])), (False, (3, [7, 9, 11]))])
+@pytest.mark.parametrize(("failed", "found"), [(True, (8, [2, 3, 4])), (False, (3, [7, 9, 11]))])
 def test_row_whose_value_is_rejected_has_the_given_result(
     empty_database: Database, *, failed: bool, found: tuple[int, list[int]]
 ) -> None:
@@ -243,6 +243,27 @@ def test_exact_numbers_need_no_decision(empty_database: Database) -> None:
     assert apply(empty_database, "anomaly_log.deviation").plan.losses == ()
 
 
+@pytest.mark.parametrize("kind", ["numeric", "numeric(12, 2)", "double precision", "real"])
+def test_counts_computed_in_sql_are_whole_or_rounded_if_accepted(empty_database: Database, kind: str) -> None:
+    create_legacy_database(empty_database, "serial_ids")
+    execute(empty_database, f"ALTER TABLE trend_signals ALTER frequency TYPE {kind}")
+    assert read_plan(empty_database).open_questions == ()
+    execute(
+        empty_database,
+        "UPDATE trend_signals SET frequency = frequency + 0.75 WHERE id < 3",
+        "UPDATE trend_signals SET frequency = 'NaN' WHERE id = 8",
+        "UPDATE trend_signals SET frequency = 3e9 WHERE id = 9",
+    )
+    refused, lossy = read_plan(empty_database).open_questions
+    assert (refused.ids, refused.advice) == ((8, 9), FIX_ROWS)
+    assert (lossy.ids, lossy.option) == ((1, 2), ("--accept-loss", "trend_signals.frequency"))
+    execute(empty_database, "UPDATE trend_signals SET frequency = 7 WHERE id IN (8, 9)")
+    assert [loss.rows for loss in apply(empty_database, "trend_signals.frequency").plan.losses] == [2]
+    assert empty_database.query("SELECT array_agg(frequency ORDER BY id) FROM trend_signals WHERE id < 10") == [
+        ([2, 3, 3, 4, 5, 6, 7, 7, 7],)
+    ]
+
+
 # The statements, the column, and the rows.
 UNCONVERTIBLE = {
     "larger than double precision": (["UPDATE anomaly_log SET deviation = 1e400 WHERE id = 6"], DEVIATION, (6,)),
@@ -316,7 +337,7 @@ def test_loss_of_unknown_column_is_rejected(empty_database: Database, name: str)
 
 
 def test_names_of_columns_are_parsed() -> None:
-    assert adoption.parse_columns(["a.b", "c.d"]) == ("a.b", "c.d")
+    assert adoption.parse_columns(["a.b", "c.d", "a.b"]) == ("a.b", "c.d")
     for invalid in ("a", "a.b.c", ".b", "a.", ""):
         with pytest.raises(ValueError, match=r"write TABLE\.COLUMN"):
             adoption.parse_columns([invalid])
