@@ -147,7 +147,7 @@ tables AS (
                 CASE WHEN relforcerowsecurity THEN ', forced' END) AS row_security,
          ARRAY(SELECT inhparent::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_inherits WHERE inhrelid OPERATOR(pg_catalog.=) t.oid ORDER BY 1) AS parents,
          ARRAY(SELECT inhrelid::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_inherits WHERE inhparent OPERATOR(pg_catalog.=) t.oid ORDER BY 1) AS children,
-         pg_catalog.obj_description(t.oid, 'pg_class') AS comment,
+         pg_catalog.obj_description(t.oid, 'pg_class') AS comment, pg_catalog.pg_get_userbyid(relowner) AS owner,
          ARRAY(SELECT privilege FROM pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS privilege
                WHERE NOT pg_catalog.has_any_column_privilege(t.oid, privilege))
          OPERATOR(pg_catalog.||) CASE WHEN pg_catalog.has_table_privilege(t.oid, 'DELETE') THEN ARRAY[]::pg_catalog.text[] ELSE ARRAY['DELETE'] END AS missing

@@ -13,23 +13,29 @@ from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, introspect
 from syntegra_db.catalog._lossy_rows import count_lossy_rows
 from syntegra_db.catalog._manifest import load_manifest, managed_tables, managed_types
-from syntegra_db.catalog._schema import Table
+from syntegra_db.catalog._schema import Schema, Table
 from syntegra_db.catalog.compare import (
+    DECLARED_VERSION_TABLE,
     column_label,
     compare_extension,
+    compare_owner,
     compare_privileges,
     compare_schemas,
     constraint_label,
     index_label,
 )
-from syntegra_db.revisions import all_revisions, current_revision, describe_revision, require_known_revision
+from syntegra_db.revisions import (
+    VERSION_TABLE,
+    all_revisions,
+    current_revision,
+    describe_revision,
+    require_known_revision,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
-
-    from syntegra_db.catalog._schema import Schema
 
 # The errors for an object that a migration drops between two queries.
 CONCURRENT_DDL_ERRORS = (InternalError_, UndefinedObject, UndefinedTable)
@@ -53,6 +59,7 @@ def verify(connection: Connection) -> DriftReport:
         SettingsError, LockTimeout: see `introspect`.
     """
     revision, installed = _read_consistently(connection)
+    version_table = installed.schema.tables.pop(VERSION_TABLE, None)
     declared = load_manifest(revision)
     differences = count_lossy_rows(connection, declared, installed, _differences(revision, installed.schema))
     if any(finding.is_drift for finding in differences):
@@ -61,7 +68,13 @@ def verify(connection: Connection) -> DriftReport:
             stamp = ddl.stamp(matching) if matching and revision is None else ddl.restamp(matching)
             fix = ddl.join_statements(f"-- The tables are exactly those of {describe_revision(matching)}.", stamp)
             differences = [replace(finding, fix=fix) for finding in differences]
-    findings = [*compare_extension(declared, installed), *differences, *compare_privileges(declared, installed)]
+    findings = [
+        *compare_extension(declared, installed),
+        *_compare_version_table(version_table),
+        *differences,
+        *compare_owner(installed.privileges.owners),
+        *compare_privileges(declared, installed),
+    ]
     return DriftReport(
         revision=revision,
         findings=[finding for finding in findings if finding.is_drift],
@@ -101,7 +114,7 @@ def _read_consistently(connection: Connection) -> tuple[str | None, LiveCatalog]
         attempts_left -= 1
         revision = current_revision(connection)
         try:
-            installed = introspect(connection, managed_tables(), managed_types())
+            installed = introspect(connection, [*managed_tables(), VERSION_TABLE], managed_types())
         except DBAPIError as error:
             if attempts_left and isinstance(error.orig, CONCURRENT_DDL_ERRORS):
                 continue
@@ -109,6 +122,12 @@ def _read_consistently(connection: Connection) -> tuple[str | None, LiveCatalog]
         if current_revision(connection) == revision:
             require_known_revision(revision)
             return revision, installed
+
+
+def _compare_version_table(installed: Table | None) -> Iterator[Finding]:
+    if installed is not None:
+        declared = Schema(tables={VERSION_TABLE: DECLARED_VERSION_TABLE})
+        yield from compare_schemas(declared, Schema(tables={VERSION_TABLE: installed}))
 
 
 def _differences(revision: str | None, installed: Schema) -> Iterator[Finding]:
@@ -127,15 +146,12 @@ def _differences(revision: str | None, installed: Schema) -> Iterator[Finding]:
 
 
 def _object_of_other_revision(kind: str, name: str, revision: str | None, other: str) -> Finding:
-    fix = f"-- Run `syntegra-db adopt`, which keeps every row. If nothing needs it: DROP {kind.upper()} {name};"
-    if kind == "type" and revision is not None:
-        fix = f"DROP TYPE {name};"
     return Finding(
         object=f"{kind} {name}",
         expected=f"no such {kind} at {describe_revision(revision)}",
         found=f"a {kind} of that name, as in revision {other}",
         impact=f"A migration that creates the {kind} fails.",
-        fix=fix,
+        fix=f"-- Run `syntegra-db adopt`, which keeps every row. Rename a {kind} of another application.",
     )
 
 

@@ -13,7 +13,7 @@ from syntegra_db.catalog import _queries
 from syntegra_db.catalog._other_schemas import describe_missing_schema, require_no_tables_elsewhere
 from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.errors import LockTimeout, SettingsError
-from syntegra_db.search_path import SETTINGS, format_search_path, read_session, set_statements
+from syntegra_db.search_path import SETTINGS, format_search_path, read_session, search_path_fix, set_statements
 from syntegra_db.sql import execute_raw, quote
 
 if TYPE_CHECKING:
@@ -36,24 +36,26 @@ PART_QUERIES = {
 
 @dataclass(frozen=True)
 class Extension:
-    """The extension `vector` and its schema; `search_path` is the session's if it does not include that schema."""
+    """The extension `vector`; `search_path_fix` adds its schema to the search_path, and is None if it is there."""
 
     version: str
     schema: str
-    search_path: str | None
+    search_path_fix: str | None
 
 
 @dataclass(frozen=True)
 class Privileges:
     """The privileges that the session's role is missing: by table, and the sequences that it cannot use.
 
-    `creators` are the other roles, quoted, that may create objects in the schema, such as PUBLIC.
+    `creators` are the other roles, quoted, that may create objects in the schema, such as PUBLIC. `owners` are the
+    owners of the tables.
     """
 
     role: str
     creators: tuple[str, ...]
     missing: dict[str, tuple[str, ...]]
     unusable_sequences: frozenset[str]
+    owners: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def introspect(connection: Connection, tables: Collection[str], types: Collectio
             creators=tuple(role_and_extension["creators"]),
             missing={row["name"]: tuple(row["missing"]) for row in installed},
             unusable_sequences=frozenset(row["name"] for row in parts["sequences"] if not row["usable"]),
+            owners={row["name"]: row["owner"] for row in installed},
         ),
     )
 
@@ -150,8 +153,9 @@ def _fetch_all(connection: Connection, query: TextClause, **parameters: object) 
 def _extension(row: RowMapping, session: Session) -> Extension | None:
     if row["version"] is None:
         return None
-    is_on_path = row["extension_schema"] in session.schemas
-    return Extension(row["version"], quote(row["extension_schema"]), None if is_on_path else session.search_path)
+    schema = row["extension_schema"]
+    fix = None if schema in session.schemas else search_path_fix(session, *session.path_items(), schema)
+    return Extension(row["version"], quote(schema), fix)
 
 
 def _table(row: RowMapping, parts: dict[str, Sequence[RowMapping]]) -> Table:

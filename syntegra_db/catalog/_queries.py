@@ -41,7 +41,7 @@ TABLES = catalog_query("""
                   CASE WHEN relforcerowsecurity THEN ', forced' END) AS row_security,
            ARRAY(SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = t.oid ORDER BY 1) AS parents,
            ARRAY(SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = t.oid ORDER BY 1) AS children,
-           obj_description(t.oid, 'pg_class') AS comment,
+           obj_description(t.oid, 'pg_class') AS comment, pg_get_userbyid(relowner) AS owner,
            ARRAY(SELECT privilege FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS privilege
                  WHERE NOT has_any_column_privilege(t.oid, privilege))
            || CASE WHEN has_table_privilege(t.oid, 'DELETE') THEN ARRAY[]::text[] ELSE ARRAY['DELETE'] END AS missing

@@ -162,11 +162,8 @@ def test_objects_of_a_later_revision_are_reported(database: Database) -> None:
     run(database, "CREATE TYPE trend_status AS ENUM ('up', 'down')", "CREATE TABLE clusters (id bigint)")
     report = drift_report(database)
     assert drifted_objects(report) == ["table clusters", "type trend_status"]
-    assert report.findings[0].fix == (
-        "-- Run `syntegra-db adopt`, which keeps every row. If nothing needs it: DROP TABLE clusters;"
-    )
-    run(database, *fix_statements(report))
-    assert drifted_objects(drift_report(database)) == ["table clusters"]
+    assert fix_statements(report) == []
+    assert all(finding.fix.startswith("-- Run `syntegra-db adopt`") for finding in report.findings)
 
 
 def test_verify_with_unknown_or_several_revisions_raises(database: Database) -> None:
@@ -273,7 +270,7 @@ def test_extension_outside_search_path_is_a_note(database: Database) -> None:
     report = drift_report(database)
     assert report.findings == []
     assert [note.object for note in report.notes] == ["extension vector"]
-    assert 'SET search_path = "$user", public, extensions;' in report.notes[0].fix
+    assert report.notes[0].fix.endswith('SET search_path = "$user", public, extensions;')
 
 
 def test_revision_002_needs_no_extension(empty_database: Database) -> None:

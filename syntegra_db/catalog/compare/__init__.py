@@ -16,6 +16,7 @@ from syntegra_db.catalog.compare._privileges import compare_privileges
 from syntegra_db.catalog.compare._sequences import compare_sequences
 from syntegra_db.catalog.compare._tables import KINDS_WITH_STORAGE, compare_table, missing_table
 from syntegra_db.catalog.compare._triggers import DISABLED_FOREIGN_KEY, compare_attached_objects
+from syntegra_db.catalog.compare._version_table import DECLARED_VERSION_TABLE, compare_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COSINE_INDEX",
+    "DECLARED_VERSION_TABLE",
     "DISABLED_FOREIGN_KEY",
     "INVALID_SUFFIX",
     "column_label",
     "compare_attached_objects",
     "compare_enums",
     "compare_extension",
+    "compare_owner",
     "compare_privileges",
     "compare_schemas",
     "constraint_label",

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import Finding
 from syntegra_db.pgvector_support import ITERATIVE_SCAN_PGVECTOR, MIN_PGVECTOR, parse_version
-from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,12 +37,11 @@ def compare_extension(declared: Schema, installed: LiveCatalog) -> Iterator[Find
             ),
             is_drift=too_old,
         )
-    if extension.search_path is not None:
+    if extension.search_path_fix is not None:
         yield _extension(
             f"in schema {extension.schema}, which is not on the search_path",
             "Sessions with this search_path find neither the type nor its operators.",
-            f"ALTER ROLE {quote(installed.privileges.role)} SET search_path = {extension.search_path}, "
-            f"{extension.schema};",
+            extension.search_path_fix,
             is_drift=False,
         )
 

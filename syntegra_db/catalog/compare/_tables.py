@@ -69,7 +69,7 @@ def _attributes(name: str, declared: Table, installed: Table) -> Iterator[Findin
             f"ALTER TABLE {quoted} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;",
         ),
         (
-            f"comment {declared.comment}",
+            f"comment {declared.comment}" if declared.comment else "no comment",
             f"comment {installed.comment}" if installed.comment else "no comment",
             "The data dictionary and \\d+ show another description.",
             ddl.comment_on("TABLE", quoted, declared.comment),
