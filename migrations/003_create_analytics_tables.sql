@@ -121,8 +121,10 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
       MESSAGE = 'the extension vector is in schema ' || extension_schema || ', which is not on the search_path',
-      HINT = 'Add it, connect again and run this again: ALTER ROLE ' || quote_ident(current_user)
-             || ' SET search_path = ' || current_setting('search_path') || ', ' || extension_schema || ';';
+      HINT = 'Add it, also in PGOPTIONS and the URL if they set the search_path, connect again and run this again: '
+             'ALTER ROLE ' || quote_ident(session_user) || ' IN DATABASE ' || quote_ident(current_database())
+             || ' SET search_path = ' || replace(current_setting('search_path'), ', pg_temp', '') || ', '
+             || extension_schema || ';';
   END IF;
 END
 $$;

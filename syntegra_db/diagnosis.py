@@ -94,7 +94,9 @@ def _rejected(url: URL, where: str, reply: str, sqlstate: str) -> ConnectionFail
             f"The server of {where} does not accept connections yet ({reply}); try again in a few seconds."
         )
     if sqlstate == INVALID_CATALOG_NAME:
-        command = shlex.join(["createdb", *(["-O", user] if user else []), *([database] if database else [])])
+        options = {"-h": parameters.get("host"), "-p": parameters.get("port"), "-O": user}
+        arguments = [part for option, value in options.items() if value for part in (option, value)]
+        command = shlex.join(["createdb", *arguments, *([database] if database else [])])
         return DatabaseNotFound(
             f"The server has no {where} ({reply}). Create it (`{command}`), or correct DATABASE_URL or POSTGRES_DB in "
             "the environment or .env."

@@ -111,7 +111,7 @@ def test_unknown_user_raises_authentication_failed(login: URL) -> None:
 def test_missing_database_raises_database_not_found(login: URL) -> None:
     error = connection_error(login.set(database="syntegra_nowhere"))
     assert isinstance(error, DatabaseNotFound)
-    assert f"createdb -O {ROLE} syntegra_nowhere" in str(error)
+    assert f" -O {ROLE} syntegra_nowhere`" in str(error)
 
 
 def test_missing_connect_privilege_gives_server_reason(login: URL, database: Database, server: Server) -> None:
@@ -133,7 +133,7 @@ def test_missing_database_without_access_to_maintenance_database_is_named(login:
     finally:
         server.execute(grant)
     assert isinstance(error, DatabaseNotFound)
-    assert f"createdb -O {ROLE} 'kpi nuevos'" in str(error)
+    assert f" -O {ROLE} 'kpi nuevos'`" in str(error)
 
 
 @pytest.mark.parametrize(

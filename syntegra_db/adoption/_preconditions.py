@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from syntegra_db.adoption import _queries
 from syntegra_db.catalog.compare import DISABLED_FOREIGN_KEY, compare_attached_objects, compare_extension
 from syntegra_db.errors import AdoptionNotPossible
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,9 +41,14 @@ def require_adoptable(connection: Connection, inspection: Inspection) -> None:
 def _privileges(connection: Connection, inspection: Inspection) -> Iterator[str]:
     row = connection.execute(_queries.SCHEMA).mappings().one()
     if not row["may_create"]:
-        yield f"role {row['role']} cannot create objects in schema {row['schema']}"
+        schema, role = quote(row["schema"]), quote(row["role"])
+        yield (
+            f"role {role} cannot create objects in schema {schema}: ask the owner of the schema to run GRANT CREATE ON "
+            f"SCHEMA {schema} TO {role}"
+        )
     for row in connection.execute(_queries.OWNERS, {"tables": list(inspection.installed.tables)}).mappings():
-        yield f"role {row['role']} does not own table {row['table']}: run this as its owner, {row['owner']}"
+        role, owner = quote(row["role"]), quote(row["owner"])
+        yield f"role {role} does not own table {row['table']}: run this as its owner, {owner}"
 
 
 def _kinds(inspection: Inspection) -> Iterator[str]:
@@ -50,11 +56,13 @@ def _kinds(inspection: Inspection) -> Iterator[str]:
         if table.kind != "table":
             yield f"{name} is a {table.kind}, not a table: rename it and copy its rows"
         elif table.parents:
-            yield f"table {name} inherits from {', '.join(table.parents)}: detach it with ALTER TABLE … NO INHERIT"
+            statements = "; ".join(f"ALTER TABLE {quote(name)} NO INHERIT {parent}" for parent in table.parents)
+            yield f"table {name} inherits from {', '.join(table.parents)}: detach it with {statements}"
         elif table.children:
+            statements = "; ".join(f"ALTER TABLE {child} NO INHERIT {quote(name)}" for child in table.children)
             yield (
                 f"table {name} has child tables ({', '.join(table.children)}), and keys do not cover inherited rows: "
-                "detach them with ALTER TABLE … NO INHERIT"
+                f"detach them with {statements}"
             )
         elif table.row_security != "off":
             yield (
@@ -95,8 +103,9 @@ def _extension(connection: Connection, inspection: Inspection) -> Iterator[str]:
         if extension is None:
             if not connection.scalar(_queries.VECTOR_AVAILABLE):
                 yield "the extension vector (pgvector) is not installed on this server"
-        elif finding.is_drift or extension.search_path is not None:
-            yield f"{finding.object} is {finding.found}: {finding.fix.splitlines()[-1].rstrip(';')}"
+        elif finding.is_drift or extension.search_path_fix is not None:
+            fix = finding.fix.splitlines()[-1].removeprefix("-- ").rstrip(";")
+            yield f"{finding.object} is {finding.found}: {fix}"
 
 
 def _columns(inspection: Inspection) -> Iterator[str]:

@@ -43,7 +43,7 @@ from syntegra_db.network import keep_transaction_alive, psycopg_connection
 from syntegra_db.revisions import require_known_revision
 from syntegra_db.search_path import table_name
 from syntegra_db.settings import describe_database
-from syntegra_db.sql import quote
+from syntegra_db.sql import literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,11 +169,14 @@ def _export_snapshot(connection: Connection, program: ClientProgram, options: Mi
 
 
 def _last_id(connection: Connection, table: str) -> int | None:
-    last_id: int | None = connection.scalar(_queries.LAST_ID, {"table": table_name(connection, table)})
+    qualified = table_name(connection, table)
+    last_id: int | None = connection.scalar(_queries.LAST_ID, {"table": qualified})
     if last_id is not None and not 1 <= last_id <= MAX_LAST_ID:
+        greatest = f"SELECT greatest(max(id), 1) FROM {qualified}"  # noqa: S608  printed
+        fix = f"SELECT setval(pg_get_serial_sequence({literal(qualified)}, 'id'), ({greatest}));"
         raise BackupFailed(
             f"The id sequence of {table} is at {last_id}, which a restore rejects: it accepts 1 to {MAX_LAST_ID}. The "
-            "database is unchanged. Set the sequence to an id that is free (setval) and run this again."
+            f"database is unchanged. Set the sequence to the greatest id and run this again: {fix}"
         )
     return last_id
 

@@ -284,8 +284,8 @@ def _require_columns(connection: Connection, name: str, columns: list[str]) -> N
     if missing := [column for column in columns if column not in installed]:
         raise RestoreFailed(
             f"The backup has columns that table {name} of this database does not have: {', '.join(missing)}. Nothing "
-            f"was changed. Upgrade the database to the revision of the backup, add them with ALTER TABLE {name} ADD "
-            f"COLUMN …, and run this again."
+            "was changed. Add them with the types that they had, and run this again; `syntegra-db verify` prints the "
+            "statement for a declared column."
         )
 
 

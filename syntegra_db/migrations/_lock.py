@@ -116,9 +116,10 @@ def acquire_session_lock(connection: Connection, key: int, timeout: float, *, ho
         holder = find_lock_holder(connection, key)
         connection.rollback()
         if time.monotonic() >= deadline:
+            end = f"Wait for it, or end it with SELECT pg_terminate_backend({holder.pid}); and run" if holder else "Run"
             raise LockTimeout(
                 f"Another {holder_task} is still running after {timeout:g} s ({holder or 'it just ended'}); nothing "
-                f"was changed. Wait for it, or end it with SELECT pg_terminate_backend(pid), and run this again."
+                f"was changed. {end} this again."
             )
         if holder is not None and not announced:
             logger.info("Waiting for another %s to end: %s", holder_task, holder)

@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from psycopg.errors import DependentObjectsStillExist, DuplicateObject, DuplicateTable
+from psycopg.errors import DependentObjectsStillExist, DuplicateObject, DuplicateTable, UndefinedObject
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
@@ -31,7 +31,7 @@ from syntegra_db.revisions import (
     require_known_revision,
     resolve_revision,
 )
-from syntegra_db.search_path import declared_search_path
+from syntegra_db.search_path import declared_search_path, read_session, search_path_fix
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -76,8 +76,9 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
             transaction_timeout=f"{TRANSACTION_SECONDS}s",
         )
         connection.commit()
+        target = resolve_revision(_target(context), before)
         if request.direction is not None:
-            _require_direction(request.direction, before, resolve_revision(_target(context), before))
+            _require_direction(request.direction, before, target)
         if request.direction == "downgrade":
             _log_data_loss(context, connection, before)
         steps = _StepLog(connection, before, is_purge=is_purge)
@@ -229,6 +230,10 @@ def _to_migration_failed(
         hint = f"Other objects depend on it: {error.orig.diag.message_detail}. Ask their owner to drop them first."
     elif isinstance(error.orig, DuplicateTable | DuplicateObject) and (names := unversioned_objects(connection)):
         hint = f"Created outside migrations: {', '.join(names)}. Run `syntegra-db adopt`, which keeps every row."
+    elif isinstance(error.orig, UndefinedObject) and (schema := read_session(connection).extension_schema):
+        session = read_session(connection)
+        fix = search_path_fix(session, *session.path_items(), schema)
+        hint = f"Add it and run this again: {fix.removeprefix('-- ')}"
     kind = ExtensionUnavailable if "the extension vector" in reason else MigrationFailed
     return kind(f"Migrating to {target} failed: {reason}. {state}. {hint}")
 

@@ -10,6 +10,7 @@ from syntegra_db.errors import MigrationFailed, RebuildFailed
 from syntegra_db.migrations import acquire_session_lock, current_schema, find_lock_holder, lock_key
 from syntegra_db.pgvector_support import HALFVEC_PGVECTOR, HNSW_PGVECTOR, VECTOR_INDEX, parse_version
 from syntegra_db.search_path import table_name
+from syntegra_db.sql import quote
 from syntegra_db.vectors._index import TABLE
 
 if TYPE_CHECKING:
@@ -53,13 +54,14 @@ def require_ownership(connection: Connection) -> None:
     table = connection.execute(TABLE_PRIVILEGES, {"table": table_name(connection, TABLE)}).mappings().one()
     if not table["owns"]:
         raise RebuildFailed(
-            f"Role {table['role']} does not own text_summary, so it cannot rebuild its index; nothing was changed. "
-            f"Connect as the owner, {table['owner']}."
+            f"Role {quote(table['role'])} does not own text_summary, so it cannot rebuild its index; nothing was "
+            f"changed. Connect as the owner, {quote(table['owner'])}."
         )
     if not table["can_create"]:
+        role = quote(table["role"])
         raise RebuildFailed(
-            f"Role {table['role']} cannot create an index in schema {table['schema']}; nothing was changed. Ask the "
-            f"owner of the schema to run: GRANT CREATE ON SCHEMA {table['schema']} TO {table['role']};"
+            f"Role {role} cannot create an index in schema {table['schema']}; nothing was changed. Ask the owner of "
+            f"the schema to run: GRANT CREATE ON SCHEMA {table['schema']} TO {role};"
         )
 
 
