@@ -26,7 +26,7 @@ from syntegra_db.errors import (
     server_message,
 )
 from syntegra_db.network import LIBPQ_LIMITS
-from syntegra_db.settings import describe_database, libpq_parameters
+from syntegra_db.settings import NO_DEMANDS, describe_database, known_options, libpq_parameters
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -36,19 +36,6 @@ CANNOT_CONNECT_NOW = "57P03"
 INVALID_CATALOG_NAME = "3D000"
 AUTHORIZATION_CLASS = "28"
 RESOURCES_CLASS = "53"
-# libpq ends an attempt that does not meet one of these options; these values demand nothing.
-DEMANDS = {
-    "channel_binding": "prefer",
-    "gssencmode": "disable",
-    "min_protocol_version": "3.0",
-    "require_auth": "",
-    "requirepeer": "",
-    "sslcertmode": "allow",
-    "sslmode": "prefer",
-    "sslnegotiation": "postgres",
-    "sslrootcert": "",
-    "target_session_attrs": "any",
-}
 UNREACHABLE_HINT = (
     "Start it (`make up`, or `syntegra-db local start`), or correct DATABASE_URL or POSTGRES_HOST and POSTGRES_PORT in "
     "the environment or .env."
@@ -74,9 +61,7 @@ def diagnose_connection_failure(
         return _rejected(url, where, reply, sqlstate)
     if getattr(getattr(error, "pgconn", None), "needs_password", False):
         return _rejected(url, where, reply, AUTHORIZATION_CLASS)
-    # Older versions of libpq do not know all of them.
-    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
-    undemanding = {name: value for name, value in DEMANDS.items() if name in known}
+    undemanding = {name: value for name, value in NO_DEMANDS.items() if name in known_options()}
     is_answering, _ = _attempt(make_conninfo(conninfo, **undemanding))
     if is_answering:
         return ConnectionFailed(

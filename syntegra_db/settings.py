@@ -6,10 +6,12 @@ The order is: `DATABASE_URL`, the `POSTGRES_*` variables, the embedded server th
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
 from psycopg import pq
@@ -21,6 +23,9 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.util import immutabledict
 
 from syntegra_db.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DRIVER = "postgresql+psycopg"
 URL_SCHEMES = frozenset({"postgres", "postgresql", DRIVER})
@@ -41,6 +46,23 @@ LIST_OPTIONS = frozenset({"host", "port"})
 PREPARE_THRESHOLD = "prepare_threshold"
 KEEPALIVES = {"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"}
 INTEGER_OPTIONS = {PREPARE_THRESHOLD, "connect_timeout", "tcp_user_timeout", *KEEPALIVES}
+# libpq ends an attempt that does not meet one of these options; these values demand nothing.
+NO_DEMANDS = {
+    "channel_binding": "prefer",
+    "gssencmode": "disable",
+    "max_protocol_version": "3.0",
+    "min_protocol_version": "3.0",
+    "require_auth": "",
+    "requirepeer": "",
+    "sslcertmode": "allow",
+    "sslmode": "prefer",
+    "sslnegotiation": "postgres",
+    "sslrootcert": "",
+    "target_session_attrs": "any",
+}
+SERVICE_VARIABLE = "PGSERVICE"
+# What a connection to the embedded server gives in any case.
+GIVEN_OPTIONS = {"application_name", "client_encoding", "connect_timeout", "dbname", "host", "password", "user"}
 INTEGER = re.compile(r"[0-9]{1,9}")
 
 
@@ -128,7 +150,38 @@ def local_url() -> URL | None:
             f"{LOCAL_URL_FILE} does not lead to the server of this folder, because it was copied, moved or changed. "
             "Correct it: syntegra-db local start"
         )
-    return parse_url(url)
+    return parse_url(url).update_query_dict(options_against_environment())
+
+
+def options_against_environment() -> dict[str, str]:
+    """Return what a URL needs so that libpq's environment variables change nothing, for the embedded server.
+
+    `service` is empty if the variable PGSERVICE is set, which no option overrides: see `without_service`.
+    """
+    return {
+        name: NO_DEMANDS.get(name, default)
+        for name, (variable, default) in known_options().items()
+        if variable in os.environ and name not in GIVEN_OPTIONS
+    }
+
+
+def known_options() -> dict[str, tuple[str, str]]:
+    """Return libpq's options, each with its environment variable and its default, which may be empty."""
+    return {
+        option.keyword.decode(): ((option.envvar or b"").decode(), (option.compiled or b"").decode())
+        for option in pq.Conninfo.get_defaults()
+    }
+
+
+@contextmanager
+def without_service() -> Iterator[None]:
+    """Hide the variable PGSERVICE, whose service would have to exist, from libpq during the block."""
+    service = os.environ.pop(SERVICE_VARIABLE, None)
+    try:
+        yield
+    finally:
+        if service is not None:
+            os.environ[SERVICE_VARIABLE] = service
 
 
 def socket_directory_name(data: Path) -> str:
@@ -169,7 +222,11 @@ def parse_url(text: str | URL) -> URL:
 def libpq_parameters(url: URL) -> dict[str, str]:
     """Return what libpq gets for `url`, by name: the same as SQLAlchemy passes to psycopg."""
     _, parameters = DIALECT.create_connect_args(url)  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
-    return {name: str(value) for name, value in parameters.items() if name != PREPARE_THRESHOLD}
+    return {
+        name: str(value)
+        for name, value in parameters.items()
+        if name != PREPARE_THRESHOLD and (name, value) != ("service", "")
+    }
 
 
 def _make_url(text: str) -> URL:

@@ -19,6 +19,20 @@ from support.commands import PROGRAMS, run, succeed
 from syntegra_db import embedded
 from syntegra_db.embedded import _folders, _programs, _server
 from syntegra_db.errors import EmbeddedServerError
+from syntegra_db.settings import GIVEN_OPTIONS, known_options
+
+SERVICE = """
+import asyncio, os, sys
+from sqlalchemy import text
+from syntegra_db.database import create_async_engine, create_engine
+
+async def read():
+    async with create_async_engine().connect() as connection:
+        return await connection.scalar(text("SELECT 1"))
+
+with create_engine().connect() as connection:
+    print(connection.scalar(text("SELECT 1")), asyncio.run(read()), os.environ[sys.argv[1]])
+"""
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,12 +100,27 @@ def test_start_with_configured_server_does_nothing(folder: Path) -> None:
     assert not (folder / ".postgres").exists()
 
 
-def test_port_of_environment_is_not_used(folder: Path) -> None:
-    environment = {"PGPORT": "5433"}
-    assert run("syntegra-db", "local", "start", cwd=folder, environment=environment).returncode == 0
-    for variables in (environment, {}):
-        result = run("syntegra-db", "psql", "-Atc", "SELECT 1", cwd=folder, environment=variables)
-        assert result.stdout == "1\n", result.stderr
+def test_variables_of_libpq_do_not_lead_elsewhere(folder: Path) -> None:
+    together = {
+        variable: "nonsense"
+        for name, (variable, _) in known_options().items()
+        if variable and name not in GIVEN_OPTIONS
+    }
+    together |= {"PGHOSTADDR": "192.0.2.1", "PGPORT": "5433", "PGOPTIONS": "-c search_path=nowhere"}
+    assert {"PGSERVICE", "PGSSLMODE", "PGTARGETSESSIONATTRS", "PGREQUIREPEER"} < together.keys()
+    for command in ("local start", "upgrade", "backup --output rows.dump", "restore rows.dump --replace"):
+        result = run("syntegra-db", *command.split(), cwd=folder, environment=together)
+        assert result.returncode == 0, (command, result.stderr)
+    for environment in (together, {"PGPORT": "5433"}, {}):
+        result = run("syntegra-db", "psql", "-Atc", "SHOW search_path", cwd=folder, environment=environment)
+        assert result.stdout == '"$user", public\n', result.stderr
+
+
+def test_variables_of_libpq_do_not_lead_a_service_elsewhere(folder: Path) -> None:
+    succeed("syntegra-db", "local", "start", cwd=folder)
+    for variable, value in (("PGSERVICE", "nowhere"), ("PGHOSTADDR", "192.0.2.1"), ("PGTARGETSESSIONATTRS", "standby")):
+        result = run("python", "-c", SERVICE, variable, cwd=folder, environment={variable: value})
+        assert result.stdout == f"1 1 {value}\n", result.stderr
 
 
 def test_unknown_version_is_rejected(folder: Path) -> None:

@@ -18,6 +18,7 @@ from psycopg import sql
 from syntegra_db.embedded._folders import locked, os_errors_explained
 from syntegra_db.embedded._programs import DEFAULT_VERSION, VERSIONS, bin_directory
 from syntegra_db.embedded._server import (
+    connect,
     start_server,
     started_server,
     stop_server,
@@ -108,13 +109,13 @@ def _replace(path: Path, text: str) -> None:
 def _create_role_and_database(uri: str, user: str, database: str) -> None:
     """Make the role, its database and the extension in it, each where it is missing."""
     target = parse_url(uri).set(database=database, drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(uri, autocommit=True) as administrator:
+    with connect(uri, autocommit=True) as administrator:
         if not administrator.execute("SELECT FROM pg_roles WHERE rolname = %s", (user,)).rowcount:
             administrator.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(user)))
         if not administrator.execute("SELECT FROM pg_database WHERE datname = %s", (database,)).rowcount:
             administrator.execute(
                 sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(database), sql.Identifier(user))
             )
-        with psycopg.connect(target, autocommit=True) as connection:
+        with connect(target, autocommit=True) as connection:
             # Not a trusted extension: its database's owner may not create it.
             connection.execute("SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS vector")

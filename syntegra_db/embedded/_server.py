@@ -37,6 +37,7 @@ from syntegra_db.embedded._folders import (
 )
 from syntegra_db.embedded._programs import DEFAULT_VERSION, popen, run, server_programs, server_user
 from syntegra_db.errors import EmbeddedServerError
+from syntegra_db.settings import options_against_environment, without_service
 
 if TYPE_CHECKING:
     import pwd
@@ -267,18 +268,22 @@ def _probe(data: Path) -> tuple[str, str | None]:
     """Return the URI of the server on `data`, and why it accepts no connection, or None."""
     sockets = _running_socket_directory(data)
     uri = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='/')}"
-    if "PGPORT" in os.environ:  # libpq's default
-        uri += f"&port={PORT}"
     if sockets is None:
         return uri, "its postmaster.pid does not say that it is ready"
     if sockets != data:
         # After a crash, another user can create the folder again and imitate the server.
         uri += f"&requirepeer={quote(data.owner())}"
     try:
-        psycopg.connect(uri, connect_timeout=ANSWER_TIMEOUT_SECONDS).close()
+        connect(uri, connect_timeout=ANSWER_TIMEOUT_SECONDS).close()
     except psycopg.OperationalError as error:
         return uri, str(error).splitlines()[0]
     return uri, None
+
+
+def connect(uri: str, **options: Any) -> psycopg.Connection:
+    """Connect to an embedded server whatever libpq's environment variables say."""
+    with without_service():
+        return psycopg.connect(uri, **{**options_against_environment(), "service": None, **options})
 
 
 def _log_size(data: Path) -> int:
