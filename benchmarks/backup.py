@@ -1,9 +1,9 @@
 """Compare backup and restore with plain pg_dump and pg_restore of the same rows, on an embedded server.
 
-    python benchmarks/backup.py [--rows 1000000] [--rounds 3]
+    python benchmarks/backup.py [--rows 1000000] [--rounds 3] [--large-row-mb 200]
 
-10 % of the rows are texts with embeddings. The durations are of whole processes, medians of interleaved rounds. The
-benchmark compares
+10 % of the rows are texts with embeddings; with `--large-row-mb`, one more text has that many megabytes. The durations
+are of whole processes, medians of interleaved rounds. The benchmark compares
 
 - `syntegra-db backup` with `pg_dump -Fc` (default compression level, 6) and with `pg_dump -Fc -Z1` (the level of the
   backup): data only, the same tables;
@@ -51,6 +51,8 @@ from support.servers import Database  # noqa: E402  needs the path above
 
 SYNTEGRA_DB = str(Path(sys.executable).with_name("syntegra-db"))
 PROGRAMS = embedded.bin_directory()
+# Lines of text, which COPY escapes.
+LARGE_ROW = "INSERT INTO text_summary (client_id, text_field) SELECT 1, repeat(E'a\\\\b \\n', %s / 5) WHERE %s > 0"
 READY_TO_SEARCH = "REINDEX INDEX idx_text_summary_embedding; ANALYZE " + ", ".join(TABLES)
 TABLE_ARGUMENTS = [f"--table=public.{name}" for name in TABLES]
 COMPARISONS = {
@@ -99,12 +101,14 @@ def pg_restore(url: URL, file: Path) -> tuple[float, float]:
     return alone, alone + timed([str(PROGRAMS / "psql"), "--dbname", conninfo(url), "-c", READY_TO_SEARCH], url)
 
 
-def measure(server: URL, folder: Path, rows: int, rounds: int) -> dict[str, list[float]]:
+def measure(server: URL, folder: Path, rows: int, rounds: int, large_row_bytes: int) -> dict[str, list[float]]:
     """Return the seconds of each round, by command."""
     seconds: dict[str, list[float]] = defaultdict(list)
     with database(server) as full, psycopg.connect(conninfo(server), autocommit=True) as administrator:
         migrations.upgrade(url=full)
         load_rows(Database(full), rows)
+        with Database(full).connect() as connection:
+            connection.execute(LARGE_ROW, (large_row_bytes, large_row_bytes))
         file = create_backup(Database(full).engine, folder / "same.dump").path
         administrator.execute("CREATE DATABASE migrated")
         migrations.upgrade(url=server.set(database="migrated"))
@@ -142,12 +146,13 @@ def show(seconds: dict[str, list[float]]) -> None:
     Console().print(table)
 
 
-def main(rows: int, rounds: int) -> None:
+def main(rows: int, rounds: int, large_row_bytes: int) -> None:
     """Measure on a temporary embedded server."""
     with tempfile.TemporaryDirectory(prefix="syntegra-db-") as folder:
         data = Path(folder) / "data"
         try:
-            show(measure(parse_url(embedded.start_server(data)), Path(folder), rows, rounds))
+            server = parse_url(embedded.start_server(data))
+            show(measure(server, Path(folder), rows, rounds, large_row_bytes))
         finally:
             embedded.stop_server(data)
 
@@ -156,5 +161,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of all tables")
     parser.add_argument("--rounds", type=int, default=3, help="rounds per command")
+    parser.add_argument("--large-row-mb", type=int, default=0, help="megabytes of one more row; 0 for none")
     arguments = parser.parse_args()
-    main(arguments.rows, arguments.rounds)
+    main(arguments.rows, arguments.rounds, arguments.large_row_mb * 1_000_000)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from subprocess import PIPE
-from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from syntegra_db.client_programs import ClientProgramFailed
 from syntegra_db.errors import InvalidBackup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedIOBase
 
     from syntegra_db.backup._footer import BackupMetadata
     from syntegra_db.client_programs import ClientProgram
@@ -87,18 +88,18 @@ def open_table_data(program: ClientProgram, archive: BinaryIO, table: str) -> It
 
 
 @contextmanager
-def _reading(program: ClientProgram, archive: BinaryIO, *arguments: str) -> Iterator[IO[bytes]]:
+def _reading(program: ClientProgram, archive: BinaryIO, *arguments: str) -> Iterator[BufferedIOBase]:
     """Yield the output of pg_restore, which reads `archive` from its beginning, one run at a time."""
     # pg_restore shares the position of the descriptor; the file has no buffer, so this moves it.
     archive.seek(0)
     try:
         with program.running(*arguments, stdin=archive, stdout=PIPE) as process:
-            yield cast("IO[bytes]", process.stdout)
+            yield cast("BufferedIOBase", process.stdout)
     except ClientProgramFailed as error:
         raise _unreadable(archive, error) from None
 
 
-def _read_columns(output: IO[bytes], archive: BinaryIO) -> list[str] | None:
+def _read_columns(output: BufferedIOBase, archive: BinaryIO) -> list[str] | None:
     """Read the script up to its rows and return the columns that it copies to, or None if it copies nothing."""
     while line := output.readline(MAX_SCRIPT_BYTES):
         if len(line) == MAX_SCRIPT_BYTES:
@@ -109,15 +110,17 @@ def _read_columns(output: IO[bytes], archive: BinaryIO) -> list[str] | None:
     return None
 
 
-def _read_rows(output: IO[bytes]) -> Iterator[bytes]:
+def _read_rows(output: BufferedIOBase) -> Iterator[bytes]:
     """Yield the rows up to their end; a row can be larger than the memory, so no more than a chunk is kept."""
     # With a newline before the first row, the end is also found if the table is empty.
     buffer, start = b"\n", 1
     # The end can be split between two chunks.
     kept = len(END_OF_COPY) - 1
-    while chunk := output.read(CHUNK_BYTES):
+    # What pg_restore has written is sent while it writes the next part: `read` would wait for a whole chunk.
+    while chunk := output.read1(CHUNK_BYTES):
         buffer += chunk
-        end = buffer.find(END_OF_COPY)
+        # The search for one byte is faster, and a large row has few newlines.
+        end = buffer.find(END_OF_COPY) if b"\n" in buffer else -1
         if end >= 0:
             yield buffer[start : end + 1]
             return

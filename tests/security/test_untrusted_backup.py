@@ -16,7 +16,7 @@ from support.commands import PROGRAMS, run
 from support.sample_rows import load_rows, row_digests
 from syntegra_db.backup import ExistingRows, RowProgress, create_backup, read_metadata, restore
 from syntegra_db.backup._files import atomic_file
-from syntegra_db.backup._pg_restore import _read_rows
+from syntegra_db.backup._pg_restore import END_OF_COPY, _read_rows
 from syntegra_db.connections import conninfo
 from syntegra_db.embedded import bin_directory
 from syntegra_db.errors import BackupFailed, BackupRevisionMismatch, InvalidBackup
@@ -310,3 +310,23 @@ def test_rows_end_where_copy_ends_for_any_chunk_size(
 ) -> None:
     monkeypatch.setattr("syntegra_db.backup._pg_restore.CHUNK_BYTES", chunk_bytes)
     assert b"".join(_read_rows(io.BytesIO(rows + b"\\.\n\nSELECT 1;\n"))) == rows
+
+
+class PipeOutput(io.BytesIO):
+    """The output of a pg_restore: no call returns more than a pipe holds, and `read` would wait for more."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return super().read1(min(65536 if size is None or size < 0 else size, 65536))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise AssertionError(f"waits for {size} bytes")
+
+
+@pytest.mark.parametrize(
+    "unit", [b"a", b"\\n", b"\\\\.", b"\\\\.\\n", b"\\\\", b".", b"\t\\N", b"\xc3\xb1", b"b\n", b"\\\\.\n"]
+)
+def test_large_rows_are_passed_on_as_they_arrive(unit: bytes) -> None:
+    rows = unit * (3_000_000 // len(unit)) + b"\n"
+    chunks = list(_read_rows(PipeOutput(rows + b"\\.\n\n--\n-- PostgreSQL database dump complete\n--\n")))
+    assert b"".join(chunks) == rows
+    assert max(map(len, chunks)) <= 65536 + len(END_OF_COPY)
