@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import psycopg
 from psycopg.copy import AsyncLibpqWriter, LibpqWriter
 from psycopg.rows import tuple_row
+from sqlalchemy import inspect, update
 
 from syntegra_db.bulk._row_formats import iter_source
 from syntegra_db.bulk._statements import CopyStep, StepResult
@@ -110,7 +111,8 @@ async def execute_async(session: AsyncSession, job: LoadJob, rows: Iterable[Any]
 
 def _load(session: Session, job: LoadJob, first: Any, remaining: Iterator[Any] | AsyncIterator[Any]) -> int:
     session.flush()
-    connection = session.connection(bind_arguments={"mapper": job.model})
+    # A session that routes by statement sends an update to the database that takes writes.
+    connection = session.connection(bind_arguments={"mapper": inspect(job.model), "clause": update(job.model)})
     pooled = connection.connection
     driver = pooled.driver_connection
     if not isinstance(driver, psycopg.Connection | psycopg.AsyncConnection):

@@ -1,4 +1,4 @@
-"""Cached index state per connection pool, and the settings that a search applies."""
+"""Cached index state per connection pool and schema, and the settings that a search applies."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_TTL_SECONDS = 30
 MAX_CACHED_ESTIMATES = 10_000
+MAX_CACHED_SCHEMAS = 1_000
 # Filenodes change on REINDEX and TRUNCATE: a difference shows that a cached `IndexState` is out of date.
 VALID_FILENODES = qualify_calls("""SELECT ARRAY (
     SELECT pg_relation_filenode(indexrelid)::bigint FROM pg_index
@@ -64,14 +65,15 @@ class IndexState:
         return self.indexes[0].extension_schema if self.indexes else None
 
 
-# By pool, which an engine shares with the engines that its execution_options() returns.
-_state_by_pool: WeakKeyDictionary[Pool, IndexState] = WeakKeyDictionary()
+# By pool, which an engine shares with the engines that its execution_options() returns, and by the schema to which the
+# connection translates that of the models.
+_states_by_pool: WeakKeyDictionary[Pool, dict[str | None, IndexState]] = WeakKeyDictionary()
 _warned_pools: WeakSet[Pool] = WeakSet()
 
 
 def get_index_state(connection: Connection) -> IndexState:
-    """Return the cached index state of the connection's pool, refreshed after 30 s."""
-    state = _state_by_pool.get(connection.engine.pool)
+    """Return the cached index state of the connection's pool and schema, refreshed after 30 s."""
+    state = _states_by_pool.get(connection.engine.pool, {}).get(schema_of(connection))
     return state if state is not None and time.monotonic() < state.expires else refresh_index_state(connection)
 
 
@@ -94,7 +96,10 @@ def refresh_index_state(connection: Connection) -> IndexState:
             "No valid index %s exists, so each search scans all matching rows; run `syntegra-db vectors rebuild`",
             VECTOR_INDEX,
         )
-    _state_by_pool[pool] = state
+    states = _states_by_pool.setdefault(pool, {})
+    if len(states) >= MAX_CACHED_SCHEMAS:
+        states.clear()
+    states[schema_of(connection)] = state
     return state
 
 

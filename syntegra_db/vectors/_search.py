@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isnan
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import inspect
+from sqlalchemy.ext.horizontal_shard import ShardedSession
+from sqlalchemy.orm import scoped_session
 
 from syntegra_db.errors import InvalidSearchArgument
 from syntegra_db.models import TextSummary
@@ -27,6 +32,7 @@ from syntegra_db.vectors._statements import (
 from syntegra_db.vectors._strategy import choose_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from pgvector import Vector
@@ -66,7 +72,8 @@ def search(  # noqa: PLR0913  one keyword per filter
     statements of the transaction, until it ends.
 
     Args:
-        session: not in autocommit, and not connected through a pooler in statement mode.
+        session: not in autocommit, not connected through a pooler in statement mode, and not a `ShardedSession`. One
+            that chooses a database for each statement is asked once per search.
         embedding: 384 finite numbers, not all of them 0.
         client_id: only texts of this client.
         sentiment: only texts with this sentiment, such as `negative`.
@@ -78,7 +85,8 @@ def search(  # noqa: PLR0913  one keyword per filter
 
     Raises:
         InvalidEmbedding: not 384 numbers, or NaN, infinite, or all zero.
-        InvalidSearchArgument: an argument has the wrong type or is out of range, or the session is in autocommit.
+        InvalidSearchArgument: an argument has the wrong type or is out of range, or the session cannot search: it is in
+            autocommit or a `ShardedSession`.
     """
     validate_bounds(limit, max_distance)
     if not 0 < recall <= 1:
@@ -125,9 +133,12 @@ class SearchRequest:
 
     def execute(self, session: Session) -> list[Match]:
         """Return at most `limit` matches in order of distance, from an index scan or an exact search."""
-        connection = session.connection(bind_arguments={"mapper": TextSummary})
-        require_transaction(connection)
         filters = tuple(self.filters.as_parameters())
+        with _pinned_connection(session, exact_statement(filters)) as connection:
+            require_transaction(connection)
+            return self._execute(session, connection, filters)
+
+    def _execute(self, session: Session, connection: Connection, filters: tuple[str, ...]) -> list[Match]:
         state = get_index_state(connection)
         use_index = self._configure_index_scan(connection, state)
         if use_index is None:
@@ -157,3 +168,29 @@ class SearchRequest:
         # The distance of a stored vector of zeros is NaN.
         matches = [Match(row, distance) for row, distance in rows if not isnan(distance)]
         return sorted(matches, key=attrgetter("distance"))
+
+
+@contextmanager
+def _pinned_connection(session: Session, statement: Select[TextSummary, float]) -> Iterator[Connection]:
+    """Yield the connection on which `session` runs `statement`, and let it run all others of the block there too.
+
+    A session may route each statement to another database, where the settings of the search would not apply.
+    """
+    session = session() if isinstance(session, scoped_session) else session
+    if isinstance(session, ShardedSession):
+        raise InvalidSearchArgument(
+            "A ShardedSession sends each statement to several databases, but a search runs on one; pass a Session for "
+            "each of them and merge the results by distance."
+        )
+    if session.autoflush:
+        # Not on the pinned connection, which may be a read replica.
+        session.flush()
+    connection = session.connection(bind_arguments={"mapper": inspect(TextSummary), "clause": statement})
+    attributes = vars(session)
+    before = {name: value for name, value in attributes.items() if name == "get_bind"}
+    attributes["get_bind"] = lambda *_, **__: connection
+    try:
+        yield connection
+    finally:
+        del attributes["get_bind"]
+        attributes.update(before)
