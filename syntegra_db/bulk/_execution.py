@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import psycopg
 from psycopg.copy import AsyncLibpqWriter, LibpqWriter
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from sqlalchemy import inspect, update
 
@@ -20,11 +21,14 @@ from syntegra_db.errors import BulkLoadError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
     from syntegra_db.bulk._job import LoadJob
     from syntegra_db.bulk._statements import Steps
+
+UNUSABLE = {TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN}
 
 _NO_ROWS: Any = object()
 
@@ -132,15 +136,25 @@ def _load(session: Session, job: LoadJob, first: Any, remaining: Iterator[Any] |
             written = cast("Any", pooled).run_async(lambda driver: _run_steps_async(driver, job, steps, rows))
     except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
         failure = job.to_public_error(error)
+    except BaseException:
+        _invalidate_if_unusable(connection, driver)
+        raise
     else:
         return job.finish(written)
-    if driver.closed and not connection.closed:
-        connection.invalidate()
+    _invalidate_if_unusable(connection, driver)
     try:
         raise failure
     finally:
         # Break the cycle between the exception, this frame and the row iterator, which would stay open.
         del failure
+
+
+def _invalidate_if_unusable(
+    connection: Connection, driver: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+) -> None:
+    """Invalidate a lost connection, or one whose COPY still runs after a cancellation: it accepts no ROLLBACK."""
+    if driver.info.transaction_status in UNUSABLE and not connection.closed:
+        connection.invalidate()
 
 
 def _run_steps(driver: psycopg.Connection[Any], job: LoadJob, steps: Steps, items: Iterable[Any]) -> int:
