@@ -6,11 +6,15 @@ format (measured with pgvector 0.5.1 for Python).
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import psycopg
 from pgvector import Vector
-from pgvector.psycopg.vector import VectorDumper, register_vector_info
+from pgvector.psycopg.vector import VectorBinaryDumper, VectorDumper
 from pgvector.sqlalchemy import VECTOR
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
@@ -39,10 +43,9 @@ from syntegra_db.search_path import FORMATS, qualify_calls, set_statements
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import psycopg
-    from sqlalchemy import Connection, Dialect, Engine
+    from sqlalchemy import Connection, Dialect, Engine, Pool
     from sqlalchemy.engine.default import DefaultExecutionContext
-    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry
     from sqlalchemy.sql.compiler import ResultColumnsEntry
 
@@ -51,6 +54,13 @@ if TYPE_CHECKING:
 BINARY_SAFE_TYPES = (VECTOR, Integer, Numeric, Float, String, Boolean, DateTime, JSON)
 BINARY_UNSAFE_TYPES = (Enum, CITEXT, REAL)
 REGISTERED = "syntegra_db.binary_vectors"
+REGISTERED_AT = "syntegra_db.binary_vectors.at"
+# The type gets another OID if its extension is created again, or a pooler leads to another database. A parameter then
+# has the OID of no type, or of another one: protocol_violation, feature_not_supported, invalid_binary_representation,
+# undefined_object, ambiguous_function, datatype_mismatch, cannot_coerce, undefined_function, internal_error.
+WRONG_TYPE_ERRORS = {"08P01", "0A000", "22P03", "42704", "42725", "42804", "42846", "42883", "XX000"}
+# The server function that rejects a prepared statement whose columns have other types than when it was prepared.
+REJECTS_PREPARED_STATEMENT = "RevalidateCachedQuery"
 # Not psycopg's TypeInfo.fetch, which calls operators that other roles can create.
 VECTOR_TYPE = qualify_calls("""
     SELECT pg_type.oid, typarray FROM pg_type JOIN pg_extension ON extnamespace = typnamespace
@@ -59,6 +69,8 @@ VECTOR_TYPE = qualify_calls("""
 SET_FORMATS = set_statements(FORMATS, is_local=False)
 
 _binary_decisions: WeakKeyDictionary[SQLCompiler, bool] = WeakKeyDictionary()
+# When a statement failed with one of `WRONG_TYPE_ERRORS`, in seconds of `time.monotonic`.
+_failed_at: WeakKeyDictionary[Pool, float] = WeakKeyDictionary()
 
 
 class BinaryVECTOR(VECTOR):
@@ -72,43 +84,87 @@ class BinaryVECTOR(VECTOR):
 
         return process
 
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], list[float] | None]:  # noqa: D102  inherited
+        convert = super().result_processor(dialect, coltype)
+
+        # Not in a loader, which psycopg selects by the OID.
+        def process(value: Any) -> list[float] | None:
+            vector: list[float] | None = convert(Vector.from_binary(value) if isinstance(value, bytes) else value)
+            return vector
+
+        return process
+
 
 def enable_binary_vectors(engine: Engine) -> None:
     """Use the binary format for vectors, and `FORMATS`, on the connections that `engine` opens from now on.
 
-    A connection that was opened before the type `vector` existed uses text.
+    A connection that was opened before the type `vector` existed uses text. If the type gets another OID, a statement
+    that sends vectors fails, and those of later transactions use the new OID.
     """
     engine.dialect.colspecs = {**engine.dialect.colspecs, VECTOR: BinaryVECTOR}
-    event.listen(engine, "connect", _register_async if engine.dialect.is_async else _register)
+    event.listen(engine, "connect", _register_new)
+    event.listen(engine, "begin", _register_again)
+    event.listen(engine, "handle_error", _notice_wrong_type)
     event.listen(engine, "before_cursor_execute", _request_binary_results)
 
 
-def _register(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
-    with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(SET_FORMATS)
-        _register_adapters(connection, record, cursor.execute(VECTOR_TYPE).fetchone())
+def _register_new(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    _register(connection, record.info, SET_FORMATS, VECTOR_TYPE)
 
 
-def _register_async(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-    async def register(driver_connection: psycopg.AsyncConnection[Any]) -> None:
-        async with driver_connection.transaction(), driver_connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(SET_FORMATS)
-            await cursor.execute(VECTOR_TYPE)
-            _register_adapters(driver_connection, record, await cursor.fetchone())
+def _register_again(connection: Connection) -> None:
+    """Register the type again if a statement has failed since as if its OID had changed."""
+    info = connection.connection.info
+    if info.get(REGISTERED_AT, inf) < _failed_at.get(connection.engine.pool, 0):
+        # If the connection was lost, the next statement raises the error.
+        with suppress(psycopg.OperationalError):
+            _register(connection.connection.dbapi_connection, info, VECTOR_TYPE)
 
-    connection.run_async(register)
 
-
-def _register_adapters(
-    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
-    record: ConnectionPoolEntry,
-    oids: tuple[int, int] | None,
-) -> None:
-    if oids is None:
-        connection.adapters.register_dumper(Vector, VectorDumper)
+def _notice_wrong_type(context: ExceptionContext) -> None:
+    error = context.original_exception
+    if not isinstance(error, psycopg.Error) or context.engine is None:
         return
-    register_vector_info(connection, TypeInfo("vector", *oids))
-    record.info[REGISTERED] = True
+    if error.diag.source_function == REJECTS_PREPARED_STATEMENT:
+        # The connection would prepare the statement again only under another name.
+        context.is_disconnect = True
+    elif error.sqlstate in WRONG_TYPE_ERRORS:
+        _failed_at[context.engine.pool] = time.monotonic()
+
+
+def _register(connection: Any, info: dict[str, Any], *queries: str) -> None:
+    """Let `connection`, of psycopg or SQLAlchemy's asyncio adapter, dump vectors with the OIDs that the last query returns."""
+    info[REGISTERED_AT] = time.monotonic()
+    if isinstance(connection, psycopg.Connection):
+        with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+            for query in queries:
+                cursor.execute(query.encode())
+            oids = cursor.fetchone()
+        info[REGISTERED] = _register_dumpers(connection, oids)
+        return
+
+    async def register(driver_connection: psycopg.AsyncConnection[Any]) -> bool:
+        async with driver_connection.transaction(), driver_connection.cursor(row_factory=tuple_row) as cursor:
+            for query in queries:
+                await cursor.execute(query.encode())
+            return _register_dumpers(driver_connection, await cursor.fetchone())
+
+    info[REGISTERED] = connection.run_async(register)
+
+
+def _register_dumpers(
+    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], oids: tuple[int, int] | None
+) -> bool:
+    """Register dumpers for the OIDs of the type and of its array, or for text if there is no type; return which."""
+    adapters = connection.adapters
+    if oids is None:
+        adapters.register_dumper(Vector, VectorDumper)
+        return False
+    adapters.types.add(TypeInfo("vector", *oids))
+    for dumper in (VectorDumper, VectorBinaryDumper):
+        for kind in (Vector, "numpy.ndarray"):
+            adapters.register_dumper(kind, type(dumper.__name__, (dumper,), {"oid": oids[0]}))
+    return True
 
 
 def _request_binary_results(

@@ -171,7 +171,9 @@ class SearchRequest:
 
 
 @contextmanager
-def _pinned_connection(session: Session, statement: Select[TextSummary, float]) -> Iterator[Connection]:
+def _pinned_connection(
+    session: Session | scoped_session[Session], statement: Select[TextSummary, float]
+) -> Iterator[Connection]:
     """Yield the connection on which `session` runs `statement`, and let it run all others of the block there too.
 
     A session may route each statement to another database, where the settings of the search would not apply.

@@ -81,7 +81,16 @@ async def require_head_on_connection(engine: AsyncEngine) -> None:
             await async_require_head(connection)
 
 
-WORK = [copy, copy_many, upsert, copy_on_connection, copy_in_savepoint, search, require_head, require_head_on_connection]
+WORK = [
+    copy,
+    copy_many,
+    upsert,
+    copy_on_connection,
+    copy_in_savepoint,
+    search,
+    require_head,
+    require_head_on_connection,
+]
 
 
 async def cancelled_by_task(work: Awaitable[Any], seconds: float) -> None:
@@ -103,10 +112,13 @@ async def cancelled_by_task_group(work: Any, seconds: float) -> None:
         await asyncio.sleep(seconds)
         raise ZeroDivisionError
 
-    with pytest.raises(ExceptionGroup) as info:
+    async def run_both() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(work)
             group.create_task(fail())
+
+    with pytest.raises(ExceptionGroup) as info:
+        await run_both()
     assert [type(error) for error in info.value.exceptions] == [ZeroDivisionError]
 
 

@@ -18,8 +18,7 @@ from support.texts import clustered_vectors
 from syntegra_db.bulk import async_upsert_rows, copy_rows, upsert_rows
 from syntegra_db.database import create_async_engine, create_engine
 from syntegra_db.models import KpiSummary, TextSummary
-from syntegra_db.vectors import _index_state
-from syntegra_db.vectors import InvalidSearchArgument, async_search, nearest, search
+from syntegra_db.vectors import InvalidSearchArgument, _index_state, async_search, nearest, search
 from syntegra_db.vectors._statements import Filters
 
 if TYPE_CHECKING:
