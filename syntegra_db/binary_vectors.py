@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import psycopg
 from pgvector import Vector
-from pgvector.psycopg.vector import VectorBinaryDumper, VectorDumper
+from pgvector.psycopg.vector import VectorDumper, VectorLoader, register_vector_info
 from pgvector.sqlalchemy import VECTOR
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
@@ -43,6 +43,7 @@ from syntegra_db.search_path import FORMATS, qualify_calls, set_statements
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from psycopg.abc import Buffer
     from sqlalchemy import Connection, Dialect, Engine, Pool
     from sqlalchemy.engine.default import DefaultExecutionContext
     from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
@@ -56,9 +57,9 @@ BINARY_UNSAFE_TYPES = (Enum, CITEXT, REAL)
 REGISTERED = "syntegra_db.binary_vectors"
 REGISTERED_AT = "syntegra_db.binary_vectors.at"
 # The type gets another OID if its extension is created again, or a pooler leads to another database. A parameter then
-# has the OID of no type, or of another one: protocol_violation, feature_not_supported, invalid_binary_representation,
-# undefined_object, ambiguous_function, datatype_mismatch, cannot_coerce, undefined_function, internal_error.
-WRONG_TYPE_ERRORS = {"08P01", "0A000", "22P03", "42704", "42725", "42804", "42846", "42883", "XX000"}
+# has the OID of no type, or of another one, which fails as a violation of the protocol, unsupported feature, invalid
+# value, syntax error or missing object, exceeded limit or internal error.
+WRONG_TYPE_ERROR_CLASSES = ("08", "0A", "22", "42", "54", "XX")
 # The server function that rejects a prepared statement whose columns have other types than when it was prepared.
 REJECTS_PREPARED_STATEMENT = "RevalidateCachedQuery"
 # Not psycopg's TypeInfo.fetch, which calls operators that other roles can create.
@@ -69,7 +70,7 @@ VECTOR_TYPE = qualify_calls("""
 SET_FORMATS = set_statements(FORMATS, is_local=False)
 
 _binary_decisions: WeakKeyDictionary[SQLCompiler, bool] = WeakKeyDictionary()
-# When a statement failed with one of `WRONG_TYPE_ERRORS`, in seconds of `time.monotonic`.
+# When a statement failed with one of `WRONG_TYPE_ERROR_CLASSES`, in seconds of `time.monotonic`.
 _failed_at: WeakKeyDictionary[Pool, float] = WeakKeyDictionary()
 
 
@@ -87,12 +88,22 @@ class BinaryVECTOR(VECTOR):
     def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], list[float] | None]:  # noqa: D102  inherited
         convert = super().result_processor(dialect, coltype)
 
-        # Not in a loader, which psycopg selects by the OID.
+        # psycopg selects no loader for an OID that is not registered.
         def process(value: Any) -> list[float] | None:
             vector: list[float] | None = convert(Vector.from_binary(value) if isinstance(value, bytes) else value)
             return vector
 
         return process
+
+
+class _TextLoader(VectorLoader):
+    """Loader that returns the text of another type, which can have the OID in the database that a pooler leads to."""
+
+    def load(self, data: Buffer) -> Any:
+        try:
+            return super().load(data)
+        except ValueError:
+            return bytes(data).decode()
 
 
 def enable_binary_vectors(engine: Engine) -> None:
@@ -128,42 +139,44 @@ def _notice_wrong_type(context: ExceptionContext) -> None:
     if error.diag.source_function == REJECTS_PREPARED_STATEMENT:
         # The connection would prepare the statement again only under another name.
         context.is_disconnect = True
-    elif error.sqlstate in WRONG_TYPE_ERRORS:
+    elif (error.sqlstate or "").startswith(WRONG_TYPE_ERROR_CLASSES) and _has_vectors(context.parameters):
         _failed_at[context.engine.pool] = time.monotonic()
 
 
+def _has_vectors(parameters: Any) -> bool:
+    rows = parameters if isinstance(parameters, list) else [parameters or ()]
+    return any(isinstance(value, Vector) for row in rows for value in (row.values() if isinstance(row, dict) else row))
+
+
 def _register(connection: Any, info: dict[str, Any], *queries: str) -> None:
-    """Let `connection`, of psycopg or SQLAlchemy's asyncio adapter, dump vectors with the OIDs that the last query returns."""
+    """Let `connection`, of psycopg or SQLAlchemy's adapter, dump vectors with the OIDs that the last query returns."""
     info[REGISTERED_AT] = time.monotonic()
     if isinstance(connection, psycopg.Connection):
         with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
             for query in queries:
                 cursor.execute(query.encode())
             oids = cursor.fetchone()
-        info[REGISTERED] = _register_dumpers(connection, oids)
+        info[REGISTERED] = _register_adapters(connection, oids)
         return
 
     async def register(driver_connection: psycopg.AsyncConnection[Any]) -> bool:
         async with driver_connection.transaction(), driver_connection.cursor(row_factory=tuple_row) as cursor:
             for query in queries:
                 await cursor.execute(query.encode())
-            return _register_dumpers(driver_connection, await cursor.fetchone())
+            return _register_adapters(driver_connection, await cursor.fetchone())
 
     info[REGISTERED] = connection.run_async(register)
 
 
-def _register_dumpers(
+def _register_adapters(
     connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], oids: tuple[int, int] | None
 ) -> bool:
-    """Register dumpers for the OIDs of the type and of its array, or for text if there is no type; return which."""
-    adapters = connection.adapters
+    """Register the type with its OID and that of its array, or a dumper as text if there is no type; return which."""
     if oids is None:
-        adapters.register_dumper(Vector, VectorDumper)
+        connection.adapters.register_dumper(Vector, VectorDumper)
         return False
-    adapters.types.add(TypeInfo("vector", *oids))
-    for dumper in (VectorDumper, VectorBinaryDumper):
-        for kind in (Vector, "numpy.ndarray"):
-            adapters.register_dumper(kind, type(dumper.__name__, (dumper,), {"oid": oids[0]}))
+    register_vector_info(connection, TypeInfo("vector", *oids))
+    connection.adapters.register_loader(oids[0], _TextLoader)
     return True
 
 
