@@ -21,7 +21,7 @@ from support.servers import Database
 from syntegra_db import adoption, backup, migrations
 from syntegra_db.catalog import read_status
 from syntegra_db.client_programs import find_program
-from syntegra_db.connections import connect, unpooled_engine
+from syntegra_db.connections import connect, conninfo, unpooled_engine
 from syntegra_db.errors import (
     AdoptionNotPossible,
     BackupFailed,
@@ -395,3 +395,18 @@ def test_sequence_that_a_restore_rejects_is_set_as_printed(database: Database, t
         backup.create_backup(database.engine, tmp_path / "rows.dump")
     execute_printed(database, str(error.value), r"SELECT setval.*;")
     assert backup.create_backup(database.engine, tmp_path / "rows.dump").metadata.revision == "003"
+
+
+@pytest.mark.parametrize("schema", ["Más ext", "O'Brien\"x"])
+def test_extension_outside_search_path_of_psql_is_added_as_printed(empty_database: Database, schema: str) -> None:
+    migrations.upgrade("002", url=empty_database.url)
+    empty_database.execute(
+        sql.SQL("CREATE SCHEMA {0}; CREATE EXTENSION vector SCHEMA {0}").format(sql.Identifier(schema))
+    )
+    script = migrations.render_sql_script("003").text
+    command = [str(find_program("psql")), "-X", conninfo(empty_database.url)]
+    result = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
+    assert result.returncode == 3, result.stderr
+    execute_printed(empty_database, result.stderr, r"ALTER ROLE .*?;")
+    subprocess.run(command, input=script, capture_output=True, text=True, check=True)
+    assert drift_report(empty_database).findings == []
