@@ -49,7 +49,7 @@ class SyntegraDBError(Exception):
     exit_status: ClassVar[int] = 1
 
     def __str__(self) -> str:
-        return escape_control_characters(super().__str__(), keep="\n\t")
+        return escape_control_characters(super().__str__(), keep="\t")
 
 
 # Settings and connections.

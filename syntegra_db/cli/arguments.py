@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from syntegra_db.errors import escape_control_characters
 
 # An unknown option reaches the argument, because `-1` looks like one.
 ALLOW_STEPS = {"ignore_unknown_options": True}
@@ -25,6 +28,13 @@ def require_revision(value: str) -> str:
     if value.startswith("-") and not STEPS.fullmatch(value):
         raise typer.BadParameter(f"No such option: {value}")
     return value
+
+
+def require_printable(path: Path | None) -> Path | None:
+    """Return the name of a file to write: the command that restores it must be printed as it is typed."""
+    if path is not None and escape_control_characters(str(path)) != str(path):
+        raise typer.BadParameter("the name has control characters, such as a line break; choose another name")
+    return path
 
 
 def require_finite(value: float | None) -> float | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syntegra_db import wording
-from syntegra_db.cli.arguments import require_revision
+from syntegra_db.cli.arguments import require_printable, require_revision
 from syntegra_db.cli.output import confirm_no_backup, echo, print_table
 from syntegra_db.errors import escape_control_characters
 
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 Output = Annotated[
     Path | None,
-    typer.Option(dir_okay=False, help="File to write.  [default: backups/DATABASE-REVISION-TIME.dump]"),
+    typer.Option(
+        dir_okay=False,
+        callback=require_printable,
+        help="File to write.  [default: backups/DATABASE-REVISION-TIME.dump]",
+    ),
 ]
 
 
@@ -33,7 +37,7 @@ def backup(output: Output = None) -> None:
     engine = unpooled_engine(database_url(), "syntegra_db backup")
     with _row_progress("Backing up") as report:
         result = create_backup(engine, output, report=report)
-    echo(f"{_summary(result)}: {escape_control_characters(str(result.path))}")
+    echo(f"{_summary(result)}: {result.path}")
 
 
 def backups(
@@ -127,7 +131,7 @@ def rollback(
 
         def print_result(result: RollbackResult) -> None:
             progress.close()
-            echo(f"{_summary(result.backup)}, verified: {escape_control_characters(str(result.backup.path))}")
+            echo(f"{_summary(result.backup)}, verified: {result.backup.path}")
             echo(f"The {database} is at {describe_revision(result.revision)}.")
             echo(f"To restore the rows:\n  {result.restore_command}")
             progress.enter_context(_row_progress("Verifying the schema"))

@@ -9,7 +9,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from syntegra_db.cli.output import echo
-from syntegra_db.errors import ConnectionFailed, OutputFailed, SyntegraDBError, server_message
+from syntegra_db.errors import (
+    ConnectionFailed,
+    OutputFailed,
+    SyntegraDBError,
+    escape_control_characters,
+    server_message,
+)
 from syntegra_db.interruption import Terminated, describe_interruption, exit_status, termination_signals
 
 if TYPE_CHECKING:
@@ -31,7 +37,7 @@ def exit_with_status() -> Iterator[None]:
         sys.exit(exit_status(Terminated(signal.SIGPIPE)))
     except OSError as error:
         _discard_output()
-        name = error.filename or "the output"
+        name = escape_control_characters(str(error.filename or "the output"))
         _exit(OutputFailed.exit_status, f"Error: Cannot read or write {name}: {error.strerror or error}.")
     except Exception as error:
         from sqlalchemy.exc import DBAPIError

@@ -63,6 +63,10 @@ def migration_progress() -> Iterator[None]:
 class _EscapingFormatter(logging.Formatter):
     """Formatter that escapes control characters, which names of the server can have."""
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  inherited
+        # A file's name can have line breaks; those between the lines of a traceback remain.
+        return escape_control_characters(super().formatMessage(record), keep="\t")
+
     def format(self, record: logging.LogRecord) -> str:
         return escape_control_characters(super().format(record), keep="\n\t")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import subprocess
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from syntegra_db.cli import output
-from syntegra_db.errors import AdoptionNotPossible
+from syntegra_db.cli import app, output
+from syntegra_db.cli.progress import _EscapingFormatter
+from syntegra_db.errors import AdoptionNotPossible, escape_control_characters
 
 PROGRESS = """
 import logging
@@ -97,3 +100,28 @@ def test_clock_of_progress_bar_continues_after_completed_phase() -> None:
     while b"0:00:02" not in shown[shown.find(b"calibrating") :]:
         shown += os.read(controller, 4096)
     os.close(controller)
+
+
+@pytest.mark.parametrize("name", ["a\nb.dump", "a\x1b[31mb.dump", "a\u202eb.dump", "folder\r/b.dump"])
+@pytest.mark.parametrize("command", ["backup", "rollback 002"])
+def test_output_file_with_control_characters_is_wrong_usage(tmp_path: Path, command: str, name: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--output", name])
+    assert result.exit_code == 2
+    assert "the name has control characters" in result.output
+    assert name not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a\nb.dump", "a\x1b[31mb.dump", "a\u2028b.dump"])
+def test_file_name_with_control_characters_is_escaped_in_messages(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"no backup")
+    for arguments in (["restore", name], ["backups", "."], ["restore", f"no {name}"]):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code != 0
+        assert name not in result.output
+        assert escape_control_characters(name) in result.output, arguments
+
+
+def test_log_message_with_line_break_is_one_line() -> None:
+    record = logging.LogRecord("syntegra_db", logging.INFO, "", 0, "Verifying %s", ("a\nb.dump",), None)
+    assert _EscapingFormatter().format(record) == "Verifying a\\u000ab.dump"
