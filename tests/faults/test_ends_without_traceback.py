@@ -102,7 +102,7 @@ def test_output_to_closed_pipe_exits_141_without_message(database: Database, com
 
 def test_closed_output_does_not_change_the_status(database: Database) -> None:
     closed = 'exec syntegra-db "$@" >&-'
-    for command in ("status", "verify --json", "backup"):
+    for command in ("status", "backup"):
         with running(database, "bash", "-c", closed, "bash", *command.split()) as process:
             assert process.wait(60) == 0
 
@@ -124,7 +124,8 @@ def awkward(server: Server, migrated_template: str) -> Iterator[Database]:
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda variables: next(iter(variables.values())))
 def test_awkward_database_name_is_printed_in_every_encoding(awkward: Database, encoding: dict[str, str]) -> None:
-    for command in (*COMMANDS, "rollback 002", "upgrade"):
+    every_command = (*COMMANDS, "rollback 002", "upgrade")
+    for command in every_command if encoding == ENCODINGS[0] else ("status", "verify --json", "backup"):
         result = subprocess.run(
             [PROGRAMS / "syntegra-db", *command.split()],
             env={**os.environ, "DATABASE_URL": awkward.environment_url, **encoding},
@@ -158,10 +159,15 @@ def test_backups_prints_awkward_file_name_uncut(database: Database, tmp_path: Pa
     assert "\x1b" not in result.stderr
 
 
-@pytest.mark.parametrize("port", ["x", "0", "99999999999", "5432,"])
-def test_invalid_port_exits_3_with_one_line(port: str) -> None:
-    for command in ("status", "backup", "vectors status", "upgrade", "rollback 002", "psql"):
-        assert_one_line(run("syntegra-db", *command.split(), url=f"postgresql://u@localhost/d?port={port}"), 3)
+@pytest.mark.parametrize(
+    ("port", "command"),
+    [
+        *((port, "status") for port in ("x", "0", "99999999999", "5432,")),
+        *(("x", command) for command in ("backup", "vectors status", "upgrade", "rollback 002", "psql")),
+    ],
+)
+def test_invalid_port_exits_3_with_one_line(port: str, command: str) -> None:
+    assert_one_line(run("syntegra-db", *command.split(), url=f"postgresql://u@localhost/d?port={port}"), 3)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
@@ -172,7 +178,10 @@ def test_commands_work_in_awkwardly_named_schema(database: Database, schema: str
         statement = sql.SQL("ALTER DATABASE {} SET search_path = {}, public")
         connection.execute(statement.format(sql.Identifier(database.name), name))
     second_set = ("upgrade", "--schema", schema)
-    for command in (second_set, *((*command.split(),) for command in (*COMMANDS, "rollback 002", "downgrade base"))):
+    commands = (
+        (*COMMANDS, "rollback 002", "downgrade base") if schema in SCHEMAS[:2] else ("status", "verify", "backup")
+    )
+    for command in (second_set, *(command.split() for command in commands)):
         result = run("syntegra-db", *command, url=database.environment_url)
         assert result.returncode == 0, (command, result.stderr)
         assert "\x1b" not in result.stdout + result.stderr
@@ -183,7 +192,7 @@ def test_index_comment_that_no_rebuild_wrote_is_ignored(database: Database, comm
     with database.connect() as connection:
         statement = sql.SQL("COMMENT ON INDEX {} IS {}").format(sql.Identifier(VECTOR_INDEX), comment)
         connection.execute(statement)
-    for command in ("status", "status --json", "vectors status --seconds 1"):
+    for command in ("status --json", "vectors status --seconds 1"):
         result = run("syntegra-db", *command.split(), url=database.environment_url)
         assert (result.returncode, result.stderr) == (0, "")
 
