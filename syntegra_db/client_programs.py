@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import ClientProgramNotFound, EmbeddedServerError
-from syntegra_db.settings import SERVICE_VARIABLE, libpq_parameters, parse_url
+from syntegra_db.settings import libpq_parameters, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -141,12 +141,8 @@ def public_conninfo(url: URL) -> str:
 
 def env_with_password(url: URL | None) -> dict[str, str]:
     """Return this process's environment with the password of `url`."""
-    if url is None:
-        return dict(os.environ)
-    password = parse_url(url).password
-    hidden = {SERVICE_VARIABLE} if url.query.get("service") == "" else set()
-    inherited = {name: value for name, value in os.environ.items() if name not in hidden}
-    return {**inherited, **({"PGPASSWORD": str(password)} if password else {})}
+    password = None if url is None else parse_url(url).password
+    return {**os.environ, **({"PGPASSWORD": str(password)} if password else {})}
 
 
 def exec_psql(url: URL, arguments: Sequence[str], program: Path | None = None) -> None:

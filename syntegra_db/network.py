@@ -8,19 +8,17 @@ import struct
 import threading
 import time
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from sqlalchemy import event
 
 from syntegra_db.search_path import read_session
-from syntegra_db.settings import without_service
 from syntegra_db.sql import execute_raw, literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
 
     from psycopg.abc import PQGen
     from sqlalchemy import Connection, Engine
@@ -132,24 +130,11 @@ def watch_connections(engine: Engine) -> None:
 
     def connect(dialect: Dialect, _: object, arguments: list[Any], parameters: dict[str, Any]) -> Any:
         if dialect.is_async:
-            parameters.setdefault("async_creator_fn", connect_async)
+            parameters.setdefault("async_creator_fn", AsyncWatchedConnection.connect)
             return None
-        with _service_of(parameters):
-            return WatchedConnection.connect(*arguments, **parameters)
-
-    async def connect_async(*arguments: Any, **parameters: Any) -> AsyncWatchedConnection:
-        with _service_of(parameters):
-            return await AsyncWatchedConnection.connect(*arguments, **parameters)
+        return WatchedConnection.connect(*arguments, **parameters)
 
     event.listen(engine, "do_connect", connect)
-
-
-def _service_of(parameters: dict[str, Any]) -> AbstractContextManager[None]:
-    """Take an empty `service` out of `parameters`, and hide the variable PGSERVICE in its place."""
-    if parameters.get("service") != "":
-        return nullcontext()
-    del parameters["service"]
-    return without_service()
 
 
 def _watched(gen: PQGen[Any], connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> PQGen[Any]:

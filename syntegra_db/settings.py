@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from psycopg import pq
@@ -23,9 +22,6 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.util import immutabledict
 
 from syntegra_db.errors import SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DRIVER = "postgresql+psycopg"
 URL_SCHEMES = frozenset({"postgres", "postgresql", DRIVER})
@@ -60,7 +56,6 @@ NO_DEMANDS = {
     "sslrootcert": "",
     "target_session_attrs": "any",
 }
-SERVICE_VARIABLE = "PGSERVICE"
 # What a connection to the embedded server gives in any case.
 GIVEN_OPTIONS = {"application_name", "client_encoding", "connect_timeout", "dbname", "host", "password", "user"}
 INTEGER = re.compile(r"[0-9]{1,9}")
@@ -156,8 +151,14 @@ def local_url() -> URL | None:
 def options_against_environment() -> dict[str, str]:
     """Return what a URL needs so that libpq's environment variables change nothing, for the embedded server.
 
-    `service` is empty if the variable PGSERVICE is set, which no option overrides: see `without_service`.
+    Raises:
+        SettingsError: PGSERVICE is set, which no option overrides.
     """
+    if "PGSERVICE" in os.environ:
+        raise SettingsError(
+            "PGSERVICE is set, and its service would change the connection to the embedded server. Remove the "
+            "variable: unset PGSERVICE"
+        )
     return {
         name: NO_DEMANDS.get(name, default)
         for name, (variable, default) in known_options().items()
@@ -171,17 +172,6 @@ def known_options() -> dict[str, tuple[str, str]]:
         option.keyword.decode(): ((option.envvar or b"").decode(), (option.compiled or b"").decode())
         for option in pq.Conninfo.get_defaults()
     }
-
-
-@contextmanager
-def without_service() -> Iterator[None]:
-    """Hide the variable PGSERVICE, whose service would have to exist, from libpq during the block."""
-    service = os.environ.pop(SERVICE_VARIABLE, None)
-    try:
-        yield
-    finally:
-        if service is not None:
-            os.environ[SERVICE_VARIABLE] = service
 
 
 def socket_directory_name(data: Path) -> str:
@@ -222,11 +212,7 @@ def parse_url(text: str | URL) -> URL:
 def libpq_parameters(url: URL) -> dict[str, str]:
     """Return what libpq gets for `url`, by name: the same as SQLAlchemy passes to psycopg."""
     _, parameters = DIALECT.create_connect_args(url)  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
-    return {
-        name: str(value)
-        for name, value in parameters.items()
-        if name != PREPARE_THRESHOLD and (name, value) != ("service", "")
-    }
+    return {name: str(value) for name, value in parameters.items() if name != PREPARE_THRESHOLD}
 
 
 def _make_url(text: str) -> URL:

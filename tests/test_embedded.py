@@ -104,10 +104,10 @@ def test_variables_of_libpq_do_not_lead_elsewhere(folder: Path) -> None:
     together = {
         variable: "nonsense"
         for name, (variable, _) in known_options().items()
-        if variable and name not in GIVEN_OPTIONS
+        if variable and name not in {*GIVEN_OPTIONS, "service"}
     }
     together |= {"PGHOSTADDR": "192.0.2.1", "PGPORT": "5433", "PGOPTIONS": "-c search_path=nowhere"}
-    assert {"PGSERVICE", "PGSSLMODE", "PGTARGETSESSIONATTRS", "PGREQUIREPEER"} < together.keys()
+    assert {"PGSSLMODE", "PGTARGETSESSIONATTRS", "PGREQUIREPEER"} < together.keys()
     for command in ("local start", "upgrade", "backup --output rows.dump", "restore rows.dump --replace"):
         result = run("syntegra-db", *command.split(), cwd=folder, environment=together)
         assert result.returncode == 0, (command, result.stderr)
@@ -118,9 +118,19 @@ def test_variables_of_libpq_do_not_lead_elsewhere(folder: Path) -> None:
 
 def test_variables_of_libpq_do_not_lead_a_service_elsewhere(folder: Path) -> None:
     succeed("syntegra-db", "local", "start", cwd=folder)
-    for variable, value in (("PGSERVICE", "nowhere"), ("PGHOSTADDR", "192.0.2.1"), ("PGTARGETSESSIONATTRS", "standby")):
+    for variable, value in (("PGOPTIONS", "-c x"), ("PGHOSTADDR", "192.0.2.1"), ("PGTARGETSESSIONATTRS", "standby")):
         result = run("python", "-c", SERVICE, variable, cwd=folder, environment={variable: value})
         assert result.stdout == f"1 1 {value}\n", result.stderr
+
+
+def test_service_of_libpq_is_rejected(folder: Path) -> None:
+    for command in ("local start", "status", "psql"):
+        environment = {"PGSERVICE": "analytics"}
+        if command != "local start":
+            succeed("syntegra-db", "local", "start", cwd=folder)
+        result = run("syntegra-db", *command.split(), cwd=folder, environment=environment)
+        assert result.returncode == 3
+        assert "unset PGSERVICE" in result.stderr
 
 
 def test_unknown_version_is_rejected(folder: Path) -> None:

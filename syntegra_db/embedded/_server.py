@@ -37,7 +37,7 @@ from syntegra_db.embedded._folders import (
 )
 from syntegra_db.embedded._programs import DEFAULT_VERSION, popen, run, server_programs, server_user
 from syntegra_db.errors import EmbeddedServerError
-from syntegra_db.settings import options_against_environment, without_service
+from syntegra_db.settings import options_against_environment
 
 if TYPE_CHECKING:
     import pwd
@@ -282,8 +282,7 @@ def _probe(data: Path) -> tuple[str, str | None]:
 
 def connect(uri: str, **options: Any) -> psycopg.Connection:
     """Connect to an embedded server whatever libpq's environment variables say."""
-    with without_service():
-        return psycopg.connect(uri, **{**options_against_environment(), "service": None, **options})
+    return psycopg.connect(uri, **{**options_against_environment(), **options})
 
 
 def _log_size(data: Path) -> int:
