@@ -23,9 +23,8 @@ def server_message(error: BaseException | None) -> str:
     first_line = (primary or str(cause or "")).strip().partition("\n")[0] or "no reason given"
     if getattr(cause, "sqlstate", None) == READ_ONLY_TRANSACTION:
         first_line += " (the role or the database sets default_transaction_read_only, or the server is a standby)"
-    return escape_control_characters(
-        first_line.removeprefix("connection failed: ").removeprefix("connection is bad: "), keep="\t"
-    )
+    reason = first_line.removeprefix("connection failed: ").removeprefix("connection is bad: ")
+    return escape_control_characters(reason, keep="\t")
 
 
 def escape_control_characters(text: str, *, keep: str = "") -> str:
