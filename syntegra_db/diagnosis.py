@@ -25,8 +25,9 @@ from syntegra_db.errors import (
     SettingsError,
     server_message,
 )
+from syntegra_db.libpq_options import NO_DEMANDS, known_options
 from syntegra_db.network import LIBPQ_LIMITS
-from syntegra_db.settings import NO_DEMANDS, describe_database, known_options, libpq_parameters
+from syntegra_db.settings import describe_database, libpq_parameters
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL

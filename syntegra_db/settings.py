@@ -6,7 +6,6 @@ The order is: `DATABASE_URL`, the `POSTGRES_*` variables, the embedded server th
 
 from __future__ import annotations
 
-import os
 import re
 from itertools import zip_longest
 from pathlib import Path
@@ -22,6 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.util import immutabledict
 
 from syntegra_db.errors import SettingsError
+from syntegra_db.libpq_options import options_against_environment
 
 DRIVER = "postgresql+psycopg"
 URL_SCHEMES = frozenset({"postgres", "postgresql", DRIVER})
@@ -42,22 +42,6 @@ LIST_OPTIONS = frozenset({"host", "port"})
 PREPARE_THRESHOLD = "prepare_threshold"
 KEEPALIVES = {"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"}
 INTEGER_OPTIONS = {PREPARE_THRESHOLD, "connect_timeout", "tcp_user_timeout", *KEEPALIVES}
-# libpq ends an attempt that does not meet one of these options; these values demand nothing.
-NO_DEMANDS = {
-    "channel_binding": "prefer",
-    "gssencmode": "disable",
-    "max_protocol_version": "3.0",
-    "min_protocol_version": "3.0",
-    "require_auth": "",
-    "requirepeer": "",
-    "sslcertmode": "allow",
-    "sslmode": "prefer",
-    "sslnegotiation": "postgres",
-    "sslrootcert": "",
-    "target_session_attrs": "any",
-}
-# What a connection to the embedded server gives in any case.
-GIVEN_OPTIONS = {"application_name", "client_encoding", "connect_timeout", "dbname", "host", "password", "user"}
 INTEGER = re.compile(r"[0-9]{1,9}")
 
 
@@ -146,32 +130,6 @@ def local_url() -> URL | None:
             "Correct it: syntegra-db local start"
         )
     return parse_url(url).update_query_dict(options_against_environment())
-
-
-def options_against_environment() -> dict[str, str]:
-    """Return what a URL needs so that libpq's environment variables change nothing, for the embedded server.
-
-    Raises:
-        SettingsError: PGSERVICE is set, which no option overrides.
-    """
-    if "PGSERVICE" in os.environ:
-        raise SettingsError(
-            "PGSERVICE is set, and its service would change the connection to the embedded server. Remove the "
-            "variable: unset PGSERVICE"
-        )
-    return {
-        name: NO_DEMANDS.get(name, default)
-        for name, (variable, default) in known_options().items()
-        if variable in os.environ and name not in GIVEN_OPTIONS
-    }
-
-
-def known_options() -> dict[str, tuple[str, str]]:
-    """Return libpq's options, each with its environment variable and its default, which may be empty."""
-    return {
-        option.keyword.decode(): ((option.envvar or b"").decode(), (option.compiled or b"").decode())
-        for option in pq.Conninfo.get_defaults()
-    }
 
 
 def socket_directory_name(data: Path) -> str:

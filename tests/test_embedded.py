@@ -19,7 +19,7 @@ from support.commands import PROGRAMS, run, succeed
 from syntegra_db import embedded
 from syntegra_db.embedded import _folders, _programs, _server
 from syntegra_db.errors import EmbeddedServerError
-from syntegra_db.settings import GIVEN_OPTIONS, known_options
+from syntegra_db.libpq_options import GIVEN_OPTIONS, known_options
 
 SERVICE = """
 import asyncio, os, sys

@@ -37,7 +37,7 @@ from syntegra_db.embedded._folders import (
 )
 from syntegra_db.embedded._programs import DEFAULT_VERSION, popen, run, server_programs, server_user
 from syntegra_db.errors import EmbeddedServerError
-from syntegra_db.settings import options_against_environment
+from syntegra_db.libpq_options import options_against_environment
 
 if TYPE_CHECKING:
     import pwd
