@@ -22,6 +22,7 @@ DECLARE
   object pg_catalog.record;
   kind_of_table pg_catalog.text;
   stamp pg_catalog.text;
+  other_schema pg_catalog.name;
 BEGIN
   IF main_schema IS NULL THEN
     RAISE EXCEPTION 'no schema of the search_path exists; create one: CREATE SCHEMA …;';
@@ -77,6 +78,20 @@ BEGIN
       INTO stamp;
   ELSIF kind_of_table IS NOT NULL THEN
     RAISE EXCEPTION 'alembic_version is not an ordinary table; find out who created it, and drop or rename it';
+  END IF;
+  SELECT nspname INTO other_schema FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+  WHERE nspname = ANY (schemas) AND nspname <> main_schema AND relkind IN ('r', 'p')
+    AND relname IN ('alembic_version', 'data_sources')
+  GROUP BY nspname HAVING count(*) = 2 ORDER BY array_position(schemas, nspname) LIMIT 1;
+  IF stamp IS NULL AND other_schema IS NOT NULL
+     AND current_setting('syntegra_db.schema', true) IS DISTINCT FROM main_schema THEN
+    RAISE EXCEPTION 'the tables of this package are in schema %, but the search_path leads to schema %',
+      quote_ident(other_schema), quote_ident(main_schema)
+      USING HINT = (
+        SELECT format('Run this in the same session before the file: SET search_path = %I, %s; or, for a second set '
+          'of tables: SET syntegra_db.schema = %L;', other_schema, string_agg(quote_ident(name), ', '), main_schema)
+        FROM unnest(schemas) AS name WHERE name NOT IN ('pg_catalog', other_schema)
+      );
   END IF;
   IF stamp IS DISTINCT FROM '002' THEN
     RAISE EXCEPTION 'this file reverts revision 002, but the database is at %',

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from psycopg import sql
 
 from support import psql
 from support.commands import PROGRAMS, ROOT
@@ -17,6 +18,7 @@ from syntegra_db import migrations
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._sql_scripts import SqlScript, rollback_script, upgrade_script
 from syntegra_db.revisions import VERSION_TABLE, script_directory
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,6 +152,32 @@ def test_scripts_in_schema_other_than_public(empty_database: Database, tmp_path:
     for revision in reversed(REVISIONS):
         assert feed(rollback_script(revision).text).stderr == ""
     assert objects(empty_database) == before | {"pg_extension vector"}
+
+
+@pytest.mark.parametrize("owner", ["public", 'old "tables"'])
+@pytest.mark.parametrize("revision", [1, 2, 3])
+def test_script_in_new_schema_before_the_tables_is_rejected_with_hint_that_works(
+    empty_database: Database, tmp_path: Path, owner: str, revision: int
+) -> None:
+    empty_database.execute(
+        sql.SQL("CREATE SCHEMA IF NOT EXISTS {}; CREATE SCHEMA {}").format(*map(sql.Identifier, (owner, "New one")))
+    )
+    feed = partial(psql.feed, empty_database.url, home=tmp_path)
+    texts = [upgrade_script(script).text for script in REVISIONS]
+    path = f"{quote(owner)},public".replace(" ", "\\ ")
+    for text in texts[: revision - 1] or texts[:1]:
+        assert feed(text, search_path=path).stderr == ""
+    path = '"New\\ one",' + path
+    result = feed(texts[revision - 1], search_path=path)
+    assert result.returncode == EXIT_PSQL_ERROR
+    assert f'in schema {quote(owner)}, but the search_path leads to schema "New one"' in result.stderr
+    use, second = re.findall(r"SET [a-z_.]+ = .*?;", result.stderr)
+    assert stamps(empty_database, '"New one"') == []
+    used = feed(f"{use}\n{texts[revision - 1]}", search_path=path)
+    assert (used.returncode, "is already applied" in used.stderr) in ((0, False), (EXIT_PSQL_ERROR, revision == 1))
+    for text in texts:
+        assert feed(f"{second}\n{text}", search_path=path).stderr == ""
+    assert stamps(empty_database, '"New one"') == ["003"]
 
 
 @each_script
