@@ -10,7 +10,7 @@ PIP_INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check
 
 # Each process has its own server. With more processes, the load changes the results of tests that measure time.
 TWO_AT_ONCE = --numprocesses 2 --dist loadfile
-TEST_ON_18 = $(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 -m 'not docker $(WITHOUT_LONG)'
+TEST_ON_18 = $(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --postgres 18 -m 'not docker $(WITHOUT_LONG)'
 
 # Not data, generated JSON and Spanish.
 CHECKED_TEXTS = ':!*.csv' ':!*.json' ':!*.npy' ':!*.png' ':!docs/es' ':!.codespell' ':!constraints.txt'
@@ -133,8 +133,10 @@ audit: $(ENVIRONMENT) ## Look up known vulnerabilities of the versions in constr
 test: $(ENVIRONMENT) ## Run the tests on an embedded PostgreSQL 18
 	@$(VENV)/bin/pytest
 
-# `.ci/run` has little time: on the other servers only what depends on the server, no test marked `long`, no coverage.
+# `.ci/run` has little time: at most three parameter sets of each test, on the other servers only what depends on the
+# server, no test marked `long`, no coverage.
 ifdef REDUCED
+CASES = --cases 3
 TESTS_ON_OTHER_SERVERS = $(addprefix tests/,adoption catalog migrations revisions docs/test_compose_commands.py)
 WITHOUT_LONG = and not long
 else
@@ -142,9 +144,9 @@ COVERAGE = --cov=syntegra_db
 endif
 
 test-all: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 16, embedded PostgreSQL 18, and Docker
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 -m 'not docker and not slow' $(TESTS_ON_OTHER_SERVERS)
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --postgres 16 -m 'not docker and not slow' $(TESTS_ON_OTHER_SERVERS)
 	@$(TEST_ON_18) $(COVERAGE)
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --database docker -m 'not slow and not embedded' $(TESTS_ON_OTHER_SERVERS)
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --database docker -m 'not slow and not embedded' $(TESTS_ON_OTHER_SERVERS)
 
 faults: $(ENVIRONMENT) ## As root: run every command with every fault and print the outcomes as a table
 	@$(VENV)/bin/pytest --numprocesses 2 tests/faults/test_matrix.py

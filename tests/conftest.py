@@ -51,6 +51,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=embedded.VERSIONS,
         help="version of the embedded one",
     )
+    group.addoption(
+        "--cases", type=int, metavar="N", help="run at most N parameter sets of each test, evenly chosen; default: all"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "long: waits for real time limits, or repeats many cases; `.ci/run` leaves it out"
     )
+    config.addinivalue_line("markers", "every_case: `--cases` leaves out none of its parameter sets")
     config.addinivalue_line("markers", "pooler: needs PgBouncer; skipped without it")
 
 
@@ -71,6 +75,10 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if cases := config.getoption("--cases"):
+        chosen = [item for test in group_by_test(items) for item in choose_evenly(test, cases)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
     for item in items:
         # Most of them wait for a limit, and a second server would not change the outcome.
         if FAULTS in item.path.parents:
@@ -80,6 +88,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def group_by_test(items: list[pytest.Item]) -> Iterator[list[pytest.Item]]:
+    """Yield the parameter sets of each test; those of a test marked `every_case` one by one."""
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        name = item.nodeid if item.get_closest_marker("every_case") else item.nodeid.partition("[")[0]
+        tests.setdefault(name, []).append(item)
+    yield from tests.values()
+
+
+def choose_evenly(test: list[pytest.Item], count: int) -> list[pytest.Item]:
+    """Return at most `count` of the parameter sets of `test`, from the first to the last."""
+    if len(test) <= count:
+        return test
+    return [test[round(number * (len(test) - 1) / (count - 1))] for number in range(count)] if count > 1 else test[:1]
 
 
 @cache
