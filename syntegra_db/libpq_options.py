@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from psycopg import pq
 
 from syntegra_db.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 # libpq ends an attempt that does not meet one of these options; these values demand nothing.
 NO_DEMANDS = {
@@ -14,7 +18,7 @@ NO_DEMANDS = {
     "gssencmode": "disable",
     "max_protocol_version": "3.0",
     "min_protocol_version": "3.0",
-    "require_auth": "",
+    "require_auth": "!sspi",  # empty means that none is allowed; only Windows has SSPI
     "requirepeer": "",
     "sslcertmode": "allow",
     "sslmode": "prefer",
@@ -22,25 +26,28 @@ NO_DEMANDS = {
     "sslrootcert": "",
     "target_session_attrs": "any",
 }
+LEADING_VARIABLES = ("PGSERVICE", "PGHOSTADDR")
 # What a connection to the embedded server gives in any case.
 GIVEN_OPTIONS = {"application_name", "client_encoding", "connect_timeout", "dbname", "host", "password", "user"}
 
 
-def options_against_environment() -> dict[str, str]:
-    """Return what a URL needs so that libpq's environment variables change nothing, for the embedded server.
+def options_against_environment(given: Collection[str]) -> dict[str, str]:
+    """Return what a URL with the options `given` needs so that libpq's environment variables do not change it.
+
+    It is for the embedded server.
 
     Raises:
-        SettingsError: PGSERVICE is set, which no option overrides.
+        SettingsError: a variable is set that leads to another server, and that a URL does not always override.
     """
-    if "PGSERVICE" in os.environ:
+    if leading := [variable for variable in LEADING_VARIABLES if variable in os.environ]:
         raise SettingsError(
-            "PGSERVICE is set, and its service would change the connection to the embedded server. Remove the "
-            "variable: unset PGSERVICE"
+            f"{leading[0]} is set and leads to another server than the embedded one. Remove the variable "
+            f"(unset {leading[0]}), or set DATABASE_URL."
         )
     return {
         name: NO_DEMANDS.get(name, default)
         for name, (variable, default) in known_options().items()
-        if variable in os.environ and name not in GIVEN_OPTIONS
+        if variable in os.environ and name not in {*GIVEN_OPTIONS, *given}
     }
 
 

@@ -129,7 +129,12 @@ def local_url() -> URL | None:
             f"{LOCAL_URL_FILE} does not lead to the server of this folder, because it was copied, moved or changed. "
             "Correct it: syntegra-db local start"
         )
-    return parse_url(url).update_query_dict(options_against_environment())
+    return against_environment(parse_url(url))
+
+
+def against_environment(url: URL) -> URL:
+    """Return the URL of an embedded server, with the options of `options_against_environment`."""
+    return url.update_query_dict(options_against_environment(url.query))
 
 
 def socket_directory_name(data: Path) -> str:

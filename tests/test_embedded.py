@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from sqlalchemy import NullPool, text
 
 from support.commands import PROGRAMS, run, succeed
 from syntegra_db import embedded
+from syntegra_db.database import create_engine
 from syntegra_db.embedded import _folders, _programs, _server
 from syntegra_db.errors import EmbeddedServerError
 from syntegra_db.libpq_options import GIVEN_OPTIONS, known_options
 
 SERVICE = """
 import asyncio, os, sys
-from sqlalchemy import text
+from sqlalchemy import NullPool, text
 from syntegra_db.database import create_async_engine, create_engine
 
 async def read():
@@ -104,9 +106,9 @@ def test_variables_of_libpq_do_not_lead_elsewhere(folder: Path) -> None:
     together = {
         variable: "nonsense"
         for name, (variable, _) in known_options().items()
-        if variable and name not in {*GIVEN_OPTIONS, "service"}
+        if variable and name not in {*GIVEN_OPTIONS, "service", "hostaddr"}
     }
-    together |= {"PGHOSTADDR": "192.0.2.1", "PGPORT": "5433", "PGOPTIONS": "-c search_path=nowhere"}
+    together |= {"PGPORT": "5433", "PGOPTIONS": "-c search_path=nowhere"}
     assert {"PGSSLMODE", "PGTARGETSESSIONATTRS", "PGREQUIREPEER"} < together.keys()
     for command in ("local start", "upgrade", "backup --output rows.dump", "restore rows.dump --replace"):
         result = run("syntegra-db", *command.split(), cwd=folder, environment=together)
@@ -118,19 +120,44 @@ def test_variables_of_libpq_do_not_lead_elsewhere(folder: Path) -> None:
 
 def test_variables_of_libpq_do_not_lead_a_service_elsewhere(folder: Path) -> None:
     succeed("syntegra-db", "local", "start", cwd=folder)
-    for variable, value in (("PGOPTIONS", "-c x"), ("PGHOSTADDR", "192.0.2.1"), ("PGTARGETSESSIONATTRS", "standby")):
+    for variable, value in (("PGOPTIONS", "-c x"), ("PGPORT", "1"), ("PGTARGETSESSIONATTRS", "standby")):
         result = run("python", "-c", SERVICE, variable, cwd=folder, environment={variable: value})
         assert result.stdout == f"1 1 {value}\n", result.stderr
 
 
-def test_service_of_libpq_is_rejected(folder: Path) -> None:
+@pytest.mark.parametrize(("variable", "value"), [("PGSERVICE", "analytics"), ("PGHOSTADDR", "192.0.2.1")])
+def test_variable_that_leads_to_another_server_is_rejected(folder: Path, variable: str, value: str) -> None:
     for command in ("local start", "status", "psql"):
-        environment = {"PGSERVICE": "analytics"}
         if command != "local start":
             succeed("syntegra-db", "local", "start", cwd=folder)
-        result = run("syntegra-db", *command.split(), cwd=folder, environment=environment)
+        result = run("syntegra-db", *command.split(), cwd=folder, environment={variable: value})
         assert result.returncode == 3
-        assert "unset PGSERVICE" in result.stderr
+        assert f"unset {variable}" in result.stderr
+
+
+@pytest.mark.parametrize("variable", ["PGREQUIREPEER", "PGPORT", "PGSSLMODE"])
+def test_url_of_server_resists_variables_of_libpq(folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    data = folder / "a b" / "18"
+    monkeypatch.setenv(variable, {"PGPORT": "5433", "PGSSLMODE": "verify-full"}.get(variable, "nobody"))
+    with psycopg.connect(embedded.start_server(data)) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    url = embedded.start(data.parent)
+    assert url.query["requirepeer"] == data.owner()
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    assert embedded.stop(data.parent) == [18]
+
+
+def test_database_that_cannot_be_created_is_explained(folder: Path) -> None:
+    data = folder / ".postgres" / "18"
+    with psycopg.connect(embedded.start_server(data), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE syntegra_db CONNECTION LIMIT 0")
+        connection.execute("CREATE ROLE syntegra_user LOGIN")
+        connection.execute("UPDATE pg_database SET datallowconn = false WHERE datname = 'syntegra_db'")
+    result = run("syntegra-db", "local", "start", cwd=folder)
+    assert (result.returncode, result.stderr.count("\n")) == (13, 1), result.stderr
+    assert "could not be created: " in result.stderr
+    assert "not currently accepting connections" in result.stderr
 
 
 def test_unknown_version_is_rejected(folder: Path) -> None:

@@ -24,8 +24,8 @@ from syntegra_db.embedded._server import (
     stop_server,
     stop_while_locked,
 )
-from syntegra_db.errors import EmbeddedServerError
-from syntegra_db.settings import LOCAL_URL_FILE, DatabaseSettings, local_url, parse_url
+from syntegra_db.errors import EmbeddedServerError, server_message
+from syntegra_db.settings import LOCAL_URL_FILE, DatabaseSettings, against_environment, local_url, parse_url
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -60,12 +60,12 @@ def start(directory: Path = DATA_DIRECTORY, version: int = DEFAULT_VERSION) -> U
             _create_role_and_database(uri, user, database)
         except psycopg.OperationalError as error:
             raise EmbeddedServerError(
-                f"The embedded PostgreSQL in {directory} ended while its database was created: {error}. "
-                "Run the command again."
+                f"The database {database} on the embedded PostgreSQL in {directory} could not be created: "
+                f"{server_message(error)}. Correct the cause and run the command again."
             ) from error
         url = parse_url(uri)._replace(username=user, password=None, database=database)
         _replace(directory / LOCAL_URL_FILE.name, url.render_as_string(hide_password=False) + "\n")
-    return url
+    return against_environment(url)
 
 
 def stop(directory: Path = DATA_DIRECTORY) -> list[int]:

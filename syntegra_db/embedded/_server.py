@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from syntegra_db.embedded._folders import (
     POLL_SECONDS,
@@ -63,7 +64,8 @@ def start_server(data: Path, version: int = DEFAULT_VERSION) -> str:
         EmbeddedServerError: the extra is not installed, there is no such version, or the server did not start.
     """
     with started_server(data, version) as uri:
-        return uri
+        options = options_against_environment(conninfo_to_dict(uri)).items()
+        return uri + "".join(f"&{name}={quote(value)}" for name, value in options)
 
 
 @contextmanager
@@ -274,7 +276,7 @@ def _probe(data: Path) -> tuple[str, str | None]:
         # After a crash, another user can create the folder again and imitate the server.
         uri += f"&requirepeer={quote(data.owner())}"
     try:
-        connect(uri, connect_timeout=ANSWER_TIMEOUT_SECONDS).close()
+        connect(uri).close()
     except psycopg.OperationalError as error:
         return uri, str(error).splitlines()[0]
     return uri, None
@@ -282,7 +284,8 @@ def _probe(data: Path) -> tuple[str, str | None]:
 
 def connect(uri: str, **options: Any) -> psycopg.Connection:
     """Connect to an embedded server whatever libpq's environment variables say."""
-    return psycopg.connect(uri, **{**options_against_environment(), **options})
+    limits = {"connect_timeout": ANSWER_TIMEOUT_SECONDS, "client_encoding": "utf8"}
+    return psycopg.connect(uri, **{**options_against_environment(conninfo_to_dict(uri)), **limits, **options})
 
 
 def _log_size(data: Path) -> int:
