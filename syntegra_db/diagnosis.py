@@ -57,19 +57,25 @@ def diagnose_connection_failure(
     # Without a network: only the options are read.
     if pq.PGconn.ping(make_conninfo(conninfo, host="/", hostaddr="", port="").encode()) == pq.Ping.NO_ATTEMPT:
         return SettingsError(f"The URL of the {where} is wrong: {reply}.")
-    _, sqlstate = _attempt(conninfo)
+    is_answering, sqlstate = _attempt(conninfo)
     if sqlstate is not None:
         return _rejected(url, where, reply, sqlstate)
     if getattr(getattr(error, "pgconn", None), "needs_password", False):
         return _rejected(url, where, reply, AUTHORIZATION_CLASS)
-    undemanding = {name: value for name, value in NO_DEMANDS.items() if name in known_options()}
-    is_answering, _ = _attempt(make_conninfo(conninfo, **undemanding))
+    if not is_answering:
+        is_answering, _ = _attempt(_without_demands(conninfo))
     if is_answering:
         return ConnectionFailed(
-            f"The connection to {where} was ended by this side: {reply}. Correct the option in the URL or in "
+            f"The connection to {where} was ended by the client: {reply}. Correct the option in the URL or in "
             "its environment variable, or the server."
         )
     return ServerUnreachable(f"No PostgreSQL server answers for {where} ({reply}). {UNREACHABLE_HINT}")
+
+
+def _without_demands(conninfo: str) -> str:
+    """Return `conninfo` without its demands, and without the password, which they protect."""
+    undemanding = {name: value for name, value in NO_DEMANDS.items() if name in known_options()}
+    return make_conninfo(conninfo, **undemanding, password="", passfile=f"{os.devnull}/none")
 
 
 def _rejected(url: URL, where: str, reply: str, sqlstate: str) -> ConnectionFailed:
@@ -114,12 +120,14 @@ def _attempt(conninfo: str) -> tuple[bool, str | None]:
         attempt = pq.PGconn.connect_start(conninfo.encode())
         attempt.trace(trace.fileno())
         _finish(attempt)
+        # libpq does not trace the request for a password that it does not have.
+        asks_for_password = attempt.needs_password
         attempt.untrace()
         attempt.finish()
         trace.seek(0)
         messages = trace.read()
     found = SQLSTATE.findall(messages)
-    return b"\tB\t" in messages, found[-1].decode() if found else None
+    return asks_for_password or b"\tB\t" in messages, found[-1].decode() if found else None
 
 
 def _finish(attempt: pq.abc.PGconn) -> None:

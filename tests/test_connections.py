@@ -141,8 +141,8 @@ def test_missing_database_without_access_to_maintenance_database_is_named(login:
     [
         ({"options": "-cwork_mem=lots"}, 'invalid value for parameter "work_mem"'),
         ({"options": "-cno_such_setting=1"}, "no_such_setting"),
-        ({"target_session_attrs": "standby"}, "ended by this side: .*(not in hot standby|standby mode)"),
-        ({"require_auth": "md5"}, "ended by this side: .*authentication method"),
+        ({"target_session_attrs": "standby"}, "ended by the client: .*(not in hot standby|standby mode)"),
+        ({"require_auth": "md5"}, "ended by the client: .*authentication method"),
     ],
 )
 def test_option_that_cannot_be_met_gives_its_reason(login: URL, options: dict[str, str], words: str) -> None:
@@ -163,7 +163,7 @@ def test_option_that_cannot_be_met_gives_its_reason(login: URL, options: dict[st
 def test_unmet_demand_on_a_local_socket_gives_its_reason(server: Server, options: dict[str, str], words: str) -> None:
     error = connection_error(server.url.update_query_dict(options))
     assert type(error) is ConnectionFailed
-    assert re.search(f"ended by this side: .*{words}", str(error))
+    assert re.search(f"ended by the client: .*{words}", str(error))
 
 
 def test_undefined_service_is_a_settings_error(server: Server) -> None:
@@ -197,9 +197,11 @@ def test_closed_connections_are_checked_for_where_the_server_can(
 
 def test_missing_tls_gives_its_reason(login: URL) -> None:
     with tcp_proxy(login) as proxy:
+        proxy.hold(b"SCRAM")
         error = connection_error(proxy.url.update_query_dict({"sslmode": "require"}))
     assert type(error) is ConnectionFailed
     assert "SSL" in str(error)
+    assert not proxy.held.is_set(), "the password was used without the demanded TLS"
 
 
 @pytest.mark.parametrize(
