@@ -18,6 +18,7 @@ from syntegra_db.errors import SettingsError
 from syntegra_db.models import Base
 from syntegra_db.network import watch_connections
 from syntegra_db.settings import PREPARE_THRESHOLD
+from syntegra_db.sql import quote_all_keywords
 from syntegra_db.timestamps import load_nearest_timestamps
 
 if TYPE_CHECKING:
@@ -60,12 +61,7 @@ def create_engine(
     """
     target = _resolve_url(url)
     engine = sqlalchemy.create_engine(target, **_engine_options(target, application_name, pooler, options))
-    secure_first_connection(engine)
-    enable_binary_vectors(engine)
-    watch_connections(engine)
-    load_nearest_timestamps(engine)
-    event.listen(engine, "before_execute", _reject_unknown_keys)
-    event.listen(engine, "handle_error", _redact_error_detail)
+    _equip(engine)
     return engine
 
 
@@ -81,12 +77,7 @@ def create_async_engine(
 
     target = _resolve_url(url)
     engine = asyncio.create_async_engine(target, **_engine_options(target, application_name, pooler, options))
-    secure_first_connection(engine.sync_engine)
-    enable_binary_vectors(engine.sync_engine)
-    watch_connections(engine.sync_engine)
-    load_nearest_timestamps(engine.sync_engine)
-    event.listen(engine.sync_engine, "before_execute", _reject_unknown_keys)
-    event.listen(engine.sync_engine, "handle_error", _redact_error_detail)
+    _equip(engine.sync_engine)
     return engine
 
 
@@ -100,6 +91,16 @@ def async_session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSessio
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
     return async_sessionmaker(engine, expire_on_commit=False)
+
+
+def _equip(engine: Engine) -> None:
+    quote_all_keywords(engine.dialect)
+    secure_first_connection(engine)
+    enable_binary_vectors(engine)
+    watch_connections(engine)
+    load_nearest_timestamps(engine)
+    event.listen(engine, "before_execute", _reject_unknown_keys)
+    event.listen(engine, "handle_error", _redact_error_detail)
 
 
 def _resolve_url(url: URL | str | None) -> URL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
@@ -14,9 +15,11 @@ UNKNOWN_KEYWORDS = frozenset({"collation", "concurrently", "lateral", "system_us
 
 
 def quote_all_keywords(dialect: Dialect) -> None:
-    """Let `dialect` quote a name that is one of `UNKNOWN_KEYWORDS`."""
+    """Let `dialect` quote a name that is one of `UNKNOWN_KEYWORDS`, or that ends with a line break."""
     preparer = dialect.identifier_preparer
     preparer.reserved_words = preparer.reserved_words | UNKNOWN_KEYWORDS
+    # SQLAlchemy's pattern ends with `$`, which also matches before a line break at the end.
+    preparer.legal_characters = re.compile(r"[A-Z0-9_$]+\Z", re.IGNORECASE)
 
 
 # The default paramstyle would double a percent sign; `execute_raw` and psql take names as they are.

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 from psycopg import sql
-from sqlalchemy import text
+from sqlalchemy import NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from support.commands import PROGRAMS, run, succeed
@@ -21,6 +21,7 @@ from support.sample_rows import load_rows
 from syntegra_db import adoption, backup, migrations
 from syntegra_db.catalog import read_status
 from syntegra_db.connections import connect, unpooled_engine
+from syntegra_db.database import create_engine
 from syntegra_db.errors import MigrationFailed, SettingsError, TablesInOtherSchema
 from syntegra_db.search_path import with_schema
 from syntegra_db.sql import quote
@@ -158,10 +159,52 @@ def test_path_of_the_url_is_replaced_as_printed(
     assert in_environment is not None
     migrations.require_head(unpooled_engine(database.url.update_query_dict({"options": unquote(in_url[1])})))
     command = f"export {in_environment[1]}; exec {shlex.quote(str(PROGRAMS / 'syntegra-db'))} status"
-    environment = {**os.environ, "DATABASE_URL": database.environment_url}
+    environment = {**os.environ, "DATABASE_URL": database.environment_url, "PGOPTIONS": "-c work_mem=7MB"}
+    shown = subprocess.run(
+        ["sh", "-c", f'export {in_environment[1]}; echo "$PGOPTIONS"'],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.startswith("-c work_mem=7MB -csearch_path=")
     result = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert "At revision 003" in result.stdout
+
+
+@pytest.mark.parametrize(("path", "schema"), [("private, public", "kpi"), ("public, private", None)])
+def test_version_table_in_an_unrelated_schema_without_access_does_not_matter(
+    database: Database, server: Server, path: str, schema: str | None
+) -> None:
+    with server.role("syntegra_test_reader") as role:
+        execute(
+            database,
+            f"CREATE SCHEMA kpi; CREATE SCHEMA private; CREATE TABLE private.alembic_version (version_num text);"
+            f"GRANT SELECT ON alembic_version TO {role}; GRANT USAGE ON SCHEMA kpi TO {role};"
+            f"ALTER ROLE {role} SET search_path = {path}",
+        )
+        with connect(with_schema(unpooled_engine(database.url_as(role)), schema)) as connection:
+            assert migrations.current_revision(connection) == (None if schema else "003")
+        execute(database, f"DROP OWNED BY {role}")
+
+
+def test_status_on_a_connection_of_a_service_names_the_second_set(database: Database) -> None:
+    execute(database, "CREATE SCHEMA second")
+    migrations.upgrade(url=database.url, schema="second")
+    url = database.url.update_query_dict({"options": "-csearch_path=public,second"})
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        assert read_status(connection).unused_schemas == ["second"]
+
+
+def test_empty_schema_name_is_rejected(database: Database) -> None:
+    for command in (
+        ("syntegra-db", "upgrade", "--schema", ""),
+        ("syntegra-db", "adopt", "--schema="),
+        ("alembic", "-x", "schema=", "upgrade", "head"),
+    ):
+        result = run(*command, url=database.environment_url)
+        assert (result.returncode, "The name of the schema is empty" in result.stderr) == (3, True), result.stderr
 
 
 def test_printed_command_creates_second_set(database: Database) -> None:
@@ -307,3 +350,10 @@ def test_quote_quotes_every_keyword_that_the_server_rejects(database: Database) 
     with database.connect() as connection:
         for (word,) in connection.execute("SELECT word FROM pg_get_keywords() WHERE catcode IN ('T', 'R')").fetchall():
             connection.execute(f"CREATE SCHEMA {quote(word)}; DROP SCHEMA {quote(word)}".encode())
+
+
+@pytest.mark.parametrize("name", ["abc\n", "ABC\n", "a$\n"])
+def test_name_that_ends_with_a_line_break_is_quoted(database: Database, name: str) -> None:
+    with database.connect() as connection:
+        connection.execute(f"CREATE SCHEMA {quote(name)}".encode())
+        assert connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", (name,)).rowcount == 1
