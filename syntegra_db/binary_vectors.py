@@ -100,8 +100,9 @@ class _TextLoader(VectorLoader):
     """Loader that returns the text of another type, which can have the OID in the database that a pooler leads to."""
 
     def load(self, data: Buffer) -> Any:
+        is_list = bytes(data[:1]) == b"[" and bytes(data[-1:]) == b"]"
         try:
-            return super().load(data)
+            return super().load(data) if is_list else bytes(data).decode()
         except ValueError:
             return bytes(data).decode()
 

@@ -22,7 +22,7 @@ def server_message(error: BaseException | None) -> str:
     primary: str | None = getattr(getattr(cause, "diag", None), "message_primary", None)
     first_line = (primary or str(cause or "")).strip().partition("\n")[0] or "no reason given"
     if getattr(cause, "sqlstate", None) == READ_ONLY_TRANSACTION:
-        first_line += " (the role or the database sets default_transaction_read_only, or the server is a standby)"
+        first_line += " (set by default_transaction_read_only or by the session, or the server is a standby)"
     reason = first_line.removeprefix("connection failed: ").removeprefix("connection is bad: ")
     return escape_control_characters(reason, keep="\t")
 

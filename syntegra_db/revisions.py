@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def current_revision(connection: Connection) -> str | None:
     revisions = read_versions(connection)
     if len(revisions) > 1:
         if foreign := foreign_revisions(revisions):
-            raise RevisionError(describe_foreign_revisions(foreign))
+            raise RevisionError(describe_foreign_revisions(foreign, read_session(connection).schema))
         raise RevisionError(
             f"{VERSION_TABLE} holds {' and '.join(revisions)}, which happens when a dump is restored over a migrated "
             "database. Restore the dump into an empty database, or delete the row that does not match the tables."
@@ -65,7 +66,9 @@ def has_version_table(connection: Connection) -> bool:
     """
     session = read_session(connection)
     name, role = qualify(session.schema, VERSION_TABLE), quote(session.role)
-    parameters = {"schema": session.schema, "name": VERSION_TABLE, "table": name, "path": session.path_schemas()}
+    # A schema before the current one would be the current one if the role could use it.
+    hiding = [] if session.is_named else takewhile(lambda schema: schema != session.schema, session.path_schemas())
+    parameters = {"schema": session.schema, "name": VERSION_TABLE, "table": name, "path": list(hiding)}
     kind, hides_rows, hidden_schema = connection.execute(FIND_VERSION_TABLE, parameters).one()
     if kind is None:
         if hidden_schema is None:
@@ -121,17 +124,18 @@ def foreign_revisions(revisions: Iterable[str]) -> list[str]:
     return [revision for revision in revisions if not REVISION_ID.fullmatch(revision)]
 
 
-def describe_foreign_revisions(revisions: Iterable[str]) -> str:
-    """Return what is wrong with a version table that contains `revisions` of another application, and what to do."""
+def describe_foreign_revisions(revisions: Iterable[str], schema: str | None) -> str:
+    """Return what is wrong with a version table of `schema` with `revisions` of another application, and what to do."""
+    table = qualify(schema, VERSION_TABLE)
     return (
         f"{VERSION_TABLE} contains {' and '.join(revisions)}, a revision of another application's migrations, and two "
-        f"histories cannot share one version table. Rename the application's table: ALTER TABLE {VERSION_TABLE} RENAME "
-        "TO application_version; and set version_table='application_version' in its context.configure()."
+        f"histories cannot share one version table. Rename the application's table: ALTER TABLE {table} RENAME TO "
+        "application_version; and set version_table='application_version' in its context.configure()."
     )
 
 
-def require_known_revision(revision: str | None) -> None:
-    """Raise an error unless this package contains `revision`; None passes.
+def require_known_revision(revision: str | None, schema: str | None) -> None:
+    """Raise an error unless this package contains `revision`, read from `schema`; None passes.
 
     Raises:
         DatabaseAhead: a newer version of this package has it.
@@ -139,7 +143,7 @@ def require_known_revision(revision: str | None) -> None:
     """
     if revision is not None and revision not in all_revisions():
         if foreign := foreign_revisions([revision]):
-            raise RevisionError(describe_foreign_revisions(foreign))
+            raise RevisionError(describe_foreign_revisions(foreign, schema))
         raise DatabaseAhead(
             f"The database is at revision {revision}, which this package does not know: its newest is "
             f"{head_revision()}. Install the syntegra-db that the database was migrated with, or a newer one."

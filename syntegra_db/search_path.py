@@ -14,7 +14,7 @@ from urllib.parse import quote as quote_url
 
 from sqlalchemy import TableClause, event, table, text
 
-from syntegra_db.errors import UntrustedObject
+from syntegra_db.errors import SettingsError, UntrustedObject
 from syntegra_db.sql import execute_raw, literal, quote
 
 if TYPE_CHECKING:
@@ -182,8 +182,16 @@ def read_session(connection: Connection) -> Session:
 
 
 def with_schema(engine: Engine, schema: str | None) -> Engine:
-    """Return `engine` for the tables in `schema` instead of the first schema of the search_path, unless it is None."""
-    return engine.execution_options(schema_translate_map={None: schema}) if schema else engine
+    """Return `engine` for the tables in `schema` instead of the first schema of the search_path, unless it is None.
+
+    Raises:
+        SettingsError: the name is empty.
+    """
+    if schema is None:
+        return engine
+    if not schema:
+        raise SettingsError("The name of the schema is empty. Give a name, or omit the option.")
+    return engine.execution_options(schema_translate_map={None: schema})
 
 
 def search_path_fix(session: Session, *schemas: str) -> str:
@@ -200,7 +208,7 @@ def search_path_fix(session: Session, *schemas: str) -> str:
         option = "-csearch_path=" + re.sub(r"([\\\s])", r"\\\1", ",".join(names))
         return (
             f"-- Replace the search_path in the URL: options={quote_url(option, safe='')}; or in the environment: "
-            f"export PGOPTIONS={shlex.quote(option)}"
+            f'export PGOPTIONS="$PGOPTIONS "{shlex.quote(option)}'
         )
     reset = "" if session.role == session.login_role else "SET ROLE NONE; "
     role, database = quote(session.login_role), quote(session.database)

@@ -187,6 +187,22 @@ def test_note_on_extension_outside_search_path_is_fixed_as_printed(database: Dat
     assert drift_report(database).notes == []
 
 
+@pytest.mark.parametrize("schema", ["kpi", "O'Brien\"x", "lateral"])
+def test_version_table_of_another_application_in_named_schema_is_renamed_as_printed(
+    database: Database, schema: str
+) -> None:
+    with database.connect() as connection:
+        statements = sql.SQL(
+            "CREATE SCHEMA {name}; CREATE TABLE {name}.alembic_version AS SELECT 'ae1027a6'::varchar(32) AS version_num"
+        )
+        connection.execute(statements.format(name=sql.Identifier(schema)))
+    result = run("syntegra-db", "upgrade", "--schema", schema, url=database.environment_url)
+    assert result.returncode == 8, result.stderr
+    execute_printed(database, result.stderr, r"ALTER TABLE \S+ RENAME TO application_version;")
+    succeed("syntegra-db", "upgrade", "--schema", schema, url=database.environment_url)
+    assert database.query("SELECT version_num FROM public.alembic_version") == [("003",)]
+
+
 @pytest.mark.parametrize("versions", [["ae1027a6"], ["a1", "b2"], ["2024_05_01"], ["003_add_users"]])
 def test_version_table_of_another_application_is_renamed_as_printed(
     empty_database: Database, tmp_path: Path, versions: list[str]
@@ -203,7 +219,7 @@ def test_version_table_of_another_application_is_renamed_as_printed(
         assert "newer" not in str(error.value)
     result = run("syntegra-db", "status", url=empty_database.environment_url)
     assert (result.returncode, "another application's migrations" in result.stderr) == (8, True)
-    execute_printed(empty_database, result.stderr, r"ALTER TABLE alembic_version RENAME TO application_version;")
+    execute_printed(empty_database, result.stderr, r"ALTER TABLE public.alembic_version RENAME TO application_version;")
     assert migrations.upgrade(url=empty_database.url) == "003"
     assert empty_database.query("SELECT count(*) FROM application_version") == [(len(versions),)]
 

@@ -210,6 +210,15 @@ def test_service_survives_pooler_that_leads_to_another_database(
     type(database)(administrator).execute("ALTER DATABASE syntegra_test_swapped RENAME TO " + empty_database.name)
 
 
+@pytest.mark.parametrize("value", ["123", "a1b", "", "[x]", "1", "[1"])
+def test_text_of_another_type_with_the_old_oid_is_not_changed(database: Database, value: str) -> None:
+    (text_types,) = database.query("SELECT oid, typarray FROM pg_type WHERE typname = 'text'")
+    with database.connect() as connection:
+        driver: Any = connection
+        binary_vectors._register_adapters(driver, text_types)  # noqa: SLF001  as if registered elsewhere
+        assert connection.execute("SELECT %s::text", (value,)).fetchone() == (value,)
+
+
 @pytest.mark.parametrize("name", ["halfvec", "sparsevec", "_vector", "anomaly_severity", "text_summary"])
 @pytest.mark.parametrize("work", [add, compare, find])
 def test_connection_works_again_after_oid_became_that_of_another_type(

@@ -218,7 +218,7 @@ def test_command_that_writes_under_read_only_default_names_it(rows: Database) ->
     set_for(rows, "DATABASE", rows.name, "default_transaction_read_only", "on")
     for command in ("downgrade 002", "rollback 002", "vectors rebuild --lists 2", "restore rows.dump --replace"):
         result = CliRunner().invoke(app, command.split())
-        assert (result.exit_code != 0, "sets default_transaction_read_only" in result.output) == (True, True), command
+        assert (result.exit_code != 0, "default_transaction_read_only" in result.output) == (True, True), command
     for command in ("status", "verify", "vectors status --seconds 1", "backup --output again.dump"):
         run(command)
     assert row_digests(rows) == before

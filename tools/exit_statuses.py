@@ -45,7 +45,7 @@ ACTIONS = {
     21: "Fix the reason in the message and run it again.",
     22: "Omit `--no-backup`, or add `--yes`.",
     23: "Fix the reasons in the message, or migrate another database.",
-    24: "Give the values with `--set`, accept a rounding with `--accept-loss`, or correct the rows that the message "
+    24: "Give the values with `--set`, accept a loss with `--accept-loss`, or correct the rows that the message "
     "lists by id.",
     25: "Fix the reason in the message and run it again.",
     26: "Fix the reason in the message and run it again.",

@@ -34,6 +34,7 @@ from syntegra_db.revisions import (
     read_versions,
     require_known_revision,
 )
+from syntegra_db.search_path import read_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -152,9 +153,9 @@ def _stamped_revision(connection: Connection) -> str | None:
         return None
     versions = read_versions(connection)
     if foreign := foreign_revisions(versions):
-        raise AdoptionNotPossible(describe_foreign_revisions(foreign))
+        raise AdoptionNotPossible(describe_foreign_revisions(foreign, read_session(connection).schema))
     revision = current_revision(connection)
-    require_known_revision(revision)
+    require_known_revision(revision, read_session(connection).schema)
     return revision
 
 

@@ -41,7 +41,7 @@ from syntegra_db.errors import BackupFailed, InvalidBackup, server_message
 from syntegra_db.migrations import MigrationOptions, current_revision, current_schema
 from syntegra_db.network import keep_transaction_alive, psycopg_connection
 from syntegra_db.revisions import require_known_revision
-from syntegra_db.search_path import table_name
+from syntegra_db.search_path import read_session, table_name
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import literal, quote
 
@@ -131,7 +131,7 @@ def _export_snapshot(connection: Connection, program: ClientProgram, options: Mi
     """Export a snapshot in a transaction that stays open and keeps the tables from being dropped."""
     while True:
         revision = current_revision(connection)
-        require_known_revision(revision)
+        require_known_revision(revision, read_session(connection).schema)
         if revision is None:
             require_no_tables_elsewhere(connection)
             raise BackupFailed(
@@ -172,7 +172,7 @@ def _last_id(connection: Connection, table: str) -> int | None:
     qualified = table_name(connection, table)
     last_id: int | None = connection.scalar(_queries.LAST_ID, {"table": qualified})
     if last_id is not None and not 1 <= last_id <= MAX_LAST_ID:
-        greatest = f"SELECT greatest(max(id), 1) FROM {qualified}"  # noqa: S608  printed
+        greatest = f"SELECT greatest(max(id), 1) FROM {qualified} WHERE id <= {MAX_LAST_ID}"  # noqa: S608  printed
         fix = f"SELECT setval(pg_get_serial_sequence({literal(qualified)}, 'id'), ({greatest}));"
         raise BackupFailed(
             f"The id sequence of {table} is at {last_id}, which a restore rejects: it accepts 1 to {MAX_LAST_ID}. The "

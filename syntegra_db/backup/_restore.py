@@ -45,7 +45,7 @@ from syntegra_db.models import EMBEDDING_DIMENSIONS
 from syntegra_db.network import psycopg_connection
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY, VECTOR_INDEX, ivfflat_build_memory
 from syntegra_db.revisions import all_revisions, current_revision, head_revision, require_known_revision
-from syntegra_db.search_path import table_clause, table_name
+from syntegra_db.search_path import read_session, table_clause, table_name
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import execute_raw
 
@@ -156,7 +156,7 @@ def _restore(connection: Connection, job: _RestoreJob) -> tuple[list[str], list[
     connection.exec_driver_sql("SET LOCAL client_encoding = 'UTF8'")
     metadata = job.backup.metadata
     before = current_revision(connection)
-    require_known_revision(before)
+    require_known_revision(before, read_session(connection).schema)
     if before is None:
         require_no_tables_elsewhere(connection)
     _reject_downgrade(before, job.backup, connection)

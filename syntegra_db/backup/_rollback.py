@@ -30,6 +30,7 @@ from syntegra_db.revisions import (
     require_known_revision,
     resolve_revision,
 )
+from syntegra_db.search_path import read_session
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def describe_rollback_loss(target: str, engine: Engine) -> str:
 
 
 def _resolve_older(target: str, before: str | None, connection: Connection) -> str | None:
-    require_known_revision(before)
+    require_known_revision(before, read_session(connection).schema)
     if before is None:
         require_no_tables_elsewhere(connection)
     known = [None, *all_revisions()]

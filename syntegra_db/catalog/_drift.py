@@ -31,6 +31,7 @@ from syntegra_db.revisions import (
     describe_revision,
     require_known_revision,
 )
+from syntegra_db.search_path import read_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,7 +121,7 @@ def _read_consistently(connection: Connection) -> tuple[str | None, LiveCatalog]
                 continue
             raise
         if current_revision(connection) == revision:
-            require_known_revision(revision)
+            require_known_revision(revision, read_session(connection).schema)
             return revision, installed
 
 

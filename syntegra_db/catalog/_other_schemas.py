@@ -65,7 +65,7 @@ def require_no_tables_elsewhere(connection: Connection) -> None:
     schemas = schemas_with_tables(connection)
     if session.is_named or not schemas or session.schema in schemas:
         return
-    leads_to = f"leads to schema {quote(session.schema)}" if session.schema else "leads to no schema"
+    leads_to = f"leads to schema {quote(session.schema)}" if session.schema else "leads to no existing schema"
     fix = search_path_fix(session, schemas[0], *session.path_items())
     fix = fix.removeprefix("-- ") if fix.startswith("-- ") else f"To use them, run: {fix}"
     second = (

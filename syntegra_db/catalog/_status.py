@@ -63,6 +63,7 @@ def read_status(connection: Connection) -> DatabaseStatus:
         revision = current_revision(connection)
         if revision is None:
             require_no_tables_elsewhere(connection)
+        unused_schemas = later_schemas_with_tables(connection)
         execute_raw(connection, f"SET LOCAL search_path TO {CATALOG_ONLY}")
         server_version, database, extension_version = connection.execute(_queries.SERVER).one()
         return DatabaseStatus(
@@ -75,5 +76,5 @@ def read_status(connection: Connection) -> DatabaseStatus:
             pending=[] if revision not in [None, *known] else known[known.index(revision) + 1 :] if revision else known,
             tables=[TableStatus(*row) for row in connection.execute(_queries.TABLE_SIZES, parameters)],
             invalid_indexes=list(connection.scalars(_queries.INVALID_INDEXES, parameters)),
-            unused_schemas=later_schemas_with_tables(connection),
+            unused_schemas=unused_schemas,
         )

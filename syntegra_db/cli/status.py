@@ -32,7 +32,7 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
         print_json({**vars(report), "vector_index_trained": built_on_data, "vector_index_rows": rows_at_build})
     else:
         _print(report, built_on_data=built_on_data, rows_at_build=rows_at_build)
-    require_known_revision(report.revision)
+    require_known_revision(report.revision, report.schema)
 
 
 def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build: int | None) -> None:
@@ -62,7 +62,8 @@ def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build:
         )
     for schema in report.unused_schemas:
         echo(
-            f"Schema {quote(schema)} also has tables of this package. They are not used: it follows on the search_path."
+            f"Schema {quote(schema)} also has tables of this package. No command uses them, because another schema "
+            "comes first on the search_path."
         )
     for index in report.invalid_indexes:
         fix = REBUILD if index in INDEX_NAMES else f"REINDEX INDEX CONCURRENTLY {quote(index)};"

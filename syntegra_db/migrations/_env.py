@@ -73,7 +73,7 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
         _run_migrations(context)
         return
     request = MigrationRequest.from_config(context.config)
-    request.schema = schema or request.schema
+    request.schema = request.schema if schema is None else schema
     if context.config.cmd_opts is not None:
         directions: dict[Any, Direction] = {command.upgrade: "upgrade", command.downgrade: "downgrade"}
         request.direction = directions.get(context.config.cmd_opts.cmd[0])

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from syntegra_db.migrations._config import Direction, MigrationRequest
     from syntegra_db.migrations._options import MigrationOptions
+    from syntegra_db.search_path import Session
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
     with migration_lock(connection, options.migration_lock_timeout), declared_search_path(connection):
         is_purge = context._proxy.context_opts.get("purge", False)  # noqa: SLF001  before `configure`, no other way
         before = _revision(connection, is_purge=is_purge)
-        require_known_revision(before)
+        require_known_revision(before, read_session(connection).schema)
         if before is None:
             require_no_tables_elsewhere(connection)
         limit_session(
@@ -221,7 +222,7 @@ def _to_migration_failed(
     connection: Connection, context: ModuleType, error: DBAPIError, committed: str | None
 ) -> MigrationFailed:
     """Return the error for a run that the server ended: the reason, the database's state, and what to do."""
-    reason = server_message(error)
+    reason, session = server_message(error), read_session(connection)
     target = describe_revision(_target(context))
     state = f"The database is at {describe_revision(committed)}, and nothing else was changed"
     hint = getattr(getattr(error.orig, "diag", None), "message_hint", None) or "Correct the cause and run this again."
@@ -230,12 +231,16 @@ def _to_migration_failed(
         hint = f"Other objects depend on it: {error.orig.diag.message_detail}. Ask their owner to drop them first."
     elif isinstance(error.orig, DuplicateTable | DuplicateObject) and (names := unversioned_objects(connection)):
         hint = f"Created outside migrations: {', '.join(names)}. Run `syntegra-db adopt`, which keeps every row."
-    elif isinstance(error.orig, UndefinedObject) and (schema := read_session(connection).extension_schema):
-        session = read_session(connection)
+    elif isinstance(error.orig, UndefinedObject) and (schema := _extension_schema_off_path(session)):
         fix = search_path_fix(session, *session.path_items(), schema)
         hint = f"Add it and run this again: {fix.removeprefix('-- ')}"
     kind = ExtensionUnavailable if "the extension vector" in reason else MigrationFailed
     return kind(f"Migrating to {target} failed: {reason}. {state}. {hint}")
+
+
+def _extension_schema_off_path(session: Session) -> str | None:
+    schema = session.extension_schema
+    return schema if schema not in session.schemas else None
 
 
 def _describe_interrupted_state(engine: Engine) -> str:

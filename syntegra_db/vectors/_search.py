@@ -189,10 +189,11 @@ def _pinned_connection(
         session.flush()
     connection = session.connection(bind_arguments={"mapper": inspect(TextSummary), "clause": statement})
     attributes = vars(session)
-    before = {name: value for name, value in attributes.items() if name == "get_bind"}
+    own = attributes.get("get_bind")
     attributes["get_bind"] = lambda *_, **__: connection
     try:
         yield connection
     finally:
         del attributes["get_bind"]
-        attributes.update(before)
+        if own is not None:
+            attributes["get_bind"] = own

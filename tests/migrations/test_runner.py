@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from support.forked_processes import MigrationProcess
 from support.processes import wait_until
@@ -260,6 +261,24 @@ def test_stamp_changed_by_another_program_is_reported(empty_database: Database) 
     )
     with pytest.raises(MigrationFailed, match="finds the database at no revision instead of revision 001"):
         migrations.upgrade("001", empty_database.url)
+
+
+@pytest.mark.parametrize("label", ["anomaly_severity", "trend_status"])
+def test_downgrade_with_missing_type_gives_no_advice_about_the_search_path(database: Database, label: str) -> None:
+    table, column = {"anomaly_severity": ("anomaly_log", "severity"), "trend_status": ("trend_signals", "status")}[
+        label
+    ]
+    with database.connect() as connection:
+        names = dict(zip(("table", "column", "type"), map(sql.Identifier, (table, column, label)), strict=True))
+        connection.execute(
+            sql.SQL(
+                "ALTER TABLE {table} ALTER {column} DROP DEFAULT, ALTER {column} TYPE text USING {column}::text;"
+                "DROP TYPE {type}"
+            ).format(**names)
+        )
+    with pytest.raises(MigrationFailed, match=f'type "{label}" does not exist') as failed:
+        migrations.downgrade("002", database.url)
+    assert "search_path" not in str(failed.value)
 
 
 def test_upgrade_during_create_index_concurrently_succeeds(empty_database: Database) -> None:
