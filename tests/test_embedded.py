@@ -138,7 +138,7 @@ def test_variable_that_leads_to_another_server_is_rejected(folder: Path, variabl
 @pytest.mark.parametrize("variable", ["PGREQUIREPEER", "PGPORT", "PGSSLMODE"])
 def test_url_of_server_resists_variables_of_libpq(folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     data = folder / "a b" / "18"
-    monkeypatch.setenv(variable, {"PGPORT": "5433", "PGSSLMODE": "verify-full"}.get(variable, "nobody"))
+    monkeypatch.setenv(variable, {"PGPORT": "5433", "PGSSLMODE": "verify-full"}.get(variable, "mallory"))
     with psycopg.connect(embedded.start_server(data)) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     url = embedded.start(data.parent)
