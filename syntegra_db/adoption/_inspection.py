@@ -21,12 +21,12 @@ from syntegra_db.catalog import (
     load_manifest,
     managed_tables,
     managed_types,
+    written_manifests,
     require_current_schema,
     require_no_tables_elsewhere,
 )
 from syntegra_db.errors import AdoptionNotPossible
 from syntegra_db.revisions import (
-    all_revisions,
     current_revision,
     describe_foreign_revisions,
     foreign_revisions,
@@ -133,7 +133,7 @@ def closest_revision(installed: Schema) -> str:
         AdoptionNotPossible: none shares any.
     """
     names = _object_names(installed)
-    shared = {revision: len(_object_names(load_manifest(revision)) & names) for revision in all_revisions()}
+    shared = {revision: len(_object_names(manifest) & names) for revision, manifest in written_manifests().items()}
     closest = max(shared, key=lambda revision: shared[revision])
     if shared[closest] == 0:
         raise AdoptionNotPossible(

@@ -3,7 +3,14 @@
 from syntegra_db.catalog._drift import is_accepted, unversioned_objects, verify
 from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, existing_tables, introspect, require_current_schema
-from syntegra_db.catalog._manifest import MANIFESTS, format_manifest, load_manifest, managed_tables, managed_types
+from syntegra_db.catalog._manifest import (
+    MANIFESTS,
+    format_manifest,
+    load_manifest,
+    managed_tables,
+    managed_types,
+    written_manifests,
+)
 from syntegra_db.catalog._other_schemas import (
     describe_missing_schema,
     later_schemas_with_tables,
@@ -35,4 +42,5 @@ __all__ = [
     "require_no_tables_elsewhere",
     "unversioned_objects",
     "verify",
+    "written_manifests",
 ]

@@ -12,7 +12,7 @@ from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, introspect
 from syntegra_db.catalog._lossy_rows import count_lossy_rows
-from syntegra_db.catalog._manifest import load_manifest, managed_tables, managed_types
+from syntegra_db.catalog._manifest import load_manifest, managed_tables, managed_types, written_manifests
 from syntegra_db.catalog._schema import Schema, Table
 from syntegra_db.catalog.compare import (
     DECLARED_VERSION_TABLE,
@@ -26,7 +26,6 @@ from syntegra_db.catalog.compare import (
 )
 from syntegra_db.revisions import (
     VERSION_TABLE,
-    all_revisions,
     current_revision,
     describe_revision,
     require_known_revision,
@@ -136,8 +135,7 @@ def _differences(revision: str | None, installed: Schema) -> Iterator[Finding]:
     declared = load_manifest(revision)
     yield from compare_schemas(declared, installed)
     tables, types = set(declared.tables), set(declared.types)
-    for other in all_revisions():
-        manifest = load_manifest(other)
+    for other, manifest in written_manifests().items():
         for name in sorted(manifest.tables.keys() & installed.tables.keys() - tables):
             yield _object_of_other_revision("table", name, revision, other)
         for name in sorted(manifest.types.keys() & installed.types.keys() - types):
@@ -158,7 +156,7 @@ def _object_of_other_revision(kind: str, name: str, revision: str | None, other:
 
 def _matching_revision(revision: str | None, installed: Schema) -> str | None:
     """Return the newest other revision that the schema has no drift from, or else `revision`."""
-    for other in (*reversed(all_revisions()), None):
+    for other in (*reversed(written_manifests()), None):
         if other != revision and not any(finding.is_drift for finding in _differences(other, installed)):
             return other
     return revision

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from syntegra_db.catalog._schema import Column, Schema, Table
+from syntegra_db.errors import RevisionError
 from syntegra_db.revisions import all_revisions
 
 MANIFESTS = Path(__file__).with_name("manifests")
@@ -18,10 +19,17 @@ EXPANDED_LEVELS = 4
 
 @cache
 def load_manifest(revision: str | None) -> Schema:
-    """Return the declared schema of `revision`; it is empty for None."""
+    """Return the declared schema of `revision`; it is empty for None.
+
+    Raises:
+        RevisionError: the revision is new in a checkout, and its manifest was not written yet.
+    """
     if revision is None:
         return Schema()
-    manifest = json.loads((MANIFESTS / f"{revision}.json").read_text(encoding="utf-8"))
+    path = _manifest_path(revision)
+    if not path.exists():
+        raise RevisionError(f"Revision {revision} has no manifest {path}. Write it: make generate")
+    manifest = json.loads(path.read_text(encoding="utf-8"))
     return Schema(
         types={name: tuple(labels) for name, labels in manifest["types"].items()},
         tables={name: _table(**attributes) for name, attributes in manifest["tables"].items()},
@@ -32,14 +40,23 @@ def _table(columns: dict[str, dict[str, str]], **attributes: Any) -> Table:
     return Table(columns={name: Column(**column) for name, column in columns.items()}, **attributes)
 
 
+def _manifest_path(revision: str) -> Path:
+    return MANIFESTS / f"{revision}.json"
+
+
+def written_manifests() -> dict[str, Schema]:
+    """Return the declared schema of each revision that has its manifest, oldest first."""
+    return {revision: load_manifest(revision) for revision in all_revisions() if _manifest_path(revision).exists()}
+
+
 def managed_tables() -> list[str]:
-    """Return the tables of all revisions, in the order of the revisions."""
-    return list(dict.fromkeys(name for revision in all_revisions() for name in load_manifest(revision).tables))
+    """Return the tables of all manifests, in the order of the revisions."""
+    return list(dict.fromkeys(name for manifest in written_manifests().values() for name in manifest.tables))
 
 
 def managed_types() -> list[str]:
-    """Return the ENUM types of all revisions, in the order of the revisions."""
-    return list(dict.fromkeys(name for revision in all_revisions() for name in load_manifest(revision).types))
+    """Return the ENUM types of all manifests, in the order of the revisions."""
+    return list(dict.fromkeys(name for manifest in written_manifests().values() for name in manifest.types))
 
 
 def format_manifest(revision: str, schema: Schema) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog._manifest import load_manifest
+from syntegra_db.catalog._manifest import written_manifests
 from syntegra_db.errors import TablesInOtherSchema
-from syntegra_db.revisions import all_revisions
 from syntegra_db.search_path import catalog_query, read_session, search_path_fix
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import quote
@@ -33,7 +32,7 @@ def schemas_with_tables(connection: Connection) -> list[str]:
 
     Another application can have a table of the same name, so a table counts if it has half of the declared columns.
     """
-    declared = {name: table for revision in all_revisions() for name, table in load_manifest(revision).tables.items()}
+    declared = {name: table for manifest in written_manifests().values() for name, table in manifest.tables.items()}
     rows = connection.execute(TABLES_BY_SCHEMA, {"tables": list(declared)})
     found = {
         row[0]
