@@ -21,9 +21,9 @@ from syntegra_db.catalog import (
     load_manifest,
     managed_tables,
     managed_types,
-    written_manifests,
     require_current_schema,
     require_no_tables_elsewhere,
+    written_manifests,
 )
 from syntegra_db.errors import AdoptionNotPossible
 from syntegra_db.revisions import (

@@ -18,6 +18,7 @@ from syntegra_db.errors import MigrationFailed, SettingsError, SyntegraDBError, 
 from syntegra_db.interruption import describe_interruption, exit_status, termination_signals
 from syntegra_db.migrations._comparison import comparison_options
 from syntegra_db.migrations._config import MigrationRequest
+from syntegra_db.migrations._failures import describe_bugs
 from syntegra_db.migrations._lock import current_schema
 from syntegra_db.migrations._runner import migrate
 from syntegra_db.network import psycopg_connection
@@ -119,7 +120,8 @@ def _run_on_connection(
     with declared_search_path(connection):
         if changes_revision(context):
             configure()
-            _run_migrations(context)
+            with describe_bugs(lambda: "Its transaction is not committed."):
+                _run_migrations(context)
         else:
             _run_inspection(context, configure, connection, models_metadata())
 

@@ -7,16 +7,16 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from psycopg.errors import DependentObjectsStillExist, DuplicateObject, DuplicateTable, UndefinedObject
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.catalog import require_no_tables_elsewhere, unversioned_objects
+from syntegra_db.catalog import load_manifest, require_no_tables_elsewhere
 from syntegra_db.connections import connect
-from syntegra_db.errors import ExtensionUnavailable, MigrationFailed, RevisionError, SyntegraDBError, server_message
+from syntegra_db.errors import RevisionError, SyntegraDBError
 from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations._commit import connection_was_lost, transaction_id, was_committed
 from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
+from syntegra_db.migrations._failures import describe_bugs, to_migration_failed
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._options import load_migration_options
 from syntegra_db.migrations._retry import retry_on_lock_error
@@ -31,7 +31,7 @@ from syntegra_db.revisions import (
     require_known_revision,
     resolve_revision,
 )
-from syntegra_db.search_path import declared_search_path, read_session, search_path_fix
+from syntegra_db.search_path import declared_search_path
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from syntegra_db.migrations._config import Direction, MigrationRequest
     from syntegra_db.migrations._options import MigrationOptions
-    from syntegra_db.search_path import Session
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +77,8 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
         )
         connection.commit()
         target = resolve_revision(_target(context), before)
+        # The revision of a checkout may have none yet; `verify_result` would notice it after the changes.
+        load_manifest(target)
         if request.direction is not None:
             _require_direction(request.direction, before, target)
         if request.direction == "downgrade":
@@ -87,16 +88,16 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
             with report_if_interrupted(lambda: _describe_interrupted_state(connection.engine)):
                 # What `stamp --purge` deletes may be no revision that the schema could be compared with.
                 existing_drift = [] if is_purge and before is None else read_existing_drift(connection)
-                _run_with_retries(context, connection, partial(configure, on_version_apply=steps), steps, options)
+                with describe_bugs(lambda: _state_after_rollback(connection, steps)):
+                    _run_with_retries(context, connection, partial(configure, on_version_apply=steps), steps, options)
         except DBAPIError as error:
             if connection_was_lost(error):
                 connection.invalidate()
                 steps.confirm()
             else:
-                connection.rollback()
-                steps.sync_with(_revision(connection, is_purge=is_purge))
-            if steps.committed == before or steps.committed != resolve_revision(_target(context), before):
-                raise _to_migration_failed(connection, context, error, steps.committed) from error
+                _state_after_rollback(connection, steps)
+            if steps.committed == before or steps.committed != target:
+                raise to_migration_failed(connection, _target(context), error, steps.committed) from error
         # Still under the lock: the next migration may take the database to another revision.
         state = f"The database is at {describe_revision(steps.reached)}"
         verify_result(connection.engine, steps.reached, state, existing_drift if steps.reached != before else None)
@@ -121,9 +122,8 @@ def _run_with_retries(
         steps.log_pending()
 
     def end_attempt() -> bool:
-        connection.rollback()
         before = steps.committed
-        steps.sync_with(_revision(connection, is_purge=steps.is_purge))
+        _state_after_rollback(connection, steps)
         return steps.committed != before
 
     retry_on_lock_error(
@@ -218,29 +218,11 @@ class _StepLog:
             self.sync_with(self.reached if committed else self.committed)
 
 
-def _to_migration_failed(
-    connection: Connection, context: ModuleType, error: DBAPIError, committed: str | None
-) -> MigrationFailed:
-    """Return the error for a run that the server ended: the reason, the database's state, and what to do."""
-    reason, session = server_message(error), read_session(connection)
-    target = describe_revision(_target(context))
-    state = f"The database is at {describe_revision(committed)}, and nothing else was changed"
-    hint = getattr(getattr(error.orig, "diag", None), "message_hint", None) or "Correct the cause and run this again."
-    if isinstance(error.orig, DependentObjectsStillExist):
-        # Not the server's hint, CASCADE, which would drop objects of other applications.
-        hint = f"Other objects depend on it: {error.orig.diag.message_detail}. Ask their owner to drop them first."
-    elif isinstance(error.orig, DuplicateTable | DuplicateObject) and (names := unversioned_objects(connection)):
-        hint = f"Created outside migrations: {', '.join(names)}. Run `syntegra-db adopt`, which keeps every row."
-    elif isinstance(error.orig, UndefinedObject) and (schema := _extension_schema_off_path(session)):
-        fix = search_path_fix(session, *session.path_items(), schema)
-        hint = f"Add it and run this again: {fix.removeprefix('-- ')}"
-    kind = ExtensionUnavailable if "the extension vector" in reason else MigrationFailed
-    return kind(f"Migrating to {target} failed: {reason}. {state}. {hint}")
-
-
-def _extension_schema_off_path(session: Session) -> str | None:
-    schema = session.extension_schema
-    return schema if schema not in session.schemas else None
+def _state_after_rollback(connection: Connection, steps: _StepLog) -> str:
+    """Roll the open transaction back, and return the sentence that says what is committed."""
+    connection.rollback()
+    steps.sync_with(_revision(connection, is_purge=steps.is_purge))
+    return f"The database is at {describe_revision(steps.committed)}, and nothing else was changed."
 
 
 def _describe_interrupted_state(engine: Engine) -> str:

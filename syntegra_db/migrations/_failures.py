@@ -1,0 +1,74 @@
+"""Why a revision failed: the server's reason, or a bug in the revision."""
+
+from __future__ import annotations
+
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psycopg.errors import DependentObjectsStillExist, DuplicateObject, DuplicateTable, UndefinedObject
+from sqlalchemy.exc import DBAPIError
+
+from syntegra_db.catalog import unversioned_objects
+from syntegra_db.errors import ExtensionUnavailable, MigrationFailed, SyntegraDBError, server_message
+from syntegra_db.revisions import describe_revision, script_location
+from syntegra_db.search_path import read_session, search_path_fix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Connection
+
+    from syntegra_db.search_path import Session
+
+
+def to_migration_failed(
+    connection: Connection, target: str | None, error: DBAPIError, committed: str | None
+) -> MigrationFailed:
+    """Return the error for a run that the server ended: the reason, the database's state, and what to do."""
+    reason, session = server_message(error), read_session(connection)
+    state = f"The database is at {describe_revision(committed)}, and nothing else was changed"
+    hint = getattr(getattr(error.orig, "diag", None), "message_hint", None) or "Correct the cause and run this again."
+    if isinstance(error.orig, DependentObjectsStillExist):
+        # Not the server's hint, CASCADE, which would drop objects of other applications.
+        hint = f"Other objects depend on it: {error.orig.diag.message_detail}. Ask their owner to drop them first."
+    elif isinstance(error.orig, DuplicateTable | DuplicateObject) and (names := unversioned_objects(connection)):
+        hint = f"Created outside migrations: {', '.join(names)}. Run `syntegra-db adopt`, which keeps every row."
+    elif isinstance(error.orig, UndefinedObject) and (schema := _extension_schema_off_path(session)):
+        fix = search_path_fix(session, *session.path_items(), schema)
+        hint = f"Add it and run this again: {fix.removeprefix('-- ')}"
+    kind = ExtensionUnavailable if "the extension vector" in reason else MigrationFailed
+    return kind(f"Migrating to {describe_revision(target)} failed: {reason}. {state}. {hint}")
+
+
+def _extension_schema_off_path(session: Session) -> str | None:
+    schema = session.extension_schema
+    return schema if schema not in session.schemas else None
+
+
+@contextmanager
+def describe_bugs(describe_state: Callable[[], str]) -> Iterator[None]:
+    """Raise an exception of Python code in a revision as `MigrationFailed`, which names the place of the bug.
+
+    `describe_state` ends the open transaction and returns the sentence that says what is committed. The text of the
+    exception is left out, because it can contain rows.
+    """
+    try:
+        yield
+    except (DBAPIError, SyntegraDBError):
+        raise
+    except Exception as error:
+        place = _place_in_revision(error)
+        if place is None:
+            raise
+        raise MigrationFailed(
+            f"{type(error).__name__} in {place.filename}, line {place.lineno}: {describe_state()} Correct the revision "
+            "and run this again."
+        ) from error
+
+
+def _place_in_revision(error: Exception) -> traceback.FrameSummary | None:
+    """Return the innermost line of a revision that led to `error`, or None if no revision did."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    return next((frame for frame in frames if Path(frame.filename).parent == script_location() / "versions"), None)

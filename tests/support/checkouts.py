@@ -1,0 +1,74 @@
+"""Copies of the checkout with sample revisions after the released ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from textwrap import dedent, indent
+from typing import TYPE_CHECKING
+
+from support.commands import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.servers import Database
+
+REVISION = '''\
+"""A sample."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{before}"
+
+
+def upgrade() -> None:
+{upgrade}
+
+
+def downgrade() -> None:
+{downgrade}
+'''
+
+
+class Checkout:
+    """A copy of the package and its revisions in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        ignored = shutil.ignore_patterns("__pycache__")
+        for directory in ("syntegra_db", "alembic"):
+            shutil.copytree(ROOT / directory, folder / directory, ignore=ignored)
+        shutil.copy(ROOT / "alembic.ini", folder)
+
+    @property
+    def manifests(self) -> Path:
+        return self.folder / "syntegra_db/catalog/manifests"
+
+    def add_revision(self, revision: str, upgrade: str, downgrade: str = "pass", *, before: str = "003") -> Path:
+        """Write a revision whose functions have these bodies, and return its file."""
+        path = self.folder / "alembic/versions" / f"{revision}_sample.py"
+        bodies = {name: indent(dedent(body), "    ") for name, body in (("upgrade", upgrade), ("downgrade", downgrade))}
+        path.write_text(REVISION.format(revision=revision, before=before, **bodies), encoding="utf-8")
+        return path
+
+    def run(self, program: str, *arguments: str, database: Database | None = None) -> subprocess.CompletedProcess[str]:
+        """Run `syntegra-db` or `alembic` of the copy, on `database` if given."""
+        module = {"syntegra-db": "syntegra_db", "alembic": "alembic.config"}[program]
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), "NO_COLOR": "1", "COLUMNS": "200"}
+        if database is not None:
+            environment["DATABASE_URL"] = database.environment_url
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
