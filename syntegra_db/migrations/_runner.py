@@ -31,7 +31,7 @@ from syntegra_db.revisions import (
     require_known_revision,
     resolve_revision,
 )
-from syntegra_db.search_path import declared_search_path
+from syntegra_db.search_path import declared_search_path, read_session
 
 if TYPE_CHECKING:
     from types import ModuleType
