@@ -8,10 +8,28 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import NullPool, select, text
 
+from support.commands import succeed
 from syntegra_db.database import async_session_factory, create_async_engine, create_engine, session_factory
 from syntegra_db.errors import DatabaseAhead, DatabaseBehind, DatabaseNotFound
 from syntegra_db.migrations import async_require_head, downgrade, require_head
 from syntegra_db.models import EMBEDDING_DIMENSIONS, DataSource, TextSummary
+
+FORKING_SERVICE = """
+import os
+from sqlalchemy import text
+from syntegra_db.database import create_engine
+from syntegra_db.migrations import require_head
+
+engine = create_engine({options})
+require_head(engine)
+for _ in range(3):
+    if os.fork() == 0:
+        with engine.connect() as connection:
+            os.write(1, b"%d\\n" % connection.scalar(text("SELECT pg_backend_pid() FROM pg_sleep(0.5)")))
+        os._exit(0)
+for _ in range(3):
+    os.wait()
+"""
 
 if TYPE_CHECKING:
     from support.servers import Database
@@ -136,6 +154,25 @@ def test_require_head(database: Database) -> None:
     database.execute("INSERT INTO alembic_version VALUES ('004')")
     with pytest.raises(DatabaseAhead, match="revision 004, which this package does not know"):
         require_head(engine)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("options", ["", "pool_size=1, max_overflow=0", "pool_size=5, pool_pre_ping=False"])
+def test_processes_that_fork_after_require_head_share_no_connection(database: Database, options: str) -> None:
+    printed = succeed("python", "-c", FORKING_SERVICE.format(options=options), url=database.environment_url)
+    assert len({*printed.split()}) == 3
+
+
+def test_require_head_leaves_no_session(database: Database) -> None:
+    sessions = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'alerts'"
+    engine = create_engine(database.url, application_name="alerts")
+    require_head(engine)
+    asynchronous = create_async_engine(database.url, application_name="alerts")
+    asyncio.run(async_require_head(asynchronous))
+    assert database.query(sessions) == []
+    with engine.connect() as connection:
+        assert database.query(sessions) == [()]
+        require_head(connection)
     engine.dispose()
 
 
