@@ -143,10 +143,12 @@ def test_awkward_database_name_is_printed_in_every_encoding(awkward: Database, e
 def test_backups_prints_awkward_file_name_uncut(database: Database, tmp_path: Path, name: str) -> None:
     path = tmp_path / "saved" / name
     path.parent.mkdir(parents=True)
-    result = run("syntegra-db", "backup", "--output", str(path), url=database.environment_url)
+    plain = path.with_name("plain.dump")
+    result = run("syntegra-db", "backup", "--output", str(plain), url=database.environment_url)
     assert result.returncode == 0, result.stderr
+    # `--output` accepts no control characters.
+    plain.rename(path)
     escaped = name.replace("\x1b", "\\u001b").replace("\n", "\\u000a")
-    assert escaped in result.stdout
     result = run("syntegra-db", "backups", str(path.parent), environment={"COLUMNS": "40"})
     assert (result.returncode, result.stderr) == (0, "")
     assert escaped in result.stdout
