@@ -133,10 +133,10 @@ audit: $(ENVIRONMENT) ## Look up known vulnerabilities of the versions in constr
 test: $(ENVIRONMENT) ## Run the tests on an embedded PostgreSQL 18
 	@$(VENV)/bin/pytest
 
-# `.ci/run` has little time: at most three parameter sets of each test, on the other servers only what depends on the
+# `.ci/run` has little time: at most two parameter sets of each test, on the other servers only what depends on the
 # server, no test marked `long`, no coverage.
 ifdef REDUCED
-CASES = --cases 3
+CASES = --cases 2
 TESTS_ON_OTHER_SERVERS = $(addprefix tests/,adoption catalog migrations revisions docs/test_compose_commands.py)
 WITHOUT_LONG = and not long
 else
