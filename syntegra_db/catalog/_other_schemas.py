@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TABLES_BY_SCHEMA = catalog_query("""
     SELECT nspname::text, relname::text, array_agg(attname::text)
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN pg_attribute ON attrelid = pg_class.oid
-    WHERE relkind IN ('r', 'p') AND relname = ANY (:tables) AND attnum > 0 AND NOT attisdropped
+    WHERE (relkind = 'r' OR relkind = 'p') AND relname = ANY (:tables) AND attnum > 0 AND NOT attisdropped
       AND relpersistence <> 't' AND has_schema_privilege(pg_namespace.oid, 'USAGE')
     GROUP BY nspname, relname
     ORDER BY nspname
