@@ -34,14 +34,13 @@ from syntegra_db.backup._session import (
     server_version,
     tables_at_revision,
 )
-from syntegra_db.catalog import existing_tables, later_schemas_with_tables, require_no_tables_elsewhere
+from syntegra_db.catalog import existing_tables, later_schemas_with_tables, require_usable_revision
 from syntegra_db.client_programs import ClientProgramFailed, find_program_for_server
 from syntegra_db.connections import connect
 from syntegra_db.errors import BackupFailed, InvalidBackup, server_message
 from syntegra_db.migrations import MigrationOptions, current_revision, current_schema
 from syntegra_db.network import keep_transaction_alive, psycopg_connection
-from syntegra_db.revisions import require_known_revision
-from syntegra_db.search_path import read_session, table_name
+from syntegra_db.search_path import table_name
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import literal, quote
 
@@ -131,9 +130,8 @@ def _export_snapshot(connection: Connection, program: ClientProgram, options: Mi
     """Export a snapshot in a transaction that stays open and keeps the tables from being dropped."""
     while True:
         revision = current_revision(connection)
-        require_known_revision(revision, read_session(connection).schema)
+        require_usable_revision(connection, revision)
         if revision is None:
-            require_no_tables_elsewhere(connection)
             raise BackupFailed(
                 f"The {describe_database(connection.engine.url)} is at no revision, so there is nothing to back up. "
                 "Correct the name of the database, or migrate it: syntegra-db upgrade."

@@ -27,7 +27,7 @@ from syntegra_db.backup._session import (
     reported_transaction,
     require_no_child_tables,
 )
-from syntegra_db.catalog import existing_tables, require_no_tables_elsewhere
+from syntegra_db.catalog import existing_tables, require_usable_revision
 from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.connections import connect
 from syntegra_db.errors import BackupRevisionMismatch, LockTimeout, RestoreFailed, TablesNotEmpty, server_message
@@ -44,8 +44,8 @@ from syntegra_db.migrations import (
 from syntegra_db.models import EMBEDDING_DIMENSIONS
 from syntegra_db.network import psycopg_connection
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY, VECTOR_INDEX, ivfflat_build_memory
-from syntegra_db.revisions import all_revisions, current_revision, head_revision, require_known_revision
-from syntegra_db.search_path import read_session, table_clause, table_name
+from syntegra_db.revisions import all_revisions, current_revision, head_revision
+from syntegra_db.search_path import table_clause, table_name
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import execute_raw
 
@@ -156,9 +156,7 @@ def _restore(connection: Connection, job: _RestoreJob) -> tuple[list[str], list[
     connection.exec_driver_sql("SET LOCAL client_encoding = 'UTF8'")
     metadata = job.backup.metadata
     before = current_revision(connection)
-    require_known_revision(before, read_session(connection).schema)
-    if before is None:
-        require_no_tables_elsewhere(connection)
+    require_usable_revision(connection, before)
     _reject_downgrade(before, job.backup, connection)
     kept = _prepare_tables(connection, job)
     if before != metadata.revision:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db import wording
 from syntegra_db.backup._dump import create_backup, verify_backup
 from syntegra_db.backup._session import begin_unlimited_transaction, count_rows, lock_tables, reported_transaction
-from syntegra_db.catalog import existing_tables, require_no_tables_elsewhere
+from syntegra_db.catalog import existing_tables, require_usable_revision
 from syntegra_db.connections import connect
 from syntegra_db.errors import CommitUnconfirmed, InvalidBackup, MigrationFailed, RevisionError, server_message
 from syntegra_db.migrations import (
@@ -27,10 +27,8 @@ from syntegra_db.revisions import (
     all_revisions,
     current_revision,
     describe_revision,
-    require_known_revision,
     resolve_revision,
 )
-from syntegra_db.search_path import read_session
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
@@ -129,9 +127,7 @@ def describe_rollback_loss(target: str, engine: Engine) -> str:
 
 
 def _resolve_older(target: str, before: str | None, connection: Connection) -> str | None:
-    require_known_revision(before, read_session(connection).schema)
-    if before is None:
-        require_no_tables_elsewhere(connection)
+    require_usable_revision(connection, before)
     known = [None, *all_revisions()]
     revision = resolve_revision(target, before)
     if known.index(revision) >= known.index(before):

@@ -12,9 +12,9 @@ from syntegra_db.catalog._manifest import (
     written_manifests,
 )
 from syntegra_db.catalog._other_schemas import (
-    describe_missing_schema,
     later_schemas_with_tables,
     require_no_tables_elsewhere,
+    require_usable_revision,
 )
 from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.catalog._status import DatabaseStatus, read_status
@@ -28,7 +28,6 @@ __all__ = [
     "LiveCatalog",
     "Schema",
     "Table",
-    "describe_missing_schema",
     "existing_tables",
     "format_manifest",
     "introspect",
@@ -40,6 +39,7 @@ __all__ = [
     "read_status",
     "require_current_schema",
     "require_no_tables_elsewhere",
+    "require_usable_revision",
     "unversioned_objects",
     "verify",
     "written_manifests",

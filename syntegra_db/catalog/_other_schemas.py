@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.catalog._manifest import written_manifests
 from syntegra_db.errors import TablesInOtherSchema
+from syntegra_db.revisions import require_known_revision
 from syntegra_db.search_path import catalog_query, read_session, search_path_fix
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import quote
@@ -76,6 +77,18 @@ def require_no_tables_elsewhere(connection: Connection) -> None:
         f"The tables of this package in the {describe_database(connection.engine.url)} are in schema "
         f"{' and '.join(map(quote, schemas))}, but the search_path {leads_to}; nothing was changed. {fix}{second}"
     )
+
+
+def require_usable_revision(connection: Connection, revision: str | None) -> None:
+    """Raise an error unless commands can work at `revision`, which the current schema of `connection` is at.
+
+    Raises:
+        DatabaseAhead, RevisionError: see `require_known_revision`.
+        TablesInOtherSchema: it is None, and see `require_no_tables_elsewhere`.
+    """
+    require_known_revision(revision, read_session(connection).schema)
+    if revision is None:
+        require_no_tables_elsewhere(connection)
 
 
 def describe_missing_schema(connection: Connection) -> str | None:

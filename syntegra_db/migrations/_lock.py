@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import text
 
-from syntegra_db.catalog import describe_missing_schema, require_no_tables_elsewhere
-from syntegra_db.errors import LockTimeout, MigrationFailed, escape_control_characters
+from syntegra_db.catalog import require_current_schema
+from syntegra_db.errors import LockTimeout, MigrationFailed, SettingsError, escape_control_characters
 from syntegra_db.network import limit_session, psycopg_connection
 from syntegra_db.revisions import VERSION_TABLE
-from syntegra_db.search_path import read_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,10 +80,10 @@ def current_schema(connection: Connection) -> str:
         MigrationFailed: it does not exist, or this role may not use it.
         TablesInOtherSchema: see `require_no_tables_elsewhere`.
     """
-    if reason := describe_missing_schema(connection):
-        require_no_tables_elsewhere(connection)
-        raise MigrationFailed(reason)
-    return read_session(connection).schema or ""
+    try:
+        return require_current_schema(connection).schema or ""
+    except SettingsError as error:
+        raise MigrationFailed(str(error)) from None
 
 
 def lock_key(relation: str, schema: str) -> int:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine
 from sqlalchemy.util import greenlet_spawn
 
-from syntegra_db.catalog import require_no_tables_elsewhere
+from syntegra_db.catalog import require_usable_revision
 from syntegra_db.connections import connect
 from syntegra_db.errors import DatabaseBehind
-from syntegra_db.revisions import current_revision, describe_revision, head_revision, require_known_revision
-from syntegra_db.search_path import read_session
+from syntegra_db.revisions import current_revision, describe_revision, head_revision
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
@@ -41,9 +40,7 @@ def require_head(bind: Engine | Connection) -> None:
             require_head(connection)
         return
     revision = current_revision(bind)
-    require_known_revision(revision, read_session(bind).schema)
-    if revision is None:
-        require_no_tables_elsewhere(bind)
+    require_usable_revision(bind, revision)
     head = head_revision()
     if revision != head:
         raise DatabaseBehind(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.catalog import load_manifest, require_no_tables_elsewhere
+from syntegra_db.catalog import load_manifest, require_usable_revision
 from syntegra_db.connections import connect
 from syntegra_db.errors import RevisionError, SyntegraDBError
 from syntegra_db.interruption import report_if_interrupted
@@ -28,10 +28,9 @@ from syntegra_db.revisions import (
     describe_revision,
     has_version_table,
     read_versions,
-    require_known_revision,
     resolve_revision,
 )
-from syntegra_db.search_path import declared_search_path, read_session
+from syntegra_db.search_path import declared_search_path
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -67,9 +66,7 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
     with migration_lock(connection, options.migration_lock_timeout), declared_search_path(connection):
         is_purge = context._proxy.context_opts.get("purge", False)  # noqa: SLF001  before `configure`, no other way
         before = _revision(connection, is_purge=is_purge)
-        require_known_revision(before, read_session(connection).schema)
-        if before is None:
-            require_no_tables_elsewhere(connection)
+        require_usable_revision(connection, before)
         limit_session(
             connection,
             lock_timeout=f"{options.lock_timeout_milliseconds}ms",
