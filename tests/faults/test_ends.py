@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 STATUSES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 LOCK_WAITS = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-# pg_dump reads this catalog, and none of our statements does.
-LOCK_PG_DUMP: LiteralString = "LOCK TABLE pg_catalog.pg_transform"
+# pg_dump reads this catalog; none of our statements does, and no session that starts, because it has no system cache.
+LOCK_PG_DUMP: LiteralString = "LOCK TABLE pg_catalog.pg_init_privs"
 # Sessions of tests have the name `syntegra_db` alone.
 SESSIONS = "SELECT FROM pg_stat_activity WHERE application_name LIKE 'syntegra_db _%' AND datname = current_database()"
 ADVISORY_LOCKS = (
