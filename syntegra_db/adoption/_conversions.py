@@ -22,8 +22,13 @@ FLOATS = {"real", "double precision"}
 LARGEST_DOUBLE = "1.7976931348623157e308"
 # Text of smaller values is rejected as out of range.
 SMALLEST_DOUBLE = "1e-323"
+JSON_STRING = r'"(?:[^"\\]|\\.)*"'
 # The text between the colons that end a key, to compare the number of keys.
-BETWEEN_KEYS = r'"(?:[^"\\]|\\.)*"|[^":]+'
+BETWEEN_KEYS = JSON_STRING + '|[^":]+'
+NEGATIVE_ZERO = r"(?<![eE])-0(?:\.0+)?(?![.0-9])"
+# jsonb writes an exponent as zeros, and Python reads no integer of more than 4,300 digits.
+MANY_ZEROS = 1000
+LARGE_EXPONENT = r"[eE]\+?0*[1-9][0-9]{3}"
 ROUNDS = "rounds them"
 COLON_ESCAPE = r"\u003"
 LENGTH = re.compile(r"\((\d+)\)")
@@ -31,6 +36,7 @@ PLAIN = "({})::text"
 VECTOR_TEXT = "encode(vector_send({}), 'hex')"
 # The extension may not be installed yet.
 ARRAY_TEXT = "array_to_string(({})::real[], ' ')"
+IS_NEGATIVE_ZERO = "({})::text = '-0'"
 UTC_ZONES = ("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Etc/UCT", "UCT", "Zulu")
 
 
@@ -132,7 +138,12 @@ def _to_integer(old: str, new: str) -> Conversion | None:
             convertible=f"round({number}) BETWEEN {-limit} AND {limit - 1}",
             before=f"trim_scale({number})::text",
             unconvertible_label=f"values out of the range of {new}",
-            loss=Loss(f"{number} <> trunc({number})", "values that are not whole", ROUNDS, f"round({number})::text"),
+            loss=Loss(
+                f"{number} <> trunc({number}) OR {IS_NEGATIVE_ZERO}",
+                "values that are not whole, or -0",
+                ROUNDS,
+                f"round({number})::text",
+            ),
         )
     if old not in INTEGERS:
         return None
@@ -149,7 +160,13 @@ def _to_number(old: str, new: str) -> Conversion | None:
     if old == new:
         return Conversion(rewrites=False)
     if old in FLOATS:
-        return Conversion(using=f"({{}})::text::{new}", after=f"({{}})::{old}::text")
+        return Conversion(
+            using=f"({{}})::text::{new}",
+            after=f"({{}})::{old}::text",
+            loss=Loss(IS_NEGATIVE_ZERO, "values of -0", "stores them as 0", f"({{}})::text::numeric::{old}::text")
+            if new == "numeric"
+            else None,
+        )
     if old in INTEGERS and new == "numeric":
         return Conversion()
     if old != "numeric" and old not in INTEGERS:
@@ -191,18 +208,28 @@ def _to_jsonb(found: str) -> Conversion | None:
     if found != "json" and base_type(found) not in STRINGS:
         return None
     using = "({})::jsonb"
-    text = f"{using}::text"
+    value, text = "({})::text", f"{using}::text"
+    has_many_zeros = f"strpos({text}, repeat('0', {MANY_ZEROS})) > 0"
+    has_large_exponent = _matches_outside_strings(value, LARGE_EXPONENT, has_many_zeros)
+    has_negative_zero = _matches_outside_strings(value, NEGATIVE_ZERO, f"strpos({value}, '-0') > 0")
     return Conversion(
         using=using,
-        convertible=f"{text} <> ''",
+        convertible=f"{text} <> '' AND NOT {has_large_exponent}",
         before=text,
-        unconvertible_label="values that jsonb cannot store",
+        unconvertible_label="values that jsonb cannot store, or stores as numbers of thousands of digits",
         loss=Loss(
-            condition=_has_fewer_keys(text, "({})::text"),
-            label="objects with duplicate keys",
-            effect="keeps the last value of each key",
+            condition=f"{_has_fewer_keys(text, value)} OR {has_negative_zero}",
+            label="objects with duplicate keys, or the number -0",
+            effect="keeps the last value of each key and stores -0 as 0",
         ),
     )
+
+
+def _matches_outside_strings(value: str, pattern: str, precondition: str) -> str:
+    """Return SQL for whether `pattern` matches the JSON `value` outside its strings; `precondition` is faster."""
+    outside = f"regexp_replace({value}, {literal(JSON_STRING)}, '', 'g')"
+    matches = f"~ {literal(pattern)}"
+    return f"CASE WHEN {precondition} AND {value} {matches} THEN {outside} {matches} ELSE false END"
 
 
 def _has_fewer_keys(text: str, other: str) -> str:

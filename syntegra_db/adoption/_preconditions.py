@@ -112,7 +112,7 @@ def _columns(inspection: Inspection) -> Iterator[str]:
     for (table, column), conversion in inspection.conversions.items():
         old, new = (schema.tables[table].columns[column].type for schema in (inspection.installed, inspection.declared))
         if conversion is None:
-            yield f"column {table}.{column} is {old}, and no conversion to {new} keeps every value"
+            yield f"column {table}.{column} is {old}, and no conversion to {new} keeps every value: change it first"
             continue
         for dependent in inspection.dependents.get((table, column), ()):
             yield (

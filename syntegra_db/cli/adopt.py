@@ -35,8 +35,8 @@ AcceptedLosses = Annotated[
     typer.Option(
         "--accept-loss",
         metavar="TABLE.COLUMN",
-        help="Convert this column even if digits of numbers are rounded or duplicate keys of JSON objects are removed; "
-        "the plan says how many rows that changes.",
+        help="Convert this column even if digits of numbers are rounded, -0 is stored as 0 or duplicate keys of JSON "
+        "objects are removed; the plan says how many rows that changes.",
     ),
 ]
 

@@ -14,7 +14,7 @@ from support.pg_dump import dump
 from syntegra_db import adoption
 from syntegra_db.adoption._each_row import evaluate_each_row
 from syntegra_db.adoption._row_checks import FIX_ROWS
-from syntegra_db.errors import DecisionRequired
+from syntegra_db.errors import AdoptionNotPossible, DecisionRequired
 from syntegra_db.sql import literal
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ NOT_IN_JSONB = {
     "large number": '{"k": 1e200000}',
     "large negative number": "[-1e200000]",
     "small number": '{"k": 1e-20000}',
+    "number that Python would not read": '{"k": [1e5000]}',
+    "its negative": '[["1e2"], -1.5E+04301]',
 }
 NOT_JSON = {"empty": "", "path": "{path}", "NaN": '{"k": NaN}', "two values": "{} {}", "deep": "[" * 100_000}
 IN_JSONB = [
@@ -52,6 +54,22 @@ DUPLICATE_KEYS = {
     r'{"a": 1, "a": "\u003a"}': {"a": ":"},
     '{"a": {"b": 1, "c": 2}, "a": ":::"}': {"a": ":::"},
 }
+NEGATIVE_ZEROS = [
+    "-0",
+    "-0.00",
+    '{"k": [1, -0e5]}',
+    '[{"k": {"k":-0.0E+1}}]',
+    r'{"a\"": "-1", "b": -0}',
+    '[1e-0, "-0", -0.0]',
+]
+EQUAL_IN_JSONB = [
+    '"-0"',
+    '{"-0": 0, "a": "[-0]", "b": ":-0.0"}',
+    r'{"a\"": -1, "b": "\"-0"}',
+    "[-0.01, -0.5e-9, 1e-0, 1E-05, 1.10, 1e2, 0e-3]",
+    r'{"b": 1, "a": "2024-01-01\/\u0041", "aa": 1e999}',
+    f'{{"1e5000": "{"0" * 5000}1e5000", "k": 1e300}}',
+]
 UNIQUE_KEYS = [
     '{"a": {"a": {"a": 1}}, "b": "a: 1, a: 2"}',
     '["a", ":", "a", ":"]',
@@ -117,7 +135,7 @@ def test_many_unconvertible_rows_are_counted_in_a_read_only_transaction(empty_da
     with empty_database.engine.connect() as connection:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
         (question,) = adoption.plan(connection).open_questions
-    assert (question.count, question.ids) == (30, tuple(range(2, 12)))
+    assert (question.count, question.ids) == (3 * len(NOT_IN_JSONB), tuple(range(2, 12)))
 
 
 def test_supplied_value_that_jsonb_cannot_store_is_named_by_row(empty_database: Database) -> None:
@@ -156,6 +174,50 @@ def test_duplicate_keys_are_removed_only_if_accepted(
     result = apply(empty_database, *question.option[1:])
     assert [(loss.column, loss.rows) for loss in result.plan.losses] == [("config_json", 1)]
     assert empty_database.query("SELECT config_json FROM data_sources WHERE id = 6") == [(kept,)]
+
+
+@pytest.mark.parametrize("kind", ["json", "text"])
+@pytest.mark.parametrize("value", NEGATIVE_ZEROS)
+def test_negative_zero_in_json_becomes_zero_only_if_accepted(empty_database: Database, kind: str, value: str) -> None:
+    create_sources(empty_database, kind, *EQUAL_IN_JSONB, value)
+    (question,) = read_plan(empty_database).open_questions
+    assert (question.object, question.ids) == (f"column {CONFIG}", (8,))
+    assert "stores -0 as 0" in question.advice
+    with pytest.raises(DecisionRequired, match="the number -0"):
+        apply(empty_database)
+    result = apply(empty_database, *question.option[1:])
+    assert [(loss.column, loss.rows) for loss in result.plan.losses] == [("config_json", 1)]
+    assert empty_database.query("SELECT config_json FROM data_sources WHERE id = 8") == [(json.loads(value),)]
+
+
+def test_json_that_jsonb_stores_as_equal_values_needs_no_decision(empty_database: Database) -> None:
+    create_sources(empty_database, "json", *EQUAL_IN_JSONB)
+    assert apply(empty_database).plan.losses == ()
+
+
+@pytest.mark.parametrize("kind", ["real", "double precision"])
+@pytest.mark.parametrize(("table", "column"), [("anomaly_log", "value"), ("trend_signals", "frequency")])
+def test_negative_zero_in_a_column_becomes_zero_only_if_accepted(
+    empty_database: Database, kind: str, table: str, column: str
+) -> None:
+    create_legacy_database(empty_database, "serial_ids")
+    execute(
+        empty_database,
+        f"ALTER TABLE {table} ALTER {column} TYPE {kind}",
+        f"UPDATE {table} SET {column} = CASE id WHEN 2 THEN '-0'::{kind} WHEN 3 THEN 1 ELSE 0 END",
+    )
+    (question,) = read_plan(empty_database).open_questions
+    assert (question.ids, question.option) == ((2,), ("--accept-loss", f"{table}.{column}"))
+    assert "-0" in question.reason
+    assert [loss.rows for loss in apply(empty_database, f"{table}.{column}").plan.losses] == [1]
+    stored = f"SELECT {column}::text FROM {table} WHERE id IN (1, 2, 3) ORDER BY id"
+    assert empty_database.query(stored) == [("0",), ("0",), ("1",)]
+
+
+def test_arrays_of_json_are_rejected_with_the_types(empty_database: Database) -> None:
+    create_sources(empty_database, "json[]")
+    with pytest.raises(AdoptionNotPossible, match=rf"{CONFIG} is json\[\], and no conversion to jsonb keeps .*: change it"):
+        apply(empty_database)
 
 
 def test_accepted_duplicate_keys_do_not_accept_other_values(empty_database: Database) -> None:
