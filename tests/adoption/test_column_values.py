@@ -216,7 +216,7 @@ def test_negative_zero_in_a_column_becomes_zero_only_if_accepted(
 
 def test_arrays_of_json_are_rejected_with_the_types(empty_database: Database) -> None:
     create_sources(empty_database, "json[]")
-    with pytest.raises(AdoptionNotPossible, match=rf"{CONFIG} is json\[\], and no conversion to jsonb keeps .*: change it"):
+    with pytest.raises(AdoptionNotPossible, match=rf"{CONFIG} is json\[\], and no conversion to jsonb .*: change it"):
         apply(empty_database)
 
 
