@@ -16,17 +16,22 @@ SET LOCAL idle_in_transaction_session_timeout = '5s';
 -- Other roles can create functions and operators in the schema. The search_path is pg_catalog until that is checked.
 DO $$
 DECLARE
+  old_path pg_catalog.text := pg_catalog.current_setting('search_path');
   schemas pg_catalog.name[] := pg_catalog.current_schemas(true);
   main_schema pg_catalog.text := pg_catalog.current_schema();
   declared_schemas pg_catalog.name[];
   object pg_catalog.record;
   kind_of_table pg_catalog.text;
   stamp pg_catalog.text;
-  other_schema pg_catalog.name;
+  second_schema pg_catalog.text := pg_catalog.current_setting('syntegra_db.schema', true);
+  named_schemas pg_catalog.text[];
+  other_schemas pg_catalog.text[];
+  other_stamp pg_catalog.text;
+  other_stamps pg_catalog.text[];
+  other_sets pg_catalog.text;
+  new_path pg_catalog.text;
+  is_system pg_catalog.bool;
 BEGIN
-  IF main_schema IS NULL THEN
-    RAISE EXCEPTION 'no schema of the search_path exists; create one: CREATE SCHEMA …;';
-  END IF;
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   IF NOT pg_try_advisory_xact_lock(('x' || left(encode(sha256(convert_to(
        'syntegra_db:' || main_schema || '.alembic_version', 'UTF8')), 'hex'), 16))::bit(64)::bigint) THEN
@@ -79,19 +84,86 @@ BEGIN
   ELSIF kind_of_table IS NOT NULL THEN
     RAISE EXCEPTION 'alembic_version is not an ordinary table; find out who created it, and drop or rename it';
   END IF;
-  SELECT nspname INTO other_schema FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-  WHERE nspname = ANY (schemas) AND nspname <> main_schema AND relkind IN ('r', 'p')
-    AND relname IN ('alembic_version', 'data_sources')
-  GROUP BY nspname HAVING count(*) = 2 ORDER BY array_position(schemas, nspname) LIMIT 1;
-  IF stamp IS NULL AND other_schema IS NOT NULL
-     AND current_setting('syntegra_db.schema', true) IS DISTINCT FROM main_schema THEN
-    RAISE EXCEPTION 'the tables of this package are in schema %, but the search_path leads to schema %',
-      quote_ident(other_schema), quote_ident(main_schema)
-      USING HINT = (
-        SELECT format('Run this in the same session before the file: SET search_path = %I, %s; or, for a second set '
-          'of tables: SET syntegra_db.schema = %L;', other_schema, string_agg(quote_ident(name), ', '), main_schema)
-        FROM unnest(schemas) AS name WHERE name NOT IN ('pg_catalog', other_schema)
+  named_schemas := ARRAY(
+    SELECT name FROM (
+      SELECT position, CASE WHEN '$user' = ANY (item) THEN current_user
+        ELSE coalesce(replace(item[1], '""', '"'), lower(item[2])) END
+      FROM regexp_matches(old_path, '"((?:[^"]|"")*)"|([^[:space:],]+)', 'g') WITH ORDINALITY AS items (item, position)
+    ) AS items (position, name)
+    WHERE name <> '' AND NOT name ~ '^(pg_|information_schema$)' ORDER BY position
+  );
+  -- Without a revision here, the tables may be in another schema.
+  IF stamp IS NULL THEN
+    FOR object IN
+    SELECT DISTINCT nspname AS schema, EXISTS (
+        SELECT FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+        WHERE relnamespace = pg_namespace.oid AND relname = 'alembic_version' AND relkind = 'r'
+          AND attname = 'version_num'
+          AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
+          AND has_column_privilege(attrelid, attnum, 'SELECT') AND NOT row_security_active(attrelid)
+      ) AS has_revision
+    FROM pg_namespace JOIN pg_class AS installed ON relnamespace = pg_namespace.oid
+      JOIN json_each('{"data_sources": ["id", "client_id", "name", "type", "config_json", "status", "last_run_at", "created_at", "updated_at"],
+        "processed_data": ["id", "client_id", "source_id", "source_type", "data", "created_at"],
+        "anomaly_log": ["id", "client_id", "source_id", "kpi_name", "detected_at", "value", "expected_value", "deviation", "reason", "severity", "method", "metadata"],
+        "clusters": ["id", "client_id", "cluster_id", "cluster_name", "features_json", "centroid", "distance_to_centroid", "silhouette_score", "created_at", "updated_at"],
+        "kpi_summary": ["id", "client_id", "source_id", "kpi_name", "kpi_value", "period_start", "period_end", "calculated_at", "metadata"],
+        "text_summary": ["id", "client_id", "source_id", "text_field", "sentiment", "sentiment_score", "keywords", "embedding", "language", "created_at"],
+        "trend_signals": ["id", "sector", "term", "period_start", "period_end", "frequency", "delta_pct", "status", "metadata", "created_at"]}') AS declared ON relname = key
+    WHERE (relkind = 'r' OR relkind = 'p') AND relpersistence <> 't' AND has_schema_privilege(pg_namespace.oid, 'USAGE')
+      AND NOT nspname ~ '^(pg_|information_schema$)' AND json_array_length(value) / 2 <= (
+        SELECT count(*) FROM json_array_elements_text(value) AS name JOIN pg_attribute ON attname = name
+        WHERE attrelid = installed.oid
+      )
+    LOOP
+      other_stamp := NULL;
+      IF object.has_revision THEN
+        EXECUTE format('SELECT max(substring(version_num, ''^[0-9][0-9][0-9]$'')) FROM ONLY %I.alembic_version', object.schema)
+          INTO other_stamp;
+      END IF;
+      other_schemas := other_schemas || object.schema::text;
+      other_stamps := other_stamps || other_stamp;
+    END LOOP;
+    SELECT array_agg(name), string_agg(concat(
+      quote_ident(name), CASE WHEN array_length(other_schemas, 1) > 1 THEN ' (revision ' || version || ')' END
+    ), ' and ') INTO other_schemas, other_sets
+    FROM (
+      SELECT name, version FROM unnest(other_schemas, other_stamps) AS sets (name, version)
+      ORDER BY version DESC NULLS LAST, array_position(named_schemas, name), name COLLATE "C"
+    ) AS sets;
+  END IF;
+  new_path := coalesce(nullif(concat_ws(', ', quote_ident(other_schemas[1]), (
+    SELECT string_agg(quote_ident(name), ', ') FROM unnest(named_schemas) AS name
+    WHERE name IS DISTINCT FROM other_schemas[1]
+  )), ''), 'public');
+  is_system := main_schema ~ '^(pg_|information_schema$)';
+  IF other_sets IS NOT NULL AND (main_schema = ANY (other_schemas)) IS NOT TRUE
+     AND (is_system OR (main_schema = second_schema) IS NOT TRUE) THEN
+    RAISE EXCEPTION 'the tables of this package are in schema %, but the search_path leads to %', other_sets,
+      CASE WHEN is_system THEN 'one of PostgreSQL itself'
+        ELSE coalesce(format('schema %I', main_schema), 'no existing schema') END
+      USING HINT = concat(
+        format('Run this in the same session before the file: SET search_path = %s;', new_path),
+        CASE WHEN NOT is_system
+          THEN format(' or, for a second set of tables: SET syntegra_db.schema = %L;', main_schema) END
       );
+  ELSIF is_system OR second_schema ~ '^(pg_|information_schema$)' THEN
+    RAISE EXCEPTION '% leads to a schema of PostgreSQL itself, where no tables can be created',
+      CASE WHEN is_system THEN format('the search_path (%s)', old_path)
+        ELSE format('the setting syntegra_db.schema (%s)', second_schema) END
+      USING HINT = format('Run this in the same session before the file: %sSET search_path = %s;',
+        CASE WHEN second_schema ~ '^(pg_|information_schema$)' THEN 'RESET syntegra_db.schema; ' END, new_path);
+  ELSIF main_schema IS NULL THEN
+    RAISE EXCEPTION 'this role can use no schema of the search_path (%)', old_path
+      USING HINT = coalesce((
+        SELECT CASE WHEN nspname IS NULL THEN format('Run this before the file: CREATE SCHEMA %I;', name)
+          ELSE format('Ask its owner to run: GRANT USAGE ON SCHEMA %I TO %I;', name, current_user) END
+        FROM unnest(named_schemas) WITH ORDINALITY AS names (name, position) LEFT JOIN pg_namespace ON nspname = name
+        ORDER BY nspname IS NULL, position LIMIT 1
+      ), concat(
+        'Run this in the same session before the file: ',
+        CASE WHEN to_regnamespace('public') IS NULL THEN 'CREATE SCHEMA public; ' END, 'SET search_path = public;'
+      ));
   END IF;
   IF stamp >= '002' THEN
     RAISE EXCEPTION 'revision 002 is already applied: the database is at revision %', stamp;

@@ -15,7 +15,7 @@ from urllib.parse import quote as quote_url
 from sqlalchemy import TableClause, event, table, text
 
 from syntegra_db.errors import SettingsError, UntrustedObject
-from syntegra_db.sql import execute_raw, literal, quote
+from syntegra_db.sql import execute_raw, is_system_schema, literal, qualify, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -185,13 +185,26 @@ def with_schema(engine: Engine, schema: str | None) -> Engine:
     """Return `engine` for the tables in `schema` instead of the first schema of the search_path, unless it is None.
 
     Raises:
-        SettingsError: the name is empty.
+        SettingsError: see `require_schema_name`.
     """
     if schema is None:
         return engine
+    require_schema_name(schema)
+    return engine.execution_options(schema_translate_map={None: schema})
+
+
+def require_schema_name(schema: str) -> None:
+    """Raise an error if no tables of this package can be in a schema of that name.
+
+    Raises:
+        SettingsError: the name is empty, or that of one of PostgreSQL's own schemas.
+    """
     if not schema:
         raise SettingsError("The name of the schema is empty. Give a name, or omit the option.")
-    return engine.execution_options(schema_translate_map={None: schema})
+    if is_system_schema(schema):
+        raise SettingsError(
+            f"Schema {quote(schema)} belongs to PostgreSQL itself, so no tables can be created in it. Name another one."
+        )
 
 
 def search_path_fix(session: Session, *schemas: str) -> str:
@@ -234,16 +247,6 @@ def extension_schema(connection: Connection) -> str | None:
 def format_search_path(*schemas: str | None) -> str:
     """Return a search_path with `schemas` except None, and the temporary schema last, where it hides no table."""
     return ", ".join(quote(name) for name in dict.fromkeys([*schemas, "pg_temp"]) if name)
-
-
-def qualify(schema: str | None, name: str) -> str:
-    """Return the quoted name of an object in `schema`, without a schema for None."""
-    return f"{quote(schema)}.{quote(name)}" if schema else quote(name)
-
-
-def qualify_operator(schema: str | None, operator: str) -> str:
-    """Return an operator of `schema`, as it is for None."""
-    return f"OPERATOR({quote(schema)}.{operator})" if schema else operator
 
 
 def schema_of(connection: Connection) -> str | None:

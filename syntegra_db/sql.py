@@ -26,11 +26,28 @@ def quote_all_keywords(dialect: Dialect) -> None:
 _dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 quote_all_keywords(_dialect)
 quote = _dialect.identifier_preparer.quote
+# `is_system_schema` as a regular expression of PostgreSQL.
+SYSTEM_SCHEMA = "^(pg_|information_schema$)"
 
 
 def literal(value: str | None) -> str:
     """Return a string constant, or NULL."""
     return "NULL" if value is None else "'" + value.replace("'", "''") + "'"
+
+
+def qualify(schema: str | None, name: str) -> str:
+    """Return the quoted name of an object in `schema`, without a schema for None."""
+    return f"{quote(schema)}.{quote(name)}" if schema else quote(name)
+
+
+def qualify_operator(schema: str | None, operator: str) -> str:
+    """Return an operator of `schema`, as it is for None."""
+    return f"OPERATOR({quote(schema)}.{operator})" if schema else operator
+
+
+def is_system_schema(name: str) -> bool:
+    """Return whether the schema is one of PostgreSQL's own; users cannot create one with such a name."""
+    return name.startswith("pg_") or name == "information_schema"
 
 
 def execute_query(connection: Connection, query: str) -> CursorResult[Any]:

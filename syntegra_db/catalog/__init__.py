@@ -12,6 +12,9 @@ from syntegra_db.catalog._manifest import (
     written_manifests,
 )
 from syntegra_db.catalog._other_schemas import (
+    SCHEMAS_WITH_TABLES,
+    SELECT_REVISION,
+    declared_columns,
     later_schemas_with_tables,
     require_no_tables_elsewhere,
     require_usable_revision,
@@ -21,6 +24,8 @@ from syntegra_db.catalog._status import DatabaseStatus, read_status
 
 __all__ = [
     "MANIFESTS",
+    "SCHEMAS_WITH_TABLES",
+    "SELECT_REVISION",
     "Column",
     "DatabaseStatus",
     "DriftReport",
@@ -28,6 +33,7 @@ __all__ = [
     "LiveCatalog",
     "Schema",
     "Table",
+    "declared_columns",
     "existing_tables",
     "format_manifest",
     "introspect",

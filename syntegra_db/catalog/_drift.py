@@ -9,10 +9,11 @@ from psycopg.errors import InternalError_, UndefinedObject, UndefinedTable
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.catalog import ddl
-from syntegra_db.catalog._findings import DriftReport, Finding
+from syntegra_db.catalog._findings import NO_ACTION, DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, introspect
 from syntegra_db.catalog._lossy_rows import count_lossy_rows
 from syntegra_db.catalog._manifest import load_manifest, managed_tables, managed_types, written_manifests
+from syntegra_db.catalog._other_schemas import later_schemas_with_tables
 from syntegra_db.catalog._schema import Schema, Table
 from syntegra_db.catalog.compare import (
     DECLARED_VERSION_TABLE,
@@ -31,6 +32,7 @@ from syntegra_db.revisions import (
     require_known_revision,
 )
 from syntegra_db.search_path import read_session
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,6 +76,7 @@ def verify(connection: Connection) -> DriftReport:
         *differences,
         *compare_owner(installed.privileges.owners),
         *compare_privileges(declared, installed),
+        *(_unused_set(schema) for schema in later_schemas_with_tables(connection)),
     ]
     return DriftReport(
         revision=revision,
@@ -122,6 +125,17 @@ def _read_consistently(connection: Connection) -> tuple[str | None, LiveCatalog]
         if current_revision(connection) == revision:
             require_known_revision(revision, read_session(connection).schema)
             return revision, installed
+
+
+def _unused_set(schema: str) -> Finding:
+    return Finding(
+        object=f"schema {quote(schema)}",
+        expected="no tables of this package",
+        found="tables of this package",
+        impact="No command uses them, because another schema comes first on the search_path.",
+        fix=NO_ACTION,
+        is_drift=False,
+    )
 
 
 def _compare_version_table(installed: Table | None) -> Iterator[Finding]:

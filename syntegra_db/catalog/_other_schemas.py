@@ -2,46 +2,70 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog._manifest import written_manifests
 from syntegra_db.errors import TablesInOtherSchema
-from syntegra_db.revisions import require_known_revision
-from syntegra_db.search_path import catalog_query, read_session, search_path_fix
+from syntegra_db.revisions import VERSION_TABLE, describe_revision, require_known_revision
+from syntegra_db.search_path import (
+    catalog_query,
+    qualify_calls,
+    read_session,
+    require_schema_name,
+    search_path_fix,
+)
 from syntegra_db.settings import describe_database
-from syntegra_db.sql import quote
+from syntegra_db.sql import SYSTEM_SCHEMA, execute_raw, is_system_schema, qualify, quote
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-TABLES_BY_SCHEMA = catalog_query("""
-    SELECT nspname::text, relname::text, array_agg(attname::text)
-    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN pg_attribute ON attrelid = pg_class.oid
-    WHERE (relkind = 'r' OR relkind = 'p') AND relname = ANY (:tables) AND attnum > 0 AND NOT attisdropped
-      AND relpersistence <> 't' AND has_schema_privilege(pg_namespace.oid, 'USAGE')
-    GROUP BY nspname, relname
-    ORDER BY nspname
-""")
+    from syntegra_db.search_path import Session
+
+# The SQL files execute it too. Another application can have a table of the same name, so a table counts if it has half
+# of the declared columns. A revision counts only as built-in text: a cast of another type runs its owner's code.
+SCHEMAS_WITH_TABLES = """
+    SELECT DISTINCT nspname AS schema, EXISTS (
+        SELECT FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+        WHERE relnamespace = pg_namespace.oid AND relname = 'alembic_version' AND relkind = 'r'
+          AND attname = 'version_num'
+          AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
+          AND has_column_privilege(attrelid, attnum, 'SELECT') AND NOT row_security_active(attrelid)
+      ) AS has_revision
+    FROM pg_namespace JOIN pg_class AS installed ON relnamespace = pg_namespace.oid
+      JOIN json_each({declared}) AS declared ON relname = key
+    WHERE (relkind = 'r' OR relkind = 'p') AND relpersistence <> 't' AND has_schema_privilege(pg_namespace.oid, 'USAGE')
+      AND NOT nspname ~ '{system_schema}' AND json_array_length(value) / 2 <= (
+        SELECT count(*) FROM json_array_elements_text(value) AS name JOIN pg_attribute ON attname = name
+        WHERE attrelid = installed.oid
+      )
+"""
+SELECT_REVISION = "SELECT max(substring(version_num, '^[0-9][0-9][0-9]$')) FROM ONLY {table}"
+TABLES_BY_SCHEMA = catalog_query(
+    SCHEMAS_WITH_TABLES.format(declared="CAST(:declared AS pg_catalog.json)", system_schema=SYSTEM_SCHEMA)
+)
 SCHEMA_PRIVILEGES = catalog_query("""
     SELECT nspname::text, has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = ANY (:names)
 """)
 
 
-def schemas_with_tables(connection: Connection) -> list[str]:
-    """Return the schemas with tables of this package that the role may use: first those on the search_path.
+def declared_columns() -> str:
+    """Return the columns of all manifests, as JSON with one line per table."""
+    manifests = written_manifests().values()
+    columns = {name: [*table.columns] for manifest in manifests for name, table in manifest.tables.items()}
+    return json.dumps(columns).replace("], ", "],\n        ")
 
-    Another application can have a table of the same name, so a table counts if it has half of the declared columns.
+
+def schemas_with_tables(connection: Connection) -> dict[str, bool]:
+    """Return the schemas with tables of this package that the role may use, each with whether it can read a revision.
+
+    First are those on the search_path.
     """
-    declared = {name: table for manifest in written_manifests().values() for name, table in manifest.tables.items()}
-    rows = connection.execute(TABLES_BY_SCHEMA, {"tables": list(declared)})
-    found = {
-        row[0]
-        for row in rows
-        if 2 * len(declared[row[1]].columns.keys() & set(row[2])) >= len(declared[row[1]].columns)
-    }
     path = read_session(connection).path_schemas()
-    return sorted(found, key=lambda name: (path.index(name) if name in path else len(path), name))
+    rows = connection.execute(TABLES_BY_SCHEMA, {"declared": declared_columns()}).all()
+    return dict(sorted(map(tuple, rows), key=lambda row: (path.index(row[0]) if row[0] in path else len(path), row[0])))
 
 
 def later_schemas_with_tables(connection: Connection) -> list[str]:
@@ -65,18 +89,39 @@ def require_no_tables_elsewhere(connection: Connection) -> None:
     schemas = schemas_with_tables(connection)
     if session.is_named or not schemas or session.schema in schemas:
         return
-    leads_to = f"leads to schema {quote(session.schema)}" if session.schema else "leads to no existing schema"
-    fix = search_path_fix(session, schemas[0], *session.path_items())
+    revisions = _read_revisions(connection, schemas)
+    sets = [
+        f"{quote(name)} ({describe_revision(revision)})" if revision and len(schemas) > 1 else quote(name)
+        for name, revision in revisions
+    ]
+    target, second = "no existing schema", ""
+    if session.schema and is_system_schema(session.schema):
+        target = "one of PostgreSQL itself"
+    elif session.schema:
+        target = f"schema {quote(session.schema)}"
+        second = f" For a second set of tables: syntegra-db upgrade --schema {shlex.quote(session.schema)}"
+    fix = _path_fix(session, revisions[0][0])
     fix = fix.removeprefix("-- ") if fix.startswith("-- ") else f"To use them, run: {fix}"
-    second = (
-        f" For a second set of tables: syntegra-db upgrade --schema {shlex.quote(session.schema)}"
-        if session.schema
-        else ""
-    )
     raise TablesInOtherSchema(
         f"The tables of this package in the {describe_database(connection.engine.url)} are in schema "
-        f"{' and '.join(map(quote, schemas))}, but the search_path {leads_to}; nothing was changed. {fix}{second}"
+        f"{' and '.join(sets)}, but the search_path leads to {target}; nothing was changed. {fix}{second}"
     )
+
+
+def _read_revisions(connection: Connection, schemas: dict[str, bool]) -> list[tuple[str, str | None]]:
+    """Return `schemas` with their revisions, the newest first."""
+    query = qualify_calls(SELECT_REVISION)
+    revisions = [
+        (name, execute_raw(connection, query.format(table=qualify(name, VERSION_TABLE))).scalar() if readable else None)
+        for name, readable in schemas.items()
+    ]
+    return sorted(revisions, key=lambda item: item[1] or "", reverse=True)
+
+
+def _path_fix(session: Session, *first: str) -> str:
+    """Return `search_path_fix` for `first` and the present path without PostgreSQL's own schemas."""
+    names = [*first, *(name for name in session.path_items() if not is_system_schema(name))]
+    return search_path_fix(session, *(names or ["public"]))
 
 
 def require_usable_revision(connection: Connection, revision: str | None) -> None:
@@ -92,21 +137,34 @@ def require_usable_revision(connection: Connection, revision: str | None) -> Non
 
 
 def describe_missing_schema(connection: Connection) -> str | None:
-    """Return why the session has no schema, and the statement that gives it one; None if it has one."""
+    """Return why no tables can be in the session's schema, and the statement that changes it; None if they can.
+
+    Raises:
+        SettingsError: see `require_schema_name`.
+    """
     session = read_session(connection)
+    path = f"search_path ({session.search_path})"
+    if session.schema and is_system_schema(session.schema):
+        if session.is_named:
+            require_schema_name(session.schema)
+        return (
+            f"The {path} leads to a schema of PostgreSQL itself, where no tables can be created. Set another one: "
+            f"{_path_fix(session).removeprefix('-- ')}"
+        )
     if session.schema is not None and not session.is_named:
         return None
-    names = list(dict.fromkeys([session.schema] if session.schema else session.path_schemas()))
+    candidates = [session.schema] if session.schema else session.path_schemas()
+    names = [name for name in dict.fromkeys(candidates) if not is_system_schema(name)]
     is_usable: dict[str, bool] = {row[0]: row[1] for row in connection.execute(SCHEMA_PRIVILEGES, {"names": names})}
     if session.schema and is_usable.get(session.schema):
         return None
-    role, place = quote(session.role), "" if session.schema else f" of the search_path ({session.search_path})"
+    role, place = quote(session.role), "" if session.schema else f" of the {path}"
     if unusable := [quote(name) for name in names if name in is_usable]:
         return (
             f"Role {role} may not use schema {' or '.join(unusable)}{place}. Ask its owner to run: GRANT USAGE ON "
             f"SCHEMA {unusable[0]} TO {role};"
         )
     if not names:
-        return f"The search_path is empty. Set it: {search_path_fix(session, 'public')}"
+        return f"No schema{place} exists. Set another one: {_path_fix(session).removeprefix('-- ')}"
     schema = f"schema {quote(names[0])}" if session.schema else "schema"
     return f"No {schema}{place} exists. Create it: CREATE SCHEMA {quote(names[0])};"

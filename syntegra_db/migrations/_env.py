@@ -23,7 +23,7 @@ from syntegra_db.migrations._lock import current_schema
 from syntegra_db.migrations._runner import migrate
 from syntegra_db.network import psycopg_connection
 from syntegra_db.revisions import VERSION_TABLE, current_revision
-from syntegra_db.search_path import declared_search_path, with_schema
+from syntegra_db.search_path import declared_search_path, require_schema_name, with_schema
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
     schema = context.get_x_argument(as_dictionary=True).get("schema")
     if context.is_offline_mode():
         if schema is not None:
+            require_schema_name(schema)
             raise SettingsError(
                 "The SQL names no schema, so it takes no -x schema. Set it in the session that runs the file: "
                 f"SET search_path = {quote(schema)};"

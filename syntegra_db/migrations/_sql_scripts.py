@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from alembic import command
 from alembic.util import CommandError
 
+from syntegra_db.catalog import SCHEMAS_WITH_TABLES, SELECT_REVISION, declared_columns
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._options import MigrationOptions
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
 from syntegra_db.revisions import VERSION_TABLE, list_revisions, script_directory
 from syntegra_db.search_path import UNTRUSTED_OBJECTS
+from syntegra_db.sql import SYSTEM_SCHEMA, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,6 +113,11 @@ def _render(script: Script, *, title: str, guard: str, statements: str, result: 
         idle_timeout=IDLE_IN_TRANSACTION_SECONDS,
         version_table=VERSION_TABLE,
         untrusted_objects=UNTRUSTED_OBJECTS.format(schemas="declared_schemas").strip("\n").rstrip(),
+        system_schema=SYSTEM_SCHEMA,
+        schemas_with_tables=SCHEMAS_WITH_TABLES.format(
+            declared=literal(declared_columns()), system_schema=SYSTEM_SCHEMA
+        ).strip("\n"),
+        select_revision=SELECT_REVISION.format(table=f"%I.{VERSION_TABLE}").replace("'", "''"),
         guard=guard.rstrip(),
         statements=statements,
         result=result,

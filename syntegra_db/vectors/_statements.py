@@ -28,7 +28,7 @@ from sqlalchemy import (
 from syntegra_db.errors import InvalidSearchArgument
 from syntegra_db.models import EMBEDDING_DIMENSIONS, InvalidEmbedding, TextSummary
 from syntegra_db.models.types import Embedding, embedding_to_floats
-from syntegra_db.search_path import qualify, qualify_operator
+from syntegra_db.sql import qualify, qualify_operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

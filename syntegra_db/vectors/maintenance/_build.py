@@ -17,8 +17,8 @@ from syntegra_db.migrations import Blocker, read_blockers, retry_on_lock_error
 from syntegra_db.models import EMBEDDING_DIMENSIONS
 from syntegra_db.network import limit_session, psycopg_connection
 from syntegra_db.pgvector_support import VECTOR_INDEX
-from syntegra_db.search_path import extension_schema, qualify, table_name
-from syntegra_db.sql import execute_raw, quote
+from syntegra_db.search_path import extension_schema, table_name
+from syntegra_db.sql import execute_raw, qualify, quote
 from syntegra_db.vectors._index import INDEX_NAMES, NEW_INDEX, OLD_INDEX, TABLE
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from sqlalchemy.sql.functions import Function
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.models import TextSummary
 from syntegra_db.pgvector_support import VECTOR_INDEX
-from syntegra_db.search_path import extension_schema, qualify, qualify_operator, table_name
+from syntegra_db.search_path import extension_schema, table_name
+from syntegra_db.sql import qualify, qualify_operator
 from syntegra_db.vectors._index import RECALL_DEPTHS, TABLE
 from syntegra_db.vectors._index_state import configure_scan
 from syntegra_db.vectors._statements import (
