@@ -21,6 +21,7 @@ from syntegra_db.migrations._config import MigrationRequest
 from syntegra_db.migrations._failures import describe_bugs
 from syntegra_db.migrations._lock import current_schema
 from syntegra_db.migrations._runner import migrate
+from syntegra_db.migrations.online import migrations_function, run_inside_transaction
 from syntegra_db.network import psycopg_connection
 from syntegra_db.revisions import VERSION_TABLE, current_revision
 from syntegra_db.search_path import declared_search_path, require_schema_name, with_schema
@@ -120,7 +121,7 @@ def _run_on_connection(
     configure = partial(configure, connection=connection, version_table_schema=schema)
     with declared_search_path(connection):
         if changes_revision(context):
-            configure()
+            configure(fn=run_inside_transaction(migrations_function(context)))
             with describe_bugs(lambda: "Its transaction is not committed."):
                 _run_migrations(context)
         else:

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from syntegra_db.search_path import Session
 
 
-def to_migration_failed(
-    connection: Connection, target: str | None, error: DBAPIError, committed: str | None
-) -> MigrationFailed:
-    """Return the error for a run that the server ended: the reason, the database's state, and what to do."""
+def to_migration_failed(connection: Connection, target: str | None, error: DBAPIError, state: str) -> MigrationFailed:
+    """Return the error for a run that the server ended: the reason, the sentence `state`, and what to do.
+
+    What to do is in the notes of `error` if its step knows it.
+    """
     reason, session = server_message(error), read_session(connection)
-    state = f"The database is at {describe_revision(committed)}, and nothing else was changed"
-    hint = getattr(getattr(error.orig, "diag", None), "message_hint", None) or "Correct the cause and run this again."
+    server_hint = getattr(getattr(error.orig, "diag", None), "message_hint", None)
+    hint = " ".join(getattr(error, "__notes__", ())) or server_hint or "Correct the cause and run this again."
     if isinstance(error.orig, DependentObjectsStillExist):
         # Not the server's hint, CASCADE, which would drop objects of other applications.
         hint = f"Other objects depend on it: {error.orig.diag.message_detail}. Ask their owner to drop them first."
@@ -39,7 +40,7 @@ def to_migration_failed(
         fix = search_path_fix(session, *session.path_items(), schema)
         hint = f"Add it and run this again: {fix.removeprefix('-- ')}"
     kind = ExtensionUnavailable if "the extension vector" in reason else MigrationFailed
-    return kind(f"Migrating to {describe_revision(target)} failed: {reason}. {state}. {hint}")
+    return kind(f"Migrating to {describe_revision(target)} failed: {reason}. {state} {hint}")
 
 
 def _extension_schema_off_path(session: Session) -> str | None:

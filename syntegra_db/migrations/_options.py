@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from syntegra_db.errors import SettingsError
+from syntegra_db.network import limit_session
 from syntegra_db.settings import describe_dotenv_error, describe_validation_error
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# Servers before 17 do not have this limit.
+TRANSACTION_SECONDS = 60
 # lock_timeout is a 32-bit number of milliseconds.
 MAX_SECONDS = 2_147_483
 
@@ -47,3 +53,13 @@ def load_migration_options(**seconds: float | None) -> MigrationOptions:
         raise SettingsError(describe_validation_error(error, prefix="SYNTEGRA_")) from None
     except (OSError, UnicodeError) as error:
         raise SettingsError(describe_dotenv_error(error)) from None
+
+
+def limit_migration(connection: Connection, options: MigrationOptions) -> None:
+    """Limit the waits for locks and the transactions of a session that migrates, and commit that."""
+    limit_session(
+        connection,
+        lock_timeout=f"{options.lock_timeout_milliseconds}ms",
+        transaction_timeout=f"{TRANSACTION_SECONDS}s",
+    )
+    connection.commit()

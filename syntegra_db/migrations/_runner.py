@@ -12,23 +12,24 @@ from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.catalog import load_manifest, require_usable_revision
 from syntegra_db.connections import connect
-from syntegra_db.errors import RevisionError, SyntegraDBError
+from syntegra_db.errors import SyntegraDBError
 from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations._commit import connection_was_lost, transaction_id, was_committed
 from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
 from syntegra_db.migrations._failures import describe_bugs, to_migration_failed
 from syntegra_db.migrations._lock import migration_lock
-from syntegra_db.migrations._options import load_migration_options
+from syntegra_db.migrations._options import limit_migration, load_migration_options
 from syntegra_db.migrations._retry import retry_on_lock_error
+from syntegra_db.migrations._target import named_revision, resolve_target
 from syntegra_db.migrations._verification import read_existing_drift, verify_result
-from syntegra_db.network import limit_session
+from syntegra_db.migrations.online import migrations_function, run_online
+from syntegra_db.recorded_steps import read_unfinished_revision
 from syntegra_db.revisions import (
     all_revisions,
     current_revision,
     describe_revision,
     has_version_table,
     read_versions,
-    resolve_revision,
 )
 from syntegra_db.search_path import declared_search_path
 
@@ -38,13 +39,11 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext, MigrationInfo
     from sqlalchemy import Connection, Engine
 
-    from syntegra_db.migrations._config import Direction, MigrationRequest
+    from syntegra_db.migrations._config import MigrationRequest
     from syntegra_db.migrations._options import MigrationOptions
+    from syntegra_db.recorded_steps import UnfinishedRevision
 
 logger = logging.getLogger(__name__)
-
-# Servers before 17 do not have this limit.
-TRANSACTION_SECONDS = 60
 
 
 def migrate(context: ModuleType, connection: Connection, configure: partial[None], request: MigrationRequest) -> None:
@@ -67,34 +66,33 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
         is_purge = context._proxy.context_opts.get("purge", False)  # noqa: SLF001  before `configure`, no other way
         before = _revision(connection, is_purge=is_purge)
         require_usable_revision(connection, before)
-        limit_session(
-            connection,
-            lock_timeout=f"{options.lock_timeout_milliseconds}ms",
-            transaction_timeout=f"{TRANSACTION_SECONDS}s",
-        )
-        connection.commit()
-        target = resolve_revision(_target(context), before)
+        limit_migration(connection, options)
+        named = named_revision(context)
+        unfinished = read_unfinished_revision(connection)
+        connection.rollback()
+        target = resolve_target(named, before, unfinished, request.direction)
         # The revision of a checkout may have none yet; `verify_result` would notice it after the changes.
         load_manifest(target)
-        if request.direction is not None:
-            _require_direction(request.direction, before, target)
         if request.direction == "downgrade":
-            _log_data_loss(context, connection, before)
+            _log_data_loss(connection, before, target)
         steps = _StepLog(connection, before, is_purge=is_purge)
+        function = run_online(migrations_function(context), connection, options, target)
+        configure = partial(configure, on_version_apply=steps, fn=function)
         try:
             with report_if_interrupted(lambda: _describe_interrupted_state(connection.engine)):
                 # What `stamp --purge` deletes may be no revision that the schema could be compared with.
                 existing_drift = [] if is_purge and before is None else read_existing_drift(connection)
                 with describe_bugs(lambda: _state_after_rollback(connection, steps)):
-                    _run_with_retries(context, connection, partial(configure, on_version_apply=steps), steps, options)
+                    _run_with_retries(context, connection, configure, steps, options)
         except DBAPIError as error:
             if connection_was_lost(error):
                 connection.invalidate()
                 steps.confirm()
+                state = _describe_interrupted_state(connection.engine)
             else:
-                _state_after_rollback(connection, steps)
+                state = _state_after_rollback(connection, steps)
             if steps.committed == before or steps.committed != target:
-                raise to_migration_failed(connection, _target(context), error, steps.committed) from error
+                raise to_migration_failed(connection, named, error, state) from error
         # Still under the lock: the next migration may take the database to another revision.
         state = f"The database is at {describe_revision(steps.reached)}"
         verify_result(connection.engine, steps.reached, state, existing_drift if steps.reached != before else None)
@@ -119,38 +117,21 @@ def _run_with_retries(
         steps.log_pending()
 
     def end_attempt() -> bool:
-        before = steps.committed
+        before = steps.committed, steps.unfinished
         _state_after_rollback(connection, steps)
-        return steps.committed != before
+        return (steps.committed, steps.unfinished) != before
 
     retry_on_lock_error(
         connection,
         attempt,
         options=options,
         end_attempt=end_attempt,
-        describe_state=lambda: f"The database is at {describe_revision(steps.committed)}; nothing else was changed.",
+        describe_state=lambda: _describe_state(steps.committed, steps.unfinished),
     )
 
 
-def _require_direction(direction: Direction, before: str | None, target: str | None) -> None:
-    """Raise `RevisionError` if an upgrade leads to an older revision, or a downgrade to a newer one."""
-    known = [None, *all_revisions()]
-    steps = known.index(target) - known.index(before)
-    if steps < 0 and direction == "upgrade":
-        command = f"syntegra-db rollback {target or 'base'}"
-    elif steps > 0 and direction == "downgrade":
-        command = f"syntegra-db upgrade {target}"
-    else:
-        return
-    relation = "older" if steps < 0 else "newer"
-    raise RevisionError(
-        f"The database is at {describe_revision(before)}; {target or 'base'} is {relation}, so there is nothing to "
-        f"{direction}. To change to it: {command}"
-    )
-
-
-def _log_data_loss(context: ModuleType, connection: Connection, before: str | None) -> None:
-    lost = tables_to_drop(before, resolve_revision(_target(context), before))
+def _log_data_loss(connection: Connection, before: str | None, target: str | None) -> None:
+    lost = tables_to_drop(before, target)
     if lost:
         logger.warning("This drops %s", describe_data_loss(connection, lost))
 
@@ -162,6 +143,7 @@ class _StepLog:
         self._connection = connection
         self.is_purge = is_purge
         self.reached = self.committed = before
+        self.unfinished: UnfinishedRevision | None = None
         self._started = time.monotonic()
         self._pending: str | None = None
         self._transaction_id: str | None = None
@@ -219,22 +201,23 @@ def _state_after_rollback(connection: Connection, steps: _StepLog) -> str:
     """Roll the open transaction back, and return the sentence that says what is committed."""
     connection.rollback()
     steps.sync_with(_revision(connection, is_purge=steps.is_purge))
-    return f"The database is at {describe_revision(steps.committed)}, and nothing else was changed."
+    steps.unfinished = read_unfinished_revision(connection)
+    connection.rollback()
+    return _describe_state(steps.committed, steps.unfinished)
+
+
+def _describe_state(revision: str | None, unfinished: UnfinishedRevision | None) -> str:
+    rest = "and nothing else was changed" if unfinished is None else f"and {unfinished}"
+    return f"The database is at {describe_revision(revision)}, {rest}."
 
 
 def _describe_interrupted_state(engine: Engine) -> str:
     """Return what was changed, read on a new connection, because an interruption closes the other one."""
     try:
         with connect(engine) as fresh:
-            return f"The database is at {describe_revision(current_revision(fresh))}, and nothing else was changed."
+            return _describe_state(current_revision(fresh), read_unfinished_revision(fresh))
     except (SyntegraDBError, DBAPIError):
         return "The server rolls back what was not committed; `syntegra-db status` shows the revision."
-
-
-def _target(context: ModuleType) -> str | None:
-    """Return the revision that the command names; Alembic makes a tuple of `heads`, and there is one head."""
-    revision: str | tuple[str, ...] | None = context.get_revision_argument()
-    return revision[0] if isinstance(revision, tuple) else revision
 
 
 def _revision(connection: Connection, *, is_purge: bool = False) -> str | None:

@@ -1,0 +1,66 @@
+"""The revision that a command names, and whether the command leads there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from syntegra_db.errors import RevisionError
+from syntegra_db.migrations.online import direction_to_undo
+from syntegra_db.revisions import all_revisions, describe_revision, require_known_revision, resolve_revision
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from syntegra_db.migrations._config import Direction
+    from syntegra_db.recorded_steps import UnfinishedRevision
+
+
+def named_revision(context: ModuleType) -> str | None:
+    """Return the revision that the command names; Alembic makes a tuple of `heads`, and there is one head."""
+    revision: str | tuple[str, ...] | None = context.get_revision_argument()
+    return revision[0] if isinstance(revision, tuple) else revision
+
+
+def resolve_target(
+    named: str | None, before: str | None, unfinished: UnfinishedRevision | None, direction: Direction | None
+) -> str | None:
+    """Return the revision `named` by a command in `direction` for a database at `before`; None is `base`.
+
+    An unfinished upgrade counts as applied, so that `-1` undoes it.
+
+    Raises:
+        RevisionError: there is no such revision, `direction` does not lead there, or an unfinished revision would be
+            undone by an upgrade, or finished by a downgrade.
+        DatabaseAhead: this package does not know the unfinished revision.
+    """
+    if unfinished is None:
+        target = resolve_revision(named, before)
+    else:
+        require_known_revision(unfinished.revision, None)
+        is_undo = named == "-1" and direction_to_undo(unfinished, before, before) == "downgrade"
+        target = before if is_undo else resolve_revision(named, before)
+        undo = direction_to_undo(unfinished, before, target)
+        if undo not in {None, direction}:
+            raise RevisionError(
+                f"The database is at {describe_revision(before)}, and {unfinished}. To finish it: "
+                f"{unfinished.command(unfinished.direction)}; to undo it: {unfinished.command(unfinished.opposite)}"
+            )
+    if direction is not None:
+        _require_direction(direction, before, target)
+    return target
+
+
+def _require_direction(direction: Direction, before: str | None, target: str | None) -> None:
+    known = [None, *all_revisions()]
+    steps = known.index(target) - known.index(before)
+    if steps < 0 and direction == "upgrade":
+        command = f"syntegra-db rollback {target or 'base'}"
+    elif steps > 0 and direction == "downgrade":
+        command = f"syntegra-db upgrade {target}"
+    else:
+        return
+    relation = "older" if steps < 0 else "newer"
+    raise RevisionError(
+        f"The database is at {describe_revision(before)}; {target or 'base'} is {relation}, so there is nothing to "
+        f"{direction}. To change to it: {command}"
+    )

@@ -1,0 +1,10 @@
+"""Revisions in steps: operations for tables in use, each step committed and recorded before the next one begins."""
+
+from syntegra_db.migrations.online._execution import (
+    direction_to_undo,
+    migrations_function,
+    run_inside_transaction,
+    run_online,
+)
+
+__all__ = ["direction_to_undo", "migrations_function", "run_inside_transaction", "run_online"]

@@ -1,0 +1,164 @@
+"""Run the steps of revisions on a database in use, continue where an interrupted run ended, and undo one."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from alembic.operations import Operations
+from alembic.runtime.migration import RevisionStep
+
+from syntegra_db.errors import MigrationFailed
+from syntegra_db.migrations.online._collection import collect_steps
+from syntegra_db.migrations.online._session import StepSession
+from syntegra_db.recorded_steps import RecordedStep, StepRecord, UnfinishedRevision, read_unfinished_revision
+from syntegra_db.revisions import all_revisions, script_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import ModuleType
+
+    from alembic.runtime.migration import MigrationContext, MigrationStep
+    from sqlalchemy import Connection
+
+    from syntegra_db.migrations._options import MigrationOptions
+    from syntegra_db.migrations.online._steps import Step
+    from syntegra_db.recorded_steps import Direction
+
+    MigrationsFunction = Callable[[Any, MigrationContext], Iterable[MigrationStep]]
+
+logger = logging.getLogger(__name__)
+
+
+def migrations_function(context: ModuleType) -> MigrationsFunction:
+    """Return the function with which the Alembic command of `context` yields the revisions that it is going to run."""
+    function: MigrationsFunction = context._proxy.context_opts["fn"]  # noqa: SLF001  before `configure`, no other way
+    return function
+
+
+def run_online(
+    function: MigrationsFunction, connection: Connection, options: MigrationOptions, target: str | None
+) -> MigrationsFunction:
+    """Return `function`, which yields the revisions that Alembic is going to run, with their steps run before that.
+
+    Alembic itself runs the end of each: the removal of its record, in the transaction that writes the new revision. A
+    revision that was begun in the other direction, and that `target` leaves as it was, is undone first.
+    """
+
+    def with_steps(heads: tuple[str, ...], context: MigrationContext) -> Iterator[MigrationStep]:
+        current = next(iter(heads), None)
+        run = _Run(connection, options, Operations(context))
+        run.undo(current, target)
+        for migration in list(function(heads, context)) if target != current else ():
+            if isinstance(migration, RevisionStep):
+                collected = collect_steps(context, migration.migration_fn)
+                revision = migration.revision.revision
+                if collected is not None and (collected.is_divided or run.has_begun(revision)):
+                    run.finish(revision, "upgrade" if migration.is_upgrade else "downgrade", collected.steps)
+                    migration.migration_fn = run.record.remove
+            yield migration
+
+    return with_steps
+
+
+def run_inside_transaction(function: MigrationsFunction) -> MigrationsFunction:
+    """Return `function`, which yields the revisions that Alembic is going to run, for a transaction of the caller."""
+
+    def with_steps(heads: tuple[str, ...], context: MigrationContext) -> Iterator[MigrationStep]:
+        for migration in function(heads, context):
+            if isinstance(migration, RevisionStep):
+                collected = collect_steps(context, migration.migration_fn)
+                if collected is not None and collected.is_divided:
+                    migration.migration_fn = partial(_invoke_all, Operations(context), collected.steps)
+            yield migration
+
+    return with_steps
+
+
+def _invoke_all(operations: Operations, steps: Iterable[Step]) -> None:
+    for step in steps:
+        for operation in step.in_transaction():
+            operations.invoke(operation)
+
+
+def direction_to_undo(
+    unfinished: UnfinishedRevision | None, current: str | None, target: str | None
+) -> Direction | None:
+    """Return in which direction an unfinished revision is undone, if the way from `current` to `target` excludes it."""
+    if unfinished is None:
+        return None
+    known = [None, *all_revisions()]
+    position = known.index(unfinished.revision)
+    is_applied = known.index(current) >= position
+    if (known.index(target) >= position) != is_applied:
+        return None
+    return "upgrade" if is_applied else "downgrade"
+
+
+class _Run:
+    """The steps of revisions on `connection`, from the first one that is not recorded as finished."""
+
+    def __init__(self, connection: Connection, options: MigrationOptions, operations: Operations) -> None:
+        self.record = StepRecord(connection)
+        self._connection = connection
+        self._session = partial(StepSession, connection, operations, options, self.record)
+        self._context = operations.migration_context
+
+    def has_begun(self, revision: str) -> bool:
+        """Return whether steps of `revision` are recorded."""
+        unfinished = read_unfinished_revision(self._connection)
+        return unfinished is not None and unfinished.revision == revision
+
+    def undo(self, current: str | None, target: str | None) -> None:
+        """Run the opposite of a revision that was begun, if the way from `current` to `target` does not include it.
+
+        An object of a step that was not reached is no error.
+
+        Raises:
+            MigrationFailed: what the revision does in the other direction is known only while it runs.
+        """
+        unfinished = read_unfinished_revision(self._connection)
+        direction = direction_to_undo(unfinished, current, target)
+        if unfinished is None or direction is None:
+            return
+        script = script_directory().get_revision(unfinished.revision)
+        collected = collect_steps(self._context, getattr(script.module, direction))
+        if collected is None:
+            raise MigrationFailed(
+                f"The {direction} of revision {unfinished.revision} uses the connection itself, so it cannot undo a "
+                f"part of the revision. Finish the {unfinished.direction} first."
+            )
+        self.finish(unfinished.revision, direction, collected.steps)
+        with self._session().transaction():
+            self.record.remove()
+
+    def finish(self, revision: str, direction: Direction, steps: Sequence[Step]) -> None:
+        """Run the steps of `revision` that are not finished.
+
+        Raises:
+            MigrationFailed: the revision was changed after it was begun.
+        """
+        planned = self._plan(revision, direction, steps)
+        session = self._session(is_repeated=planned.is_repeated)
+        with session.transaction():
+            self.record.begin(planned)
+        for number, (step, recorded) in enumerate(zip(steps, planned.steps, strict=True), 1):
+            if not recorded.is_finished:
+                logger.info("%s, step %d of %d: %s", revision, number, len(steps), step.description)
+                step.run(session, number, recorded.progress)
+
+    def _plan(self, revision: str, direction: Direction, steps: Sequence[Step]) -> UnfinishedRevision:
+        """Return the steps to record, with what is finished of them."""
+        planned = tuple(RecordedStep(step.description) for step in steps)
+        unfinished = read_unfinished_revision(self._connection)
+        if unfinished is None:
+            return UnfinishedRevision(revision, direction, is_repeated=False, steps=planned)
+        if unfinished.direction != direction:
+            return UnfinishedRevision(revision, direction, is_repeated=True, steps=planned)
+        if [step.description for step in unfinished.steps] != [step.description for step in planned]:
+            raise MigrationFailed(
+                f"Revision {revision} was changed after its {direction} was begun; {unfinished}. Give it its earlier "
+                "steps, and run this again."
+            )
+        return unfinished

@@ -1,0 +1,92 @@
+"""What the steps of a revision run with: a connection, Alembic's operations on it, and the record of the steps."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from syntegra_db.connections import poll_in_background
+from syntegra_db.migrations._blockers import read_blockers
+from syntegra_db.migrations._options import limit_migration
+from syntegra_db.network import limit_session, psycopg_connection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from alembic.operations import Operations
+    from sqlalchemy import Connection
+
+    from syntegra_db.migrations._options import MigrationOptions
+    from syntegra_db.recorded_steps import StepRecord
+
+logger = logging.getLogger(__name__)
+
+BLOCKER_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class StepSession:
+    """What a step runs with; `is_repeated` means that an object of the step may exist already, or no longer."""
+
+    connection: Connection
+    operations: Operations
+    options: MigrationOptions
+    record: StepRecord
+    is_repeated: bool = False
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run the block in a transaction of its own."""
+        # Before the first revision, Alembic has created its version table in the open one.
+        self.connection.commit()
+        with self.connection.begin():
+            yield
+
+    @contextmanager
+    def recorded_transaction(self, number: int) -> Iterator[None]:
+        """Run the block in a transaction that also records step `number` as finished."""
+        with self.transaction():
+            yield
+            self.record.finish(number)
+
+    @contextmanager
+    def unlimited_transaction(self, number: int) -> Iterator[None]:
+        """Do the same without a limit for locks and time, for a lock that only other schema changes wait behind."""
+        with self.recorded_transaction(number), self._logged_blockers():
+            limit_session(self.connection, local=True, lock_timeout="0")
+            yield
+
+    @contextmanager
+    def autocommit(self) -> Iterator[None]:
+        """Run the block in autocommit, without those limits."""
+        driver = psycopg_connection(self.connection)
+        self.connection.commit()
+        driver.autocommit = True
+        try:
+            with self._logged_blockers():
+                limit_session(self.connection, lock_timeout="0")
+                yield
+        finally:
+            if not driver.closed:
+                self.connection.rollback()
+                driver.autocommit = False
+                limit_migration(self.connection, self.options)
+
+    @contextmanager
+    def _logged_blockers(self) -> Iterator[None]:
+        """Log the sessions that the block waits for, from a second connection."""
+        pid: int = self.connection.scalars(text("SELECT pg_backend_pid()")).one()
+        logged: set[int] = set()
+
+        def log(connection: Connection) -> None:
+            blockers = read_blockers(connection, pid)
+            if {blocker.pid for blocker in blockers} - logged:
+                logger.info("Waiting for %s", "; ".join(map(str, blockers)))
+                logged.update(blocker.pid for blocker in blockers)
+
+        with poll_in_background(self.connection.engine, log, BLOCKER_SECONDS):
+            yield

@@ -1,0 +1,197 @@
+"""The steps of a revision with online operations: each is committed, and recorded, before the next one begins."""
+
+from __future__ import annotations
+
+import logging
+import re
+from copy import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from alembic.operations.ops import (
+    AddColumnOp,
+    AddConstraintOp,
+    CreateIndexOp,
+    CreateTableOp,
+    DropColumnOp,
+    DropConstraintOp,
+    DropIndexOp,
+    DropTableOp,
+    ExecuteSQLOp,
+)
+from psycopg.errors import CheckViolation, ForeignKeyViolation, UniqueViolation
+from sqlalchemy import DDL
+from sqlalchemy.exc import DBAPIError
+
+from syntegra_db.migrations._commit import connection_was_lost
+from syntegra_db.search_path import catalog_query
+from syntegra_db.sql import execute_raw, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from alembic.operations.ops import MigrateOperation
+
+    from syntegra_db.migrations.online._session import StepSession
+    from syntegra_db.recorded_steps import BackfillProgress
+
+logger = logging.getLogger(__name__)
+
+CONCURRENTLY = "postgresql_concurrently"
+INDEX_STATE = catalog_query("""
+    SELECT indisvalid, indisunique, relname FROM pg_index JOIN pg_class ON pg_class.oid = indrelid
+    WHERE indexrelid = to_regclass(:name)
+""")
+
+
+class Step(Protocol):
+    """One step of a revision."""
+
+    @property
+    def description(self) -> str:
+        """What it does, such as `create index idx_kpi_summary_unit`."""
+
+    def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:
+        """Run it on a database in use, from `progress` on if it was begun, and record it as step `number`."""
+
+    def in_transaction(self) -> Sequence[MigrateOperation]:
+        """Return the operations of Alembic that do the same inside one transaction, and block other sessions."""
+
+
+@dataclass(frozen=True)
+class TransactionStep:
+    """Operations of Alembic in one transaction.
+
+    `repeated` replaces them where objects may exist already, if `IF EXISTS` and the like are not enough.
+    """
+
+    operations: tuple[MigrateOperation, ...]
+    description: str
+    repeated: tuple[MigrateOperation, ...] = ()
+
+    def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
+        """Run the operations in one transaction."""
+        operations: Sequence[MigrateOperation] = self.operations
+        if session.is_repeated:
+            operations = self.repeated or [part for operation in operations for part in tolerant(operation)]
+        with session.recorded_transaction(number):
+            for operation in operations:
+                session.operations.invoke(operation)
+
+    def in_transaction(self) -> Sequence[MigrateOperation]:
+        """Return the operations."""
+        return self.operations
+
+
+@dataclass(frozen=True)
+class ValidationStep:
+    """A statement that reads all rows under a lock that neither readers nor writers wait behind.
+
+    `find_rows` is the query for the rows that make it fail.
+    """
+
+    statement: str
+    description: str
+    find_rows: str
+
+    def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
+        """Run the statement in a transaction."""
+        with session.unlimited_transaction(number):
+            try:
+                execute_raw(session.connection, self.statement)
+            except DBAPIError as error:
+                if isinstance(error.orig, CheckViolation | ForeignKeyViolation):
+                    error.add_note(f"Correct the rows that this finds, and run this again: {self.find_rows}")
+                raise
+
+    def in_transaction(self) -> Sequence[MigrateOperation]:
+        """Return the statement."""
+        return [execute(self.statement)]
+
+
+@dataclass(frozen=True)
+class AutocommitStep:
+    """An operation of Alembic that cannot run inside a transaction."""
+
+    operation: MigrateOperation
+    description: str
+
+    def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
+        """Run it, then record it; if an index is there already, an interrupted run has built it."""
+        with session.autocommit():
+            if isinstance(self.operation, CreateIndexOp) and self.operation.kw.get(CONCURRENTLY):
+                _create_index(session, self.operation)
+            else:
+                for operation in tolerant(self.operation) if session.is_repeated else [self.operation]:
+                    session.operations.invoke(operation)
+        with session.recorded_transaction(number):
+            pass
+
+    def in_transaction(self) -> Sequence[MigrateOperation]:
+        """Return the operation without CONCURRENTLY."""
+        operation = copy(self.operation)
+        if isinstance(operation, CreateIndexOp | DropIndexOp):
+            operation.kw = {name: value for name, value in operation.kw.items() if name != CONCURRENTLY}
+        return [operation]
+
+
+def _create_index(session: StepSession, operation: CreateIndexOp) -> None:
+    name, table = str(operation.index_name), operation.table_name
+    state = session.connection.execute(INDEX_STATE, {"name": quote(name)}).first()
+    if state is not None and not state.indisvalid:
+        logger.info("Dropping the invalid index %s, left by an interrupted run", name)
+        _drop_index(session, name)
+    elif state is not None and (state.relname, state.indisunique) == (table, bool(operation.unique)):
+        logger.info("The index %s is already there", name)
+        return
+    try:
+        session.operations.invoke(operation)
+    except DBAPIError as error:
+        if not connection_was_lost(error):
+            # An invalid index slows writers down, and a unique one rejects their rows.
+            _drop_index(session, name)
+        if isinstance(error.orig, UniqueViolation):
+            columns = ", ".join(map(str, operation.columns))
+            error.add_note(
+                f"Correct the rows that this finds, and run this again: SELECT {columns}, count(*) FROM {quote(table)} "  # noqa: S608  printed
+                f"GROUP BY {columns} HAVING count(*) > 1;"
+            )
+        raise
+
+
+def _drop_index(session: StepSession, name: str) -> None:
+    session.connection.rollback()
+    execute_raw(session.connection, f"DROP INDEX CONCURRENTLY IF EXISTS {quote(name)}")
+
+
+def tolerant(operation: MigrateOperation) -> Iterator[MigrateOperation]:
+    """Yield the operations that do the same if its object exists already, or no longer."""
+    if isinstance(operation, AddConstraintOp):
+        names = vars(operation)
+        name, table = str(names["constraint_name"]), str(names.get("table_name") or names["source_table"])
+        yield DropConstraintOp(name, table, if_exists=True)
+        yield operation
+        return
+    copied = copy(operation)
+    if isinstance(copied, CreateTableOp | CreateIndexOp | AddColumnOp):
+        copied.if_not_exists = True
+    elif isinstance(copied, DropTableOp | DropIndexOp | DropColumnOp | DropConstraintOp):
+        copied.if_exists = True
+    yield copied
+
+
+def execute(statement: str) -> ExecuteSQLOp:
+    """Return the operation that executes `statement` as written."""
+    return ExecuteSQLOp(DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+
+
+def describe(operation: MigrateOperation) -> str:
+    """Return an operation of Alembic in words, such as `add column kpi_summary.unit`."""
+    if isinstance(operation, ExecuteSQLOp):
+        return "execute SQL"
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(operation).__name__.removesuffix("Op")).lower()
+    names = vars(operation)
+    column = names["column"].name if "column" in names else names.get("column_name")
+    parts = (names.get("index_name") or names.get("constraint_name"),) if column is None else ()
+    name = next(filter(None, parts), None) or ".".join(filter(None, (names.get("table_name"), column)))
+    return f"{words} {name}".rstrip()

@@ -1,0 +1,206 @@
+"""The record of a revision whose steps are committed one by one: a table that exists until the revision is complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, Table, Text, select
+
+from syntegra_db.errors import MigrationFailed, RevisionError, escape_control_characters
+from syntegra_db.revisions import ORDINARY_TABLE, VERSION_TABLE
+from syntegra_db.search_path import catalog_query, qualify, read_session
+from syntegra_db.sql import execute_raw
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+Direction = Literal["upgrade", "downgrade"]
+STEP_TABLE = f"{VERSION_TABLE}_steps"
+PROGRESS_COLUMNS = ("first_id", "final_id", "last_id", "changed_rows")
+FIND_TABLE = catalog_query("""
+    SELECT relkind::text AS kind, row_security_active(oid) AS hides_rows,
+           relowner = current_user::regrole OR relowner = version_owner AS is_own
+    FROM pg_class, (SELECT relowner AS version_owner FROM pg_class WHERE oid = to_regclass(:version)) AS version
+    WHERE oid = to_regclass(:name)
+""")
+
+
+@dataclass(frozen=True)
+class BackfillProgress:
+    """The ids of a table when its backfill began, the last one that is done, and the number of changed rows."""
+
+    first_id: int
+    final_id: int
+    last_id: int
+    changed_rows: int = 0
+
+    @property
+    def share(self) -> float:
+        """The share of the ids that are done, 0 to 1."""
+        return min((self.last_id - self.first_id + 1) / max(self.final_id - self.first_id + 1, 1), 1)
+
+    def advance(self, last_id: int, changed_rows: int) -> BackfillProgress:
+        """Return the progress after a batch that ends with `last_id`."""
+        return replace(self, last_id=last_id, changed_rows=self.changed_rows + changed_rows)
+
+
+@dataclass(frozen=True)
+class RecordedStep:
+    """One step of a revision, in the order of their numbers, which begin with 1."""
+
+    description: str
+    is_finished: bool = False
+    progress: BackfillProgress | None = None
+
+
+@dataclass(frozen=True)
+class UnfinishedRevision:
+    """A revision whose first steps may be committed, while `alembic_version` has the revision before or after it.
+
+    `is_repeated` means that the direction was changed on the way: an object of a step may exist already, or no longer.
+    """
+
+    revision: str
+    direction: Direction
+    is_repeated: bool
+    steps: tuple[RecordedStep, ...]
+
+    @property
+    def finished(self) -> int:
+        """The number of steps that are committed."""
+        return sum(step.is_finished for step in self.steps)
+
+    def __str__(self) -> str:
+        number = min(self.finished + 1, len(self.steps))
+        step = self.steps[number - 1]
+        share = f" ({100 * step.progress.share:.0f} %)" if step.progress else ""
+        return (
+            f"the {self.direction} of revision {self.revision} is unfinished: step {number} of {len(self.steps)}, "
+            f"{step.description}{share}"
+        )
+
+    def command(self, direction: Direction) -> str:
+        """Return the command that finishes the revision, or undoes it: it counts as applied for `-1`."""
+        return f"syntegra-db upgrade {self.revision}" if direction == "upgrade" else "syntegra-db downgrade -1"
+
+    @property
+    def opposite(self) -> Direction:
+        """The direction that undoes it."""
+        return "downgrade" if self.direction == "upgrade" else "upgrade"
+
+
+def read_unfinished_revision(connection: Connection) -> UnfinishedRevision | None:
+    """Return the revision that is recorded as unfinished in the current schema, or None.
+
+    Raises:
+        RevisionError: the table of the record is not an ordinary table, or a policy hides its rows.
+    """
+    name, found = _table_name(connection), _find_table(connection)
+    if found is None:
+        return None
+    if found.kind != ORDINARY_TABLE or found.hides_rows:
+        raise RevisionError(
+            f"{name} is not an ordinary table, or row-level security hides its rows, so its content is not trusted. "
+            "Find out who created it, and drop or rename it."
+        )
+    table = _step_table(connection)
+    rows = connection.execute(select(table).order_by(table.c.step)).all()
+    if not rows:
+        return None
+    steps = tuple(
+        RecordedStep(
+            escape_control_characters(row.description),
+            row.is_finished,
+            None
+            if row.last_id is None
+            else BackfillProgress(row.first_id, row.final_id, row.last_id, row.changed_rows),
+        )
+        for row in rows
+    )
+    first = rows[0]
+    return UnfinishedRevision(
+        escape_control_characters(first.revision),
+        "upgrade" if first.direction == "upgrade" else "downgrade",
+        first.is_repeated,
+        steps,
+    )
+
+
+class StepRecord:
+    """Write the record of one revision, each time in the open transaction of `connection`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._table = _step_table(connection)
+
+    def begin(self, revision: UnfinishedRevision) -> None:
+        """Replace the record by `revision`.
+
+        Raises:
+            MigrationFailed: another role owns the table, so what runs when it is written is not trusted.
+        """
+        found = _find_table(self._connection)
+        if found is None:
+            self._table.create(self._connection, checkfirst=False)
+            execute_raw(self._connection, f"GRANT SELECT ON {_table_name(self._connection)} TO PUBLIC")
+        elif not found.is_own:
+            raise MigrationFailed(
+                f"{_table_name(self._connection)} belongs to another role, so it is not trusted; nothing was changed. "
+                "Find out who created it, and drop or rename it."
+            )
+        self._connection.execute(self._table.delete())
+        rows = [
+            {
+                "step": number,
+                "revision": revision.revision,
+                "direction": revision.direction,
+                "is_repeated": revision.is_repeated,
+                "description": step.description,
+                "is_finished": step.is_finished,
+                **dict.fromkeys(PROGRESS_COLUMNS),
+                **(vars(step.progress) if step.progress else {}),
+            }
+            for number, step in enumerate(revision.steps, 1)
+        ]
+        self._connection.execute(self._table.insert(), rows)
+
+    def save_progress(self, number: int, progress: BackfillProgress) -> None:
+        """Record how far the backfill of a step is."""
+        self._update(number, **vars(progress))
+
+    def finish(self, number: int) -> None:
+        """Record a step as finished."""
+        self._update(number, is_finished=True)
+
+    def remove(self) -> None:
+        """Drop the table, because the revision is complete."""
+        self._table.drop(self._connection, checkfirst=False)
+
+    def _update(self, number: int, **values: object) -> None:
+        self._connection.execute(self._table.update().where(self._table.c.step == number).values(values))
+
+
+def _step_table(connection: Connection) -> Table:
+    return Table(
+        STEP_TABLE,
+        MetaData(),
+        Column("step", Integer, primary_key=True, autoincrement=False),
+        Column("revision", Text, nullable=False),
+        Column("direction", Text, nullable=False),
+        Column("is_repeated", Boolean, nullable=False),
+        Column("description", Text, nullable=False),
+        Column("is_finished", Boolean, nullable=False),
+        *(Column(name, BigInteger) for name in PROGRESS_COLUMNS),
+        schema=read_session(connection).schema,
+    )
+
+
+def _table_name(connection: Connection) -> str:
+    return qualify(read_session(connection).schema, STEP_TABLE)
+
+
+def _find_table(connection: Connection) -> Row[Any] | None:
+    schema = read_session(connection).schema
+    parameters = {"name": qualify(schema, STEP_TABLE), "version": qualify(schema, VERSION_TABLE)}
+    return connection.execute(FIND_TABLE, parameters).first()

@@ -1,0 +1,84 @@
+"""Sample revisions after the released ones, one for each kind of change."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Evolution(NamedTuple):
+    """The bodies of a revision's functions."""
+
+    upgrade: str
+    downgrade: str
+
+
+EVOLUTIONS = {
+    "nullable column": Evolution(
+        'op.add_column("kpi_summary", sa.Column("unit", sa.String(10)))',
+        'op.drop_column("kpi_summary", "unit")',
+    ),
+    "NOT NULL column with a default": Evolution(
+        'op.add_column("kpi_summary", sa.Column("unit", sa.String(10), server_default="EUR", nullable=False))',
+        'op.drop_column("kpi_summary", "unit")',
+    ),
+    "NOT NULL column with values from others": Evolution(
+        """
+        op.add_column("kpi_summary", sa.Column("label", sa.Text(), server_default=""))
+        op.backfill("kpi_summary", {"label": "upper(kpi_name)"}, "label = ''")
+        op.set_not_null_online("kpi_summary", "label")
+        """,
+        'op.drop_column("kpi_summary", "label")',
+    ),
+    "index": Evolution(
+        'op.create_index_online("idx_kpi_summary_value", "kpi_summary", ["kpi_value"])',
+        'op.drop_index_online("idx_kpi_summary_value", "kpi_summary")',
+    ),
+    "index in an autocommit block": Evolution(
+        """
+        op.add_column("kpi_summary", sa.Column("unit", sa.String(10)))
+        with op.get_context().autocommit_block():
+            op.create_index("idx_kpi_summary_unit", "kpi_summary", ["unit"], postgresql_concurrently=True)
+        """,
+        """
+        with op.get_context().autocommit_block():
+            op.drop_index("idx_kpi_summary_unit", "kpi_summary", postgresql_concurrently=True)
+        op.drop_column("kpi_summary", "unit")
+        """,
+    ),
+    "unique constraint": Evolution(
+        'op.create_unique_constraint_online("uq_kpi_summary_client", "kpi_summary", ["client_id", "id"])',
+        'op.drop_constraint("uq_kpi_summary_client", "kpi_summary")',
+    ),
+    "CHECK": Evolution(
+        """op.create_check_constraint_online("ck_kpi_summary_name", "kpi_summary", "kpi_name LIKE 'kpi%'")""",
+        'op.drop_constraint("ck_kpi_summary_name", "kpi_summary")',
+    ),
+    "foreign key": Evolution(
+        """
+        op.add_column("kpi_summary", sa.Column("text_id", sa.BigInteger()))
+        op.create_index_online("idx_kpi_summary_text_id", "kpi_summary", ["text_id"])
+        op.create_foreign_key_online("fk_kpi_summary_text", "kpi_summary", "text_summary", ["text_id"], ["id"])
+        """,
+        'op.drop_column("kpi_summary", "text_id")',
+    ),
+    "ENUM label": Evolution(
+        """op.add_enum_label("anomaly_severity", "urgent", after="high")""",
+        """
+        op.execute("ALTER TYPE anomaly_severity RENAME TO anomaly_severity_old")
+        op.execute("CREATE TYPE anomaly_severity AS ENUM ('low', 'medium', 'high', 'critical')")
+        op.execute(
+            "ALTER TABLE anomaly_log ALTER severity DROP DEFAULT, "
+            "ALTER severity TYPE anomaly_severity USING severity::text::anomaly_severity"
+        )
+        op.execute("DROP TYPE anomaly_severity_old")
+        """,
+    ),
+    "widened varchar": Evolution(
+        'op.alter_column("kpi_summary", "kpi_name", type_=sa.String(300))',
+        'op.alter_column("kpi_summary", "kpi_name", type_=sa.String(100))',
+    ),
+    "dropped column": Evolution(
+        'op.drop_column("kpi_summary", "metadata")',
+        'op.add_column("kpi_summary", sa.Column("metadata", postgresql.JSONB()))',
+    ),
+}
