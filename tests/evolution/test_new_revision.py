@@ -90,7 +90,7 @@ def test_bug_in_upgrade_is_placed_and_the_revision_reported(
     result = checkout.run(program, "upgrade", "head", database=empty_database)
     assert result.returncode == 11, result.stderr
     assert "Traceback" not in result.stderr
-    assert f"{bug} in {path}, line 14: The database is at revision 003, and nothing else was changed." in result.stderr
+    assert f"{bug} in {path}, line 15: The database is at revision 003, and nothing else was changed." in result.stderr
     assert "client@example.com" not in result.stderr
     assert revision_of(empty_database) == "003"
     assert load_manifest("003").tables["data_sources"].columns.keys() == columns_of(empty_database)
@@ -105,7 +105,7 @@ def test_bug_in_downgrade_is_placed_by_rollback_and_keeps_the_rows(checkout: Che
         result = checkout.run("syntegra-db", command, "002", database=database)
         assert result.returncode == 11, result.stderr
         assert "Traceback" not in result.stderr
-        assert f"KeyError in {path}, line 18: " in result.stderr
+        assert f"KeyError in {path}, line 19: " in result.stderr
         assert revision_of(database) == "004"
     assert database.query("SELECT count(*) FROM text_summary") == [(10,)]
 

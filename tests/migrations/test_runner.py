@@ -143,7 +143,7 @@ def test_lock_timeout_names_blocker_and_changes_nothing(database: Database) -> N
     with open_transaction(database, 3), pytest.raises(LockTimeout) as ended:
         migrations.downgrade("002", database.url, impatient)
     assert "month-end report" in str(ended.value)
-    assert "at revision 003; nothing else was changed" in str(ended.value)
+    assert "at revision 003, and nothing else was changed" in str(ended.value)
     assert_clean(database)
 
 
