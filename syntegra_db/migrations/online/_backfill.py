@@ -49,7 +49,7 @@ class BackfillStep:
         return f"backfill {', '.join(f'{self.table}.{column}' for column in self.values)}"
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:
-        """Run batch after batch until no row is left; rows that are inserted meanwhile are included."""
+        """Run batch after batch until no row is left; rows that are inserted at the same time are included."""
         with session.transaction():
             progress = progress or self._begin(session.connection)
         rows, reporter = min(FIRST_BATCH_ROWS, self.max_batch_rows), _Reporter(self.description, progress)
