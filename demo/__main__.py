@@ -13,9 +13,10 @@ from demo.load import Loaded, Sector, client_id, load, sector_name
 from demo.questions import emergent_trends, latest_kpis, nearest_texts
 from syntegra_db.cli.exit import exit_with_status
 from syntegra_db.database import create_engine, session_factory
+from syntegra_db.libpq_options import remove_session_variables
 from syntegra_db.migrations import require_head
 from syntegra_db.models import TextSummary
-from syntegra_db.settings import database_url, describe_database
+from syntegra_db.settings import database_url, describe_database, is_configured
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -41,6 +42,8 @@ def demo(
     """Load a small data set into the configured database and run three example queries."""
     # Inside Typer, which exits with 130 for every signal.
     with exit_with_status():
+        if not is_configured():
+            remove_session_variables()
         url = database_url()
         engine = create_engine(url, application_name="syntegra_db demo")
         try:

@@ -25,7 +25,7 @@ from syntegra_db.errors import (
     SettingsError,
     server_message,
 )
-from syntegra_db.libpq_options import NO_DEMANDS, known_options
+from syntegra_db.libpq_options import NO_DEMANDS, advise_on_variable, known_options
 from syntegra_db.network import LIBPQ_LIMITS
 from syntegra_db.settings import describe_database, libpq_parameters
 
@@ -105,7 +105,7 @@ def _rejected(url: URL, where: str, reply: str, sqlstate: str) -> ConnectionFail
         return ConnectionFailed(
             f"The server did not open {where}: {reply}. Close other connections, or raise the limit that it names."
         )
-    return ConnectionFailed(f"The server did not open {where}: {reply}.")
+    return ConnectionFailed(f"The server did not open {where}: {reply}.{advise_on_variable(reply, url.query)}")
 
 
 def _attempt(conninfo: str) -> tuple[bool, str | None]:

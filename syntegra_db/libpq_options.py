@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
-
-from psycopg import pq
 
 from syntegra_db.errors import SettingsError
 
@@ -26,6 +25,8 @@ NO_DEMANDS = {
     "sslrootcert": "",
     "target_session_attrs": "any",
 }
+# What libpq sends to the server whatever the options are, each with the server's setting.
+SESSION_VARIABLES = {"PGDATESTYLE": "DateStyle", "PGGEQO": "geqo", "PGTZ": "TimeZone"}
 LEADING_VARIABLES = ("PGSERVICE", "PGHOSTADDR")
 # What a connection to the embedded server gives in any case.
 GIVEN_OPTIONS = {"application_name", "client_encoding", "connect_timeout", "dbname", "host", "password", "user"}
@@ -51,8 +52,30 @@ def options_against_environment(given: Collection[str]) -> dict[str, str]:
     }
 
 
+def remove_session_variables() -> None:
+    """Remove the variables that no option overrides from the environment of this process, which must be a command's."""
+    for variable in SESSION_VARIABLES:
+        os.environ.pop(variable, None)
+
+
+def advise_on_variable(reply: str, given: Collection[str]) -> str:
+    """Return which variable to correct, after a blank, if the server's `reply` names its setting; otherwise nothing.
+
+    `given` are the options of the connection.
+    """
+    settings = {variable: [setting] for variable, setting in SESSION_VARIABLES.items()}
+    if "options" not in given:
+        settings["PGOPTIONS"] = re.findall(r"([\w.]+)=", os.environ.get("PGOPTIONS", ""))
+    for variable, names in settings.items():
+        if variable in os.environ and any(name.lower() in reply.lower() for name in names):
+            return f" Correct the variable {variable}, or remove it (unset {variable})."
+    return ""
+
+
 def known_options() -> dict[str, tuple[str, str]]:
     """Return libpq's options, each with its environment variable and its default, which may be empty."""
+    from psycopg import pq
+
     return {
         option.keyword.decode(): ((option.envvar or b"").decode(), (option.compiled or b"").decode())
         for option in pq.Conninfo.get_defaults()

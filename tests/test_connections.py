@@ -216,6 +216,21 @@ def test_invalid_value_of_an_option_is_a_settings_error(login: URL, options: dic
         pass
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("PGTZ", "Nowhere/Bad"), ("PGDATESTYLE", "nonsense"), ("PGGEQO", "maybe"), ("PGOPTIONS", "-c work_mem=much")],
+)
+def test_variable_that_the_server_rejects_is_named(
+    login: URL, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    with monkeypatch.context() as environment:
+        environment.setenv("PGTZ", "UTC")
+        environment.setenv(variable, value)
+        error = connection_error(login)
+    assert type(error) is ConnectionFailed
+    assert re.search(rf"parameter .*Correct the variable {variable}, or remove it \(unset {variable}\)\.$", str(error))
+
+
 @pytest.mark.parametrize("kind", ["ROLE", "DATABASE"])
 def test_connection_limit_is_named(login: URL, server: Server, kind: str) -> None:
     name = sql.Identifier(ROLE if kind == "ROLE" else str(login.database))

@@ -108,6 +108,7 @@ def test_variables_of_libpq_do_not_lead_elsewhere(folder: Path) -> None:
         for name, (variable, _) in known_options().items()
         if variable and name not in {*GIVEN_OPTIONS, "service", "hostaddr"}
     }
+    together |= dict.fromkeys(("PGTZ", "PGDATESTYLE", "PGGEQO", "PGCLIENTENCODING", "PGCONNECT_TIMEOUT"), "nonsense")
     together |= {"PGPORT": "5433", "PGOPTIONS": "-c search_path=nowhere"}
     assert {"PGSSLMODE", "PGTARGETSESSIONATTRS", "PGREQUIREPEER"} < together.keys()
     for command in ("local start", "upgrade", "backup --output rows.dump", "restore rows.dump --replace"):
@@ -123,6 +124,41 @@ def test_variables_of_libpq_do_not_lead_a_service_elsewhere(folder: Path) -> Non
     for variable, value in (("PGOPTIONS", "-c x"), ("PGPORT", "1"), ("PGTARGETSESSIONATTRS", "standby")):
         result = run("python", "-c", SERVICE, variable, cwd=folder, environment={variable: value})
         assert result.stdout == f"1 1 {value}\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PGTZ", "Nowhere/Bad"),
+        ("PGTZ", "Europe/Madrid"),
+        ("PGDATESTYLE", "nonsense"),
+        ("PGGEQO", "nonsense"),
+        ("PGCLIENTENCODING", "nonsense"),
+    ],
+)
+def test_variables_that_libpq_sends_do_not_change_sessions_of_the_embedded_server(
+    folder: Path, variable: str, value: str
+) -> None:
+    environment = {variable: value}
+    succeed("syntegra-db", "local", "start", cwd=folder, environment={**environment, "POSTGRES_HOST": "elsewhere"})
+    settings = ("-Atc", "SELECT name FROM pg_settings WHERE source = 'client' ORDER BY name")
+    shown = succeed("syntegra-db", "psql", *settings, cwd=folder, environment=environment)
+    assert shown.split() == ["application_name", "client_encoding"]
+
+
+@pytest.mark.parametrize(("variable", "value"), [("PGTZ", "Nowhere/Bad"), ("PGDATESTYLE", "x"), ("PGGEQO", "x")])
+def test_start_in_process_with_a_rejected_variable_names_it_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    started = time.monotonic()
+    with monkeypatch.context() as environment:
+        environment.setenv(variable, value)
+        with pytest.raises(EmbeddedServerError, match=rf"rejects connections: .*\(unset {variable}\)\.$"):
+            embedded.start(folder)
+        assert os.environ[variable] == value
+    assert time.monotonic() - started < _server.ANSWER_TIMEOUT_SECONDS
+    embedded.start(folder)
+    assert embedded.stop(folder) == [18]
 
 
 @pytest.mark.parametrize(("variable", "value"), [("PGSERVICE", "analytics"), ("PGHOSTADDR", "192.0.2.1")])

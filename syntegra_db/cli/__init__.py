@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ from syntegra_db.cli import adopt, backup, local, migrate, psql, sql, status, ve
 from syntegra_db.cli.arguments import ALLOW_STEPS
 from syntegra_db.cli.exit import exit_with_status
 from syntegra_db.cli.output import escape_unencodable
+from syntegra_db.libpq_options import SESSION_VARIABLES, remove_session_variables
 
 
 class CommandLine(TyperGroup):
@@ -20,6 +22,11 @@ class CommandLine(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command, and exit with its status."""
         with exit_with_status():
+            if not SESSION_VARIABLES.keys().isdisjoint(os.environ):
+                from syntegra_db.settings import is_configured
+
+                if not is_configured():
+                    remove_session_variables()
             return super().invoke(ctx)
 
 

@@ -8,8 +8,15 @@ import typer
 
 from syntegra_db.cli.output import echo
 from syntegra_db.cli.psql import PASS_THROUGH
+from syntegra_db.libpq_options import remove_session_variables
 
 app = typer.Typer(help="An embedded PostgreSQL in this directory, without root or Docker.", no_args_is_help=True)
+
+
+@app.callback()
+def local() -> None:
+    """Remove variables that would change the connections."""
+    remove_session_variables()
 
 
 @app.command()

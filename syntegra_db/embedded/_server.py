@@ -38,7 +38,7 @@ from syntegra_db.embedded._folders import (
 )
 from syntegra_db.embedded._programs import DEFAULT_VERSION, popen, run, server_programs, server_user
 from syntegra_db.errors import EmbeddedServerError
-from syntegra_db.libpq_options import options_against_environment
+from syntegra_db.libpq_options import advise_on_variable, options_against_environment
 
 if TYPE_CHECKING:
     import pwd
@@ -278,7 +278,10 @@ def _probe(data: Path) -> tuple[str, str | None]:
     try:
         connect(uri).close()
     except psycopg.OperationalError as error:
-        return uri, str(error).splitlines()[0]
+        problem = str(error).splitlines()[0]
+        if advice := advise_on_variable(problem, ["options"]):
+            raise EmbeddedServerError(f"The embedded PostgreSQL rejects connections: {problem}.{advice}") from None
+        return uri, problem
     return uri, None
 
 

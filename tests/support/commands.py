@@ -24,8 +24,8 @@ def run(
     )
 
 
-def succeed(*command: str, url: str | None = None, cwd: Path = ROOT) -> str:
-    """Run `command` and return its standard output; it must exit 0."""
-    result = run(*command, url=url, cwd=cwd)
+def succeed(*command: str, url: str | None = None, cwd: Path = ROOT, environment: dict[str, str] | None = None) -> str:
+    """Run `command` like `run` and return its standard output; it must exit 0."""
+    result = run(*command, url=url, cwd=cwd, environment=environment)
     assert result.returncode == 0, result.stderr
     return result.stdout
