@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,10 @@ from syntegra_db.catalog.compare import (
     constraint_label,
     index_label,
 )
+from syntegra_db.recorded_steps import read_unfinished_revision
 from syntegra_db.revisions import (
     VERSION_TABLE,
+    all_revisions,
     current_revision,
     describe_revision,
     require_known_revision,
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
+
+    from syntegra_db.recorded_steps import UnfinishedRevision
 
 # The errors for an object that a migration drops between two queries.
 CONCURRENT_DDL_ERRORS = (InternalError_, UndefinedObject, UndefinedTable)
@@ -60,17 +65,21 @@ def verify(connection: Connection) -> DriftReport:
         RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.
         SettingsError, LockTimeout: see `introspect`.
     """
-    revision, installed = _read_consistently(connection)
+    revision, unfinished, installed = _read_consistently(connection)
     version_table = installed.schema.tables.pop(VERSION_TABLE, None)
     declared = load_manifest(revision)
-    differences = count_lossy_rows(connection, declared, installed, _differences(revision, installed.schema))
-    if any(finding.is_drift for finding in differences):
+    found = _differences(revision, installed.schema)
+    if unfinished is not None:
+        found = _without_steps(found, unfinished, revision, installed.schema)
+    differences = count_lossy_rows(connection, declared, installed, found)
+    if unfinished is None and any(finding.is_drift for finding in differences):
         matching = _matching_revision(revision, installed.schema)
         if matching != revision:
             stamp = ddl.stamp(matching) if matching and revision is None else ddl.restamp(matching)
             fix = ddl.join_statements(f"-- The tables are exactly those of {describe_revision(matching)}.", stamp)
             differences = [replace(finding, fix=fix) for finding in differences]
     findings = [
+        *([_unfinished_revision(unfinished)] if unfinished else []),
         *compare_extension(declared, installed),
         *_compare_version_table(version_table),
         *differences,
@@ -104,27 +113,28 @@ def unversioned_objects(connection: Connection) -> list[str]:
     Raises:
         RevisionError, DatabaseAhead, SettingsError, LockTimeout: see `verify`.
     """
-    revision, installed = _read_consistently(connection)
+    revision, _, installed = _read_consistently(connection)
     declared = load_manifest(revision)
     existing = {*installed.schema.tables, *installed.schema.types} - {*declared.tables, *declared.types}
     return [name for name in (*managed_tables(), *managed_types()) if name in existing]
 
 
-def _read_consistently(connection: Connection) -> tuple[str | None, LiveCatalog]:
-    """Return the revision and the schema that is installed at it; repeat if a migration ended in between."""
+def _read_consistently(connection: Connection) -> tuple[str | None, UnfinishedRevision | None, LiveCatalog]:
+    """Return the revision, the unfinished one and the installed schema; repeat if a revision ended in between."""
     attempts_left = MAX_READS
     while True:
         attempts_left -= 1
-        revision = current_revision(connection)
+        revision, unfinished = current_revision(connection), read_unfinished_revision(connection)
         try:
             installed = introspect(connection, [*managed_tables(), VERSION_TABLE], managed_types())
         except DBAPIError as error:
             if attempts_left and isinstance(error.orig, CONCURRENT_DDL_ERRORS):
                 continue
             raise
-        if current_revision(connection) == revision:
+        is_unfinished = read_unfinished_revision(connection) is not None
+        if current_revision(connection) == revision and is_unfinished == (unfinished is not None):
             require_known_revision(revision, read_session(connection).schema)
-            return revision, installed
+            return revision, unfinished, installed
 
 
 def _unused_set(schema: str) -> Finding:
@@ -156,6 +166,38 @@ def _differences(revision: str | None, installed: Schema) -> Iterator[Finding]:
             yield _object_of_other_revision("type", name, revision, other)
         tables.update(manifest.tables)
         types.update(manifest.types)
+
+
+def _without_steps(
+    differences: Iterator[Finding], unfinished: UnfinishedRevision, revision: str | None, installed: Schema
+) -> Iterator[Finding]:
+    """Yield the differences that the steps of an unfinished revision do not explain.
+
+    An object may be as in the revision before or after them, and in any state between the two if a step names it.
+    """
+    known = [None, *all_revisions()]
+    position = known.index(unfinished.revision) if unfinished.revision in known else 0
+    if not position or unfinished.revision not in written_manifests():
+        yield from differences
+        return
+    other = known[position - 1] if revision == unfinished.revision else unfinished.revision
+    differing = {finding.object for finding in _differences(other, installed) if finding.is_drift}
+    named = {word for step in unfinished.steps for word in re.split(r"[ ,]+", step.description)}
+    for finding in differences:
+        if not finding.is_drift or (finding.object in differing and finding.object.split()[1] not in named):
+            yield finding
+
+
+def _unfinished_revision(unfinished: UnfinishedRevision) -> Finding:
+    return Finding(
+        object=f"revision {unfinished.revision}",
+        expected="finished, or not begun",
+        found=str(unfinished),
+        impact="The schema is between two revisions. What its steps change is not drift.",
+        fix=f"-- To finish it: {unfinished.command(unfinished.direction)}; to undo it: "
+        f"{unfinished.command(unfinished.opposite)}",
+        is_drift=False,
+    )
 
 
 def _object_of_other_revision(kind: str, name: str, revision: str | None, other: str) -> Finding:

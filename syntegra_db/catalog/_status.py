@@ -9,6 +9,7 @@ from syntegra_db.catalog import _queries
 from syntegra_db.catalog._introspection import require_current_schema, short_lock_timeout
 from syntegra_db.catalog._manifest import managed_tables
 from syntegra_db.catalog._other_schemas import later_schemas_with_tables, require_no_tables_elsewhere
+from syntegra_db.recorded_steps import read_unfinished_revision
 from syntegra_db.revisions import all_revisions, current_revision, head_revision
 from syntegra_db.search_path import CATALOG_ONLY
 from syntegra_db.sql import execute_raw
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Connection
+
+    from syntegra_db.recorded_steps import UnfinishedRevision
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class TableStatus:
 class DatabaseStatus:
     """The state of a database; `extension_version` is the version of pgvector.
 
-    `unused_schemas` have tables of the package too, but follow on the search_path.
+    `unused_schemas` have tables of the package too, but follow on the search_path. `unfinished` is the revision whose
+    steps are committed in part.
     """
 
     server_version: str
@@ -46,6 +50,7 @@ class DatabaseStatus:
     tables: list[TableStatus]
     invalid_indexes: list[str]
     unused_schemas: list[str]
+    unfinished: UnfinishedRevision | None
 
 
 def read_status(connection: Connection) -> DatabaseStatus:
@@ -61,6 +66,7 @@ def read_status(connection: Connection) -> DatabaseStatus:
     parameters = {"schema": schema, "tables": managed_tables()}
     with short_lock_timeout(connection):
         revision = current_revision(connection)
+        unfinished = read_unfinished_revision(connection)
         if revision is None:
             require_no_tables_elsewhere(connection)
         unused_schemas = later_schemas_with_tables(connection)
@@ -77,4 +83,5 @@ def read_status(connection: Connection) -> DatabaseStatus:
             tables=[TableStatus(*row) for row in connection.execute(_queries.TABLE_SIZES, parameters)],
             invalid_indexes=list(connection.scalars(_queries.INVALID_INDEXES, parameters)),
             unused_schemas=unused_schemas,
+            unfinished=unfinished,
         )

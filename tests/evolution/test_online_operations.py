@@ -2,65 +2,196 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import random
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, LiteralString
 
 import pytest
+from psycopg import sql
+
+from support.evolutions import EVOLUTIONS
+from support.processes import wait_for_rows
+from support.sample_rows import load_rows, row_digests
 
 if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+
     from support.checkouts import Checkout
-    from support.servers import Database
+    from support.servers import Database, Server
+
+STEPS = "SELECT FROM pg_class WHERE relname = 'alembic_version_steps'"
+INVALID_INDEXES = "SELECT FROM pg_index WHERE NOT indisvalid"
+LABEL_EVOLUTION = "NOT NULL column with values from others"
+ROWS = 20_000
+KILLS = 4
+MAX_INSERT_SECONDS = 0.8
+# A backfill of this many rows takes longer than the pause of its test.
+SLOW_ROWS = 300_000
+INSERT_KPI: LiteralString = (
+    "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end) "
+    "VALUES (1, 'kpi_written', 1, now(), now())"
+)
 
 
-class Sample(NamedTuple):
-    """The bodies of a revision's functions."""
+@pytest.fixture
+def filled(database: Database) -> Database:
+    load_rows(database, ROWS)
+    return database
 
-    upgrade: str
-    downgrade: str
+
+def prepare(checkout: Checkout, server: Server, kind: str) -> None:
+    checkout.add_revision("004", *EVOLUTIONS[kind])
+    checkout.write_manifests(server)
 
 
-SAMPLES = {
-    "index": Sample(
-        'op.create_index_online("idx_kpi_summary_value", "kpi_summary", ["metric_value"])',
-        'op.drop_index_online("idx_kpi_summary_value", "kpi_summary")',
-    ),
-    "index in an autocommit block": Sample(
+@pytest.mark.parametrize("kind", EVOLUTIONS)
+def test_evolution_goes_up_and_down_without_drift_while_services_write(
+    checkout: Checkout, server: Server, filled: Database, kind: str
+) -> None:
+    prepare(checkout, server, kind)
+    before = row_digests(filled)
+    for arguments in (("upgrade",), ("downgrade", "003"), ("upgrade",)):
+        result = checkout.run("syntegra-db", *arguments, database=filled)
+        assert result.returncode == 0, result.stderr
+        assert checkout.run("syntegra-db", "verify", database=filled).returncode == 0
+        assert not filled.query(STEPS)
+        if arguments[0] == "downgrade" and kind != "dropped column":
+            assert row_digests(filled) == before
+
+
+@pytest.mark.parametrize("kind", [LABEL_EVOLUTION, "index", "foreign key", "unique constraint"])
+def test_killed_upgrade_is_reported_and_continues(
+    checkout: Checkout, server: Server, filled: Database, kind: str
+) -> None:
+    prepare(checkout, server, kind)
+    before = row_digests(filled)
+    for step in range(1, KILLS + 1):
+        with checkout.running("syntegra-db", "upgrade", database=filled) as process:
+            kill_during_step(process, step)
+        result = checkout.run("syntegra-db", "verify", database=filled)
+        assert result.returncode == 0, result.stdout
+        assert checkout.run("syntegra-db", "status", database=filled).returncode == 0
+    result = checkout.run("syntegra-db", "upgrade", database=filled)
+    assert result.returncode == 0, result.stderr
+    assert checkout.run("syntegra-db", "verify", database=filled).returncode == 0
+    assert not filled.query(STEPS)
+    assert not filled.query(INVALID_INDEXES)
+    assert checkout.run("syntegra-db", "downgrade", "003", database=filled).returncode == 0
+    assert row_digests(filled) == before
+
+
+def kill_during_step(process: subprocess.Popen[str], step: int) -> None:
+    """Kill `process` up to 50 ms after it has logged that it begins `step`, or let it end before that."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if f"step {step} of" in line:
+            time.sleep(random.uniform(0, 0.05))
+            process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_backfill_continues_after_its_last_batch(checkout: Checkout, server: Server, database: Database) -> None:
+    load_rows(database, SLOW_ROWS)
+    prepare(checkout, server, LABEL_EVOLUTION)
+    with checkout.running("syntegra-db", "upgrade", database=database) as process:
+        wait_for_rows(database, "SELECT FROM pg_class WHERE relname = 'alembic_version_steps'")
+        wait_for_rows(database, "SELECT FROM alembic_version_steps WHERE changed_rows BETWEEN 1000 AND 60000")
+        process.send_signal(signal.SIGKILL)
+    [(changed, last_id)] = database.query("SELECT changed_rows, last_id FROM alembic_version_steps WHERE last_id > 0")
+    status = checkout.run("syntegra-db", "status", database=database).stdout
+    assert "the upgrade of revision 004 is unfinished: step 2 of 5, backfill kpi_summary.label (" in status
+    verified = checkout.run("syntegra-db", "verify", database=database)
+    assert verified.returncode == 0, verified.stdout
+    assert "The schema is between two revisions" in verified.stdout
+    database.execute(sql.SQL("UPDATE kpi_summary SET label = 'kept' WHERE id <= {}").format(last_id))
+    assert checkout.run("syntegra-db", "upgrade", database=database).returncode == 0
+    assert database.query("SELECT count(*) FROM kpi_summary WHERE label = 'kept'") == [(changed,)]
+    assert database.query("SELECT count(*) FROM kpi_summary WHERE label <> upper(kpi_name) AND label <> 'kept'") == [
+        (0,)
+    ]
+    assert checkout.run("syntegra-db", "verify", database=database).returncode == 0
+
+
+def test_index_waits_for_older_transaction_and_keeps_writers_going(
+    checkout: Checkout, server: Server, filled: Database
+) -> None:
+    prepare(checkout, server, "index")
+    with filled.connect() as blocker, writing(filled) as longest_insert:
+        blocker.execute("BEGIN")
+        blocker.execute(INSERT_KPI)
+        with checkout.running("syntegra-db", "upgrade", database=filled) as process:
+            wait_for_rows(filled, "SELECT FROM pg_stat_activity WHERE wait_event = 'virtualxid'")
+            time.sleep(3)
+            blocker.execute("COMMIT")
+            _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert "Waiting for pid" in errors
+    assert longest_insert() < MAX_INSERT_SECONDS
+
+
+def test_locked_row_is_tried_again_with_its_batch_only(checkout: Checkout, server: Server, filled: Database) -> None:
+    checkout.add_revision("004", """op.backfill("kpi_summary", {"metadata": "'{}'"}, "metadata IS NULL")""")
+    checkout.write_manifests(server)
+    with filled.connect() as blocker, checkout.running("syntegra-db", "upgrade", database=filled) as process:
+        blocker.execute("BEGIN")
+        blocker.execute("SELECT FROM kpi_summary WHERE id = 4000 FOR UPDATE")
+        wait_for_rows(filled, "SELECT FROM pg_stat_activity WHERE wait_event = 'transactionid'")
+        time.sleep(3)
+        blocker.execute("COMMIT")
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert "trying again" in errors
+    assert filled.query("SELECT DISTINCT metadata FROM kpi_summary") == [({},)]
+
+
+def test_duplicate_rows_are_named_and_leave_no_index(checkout: Checkout, server: Server, filled: Database) -> None:
+    checkout.add_revision(
+        "004",
         """
-        with op.get_context().autocommit_block():
-            op.create_index("idx_kpi_summary_value", "kpi_summary", ["metric_value"], postgresql_concurrently=True)
+        op.add_column("kpi_summary", sa.Column("unit", sa.String(10)))
+        op.create_index_online("idx_kpi_summary_name", "kpi_summary", ["kpi_name"], unique=True)
         """,
         """
-        with op.get_context().autocommit_block():
-            op.drop_index("idx_kpi_summary_value", "kpi_summary", postgresql_concurrently=True)
+        op.drop_index_online("idx_kpi_summary_name", "kpi_summary")
+        op.drop_column("kpi_summary", "unit")
         """,
-    ),
-    "unique constraint": Sample(
-        'op.create_unique_constraint_online("uq_clusters_name", "clusters", ["client_id", "id"])',
-        'op.drop_constraint("uq_clusters_name", "clusters")',
-    ),
-    "CHECK": Sample(
-        """op.create_check_constraint_online("ck_kpi_summary_name", "kpi_summary", "kpi_name <> ''")""",
-        'op.drop_constraint("ck_kpi_summary_name", "kpi_summary")',
-    ),
-    "foreign key": Sample(
-        """
-        op.add_column("kpi_summary", sa.Column("source_id", sa.BigInteger()))
-        op.create_index_online("idx_kpi_summary_source_id", "kpi_summary", ["client_id", "source_id"])
-        op.create_foreign_key_online(
-            "fk_kpi_summary_source", "kpi_summary", "data_sources", ["client_id", "source_id"], ["client_id", "id"]
-        )
-        """,
-        'op.drop_column("kpi_summary", "source_id")',
-    ),
-    "filled NOT NULL column": Sample(
-        """
-        op.add_column("kpi_summary", sa.Column("label", sa.Text(), server_default=""))
-        op.backfill("kpi_summary", {"label": "upper(kpi_name)"}, "label = ''")
-        op.set_not_null_online("kpi_summary", "label")
-        """,
-        'op.drop_column("kpi_summary", "label")',
-    ),
-    "ENUM label": Sample(
-        """op.add_enum_label("source_status", "paused", before="error")""",
-        "",
-    ),
-}
+    )
+    checkout.write_manifests(server)
+    before = row_digests(filled)
+    result = checkout.run("syntegra-db", "upgrade", database=filled)
+    assert result.returncode == 11, result.stderr
+    assert "step 2 of 2, create index idx_kpi_summary_name" in result.stderr
+    assert "nothing else was changed" not in result.stderr
+    query = result.stderr.partition("run this again: ")[2].strip()
+    assert filled.query(query.encode())  # type: ignore[arg-type]  # printed
+    assert not filled.query("SELECT FROM pg_class WHERE relname = 'idx_kpi_summary_name'")
+    undone = checkout.run("syntegra-db", "downgrade", "-1", database=filled)
+    assert undone.returncode == 0, undone.stderr
+    assert checkout.run("syntegra-db", "verify", database=filled).returncode == 0
+    assert row_digests(filled) == before
+    assert not filled.query(STEPS)
+
+
+@contextmanager
+def writing(database: Database) -> Iterator[Callable[[], float]]:
+    """Insert a row every 10 ms during the block; the yielded function returns the longest time of one, in seconds."""
+    ended, seconds = threading.Event(), [0.0]
+
+    def write() -> None:
+        with database.connect() as connection:
+            while not ended.wait(0.01):
+                started = time.monotonic()
+                connection.execute(INSERT_KPI)
+                seconds.append(time.monotonic() - started)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield lambda: max(seconds)
+    finally:
+        ended.set()
+        thread.join()

@@ -6,15 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from textwrap import dedent, indent
 from typing import TYPE_CHECKING
 
 from support.commands import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from support.servers import Database
+    from support.servers import Database, Server
 
 REVISION = '''\
 """A sample."""
@@ -36,6 +38,13 @@ def upgrade() -> None:
 def downgrade() -> None:
 {downgrade}
 '''
+
+WRITE_MANIFESTS = """
+from syntegra_db.catalog import MANIFESTS
+from syntegra_db.migrations import write_manifests
+from syntegra_db.settings import database_url
+write_manifests(database_url(), MANIFESTS)
+"""
 
 
 class Checkout:
@@ -59,17 +68,41 @@ class Checkout:
         path.write_text(REVISION.format(revision=revision, before=before, **bodies), encoding="utf-8")
         return path
 
+    def write_manifests(self, server: Server) -> None:
+        """Do what `syntegra-db manifests` does, on a database of `server` instead of a server of its own."""
+        with server.database() as empty:
+            subprocess.run(
+                [sys.executable, "-c", WRITE_MANIFESTS],
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": str(self.folder), "DATABASE_URL": empty.environment_url},
+                check=True,
+            )
+
     def run(self, program: str, *arguments: str, database: Database | None = None) -> subprocess.CompletedProcess[str]:
         """Run `syntegra-db` or `alembic` of the copy, on `database` if given."""
+        with self.running(program, *arguments, database=database) as process:
+            output, errors = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    @contextmanager
+    def running(
+        self, program: str, *arguments: str, database: Database | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Do the same at the same time as the block; kill the program if it has not ended."""
         module = {"syntegra-db": "syntegra_db", "alembic": "alembic.config"}[program]
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "NO_COLOR": "1", "COLUMNS": "200"}
         if database is not None:
             environment["DATABASE_URL"] = database.environment_url
-        return subprocess.run(
+        with subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=self.folder,
             env=environment,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()

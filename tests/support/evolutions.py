@@ -68,14 +68,15 @@ EVOLUTIONS = {
         op.execute("CREATE TYPE anomaly_severity AS ENUM ('low', 'medium', 'high', 'critical')")
         op.execute(
             "ALTER TABLE anomaly_log ALTER severity DROP DEFAULT, "
-            "ALTER severity TYPE anomaly_severity USING severity::text::anomaly_severity"
+            "ALTER severity TYPE anomaly_severity USING severity::text::anomaly_severity, "
+            "ALTER severity SET DEFAULT 'medium'"
         )
         op.execute("DROP TYPE anomaly_severity_old")
         """,
     ),
     "widened varchar": Evolution(
         'op.alter_column("kpi_summary", "kpi_name", type_=sa.String(300))',
-        'op.alter_column("kpi_summary", "kpi_name", type_=sa.String(100))',
+        'op.alter_column("kpi_summary", "kpi_name", type_=sa.String(255))',
     ),
     "dropped column": Evolution(
         'op.drop_column("kpi_summary", "metadata")',
