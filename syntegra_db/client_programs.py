@@ -152,7 +152,7 @@ def exec_psql(url: URL, arguments: Sequence[str], program: Path | None = None) -
         ClientProgramNotFound: psql is not installed.
     """
     program = program or find_program("psql")
-    command: list[str | bytes] = [program.name, "--dbname", _encode(public_conninfo(url)), *arguments]
+    command: list[str | bytes] = [str(program), "--dbname", _encode(public_conninfo(url)), *arguments]
     os.execve(program, command, env_with_password(url))  # noqa: S606  no shell is wanted
 
 

@@ -9,10 +9,12 @@ import os
 import re
 import select
 import shlex
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import ConnectionTimeout
@@ -27,7 +29,9 @@ from syntegra_db.errors import (
 )
 from syntegra_db.libpq_options import NO_DEMANDS, advise_on_variable, known_options
 from syntegra_db.network import LIBPQ_LIMITS
+from syntegra_db.search_path import qualify_calls
 from syntegra_db.settings import describe_database, libpq_parameters
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -37,6 +41,13 @@ CANNOT_CONNECT_NOW = "57P03"
 INVALID_CATALOG_NAME = "3D000"
 AUTHORIZATION_CLASS = "28"
 RESOURCES_CLASS = "53"
+MAINTENANCE_DATABASES = ("postgres", "template1")
+# The role that connects, and one that can create a database for it: itself, or else the oldest superuser.
+CREATOR = qualify_calls("""
+    SELECT session_user, rolname FROM pg_roles
+    WHERE rolcanlogin AND (rolsuper OR rolcreatedb AND rolname = session_user)
+    ORDER BY rolname = session_user DESC, oid
+""")
 UNREACHABLE_HINT = (
     "Start it (`make up`, or `syntegra-db local start`), or correct DATABASE_URL or POSTGRES_HOST and POSTGRES_PORT in "
     "the environment or .env."
@@ -59,9 +70,9 @@ def diagnose_connection_failure(
         return SettingsError(f"The URL of the {where} is wrong: {reply}.")
     is_answering, sqlstate = _attempt(conninfo)
     if sqlstate is not None:
-        return _rejected(url, where, reply, sqlstate)
+        return _rejected(url, conninfo, reply, sqlstate)
     if getattr(getattr(error, "pgconn", None), "needs_password", False):
-        return _rejected(url, where, reply, AUTHORIZATION_CLASS)
+        return _rejected(url, conninfo, reply, AUTHORIZATION_CLASS)
     if not is_answering:
         is_answering, _ = _attempt(_without_demands(conninfo))
     if is_answering:
@@ -78,20 +89,17 @@ def _without_demands(conninfo: str) -> str:
     return make_conninfo(conninfo, **undemanding, password="", passfile=f"{os.devnull}/none")
 
 
-def _rejected(url: URL, where: str, reply: str, sqlstate: str) -> ConnectionFailed:
-    parameters = libpq_parameters(url)
-    user, database = parameters.get("user"), parameters.get("dbname")
+def _rejected(url: URL, conninfo: str, reply: str, sqlstate: str) -> ConnectionFailed:
+    where, parameters = describe_database(url), libpq_parameters(url)
+    user = parameters.get("user")
     if sqlstate == CANNOT_CONNECT_NOW:
         return ServerUnreachable(
             f"The server of {where} does not accept connections yet ({reply}); try again in a few seconds."
         )
     if sqlstate == INVALID_CATALOG_NAME:
-        options = {"-h": parameters.get("host"), "-p": parameters.get("port"), "-O": user}
-        arguments = [part for option, value in options.items() if value for part in (option, value)]
-        command = shlex.join(["createdb", *arguments, *([database] if database else [])])
         return DatabaseNotFound(
-            f"The server has no {where} ({reply}). Create it (`{command}`), or correct DATABASE_URL or POSTGRES_DB in "
-            "the environment or .env."
+            f"The server has no {where} ({reply}). Create it (`{_creation_command(url, conninfo)}`), or correct "
+            "DATABASE_URL or POSTGRES_DB in the environment or .env."
         )
     if sqlstate.startswith(AUTHORIZATION_CLASS):
         tls = " If the server requires TLS, remove sslmode." if parameters.get("sslmode") == "disable" else ""
@@ -106,6 +114,34 @@ def _rejected(url: URL, where: str, reply: str, sqlstate: str) -> ConnectionFail
             f"The server did not open {where}: {reply}. Close other connections, or raise the limit that it names."
         )
     return ConnectionFailed(f"The server did not open {where}: {reply}.{advise_on_variable(reply, url.query)}")
+
+
+def _creation_command(url: URL, conninfo: str) -> str:
+    """Return the command that creates the database of `url` for its user, as a role that can create it."""
+    attempt = pq.PGconn.connect_start(conninfo.encode())
+    # As libpq resolved them, from the URL, the environment and a service file.
+    host, port, user, name = (value.decode() for value in (attempt.host, attempt.port, attempt.user, attempt.db))
+    attempt.finish()
+    owner, creator = _read_creator(conninfo) or (user, "postgres")
+    options = [*(["-h", host] if host else []), "-p", port, "-U", creator]
+    if shutil.which("createdb"):
+        options += ["-O", owner] if owner != creator else []
+        return shlex.join(["createdb", *options, *(["--"] if name.startswith("-") else []), name])
+    # Not with the password of the URL, which is another role's.
+    options += ["--password"] if "password" in libpq_parameters(url) and owner != creator else []
+    statement = f"CREATE DATABASE {quote(name)} OWNER {quote(owner)}"
+    return shlex.join(["syntegra-db", "psql", *options, "-d", "postgres", "-c", statement])
+
+
+def _read_creator(conninfo: str) -> tuple[str, str] | None:
+    """Return the row of `CREATOR`, or None if the role may not connect to ask for it."""
+    for database in MAINTENANCE_DATABASES:
+        try:
+            with psycopg.connect(conninfo, dbname=database, autocommit=True) as connection:
+                return connection.execute(CREATOR.encode()).fetchone()
+        except psycopg.OperationalError:
+            continue
+    return None
 
 
 def _attempt(conninfo: str) -> tuple[bool, str | None]:

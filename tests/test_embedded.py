@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -77,6 +79,24 @@ def test_data_after_restart_is_kept(folder: Path) -> None:
     succeed("syntegra-db", "local", "start", cwd=folder)
     assert succeed("syntegra-db", "local", "url", cwd=folder) == before
     assert succeed("syntegra-db", "psql", "-Atc", "SELECT * FROM alembic_version", cwd=folder) == "001\n"
+
+
+@pytest.mark.parametrize("has_createdb", [True, False])
+@pytest.mark.parametrize("database", ["kpi nuevos", "syntegra_test"])
+def test_missing_database_on_embedded_server_is_created_as_printed(
+    folder: Path, tmp_path: Path, database: str, *, has_createdb: bool
+) -> None:
+    succeed("syntegra-db", "local", "start", cwd=folder)
+    url = succeed("syntegra-db", "local", "url", cwd=folder).strip().replace("/syntegra_db?", f"/{quote(database)}?")
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    directories = [tmp_path, PROGRAMS, *([embedded.bin_directory()] if has_createdb else [])]
+    path = {"PATH": os.pathsep.join(map(str, directories))}
+    missing = run("syntegra-db", "status", url=url, cwd=folder, environment=path)
+    assert missing.returncode == 7
+    command = re.search(r"`(.*)`\)", missing.stderr)
+    assert command is not None
+    subprocess.run(["sh", "-c", command[1]], env={**path, "DATABASE_URL": url}, cwd=folder, check=True)
+    succeed("syntegra-db", "upgrade", "002", url=url, cwd=folder)
 
 
 def test_start_after_stop_in_same_process_succeeds(folder: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 from psycopg import sql
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from support.commands import ROOT, run, succeed
+from support.commands import PROGRAMS, ROOT, run, succeed
 from support.drift import drift_report
 from support.legacy_databases import create_legacy_database, execute
-from support.servers import Database
+from support.servers import ROLE_PASSWORD, Database
 from syntegra_db import adoption, backup, migrations
 from syntegra_db.catalog import read_status
 from syntegra_db.client_programs import find_program
@@ -33,6 +33,7 @@ from syntegra_db.errors import (
     SyntegraDBError,
 )
 from syntegra_db.migrations._lock import acquire_session_lock
+from syntegra_db.settings import parse_url
 from syntegra_db.vectors.maintenance import rebuild
 
 if TYPE_CHECKING:
@@ -321,24 +322,85 @@ def test_tables_and_types_of_a_later_revision_are_adopted_as_printed(
     assert drift_report(database).findings == []
 
 
-@pytest.mark.parametrize("name", ["kpi nuevos", "O'Brien\"x", "ñandú", "$HOME `a`"])
-@pytest.mark.parametrize("has_user", [True, False])
-def test_missing_database_is_created_as_printed(server: Server, role: str, name: str, *, has_user: bool) -> None:
-    url = server.url.set(database=name)
-    owner_url = url.set(username=role, password="any") if has_user else url
-    administrator = {"PGUSER": url.username or "", "PGPASSWORD": url.password or ""}
-    with pytest.raises(DatabaseNotFound) as error, connect(unpooled_engine(owner_url)):
+# The user of the URL, the name of the database, and whether createdb is on PATH.
+MISSING_DATABASES = (
+    ("role", "kpi nuevos", True),
+    ("role", "$HOME `a`", False),
+    ("role that may create databases", "-kpi", True),
+    ("role that may create databases", "O'Brien\"x", False),
+    ("administrator", "host=a", True),
+    ("administrator", "ñandú", False),
+)
+
+
+@pytest.mark.parametrize("case", MISSING_DATABASES)
+def test_missing_database_is_created_as_printed(
+    server: Server, role: str, case: tuple[str, str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, name, has_createdb = case
+    administrator_url = server.url.set(database=name)
+    if administrator_url.port is None:
+        administrator_url = administrator_url.update_query_dict({"port": "5432"})
+    url, password, owner = administrator_url, server.url.password, server.url.username
+    if kind != "administrator":
+        url, owner = url.set(username=role, password=ROLE_PASSWORD), role
+    if kind == "role that may create databases":
+        server.execute(sql.SQL("ALTER ROLE {} CREATEDB").format(sql.Identifier(role)))
+        password = ROLE_PASSWORD
+    directories = [find_program("psql").parent, *os.get_exec_path()]
+    if not has_createdb:
+        (tmp_path / "sh").symlink_to("/bin/sh")
+        directories = [tmp_path, PROGRAMS]
+    monkeypatch.setenv("PATH", os.pathsep.join(map(str, directories)))
+    with pytest.raises(DatabaseNotFound) as error, connect(unpooled_engine(url)):
+        pass
+    command = re.search(rf"`({'createdb' if has_createdb else 'syntegra-db psql'} .*)`\)", str(error.value))
+    assert command is not None, error.value
+    environment = {
+        "PATH": os.environ["PATH"],
+        # What leads elsewhere unless the command names it.
+        "PGUSER": "elsewhere",
+        "PGPORT": "1",
+        "PGPASSWORD": password or "",
+        "DATABASE_URL": url.render_as_string(hide_password=False),
+    }
+    try:
+        subprocess.run(
+            ["sh", "-c", command[1]],
+            env=environment,
+            input=f"{password}\n",
+            text=True,
+            # Without a terminal, psql reads the password from standard input.
+            start_new_session=True,
+            check=True,
+        )
+        with connect(unpooled_engine(administrator_url)) as connection:
+            query = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
+            assert connection.exec_driver_sql(query).scalar_one() == owner
+    finally:
+        server.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def test_missing_database_of_service_file_is_created_as_printed(
+    server: Server, role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, port = server.url.host or server.url.query["host"], server.url.port or 5432
+    service = f"[kpi]\nhost={host}\nport={port}\nuser={role}\npassword={ROLE_PASSWORD}\ndbname=kpi nuevos\n"
+    (tmp_path / "services").write_text(service, encoding="utf-8")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("PATH", f"{find_program('psql').parent}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(DatabaseNotFound) as error, connect(unpooled_engine(parse_url("postgresql:///?service=kpi"))):
         pass
     command = re.search(r"`(createdb .*)`\)", str(error.value))
     assert command is not None, error.value
-    path = f"{find_program('psql').parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": os.environ["PATH"], "PGPASSWORD": server.url.password or ""}
     try:
-        subprocess.run(["sh", "-c", command[1]], env={"PATH": path, **administrator}, check=True)
-        with connect(unpooled_engine(url)) as connection:
-            owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
-            assert connection.exec_driver_sql(owner).scalar_one() == (role if has_user else url.username)
+        subprocess.run(["sh", "-c", command[1]], env=environment, check=True)
+        with connect(unpooled_engine(server.url.set(database="kpi nuevos"))) as connection:
+            query = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
+            assert connection.exec_driver_sql(query).scalar_one() == role
     finally:
-        server.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+        server.execute("""DROP DATABASE IF EXISTS "kpi nuevos\"""")
 
 
 @pytest.mark.parametrize("name", ["Índice 1", "O'Brien\"x", "lateral"])

@@ -176,7 +176,7 @@ def test_second_set_that_the_role_cannot_read_is_listed_last(
         execute(empty_database, f"DROP OWNED BY {role}")
 
 
-@pytest.mark.parametrize("cast", ["FUNCTION beta.note(beta.kind)", "INOUT"])
+@pytest.mark.parametrize("cast", ["FUNCTION beta.note(beta.kind)", "FUNCTION beta.note(beta.kind) AS IMPLICIT"])
 def test_version_of_another_schema_calls_no_function_of_its_owner(
     server: Server, empty_database: Database, tmp_path: Path, cast: str
 ) -> None:
@@ -278,9 +278,9 @@ def test_schema_of_postgresql_is_never_offered_for_a_second_set(database: Databa
     set_path(database, path)
     message = error_of_upgrade(database.url, TablesInOtherSchema)
     error = feed(database, tmp_path, path, text)
-    for told in (message, error):
-        assert "are in schema public, but the search_path leads to one of PostgreSQL itself" in told
-        assert "second set" not in told
+    for printed in (message, error):
+        assert "are in schema public, but the search_path leads to one of PostgreSQL itself" in printed
+        assert "second set" not in printed
     used = feed(database, tmp_path, path, hint(error).partition(": ")[2], text)
     assert "revision 003 is already applied" in used
     fix = re.search(r"ALTER ROLE .*;", message)
