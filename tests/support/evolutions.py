@@ -45,6 +45,14 @@ EVOLUTIONS = {
         op.drop_column("kpi_summary", "unit")
         """,
     ),
+    "index after a query": Evolution(
+        """
+        assert op.get_bind().scalar(sa.text("SELECT count(*) FROM kpi_summary")) is not None
+        with op.get_context().autocommit_block():
+            op.create_index("idx_kpi_summary_value", "kpi_summary", ["kpi_value"], postgresql_concurrently=True)
+        """,
+        'op.drop_index("idx_kpi_summary_value", "kpi_summary")',
+    ),
     "unique constraint": Evolution(
         'op.create_unique_constraint_online("uq_kpi_summary_client", "kpi_summary", ["client_id", "id"])',
         'op.drop_constraint("uq_kpi_summary_client", "kpi_summary")',
@@ -72,6 +80,16 @@ EVOLUTIONS = {
             "ALTER severity SET DEFAULT 'medium'"
         )
         op.execute("DROP TYPE anomaly_severity_old")
+        """,
+    ),
+    "renamed column, expanded": Evolution(
+        """
+        op.add_column("kpi_summary", sa.Column("name", sa.String(255)))
+        op.keep_alike("kpi_summary", "kpi_name", "name")
+        """,
+        """
+        op.stop_keeping_alike("kpi_summary", "kpi_name", "name")
+        op.drop_column("kpi_summary", "name")
         """,
     ),
     "widened varchar": Evolution(

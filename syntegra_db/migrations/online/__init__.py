@@ -1,5 +1,7 @@
 """Revisions in steps: operations for tables in use, each step committed and recorded before the next one begins."""
 
+# The imports of these modules add the operations to `op`.
+from syntegra_db.migrations.online import _data_operations, _operations  # noqa: F401
 from syntegra_db.migrations.online._execution import (
     direction_to_undo,
     migrations_function,

@@ -9,7 +9,7 @@ from alembic import op
 from alembic.operations import Operations
 from alembic.operations.ops import CreateTableOp
 
-from syntegra_db.migrations.online._operations import OnlineOperation
+from syntegra_db.migrations.online._registry import OnlineOperation
 from syntegra_db.migrations.online._steps import AutocommitStep, TransactionStep, describe
 
 if TYPE_CHECKING:

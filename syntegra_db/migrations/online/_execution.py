@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from alembic import op
 from alembic.operations import Operations
 from alembic.runtime.migration import RevisionStep
 
 from syntegra_db.errors import MigrationFailed
 from syntegra_db.migrations.online._collection import collect_steps
 from syntegra_db.migrations.online._session import StepSession
+from syntegra_db.migrations.online._steps import not_concurrently
 from syntegra_db.recorded_steps import RecordedStep, StepRecord, UnfinishedRevision, read_unfinished_revision
 from syntegra_db.revisions import all_revisions, script_directory
 
@@ -54,8 +57,11 @@ def run_online(
             if isinstance(migration, RevisionStep):
                 collected = collect_steps(context, migration.migration_fn)
                 revision = migration.revision.revision
-                if collected is not None and (collected.is_divided or run.has_begun(revision)):
-                    run.finish(revision, "upgrade" if migration.is_upgrade else "downgrade", collected.steps)
+                direction: Direction = "upgrade" if migration.is_upgrade else "downgrade"
+                if collected is None:
+                    migration.migration_fn = run.whole(revision, direction, migration.migration_fn)
+                elif collected.is_divided or run.has_begun(revision):
+                    run.finish(revision, direction, collected.steps)
                     migration.migration_fn = run.record.remove
             yield migration
 
@@ -69,7 +75,14 @@ def run_inside_transaction(function: MigrationsFunction) -> MigrationsFunction:
         for migration in function(heads, context):
             if isinstance(migration, RevisionStep):
                 collected = collect_steps(context, migration.migration_fn)
-                if collected is not None and collected.is_divided:
+                if collected is None:
+                    # Of the operations that Alembic has installed, whose revision can have an autocommit block.
+                    operations = op._proxy  # type: ignore[attr-defined]  # noqa: SLF001  Alembic has no public way
+                    vars(operations)["invoke"] = lambda operation: Operations(context).invoke(
+                        not_concurrently(operation)
+                    )
+                    vars(context)["autocommit_block"] = nullcontext
+                elif collected.is_divided:
                     migration.migration_fn = partial(_invoke_all, Operations(context), collected.steps)
             yield migration
 
@@ -147,6 +160,30 @@ class _Run:
             if not recorded.is_finished:
                 logger.info("%s, step %d of %d: %s", revision, number, len(steps), step.description)
                 step.run(session, number, recorded.progress)
+
+    def whole(self, revision: str, direction: Direction, function: Callable[[], None]) -> Callable[[], None]:
+        """Return `function` with an autocommit block that works on this connection.
+
+        What the revision does cannot be divided, so only the fact that it was begun is recorded, with the first block.
+        """
+        session = self._session()
+
+        @contextmanager
+        def autocommit_block() -> Iterator[None]:
+            step = RecordedStep("the whole revision, which uses the connection itself")
+            self.record.begin(UnfinishedRevision(revision, direction, is_repeated=False, steps=(step,)))
+            with session.autocommit():
+                yield
+            # Alembic commits it with the new revision.
+            self._context._transaction = self._connection.begin()  # noqa: SLF001
+
+        def run() -> None:
+            vars(self._context)["autocommit_block"] = autocommit_block
+            function()
+            if self.has_begun(revision):
+                self.record.remove()
+
+        return run
 
     def _plan(self, revision: str, direction: Direction, steps: Sequence[Step]) -> UnfinishedRevision:
         """Return the steps to record, with what is finished of them."""

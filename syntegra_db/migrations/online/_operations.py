@@ -5,61 +5,29 @@ Their signatures are part of the released revisions, so they never change: a new
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from alembic.operations import Operations
-from alembic.operations.ops import (
-    CreateCheckConstraintOp,
-    CreateForeignKeyOp,
-    CreateIndexOp,
-    DropIndexOp,
-    MigrateOperation,
-)
+from alembic.operations.ops import CreateCheckConstraintOp, CreateForeignKeyOp, CreateIndexOp, DropIndexOp
 
-from syntegra_db.migrations.online._backfill import BackfillStep
-from syntegra_db.migrations.online._steps import (
-    AutocommitStep,
-    TransactionStep,
-    ValidationStep,
-    describe,
-    execute,
+from syntegra_db.migrations.online._registry import (
+    OnlineOperation,
+    constraint_steps,
+    find_violations,
+    object_name,
+    register,
 )
+from syntegra_db.migrations.online._steps import AutocommitStep, TransactionStep, describe, execute
 from syntegra_db.sql import literal, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from alembic.operations import Operations
 
     from syntegra_db.migrations.online._steps import Step
 
-MAX_BATCH_ROWS = 20_000
 
-
-class OnlineOperation(MigrateOperation):
-    """An operation that is done in steps, each of which is committed before the next one begins."""
-
-    @abstractmethod
-    def steps(self) -> Sequence[Step]:
-        """Return the steps in their order."""
-
-
-def _run_in_transaction(operations: Operations, operation: OnlineOperation) -> None:
-    """Do the same inside the open transaction: in a restore and in tests, where no session waits for it."""
-    for step in operation.steps():
-        for plain in step.in_transaction():
-            operations.invoke(plain)
-
-
-def _register(name: str) -> Any:
-    def register(kind: type[OnlineOperation]) -> type[OnlineOperation]:
-        Operations.register_operation(name)(kind)
-        Operations.implementation_for(kind)(_run_in_transaction)
-        return kind
-
-    return register
-
-
-@_register("create_index_online")
+@register("create_index_online")
 class CreateIndexOnlineOp(OnlineOperation):
     """Build an index while other sessions read and write."""
 
@@ -92,7 +60,7 @@ class CreateIndexOnlineOp(OnlineOperation):
         return [AutocommitStep(self._operation, describe(self._operation))]
 
 
-@_register("drop_index_online")
+@register("drop_index_online")
 class DropIndexOnlineOp(OnlineOperation):
     """Drop an index while other sessions read and write."""
 
@@ -109,7 +77,7 @@ class DropIndexOnlineOp(OnlineOperation):
         return [AutocommitStep(self._operation, describe(self._operation))]
 
 
-@_register("create_check_constraint_online")
+@register("create_check_constraint_online")
 class CreateCheckConstraintOnlineOp(OnlineOperation):
     """Add a CHECK constraint while other sessions read and write."""
 
@@ -126,10 +94,10 @@ class CreateCheckConstraintOnlineOp(OnlineOperation):
     def steps(self) -> Sequence[Step]:
         """Return the addition and the validation."""
         add = CreateCheckConstraintOp(self._name, self._table, self._condition, postgresql_not_valid=True)
-        return _constraint_steps(self._name, self._table, add, find_violations(self._table, self._condition))
+        return constraint_steps(self._name, self._table, add, find_violations(self._table, self._condition))
 
 
-@_register("create_foreign_key_online")
+@register("create_foreign_key_online")
 class CreateForeignKeyOnlineOp(OnlineOperation):
     """Add a foreign key while other sessions read and write."""
 
@@ -178,10 +146,10 @@ class CreateForeignKeyOnlineOp(OnlineOperation):
             f"SELECT * FROM {quote(key.source_table)} AS child WHERE {given} AND NOT EXISTS "  # noqa: S608  printed
             f"(SELECT FROM {quote(key.referent_table)} AS parent WHERE {matching});"
         )
-        return _constraint_steps(str(key.constraint_name), key.source_table, key, find)
+        return constraint_steps(str(key.constraint_name), key.source_table, key, find)
 
 
-@_register("create_unique_constraint_online")
+@register("create_unique_constraint_online")
 class CreateUniqueConstraintOnlineOp(OnlineOperation):
     """Add a unique constraint while other sessions read and write."""
 
@@ -210,7 +178,7 @@ class CreateUniqueConstraintOnlineOp(OnlineOperation):
         ]
 
 
-@_register("set_not_null_online")
+@register("set_not_null_online")
 class SetNotNullOnlineOp(OnlineOperation):
     """Set a column NOT NULL while other sessions read and write."""
 
@@ -229,82 +197,10 @@ class SetNotNullOnlineOp(OnlineOperation):
     def steps(self) -> Sequence[Step]:
         """Return the addition of the CHECK, its validation, and SET NOT NULL, which replaces it."""
         column, condition = quote(self._column), f"{quote(self._column)} IS NOT NULL"
-        name = temporary_name("ck", self._table, self._column, "not_null")
+        name = object_name("ck", self._table, self._column, "not_null")
         add = CreateCheckConstraintOp(name, self._table, condition, postgresql_not_valid=True)
         replace = f"ALTER TABLE {quote(self._table)} ALTER COLUMN {column} SET NOT NULL, DROP CONSTRAINT {quote(name)}"
         return [
-            *_constraint_steps(name, self._table, add, find_violations(self._table, condition)),
+            *constraint_steps(name, self._table, add, find_violations(self._table, condition)),
             TransactionStep((execute(replace),), f"set {self._table}.{self._column} NOT NULL"),
         ]
-
-
-@_register("backfill")
-class BackfillOp(OnlineOperation):
-    """Give columns of existing rows a value while other sessions read and write."""
-
-    def __init__(self, step: BackfillStep) -> None:
-        self._step = step
-
-    @classmethod
-    def backfill(
-        cls,
-        operations: Operations,
-        table_name: str,
-        values: Mapping[str, str],
-        where: str = "true",
-        *,
-        batch: int = MAX_BATCH_ROWS,
-    ) -> None:
-        """Set columns of all rows for which the SQL condition `where` is true, in batches of rows by id.
-
-        `values` are SQL expressions by column. Each batch is one transaction of about 0.15 s and at most `batch` rows,
-        so that a writer that waits for one of its rows waits for no longer. An interrupted backfill continues after
-        the last batch that was committed.
-        """
-        operations.invoke(cls(BackfillStep(table_name, dict(values), where, batch)))
-
-    def steps(self) -> Sequence[Step]:
-        """Return one step."""
-        return [self._step]
-
-
-@_register("add_enum_label")
-class AddEnumLabelOp(OnlineOperation):
-    """Add a label to an ENUM type."""
-
-    def __init__(self, type_: str, label: str, position: str) -> None:
-        self._type, self._label, self._position = type_, label, position
-
-    @classmethod
-    def add_enum_label(
-        cls, operations: Operations, type_name: str, label: str, *, before: str | None = None, after: str | None = None
-    ) -> None:
-        """Add a label, by default as the last one, and commit it: no statement can use it in the same transaction.
-
-        Code of the revision before cannot read a row with the new label: write it when all services know it.
-        """
-        position = f" BEFORE {literal(before)}" if before else f" AFTER {literal(after)}" if after else ""
-        operations.invoke(cls(type_name, label, position))
-
-    def steps(self) -> Sequence[Step]:
-        """Return one step."""
-        add = f"ALTER TYPE {quote(self._type)} ADD VALUE IF NOT EXISTS {literal(self._label)}{self._position}"
-        return [TransactionStep((execute(add),), f"add label {self._label} to {self._type}")]
-
-
-def _constraint_steps(name: str, table: str, add: MigrateOperation, find_rows: str) -> list[Step]:
-    validate = f"ALTER TABLE {quote(table)} VALIDATE CONSTRAINT {quote(name)}"
-    return [
-        TransactionStep((add,), f"add constraint {name} for new rows"),
-        ValidationStep(validate, f"check the rows of {table} for {name}", find_rows),
-    ]
-
-
-def find_violations(table: str, condition: str) -> str:
-    """Return the statement that finds the rows of `table` for which the CHECK `condition` is false."""
-    return f"SELECT * FROM {quote(table)} WHERE NOT ({condition});"  # noqa: S608  printed
-
-
-def temporary_name(*parts: str) -> str:
-    """Return a name of an object from `parts`, not longer than PostgreSQL's limit of 63 bytes."""
-    return "_".join(parts)[:63]

@@ -129,10 +129,7 @@ class AutocommitStep:
 
     def in_transaction(self) -> Sequence[MigrateOperation]:
         """Return the operation without CONCURRENTLY."""
-        operation = copy(self.operation)
-        if isinstance(operation, CreateIndexOp | DropIndexOp):
-            operation.kw = {name: value for name, value in operation.kw.items() if name != CONCURRENTLY}
-        return [operation]
+        return [not_concurrently(self.operation)]
 
 
 def _create_index(session: StepSession, operation: CreateIndexOp) -> None:
@@ -162,6 +159,14 @@ def _create_index(session: StepSession, operation: CreateIndexOp) -> None:
 def _drop_index(session: StepSession, name: str) -> None:
     session.connection.rollback()
     execute_raw(session.connection, f"DROP INDEX CONCURRENTLY IF EXISTS {quote(name)}")
+
+
+def not_concurrently(operation: MigrateOperation) -> MigrateOperation:
+    """Return an operation that can run inside a transaction."""
+    copied = copy(operation)
+    if isinstance(copied, CreateIndexOp | DropIndexOp):
+        copied.kw = {name: value for name, value in copied.kw.items() if name != CONCURRENTLY}
+    return copied
 
 
 def tolerant(operation: MigrateOperation) -> Iterator[MigrateOperation]:
