@@ -32,6 +32,12 @@ def test_import_of_package_loads_no_metadata_and_no_dependency() -> None:
     assert output.stdout == "[]\n"
 
 
+def test_restore_loads_no_model() -> None:
+    # Loading the models takes a fifth of the start.
+    program = "import sys; from syntegra_db.backup import restore; print('sqlalchemy.orm' in sys.modules)"
+    assert succeed("python", "-c", program) == "False\n"
+
+
 def test_python_m_prints_the_same_help_as_the_command() -> None:
     output = succeed("python", "-m", "syntegra_db", "--help")
     assert " upgrade " in output

@@ -41,9 +41,8 @@ from syntegra_db.migrations import (
     run_in_transaction,
     verify_result,
 )
-from syntegra_db.models import EMBEDDING_DIMENSIONS
 from syntegra_db.network import psycopg_connection
-from syntegra_db.pgvector_support import MIN_BUILD_MEMORY, VECTOR_INDEX, ivfflat_build_memory
+from syntegra_db.pgvector_support import EMBEDDING_DIMENSIONS, MIN_BUILD_MEMORY, VECTOR_INDEX, ivfflat_build_memory
 from syntegra_db.revisions import all_revisions, current_revision, head_revision
 from syntegra_db.search_path import table_clause, table_name
 from syntegra_db.settings import describe_database

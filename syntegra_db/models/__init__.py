@@ -1,6 +1,7 @@
 """The models of the seven tables, one module per table.
 
-Importing them opens no connection, reads no environment variable, and imports no other module of the package.
+Importing them opens no connection, reads no environment variable, and imports no other module of the package but facts
+about pgvector.
 """
 
 from syntegra_db.models.anomaly_log import AnomalyLog, AnomalySeverity
@@ -12,7 +13,8 @@ from syntegra_db.models.kpi_summary import KpiSummary
 from syntegra_db.models.processed_data import ProcessedData
 from syntegra_db.models.text_summary import TextSummary
 from syntegra_db.models.trend_signals import TrendSignal, TrendStatus
-from syntegra_db.models.types import EMBEDDING_DIMENSIONS, EmbeddingInput, EmbeddingVector, InvalidEmbedding
+from syntegra_db.models.types import EmbeddingInput, EmbeddingVector, InvalidEmbedding
+from syntegra_db.pgvector_support import EMBEDDING_DIMENSIONS
 
 __all__ = [
     "EMBEDDING_DIMENSIONS",

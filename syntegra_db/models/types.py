@@ -23,11 +23,11 @@ from syntegra_db.models.exact_types import (
     ExactType,
     InvalidValue,
 )
+from syntegra_db.pgvector_support import EMBEDDING_DIMENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-EMBEDDING_DIMENSIONS = 384
 EMBEDDING_RULE = f"text_summary.embedding takes {EMBEDDING_DIMENSIONS} finite numbers"
 
 BigSerial = Annotated[
