@@ -14,6 +14,7 @@ import pytest
 
 from support import servers
 from support.fault_table import pytest_terminal_summary
+from support.scheduling import pytest_xdist_make_scheduler
 from syntegra_db import embedded, migrations
 from syntegra_db.settings import parse_url
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from support.servers import Database, Server
 
-__all__ = ["pytest_terminal_summary"]  # a hook
+__all__ = ["pytest_terminal_summary", "pytest_xdist_make_scheduler"]  # hooks
 
 FAULTS = Path(__file__).parent / "faults"
 TEMPLATE = "syntegra_test_template"

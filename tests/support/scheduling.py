@@ -1,0 +1,27 @@
+"""How `pytest --numprocesses 2 --dist loadfile` distributes the tests: by file, but the fault matrix by case."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+
+# Its cases take minutes together, and each is independent of the others.
+DISTRIBUTED_BY_CASE = "tests/faults/test_matrix.py::"
+
+
+class FileScheduling(LoadFileScheduling):
+    """The tests of a file run in one process, except those of `DISTRIBUTED_BY_CASE`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith(DISTRIBUTED_BY_CASE) else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileScheduling | None:
+    """Return the scheduler for `--dist loadfile`."""
+    return FileScheduling(config, log) if config.getoption("dist") == "loadfile" else None
