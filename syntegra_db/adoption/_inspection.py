@@ -17,13 +17,13 @@ from syntegra_db.catalog import (
     LiveCatalog,
     Schema,
     Table,
+    closest_revision,
     introspect,
     load_manifest,
     managed_tables,
     managed_types,
     require_current_schema,
     require_no_tables_elsewhere,
-    written_manifests,
 )
 from syntegra_db.errors import AdoptionNotPossible
 from syntegra_db.revisions import (
@@ -107,7 +107,11 @@ def inspect_database(connection: Connection, supplied: AdoptionInput) -> Inspect
     if stamped is None:
         require_no_tables_elsewhere(connection)
     catalog = introspect(connection, managed_tables(), managed_types())
-    revision = closest_revision(catalog.schema)
+    revision = closest_revision(catalog.schema, stamped)
+    if revision is None:
+        raise AdoptionNotPossible(
+            "There is nothing to adopt: the current schema has no table of this package. Run `syntegra-db upgrade`."
+        )
     tables = {"tables": list(catalog.schema.tables)}
     dependents = defaultdict(list)
     for row in connection.execute(_queries.DEPENDENTS, tables).mappings():
@@ -124,27 +128,6 @@ def inspect_database(connection: Connection, supplied: AdoptionInput) -> Inspect
         dependents=dict(dependents),
         shared_sequences=frozenset(connection.scalars(_queries.SHARED_SEQUENCES)),
     )
-
-
-def closest_revision(installed: Schema) -> str:
-    """Return the revision that shares most types, tables and columns with `installed`; of several, the oldest.
-
-    Raises:
-        AdoptionNotPossible: none shares any.
-    """
-    names = _object_names(installed)
-    shared = {revision: len(_object_names(manifest) & names) for revision, manifest in written_manifests().items()}
-    closest = max(shared, key=lambda revision: shared[revision])
-    if shared[closest] == 0:
-        raise AdoptionNotPossible(
-            "There is nothing to adopt: the current schema has no table of this package. Run `syntegra-db upgrade`."
-        )
-    return closest
-
-
-def _object_names(schema: Schema) -> set[tuple[str, ...]]:
-    columns = {(name, column) for name, table in schema.tables.items() for column in table.columns}
-    return columns | {("table", name) for name in schema.tables} | {("type", name) for name in schema.types}
 
 
 def _stamped_revision(connection: Connection) -> str | None:

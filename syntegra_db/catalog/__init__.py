@@ -1,5 +1,6 @@
 """The installed schema, the declared schema of each revision, and the drift between them."""
 
+from syntegra_db.catalog._closest import closest_revision
 from syntegra_db.catalog._drift import is_accepted, unversioned_objects, verify
 from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, existing_tables, introspect, require_current_schema
@@ -9,7 +10,6 @@ from syntegra_db.catalog._manifest import (
     load_manifest,
     managed_tables,
     managed_types,
-    written_manifests,
 )
 from syntegra_db.catalog._other_schemas import (
     SCHEMAS_WITH_TABLES,
@@ -33,6 +33,7 @@ __all__ = [
     "LiveCatalog",
     "Schema",
     "Table",
+    "closest_revision",
     "declared_columns",
     "existing_tables",
     "format_manifest",
@@ -48,5 +49,4 @@ __all__ = [
     "require_usable_revision",
     "unversioned_objects",
     "verify",
-    "written_manifests",
 ]

@@ -10,6 +10,7 @@ from psycopg.errors import InternalError_, UndefinedObject, UndefinedTable
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.catalog import ddl
+from syntegra_db.catalog._closest import closest_revision, compare_with_revision
 from syntegra_db.catalog._findings import NO_ACTION, DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, introspect
 from syntegra_db.catalog._lossy_rows import count_lossy_rows
@@ -68,7 +69,7 @@ def verify(connection: Connection) -> DriftReport:
     revision, unfinished, installed = _read_consistently(connection)
     version_table = installed.schema.tables.pop(VERSION_TABLE, None)
     declared = load_manifest(revision)
-    found = _differences(revision, installed.schema)
+    found = compare_with_revision(revision, installed.schema)
     if unfinished is not None:
         found = _without_steps(found, unfinished, revision, installed.schema)
     differences = count_lossy_rows(connection, declared, installed, found)
@@ -154,20 +155,6 @@ def _compare_version_table(installed: Table | None) -> Iterator[Finding]:
         yield from compare_schemas(declared, Schema(tables={VERSION_TABLE: installed}))
 
 
-def _differences(revision: str | None, installed: Schema) -> Iterator[Finding]:
-    """Yield what differs from the manifest of `revision`, and the installed objects of other revisions."""
-    declared = load_manifest(revision)
-    yield from compare_schemas(declared, installed)
-    tables, types = set(declared.tables), set(declared.types)
-    for other, manifest in written_manifests().items():
-        for name in sorted(manifest.tables.keys() & installed.tables.keys() - tables):
-            yield _object_of_other_revision("table", name, revision, other)
-        for name in sorted(manifest.types.keys() & installed.types.keys() - types):
-            yield _object_of_other_revision("type", name, revision, other)
-        tables.update(manifest.tables)
-        types.update(manifest.types)
-
-
 def _without_steps(
     differences: Iterator[Finding], unfinished: UnfinishedRevision, revision: str | None, installed: Schema
 ) -> Iterator[Finding]:
@@ -181,7 +168,7 @@ def _without_steps(
         yield from differences
         return
     other = known[position - 1] if revision == unfinished.revision else unfinished.revision
-    differing = {finding.object for finding in _differences(other, installed) if finding.is_drift}
+    differing = {finding.object for finding in compare_with_revision(other, installed) if finding.is_drift}
     named = {word for step in unfinished.steps for word in re.split(r"[ ,]+", step.description)}
     for finding in differences:
         if not finding.is_drift or (finding.object in differing and finding.object.split()[1] not in named):
@@ -200,19 +187,8 @@ def _unfinished_revision(unfinished: UnfinishedRevision) -> Finding:
     )
 
 
-def _object_of_other_revision(kind: str, name: str, revision: str | None, other: str) -> Finding:
-    return Finding(
-        object=f"{kind} {name}",
-        expected=f"no such {kind} at {describe_revision(revision)}",
-        found=f"a {kind} of that name, as in revision {other}",
-        impact=f"A migration that creates the {kind} fails.",
-        fix=f"-- Run `syntegra-db adopt`, which keeps every row. Rename a {kind} of another application.",
-    )
-
-
 def _matching_revision(revision: str | None, installed: Schema) -> str | None:
-    """Return the newest other revision that the schema has no drift from, or else `revision`."""
-    for other in (*reversed(written_manifests()), None):
-        if other != revision and not any(finding.is_drift for finding in _differences(other, installed)):
-            return other
-    return revision
+    """Return the closest revision if the schema has no drift from it, or else `revision`."""
+    closest = closest_revision(installed, revision)
+    has_drift = any(finding.is_drift for finding in compare_with_revision(closest, installed))
+    return revision if has_drift else closest

@@ -11,6 +11,7 @@ from textwrap import dedent, indent
 from typing import TYPE_CHECKING
 
 from support.commands import ROOT
+from support.revisions import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,7 @@ class Checkout:
     def manifests(self) -> Path:
         return self.folder / "syntegra_db/catalog/manifests"
 
-    def add_revision(self, revision: str, upgrade: str, downgrade: str = "pass", *, before: str = "003") -> Path:
+    def add_revision(self, revision: str, upgrade: str, downgrade: str = "pass", *, before: str = HEAD) -> Path:
         """Write a revision whose functions have these bodies, and return its file."""
         path = self.folder / "alembic/versions" / f"{revision}_sample.py"
         bodies = {name: indent(dedent(body), "    ") for name, body in (("upgrade", upgrade), ("downgrade", downgrade))}
