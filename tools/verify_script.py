@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from syntegra_db.catalog import Schema, _queries, load_manifest
 from syntegra_db.catalog.compare import COSINE_INDEX
 from syntegra_db.pgvector_support import VECTOR_INDEX
-from syntegra_db.revisions import VERSION_TABLE
+from syntegra_db.revisions import VERSION_TABLE, all_revisions
 from syntegra_db.search_path import qualify_calls
 from syntegra_db.sql import literal
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from syntegra_db.catalog import Column
 
 TEMPLATE = Path(__file__).parent / "templates" / "verify_analytics_tables.sql"
+# Creates the analytics tables.
 REVISION = "003"
 PREVIOUS_REVISION = "002"
 PARAMETERS = {
@@ -29,19 +30,24 @@ PARAMETERS = {
     "names": "ARRAY(SELECT name FROM expected WHERE kind IN ('table', 'type'))",
     "tables": "ARRAY(SELECT oid FROM tables)",
 }
+Row = tuple[str, str, str, str]
 PARAMETER = re.compile(r"CAST\(:(tables) AS oid\[\]\)|(?<!:):([a-z]+)")
 
 
 def render() -> str:
-    """Return a psql script that compares the tables and types that revision 003 creates with those of a server."""
-    manifest, previous = load_manifest(REVISION), load_manifest(PREVIOUS_REVISION)
-    tables = {name: table for name, table in manifest.tables.items() if name not in previous.tables}
-    types = {name: labels for name, labels in manifest.types.items() if name not in previous.types}
-    rows = expected_rows(Schema(types, tables))
+    """Return a psql script that compares the tables and types of revision 003, as they are at the server's revision."""
+    manifests = {revision: load_manifest(revision) for revision in all_revisions() if revision >= REVISION}
+    created, previous = manifests[REVISION], load_manifest(PREVIOUS_REVISION)
+    names = {*created.tables, *created.types} - {*previous.tables, *previous.types}
+    rows = row_lifetimes({revision: list(expected_rows(manifest, names)) for revision, manifest in manifests.items()})
     return qualify_calls(TEMPLATE.read_text(encoding="utf-8")).format(
         revision=REVISION,
+        newest=max(manifests),
+        revisions=", ".join(map(literal, manifests)),
         version_table=VERSION_TABLE,
-        expected=",\n".join(f"    ({', '.join(map(literal, row))})" for row in rows),
+        expected=",\n".join(
+            f"    ({', '.join('NULL' if value is None else literal(value) for value in row)})" for row in rows
+        ),
         tables=query(_queries.TABLES),
         columns=query(_queries.COLUMNS),
         constraints=query(_queries.CONSTRAINTS),
@@ -53,11 +59,25 @@ def render() -> str:
     )
 
 
-def expected_rows(schema: Schema) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the table, kind, name and definition of each object of `schema`."""
-    for name, labels in schema.types.items():
-        yield "", "type", name, ", ".join(labels)
-    for table, parts in schema.tables.items():
+def row_lifetimes(rows: dict[str, list[Row]]) -> Iterator[tuple[str | None, ...]]:
+    """Yield the first revision that has a row, the first after that without it or None, and the row.
+
+    A row that a later revision brings back is yielded again.
+    """
+    revisions = list(rows)
+    for position, revision in enumerate(revisions):
+        before = rows[revisions[position - 1]] if position else []
+        for row in rows[revision]:
+            if row not in before:
+                yield revision, next((later for later in revisions[position:] if row not in rows[later]), None), *row
+
+
+def expected_rows(schema: Schema, names: set[str]) -> Iterator[Row]:
+    """Yield the table, kind, name and definition of each object of the types and tables of `schema` in `names`."""
+    for name in sorted(names & schema.types.keys()):
+        yield "", "type", name, ", ".join(schema.types[name])
+    for table in sorted(names & schema.tables.keys()):
+        parts = schema.tables[table]
         yield table, "table", table, f"{len(parts.columns)} columns"
         for name, column in parts.columns.items():
             yield table, "column", name, column_definition(column)

@@ -1,7 +1,8 @@
--- Compares the analytics tables of the current schema with revision {revision}. It only reads.
+-- Compares the analytics tables of the current schema with the revision of the database, {revision} or later, and with the
+-- newest, {newest}, if it is at another revision. It only reads.
 --
--- Generated from the manifest of revision {revision} by `make generate`: change tools/templates/, not this file.
--- Run it with psql, by -f or on standard input. Each row is OK, MISSING, DIFFERENT, or EXTRA: not part of revision {revision}.
+-- Generated from the manifests by `make generate`: change tools/templates/, not this file.
+-- Run it with psql, by -f or on standard input. Each row is OK, MISSING, DIFFERENT, or EXTRA: not part of the revision.
 -- If anything is missing or different, psql exits with status 3.
 
 \set ON_ERROR_STOP on
@@ -26,11 +27,17 @@ SELECT
   SELECT coalesce(string_agg(version_num, ' and ' ORDER BY version_num), '') AS revision
   FROM :"schema".{version_table} \gset
 \endif
+SELECT CASE WHEN :'revision' IN ({revisions}) THEN :'revision' ELSE '{newest}' END AS declared \gset
+SELECT set_config('syntegra.declared', :'declared', true) \gset
 
 -- The queries of the catalog are those of `syntegra-db verify`.
-WITH expected (relation, kind, name, definition) AS (
+WITH declared (since, until, relation, kind, name, definition) AS (
   VALUES
 {expected}
+),
+expected AS (
+  SELECT relation, kind, name, definition FROM declared
+  WHERE since <= :'declared' AND (until IS NULL OR until > :'declared')
 ),
 tables AS (
 {tables}
@@ -116,9 +123,10 @@ FROM report \gset
 \if :is_different
   DO $$
   BEGIN
-    RAISE EXCEPTION 'the analytics tables do not match revision {revision}: see the rows MISSING and DIFFERENT above';
+    RAISE EXCEPTION 'the analytics tables do not match revision %: see the rows MISSING and DIFFERENT above',
+      pg_catalog.current_setting('syntegra.declared');
   END
   $$;
 \endif
 COMMIT;
-\echo The analytics tables match revision {revision}.
+\echo The analytics tables match revision :declared.
