@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import NullPool, select, text
 
 from support.commands import succeed
+from support.revisions import AFTER_HEAD, HEAD
 from syntegra_db.database import async_session_factory, create_async_engine, create_engine, session_factory
 from syntegra_db.errors import DatabaseAhead, DatabaseBehind, DatabaseNotFound
 from syntegra_db.migrations import async_require_head, downgrade, require_head
@@ -146,13 +147,13 @@ def test_require_head(database: Database) -> None:
     with engine.connect() as connection:
         require_head(connection)
     downgrade("002", database.url)
-    with pytest.raises(DatabaseBehind, match="at revision 002, but revision 003 is required"):
+    with pytest.raises(DatabaseBehind, match=f"at revision 002, but revision {HEAD} is required"):
         require_head(engine)
     downgrade("base", database.url)
     with pytest.raises(DatabaseBehind, match="at no revision"):
         require_head(engine)
-    database.execute("INSERT INTO alembic_version VALUES ('004')")
-    with pytest.raises(DatabaseAhead, match="revision 004, which this package does not know"):
+    database.execute(f"INSERT INTO alembic_version VALUES ('{AFTER_HEAD}')")
+    with pytest.raises(DatabaseAhead, match=f"revision {AFTER_HEAD}, which this package does not know"):
         require_head(engine)
     engine.dispose()
 

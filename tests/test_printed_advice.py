@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from support.commands import PROGRAMS, ROOT, run, succeed
 from support.drift import drift_report
 from support.legacy_databases import create_legacy_database, execute
+from support.revisions import HEAD, REVISIONS
 from support.servers import ROLE_PASSWORD, Database
 from syntegra_db import adoption, backup, migrations
 from syntegra_db.catalog import read_status
@@ -172,7 +173,7 @@ def test_extension_outside_search_path_is_added_as_printed(
             url = url.update_query_dict({"options": unquote(printed[1])})
         else:
             execute_printed(database, str(error.value), r"(SET ROLE NONE; )?ALTER ROLE .*;")
-        assert migrations.upgrade(url=url) == "003"
+        assert migrations.upgrade(url=url) == HEAD
         assert drift_report(Database(url)).notes == []
         for name in (role, owner):
             drop_owned(database, name)
@@ -201,7 +202,7 @@ def test_version_table_of_another_application_in_named_schema_is_renamed_as_prin
     assert result.returncode == 8, result.stderr
     execute_printed(database, result.stderr, r"ALTER TABLE \S+ RENAME TO application_version;")
     succeed("syntegra-db", "upgrade", "--schema", schema, url=database.environment_url)
-    assert database.query("SELECT version_num FROM public.alembic_version") == [("003",)]
+    assert database.query("SELECT version_num FROM public.alembic_version") == [(HEAD,)]
 
 
 @pytest.mark.parametrize("versions", [["ae1027a6"], ["a1", "b2"], ["2024_05_01"], ["003_add_users"]])
@@ -221,7 +222,7 @@ def test_version_table_of_another_application_is_renamed_as_printed(
     result = run("syntegra-db", "status", url=empty_database.environment_url)
     assert (result.returncode, "another application's migrations" in result.stderr) == (8, True)
     execute_printed(empty_database, result.stderr, r"ALTER TABLE public.alembic_version RENAME TO application_version;")
-    assert migrations.upgrade(url=empty_database.url) == "003"
+    assert migrations.upgrade(url=empty_database.url) == HEAD
     assert empty_database.query("SELECT count(*) FROM application_version") == [(len(versions),)]
 
 
@@ -248,7 +249,7 @@ def test_unusable_version_table_is_explained_by_all_with_statement_that_works(
             work()
     execute_printed(database, str(error.value), fix)
     with connect(database.engine) as connection:
-        assert migrations.current_revision(connection) in {None, "003"}
+        assert migrations.current_revision(connection) in {None, HEAD}
 
 
 @pytest.mark.parametrize(
@@ -296,7 +297,9 @@ def test_other_owner_of_version_table_is_a_note_with_fix_that_works(database: Da
 def test_unknown_revision_lists_the_revisions(database: Database, tmp_path: Path, command: str) -> None:
     cwd = ROOT if command.startswith("alembic") else tmp_path
     result = run(*command.split(), url=database.environment_url, cwd=cwd)
-    assert (result.returncode, "The revisions are 001, 002, 003." in result.stderr) == (8, True), result.stderr
+    assert (result.returncode, f"The revisions are {', '.join(REVISIONS)}." in result.stderr) == (8, True), (
+        result.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -472,7 +475,7 @@ def test_sequence_that_a_restore_rejects_is_set_as_printed(database: Database, t
     with pytest.raises(BackupFailed) as error:
         backup.create_backup(database.engine, tmp_path / "rows.dump")
     execute_printed(database, str(error.value), r"SELECT setval.*;")
-    assert backup.create_backup(database.engine, tmp_path / "rows.dump").metadata.revision == "003"
+    assert backup.create_backup(database.engine, tmp_path / "rows.dump").metadata.revision == HEAD
 
 
 @pytest.mark.parametrize("schema", ["Más ext", "O'Brien\"x"])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.commands import ROOT
+from support.revisions import HEAD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,7 @@ def test_wheel_contains_revisions_and_package_data(wheel: Path) -> None:
     revisions = {file.name for file in (ROOT / "alembic/versions").glob("*.py")}
     assert {f"syntegra_db/migrations/alembic/versions/{name}" for name in revisions} <= names
     assert {"syntegra_db/py.typed", "syntegra_db/migrations/alembic/env.py"} <= names
-    assert {"syntegra_db/catalog/manifests/003.json", "syntegra_db/migrations/templates/script.sql"} <= names
+    assert {f"syntegra_db/catalog/manifests/{HEAD}.json", "syntegra_db/migrations/templates/script.sql"} <= names
     unexpected = {name for name in names if not name.startswith(("syntegra_db/", "syntegra_db-"))}
     assert unexpected == set()
 
@@ -62,7 +63,7 @@ def test_wheel_migrates_without_checkout(wheel: Path, empty_database: Database, 
             text=True,
         ).stdout
 
-    assert "is at revision 003" in run("upgrade", "head")
+    assert f"is at revision {HEAD}" in run("upgrade", "head")
     run("verify")
     assert "is at revision 002" in run("downgrade", "002")
     assert empty_database.query("SELECT version_num FROM alembic_version") == [("002",)]

@@ -32,12 +32,11 @@ def compare_with_revision(revision: str | None, installed: Schema) -> Iterator[F
 def closest_revision(installed: Schema, stamped: str | None = None) -> str | None:
     """Return the revision with the fewest different objects, or None if no managed object is installed.
 
-    A revision is no candidate if it is older than an installed table, type or column, whatever is missing: its upgrade
+    A revision is no candidate if it is older than an installed object of its name, whatever is missing: its upgrade
     would fail because the object exists. A comment is no different object, because tables created outside migrations
     rarely have any; a note is one, because a column that a later revision drops is only a note. Of equals, the revision
-    that declares most of the installed columns is returned, because a dropped column can differ in many attributes;
-    then the one with the fewest findings, then `stamped`, and then the newest, because an additional index is no
-    difference from the revision before it.
+    that declares most of the installed objects is returned, because a dropped column can differ in many attributes;
+    then the one with the fewest findings, then `stamped`, and then the oldest, because an upgrade does the rest.
     """
     existing = _object_names(installed)
     candidates: list[str] = []
@@ -55,12 +54,18 @@ def closest_revision(installed: Schema, stamped: str | None = None) -> str | Non
         objects = {finding.object for finding in findings if not finding.fix.startswith("COMMENT ON")}
         return len(objects), -len(existing & names[revision]), len(findings), revision != stamped
 
-    return min(reversed(candidates), key=distance)
+    return min(candidates, key=distance)
 
 
 def _object_names(schema: Schema) -> set[tuple[str, ...]]:
-    columns = {(name, column) for name, table in schema.tables.items() for column in table.columns}
-    return columns | {("table", name) for name in schema.tables} | {("type", name) for name in schema.types}
+    """Return the objects whose creation fails if one of that name exists."""
+    parts = {
+        (kind, table, name)
+        for table, parts in schema.tables.items()
+        for kind in ("columns", "constraints", "indexes")
+        for name in getattr(parts, kind)
+    }
+    return parts | {("table", name) for name in schema.tables} | {("type", name) for name in schema.types}
 
 
 def _object_of_other_revision(kind: str, name: str, revision: str | None, other: str) -> Finding:

@@ -11,6 +11,7 @@ import pytest
 
 from support.legacy_databases import TABLES, Rows, create_legacy_database, execute, read_rows
 from support.pg_dump import dump
+from support.revisions import HEAD
 from syntegra_db import adoption, migrations
 from syntegra_db.adoption import _apply
 from syntegra_db.backup import dump_database
@@ -148,7 +149,7 @@ def test_adopted_database_accepts_rows_and_upgrades(empty_database: Database, le
         "SELECT client_id, id, 'retail', '{}' FROM data_sources LIMIT 1",
     )
     assert empty_database.query("SELECT max(id) FROM processed_data")[0][0] > greatest
-    assert migrations.upgrade("head", empty_database.url) == "003"
+    assert migrations.upgrade("head", empty_database.url) == HEAD
     assert read_drift(empty_database).findings == []
 
 

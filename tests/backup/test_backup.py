@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, LiteralString
 import pytest
 
 from support.commands import run, succeed
+from support.revisions import HEAD
 from support.sample_rows import TABLES, load_rows, row_digests
 from syntegra_db import migrations
 from syntegra_db.backup import RowProgress, create_backup, read_metadata, restore, verify_backup
@@ -27,7 +28,7 @@ def test_backup_contains_rows_of_every_table_and_revision(database: Database) ->
     load_rows(database, ROWS)
     backup = create_backup(database.engine)
     assert backup == read_metadata(backup.path)
-    assert backup.metadata.revision == "003"
+    assert backup.metadata.revision == HEAD
     expected = {name: row[0] for name, row in row_digests(database).items()}
     assert {name: table.rows for name, table in backup.metadata.tables.items()} == expected
     verify_backup(backup)
@@ -41,7 +42,7 @@ def test_backup_at_older_revision_contains_its_tables(empty_database: Database) 
 
 def test_backup_file_is_named_after_content_and_private(database: Database) -> None:
     backup = create_backup(database.engine)
-    assert re.fullmatch(rf"backups/{database.name}-003-\d{{8}}T\d{{6}}Z\.dump", str(backup.path))
+    assert re.fullmatch(rf"backups/{database.name}-{HEAD}-\d{{8}}T\d{{6}}Z\.dump", str(backup.path))
     assert stat.S_IMODE(backup.path.stat().st_mode) == 0o600
     assert [file.name for file in Path("backups").iterdir()] == [backup.path.name]
 
@@ -151,15 +152,15 @@ def test_backup_command_prints_path_and_backups_lists_state(database: Database, 
     assert "There is no backup in backups" in succeed("syntegra-db", "backups", cwd=tmp_path)
     output = succeed("syntegra-db", "backup", url=database.environment_url, cwd=tmp_path)
     (path,) = re.findall(r"backups/\S+\.dump", output)
-    assert f"Saved 2,000 rows of {database.name} at revision 003" in output
+    assert f"Saved 2,000 rows of {database.name} at revision {HEAD}" in output
     listed = succeed("syntegra-db", "backups", cwd=tmp_path)
     assert path in listed
-    assert re.search(r"003 +data_sources 20 .* valid", listed)
+    assert re.search(rf"{HEAD} +data_sources 20 .* valid", listed)
     whole = (tmp_path / path).read_bytes()
     (tmp_path / path).write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
     damaged = run("syntegra-db", "backups", cwd=tmp_path)
     assert damaged.returncode == 18
-    assert re.search(r"003 .* invalid: damaged", damaged.stdout)
+    assert re.search(rf"{HEAD} .* invalid: damaged", damaged.stdout)
     (tmp_path / path).write_bytes(whole[:-1])
     truncated = run("syntegra-db", "backups", cwd=tmp_path)
     assert truncated.returncode == 18

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.commands import PROGRAMS, run
+from support.revisions import AFTER_HEAD
 from support.sample_rows import load_rows, row_digests
 from syntegra_db import client_programs, embedded
 from syntegra_db.backup import (
@@ -197,8 +198,8 @@ def test_restore_of_foreign_dump_fails(filled: Database, tmp_path: Path) -> None
 
 
 def test_restore_of_newer_revision_fails(filled: Database, saved: Path, tmp_path: Path) -> None:
-    newer = with_new_footer(saved, tmp_path / "newer.dump", revision="004")
-    with pytest.raises(BackupRevisionMismatch, match="is of revision 004, which this package does not know"):
+    newer = with_new_footer(saved, tmp_path / "newer.dump", revision=AFTER_HEAD)
+    with pytest.raises(BackupRevisionMismatch, match=f"is of revision {AFTER_HEAD}, which this package does not know"):
         restore(newer, filled.engine, ExistingRows.REPLACE)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.revisions import HEAD
 from support.sample_rows import load_rows, row_digests
 from syntegra_db import migrations
 from syntegra_db.backup import ExistingRows, restore, rollback
@@ -34,7 +35,7 @@ def test_rollback_and_restore_keep_rows_sequences_and_recall(database: Database)
     restore(result.backup.path, database.engine, ExistingRows.KEEP)
     assert row_digests(database) == before
     with database.engine.connect() as connection:
-        assert migrations.current_revision(connection) == "003"
+        assert migrations.current_revision(connection) == HEAD
         assert verify(connection).findings == []
     with database.connect() as connection:
         # A generic plan may stop using the index.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.commands import run, succeed
+from support.revisions import HEAD
 from support.sample_rows import load_rows, row_digests
 from syntegra_db import migrations
 from syntegra_db.backup import ExistingRows, create_backup, restore
@@ -152,7 +153,7 @@ def test_restore_of_older_revision_fails(empty_database: Database) -> None:
     migrations.upgrade("002", empty_database.url)
     path = create_backup(empty_database.engine).path
     migrations.upgrade("003", empty_database.url)
-    with pytest.raises(BackupRevisionMismatch, match=r"already at 003.*syntegra-db rollback 002"):
+    with pytest.raises(BackupRevisionMismatch, match=rf"already at {HEAD}.*syntegra-db rollback 002"):
         restore(path, empty_database.engine)
 
 
@@ -175,7 +176,7 @@ def test_restore_during_migration_times_out(database: Database, saved: Path) -> 
 def test_restore_command_prints_rows_and_kept_tables(server: Server, saved: Path, tmp_path: Path) -> None:
     with server.database() as other:
         output = succeed("syntegra-db", "restore", str(saved), url=other.environment_url, cwd=tmp_path)
-        assert output == f"Restored 2,000 rows to the {describe(other)}, at revision 003.\n"
+        assert output == f"Restored 2,000 rows to the {describe(other)}, at revision {HEAD}.\n"
         assert run("syntegra-db", "restore", str(saved), url=other.environment_url, cwd=tmp_path).returncode == 20
         kept = succeed("syntegra-db", "restore", str(saved), "--keep", url=other.environment_url, cwd=tmp_path)
         assert "Restored 0 rows" in kept

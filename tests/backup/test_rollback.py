@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from support.commands import PROGRAMS, ROOT, run, succeed
+from support.revisions import AFTER_HEAD, HEAD
 from support.sample_rows import load_rows, row_digests
 from syntegra_db import backup as backups
 from syntegra_db import migrations
@@ -46,7 +47,7 @@ def test_rollback_command_prints_working_restore_command(database: Database, tmp
     line = shlex.split(output.splitlines()[-1])
     succeed(*line, url=database.environment_url, cwd=tmp_path)
     assert row_digests(database) == before
-    assert revision(database) == "003"
+    assert revision(database) == HEAD
 
 
 @pytest.mark.parametrize(("target", "reached"), [("base", None), ("-2", "001"), ("-1", "002")])
@@ -99,7 +100,7 @@ def write_until_table_is_dropped(database: Database, acknowledged: list[int]) ->
             acknowledged.append(row[0])
 
 
-@pytest.mark.parametrize("target", ["003", "004", "nonsense"])
+@pytest.mark.parametrize("target", [HEAD, AFTER_HEAD, "nonsense"])
 def test_rollback_to_invalid_target_writes_nothing(database: Database, tmp_path: Path, target: str) -> None:
     with pytest.raises(RevisionError):
         rollback(target, database.engine)
@@ -136,7 +137,7 @@ def test_rollback_without_pg_dump_changes_nothing(database: Database, monkeypatc
     monkeypatch.setattr(client_programs, "COMPOSE", ())
     with pytest.raises(ClientProgramNotFound):
         rollback("002", database.engine)
-    assert revision(database) == "003"
+    assert revision(database) == HEAD
 
 
 def test_rollback_behind_reader_times_out_and_changes_nothing(database: Database) -> None:
@@ -150,7 +151,7 @@ def test_rollback_behind_reader_times_out_and_changes_nothing(database: Database
         with pytest.raises(LockTimeout, match="month-end report"):
             rollback("002", database.engine, options=short_timeouts)
     assert row_digests(database) == before
-    assert revision(database) == "003"
+    assert revision(database) == HEAD
 
 
 def test_rollback_without_backup_needs_confirmation(database: Database, tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_rollback_without_backup_needs_confirmation(database: Database, tmp_path
     unconfirmed = run(*arguments, url=database.environment_url, cwd=tmp_path)
     assert unconfirmed.returncode == 22
     assert re.search(r"permanently loses .*clusters \(200 rows\)", unconfirmed.stderr)
-    assert revision(database) == "003"
+    assert revision(database) == HEAD
     succeed(*arguments, "--yes", url=database.environment_url, cwd=tmp_path)
     assert revision(database) == "002"
     assert list(tmp_path.iterdir()) == []

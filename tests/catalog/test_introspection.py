@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from support.revisions import HEAD
 from syntegra_db import migrations
 from syntegra_db.catalog import format_manifest, introspect, load_manifest
 from syntegra_db.catalog._introspection import LOCK_TIMEOUT_MILLISECONDS
@@ -28,7 +29,7 @@ TABLES = tuple(Base.metadata.tables)
 
 def manifest_of(connection: Connection) -> str:
     """Every column in its order, as a manifest has it."""
-    return format_manifest("003", introspect(connection, TABLES).schema)
+    return format_manifest(HEAD, introspect(connection, TABLES).schema)
 
 
 def with_search_path(database: Database, search_path: str) -> URL:
@@ -37,7 +38,7 @@ def with_search_path(database: Database, search_path: str) -> URL:
 
 @pytest.fixture
 def expected() -> str:
-    return format_manifest("003", load_manifest("003"))
+    return format_manifest(HEAD, load_manifest(HEAD))
 
 
 def test_migrated_schema_equals_models(database: Database, empty_database: Database, expected: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from syntegra_db.catalog import MANIFESTS, Schema, format_manifest, load_manifest
+from syntegra_db.catalog._manifest import written_manifests
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations import write_manifests
 from syntegra_db.revisions import all_revisions
@@ -23,8 +24,9 @@ A_COLUMN = (
 
 
 def test_every_revision_has_a_manifest() -> None:
-    assert all_revisions() == ["001", "002", "003"]
-    assert [len(load_manifest(revision).tables) for revision in all_revisions()] == [1, 2, 7]
+    assert all_revisions()[:3] == ["001", "002", "003"]
+    assert [len(load_manifest(revision).tables) for revision in all_revisions()[:3]] == [1, 2, 7]
+    assert written_manifests().keys() == set(all_revisions())
     assert load_manifest(None) == Schema()
 
 

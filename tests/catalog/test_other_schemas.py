@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from support.commands import PROGRAMS, run, succeed
 from support.legacy_databases import create_legacy_database, execute
+from support.revisions import HEAD
 from support.sample_rows import load_rows
 from syntegra_db import adoption, backup, migrations
 from syntegra_db.catalog import read_status
@@ -135,7 +136,7 @@ def test_new_schema_before_the_tables_is_refused_with_statement_that_works(
         connection.exec_driver_sql(fix[1], execution_options={"no_parameters": True})
         connection.commit()
     migrations.require_head(engine)
-    assert migrations.upgrade(url=engine) == "003"
+    assert migrations.upgrade(url=engine) == HEAD
     assert database.query(OTHER_SETS) == []
 
 
@@ -170,7 +171,7 @@ def test_path_of_the_url_is_replaced_as_printed(
     assert shown.stdout.startswith("-c work_mem=7MB -csearch_path=")
     result = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "At revision 003" in result.stdout
+    assert f"At revision {HEAD}" in result.stdout
 
 
 @pytest.mark.parametrize(("path", "schema"), [("private, public", "kpi"), ("public, private", None)])
@@ -185,7 +186,7 @@ def test_version_table_in_an_unrelated_schema_without_access_does_not_matter(
             f"ALTER ROLE {role} SET search_path = {path}",
         )
         with connect(with_schema(unpooled_engine(database.url_as(role)), schema)) as connection:
-            assert migrations.current_revision(connection) == (None if schema else "003")
+            assert migrations.current_revision(connection) == (None if schema else HEAD)
         execute(database, f"DROP OWNED BY {role}")
 
 
@@ -235,7 +236,7 @@ def test_second_set_is_used_by_all_commands_and_backup_names_the_first(
     assert "The tables in schema public are not in the backup" in caplog.text
     backup.restore(saved.path, database.engine)
     assert backup.rollback("002", database.engine, tmp_path / "again.dump").revision == "002"
-    assert database.query("SELECT version_num FROM public.alembic_version") == [("003",)]
+    assert database.query("SELECT version_num FROM public.alembic_version") == [(HEAD,)]
 
 
 @pytest.mark.parametrize("schema", ["tenant", "Tenant 2", AWKWARD])
@@ -245,7 +246,7 @@ def test_named_schema_is_migrated_without_search_path(database: Database, schema
     create = re.search(r"CREATE SCHEMA .*;", str(missing.value))
     assert create is not None
     execute(database, create[0])
-    assert migrations.upgrade(url=database.url, schema=schema) == "003"
+    assert migrations.upgrade(url=database.url, schema=schema) == HEAD
     engine = with_schema(database.engine, schema)
     migrations.require_head(engine)
     assert migrations.downgrade("001", engine) == "001"
@@ -300,7 +301,7 @@ def test_tables_without_revision_in_another_schema_are_adopted_by_name(empty_dat
     "statement",
     [
         "CREATE TABLE elsewhere.clusters (id bigint, name text)",
-        "CREATE TABLE elsewhere.alembic_version AS SELECT '003'::text AS version_num",
+        f"CREATE TABLE elsewhere.alembic_version AS SELECT '{HEAD}'::text AS version_num",
         "CREATE VIEW elsewhere.data_sources AS SELECT 1 AS id, 1 AS client_id, '' AS name, '' AS type, '' AS status",
     ],
 )
@@ -342,7 +343,7 @@ def test_path_with_unusable_schema_prints_grant_that_works(server: Server, datab
         assert fix is not None, error.value
         connection.execute(fix[0].encode())
         with connect(engine) as opened:
-            assert read_status(opened).revision == "003"
+            assert read_status(opened).revision == HEAD
         connection.execute(sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(name, sql.Identifier(role)))
 
 

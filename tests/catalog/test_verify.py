@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import event, text
 
 from support.drift import drift_report, drifted_objects, fix_statements, run
+from support.revisions import HEAD, REVISIONS
 from syntegra_db import migrations
 from syntegra_db.catalog import DriftReport, verify
 from syntegra_db.errors import DatabaseAhead, RevisionError, SettingsError
@@ -39,12 +40,12 @@ def reader(database: Database) -> Iterator[str]:
 
 
 def test_migrated_database_is_clean(database: Database) -> None:
-    assert drift_report(database) == DriftReport(revision="003", findings=[], notes=[])
+    assert drift_report(database) == DriftReport(revision=HEAD, findings=[], notes=[])
     with database.engine.connect() as connection:
         assert verify(connection).findings == []
 
 
-@pytest.mark.parametrize("revision", ["001", "002", "003"])
+@pytest.mark.parametrize("revision", REVISIONS)
 def test_each_revision_is_clean_after_upgrade_and_downgrade(empty_database: Database, revision: str) -> None:
     assert drift_report(empty_database) == DriftReport(revision=None, findings=[], notes=[])
     migrations.upgrade(revision, url=empty_database.url)
@@ -71,7 +72,7 @@ def test_objects_of_other_applications_are_ignored(database: Database) -> None:
         "CREATE SCHEMA other",
         "CREATE TABLE other.kpi_summary (id text)",
     )
-    assert drift_report(database) == DriftReport(revision="003", findings=[], notes=[])
+    assert drift_report(database) == DriftReport(revision=HEAD, findings=[], notes=[])
 
 
 def test_extra_optional_column_is_a_note(database: Database) -> None:
@@ -130,7 +131,7 @@ def test_stamp_behind_the_tables_is_fixed(database: Database) -> None:
     assert "type trend_status" in drifted_objects(report)
     assert len(report.findings) == 7
     run(database, *fix_statements(report))
-    assert drift_report(database) == DriftReport(revision="003", findings=[], notes=[])
+    assert drift_report(database) == DriftReport(revision=HEAD, findings=[], notes=[])
 
 
 @pytest.mark.parametrize("statement", ["DROP TABLE alembic_version", "DELETE FROM alembic_version"])
@@ -140,13 +141,13 @@ def test_missing_stamp_is_fixed(database: Database, statement: str) -> None:
     assert report.revision is None
     assert len(report.findings) == 9
     run(database, *fix_statements(report))
-    assert drift_report(database) == DriftReport(revision="003", findings=[], notes=[])
+    assert drift_report(database) == DriftReport(revision=HEAD, findings=[], notes=[])
 
 
 @pytest.mark.parametrize("revision", ["base", "001", "002"])
 def test_stamp_ahead_of_the_tables_is_fixed(database: Database, revision: str) -> None:
     migrations.downgrade(revision, url=database.url)
-    run(database, "DELETE FROM alembic_version", "INSERT INTO alembic_version VALUES ('003')")
+    run(database, "DELETE FROM alembic_version", f"INSERT INTO alembic_version VALUES ('{HEAD}')")
     report = drift_report(database)
     assert "table kpi_summary" in drifted_objects(report)
     run(database, *fix_statements(report))
@@ -154,7 +155,7 @@ def test_stamp_ahead_of_the_tables_is_fixed(database: Database, revision: str) -
         revision=None if revision == "base" else revision, findings=[], notes=[]
     )
     migrations.upgrade(url=database.url)
-    assert drift_report(database) == DriftReport(revision="003", findings=[], notes=[])
+    assert drift_report(database) == DriftReport(revision=HEAD, findings=[], notes=[])
 
 
 def test_objects_of_a_later_revision_are_reported(database: Database) -> None:
@@ -168,7 +169,7 @@ def test_objects_of_a_later_revision_are_reported(database: Database) -> None:
 
 def test_verify_with_unknown_or_several_revisions_raises(database: Database) -> None:
     run(database, "INSERT INTO alembic_version VALUES ('002')")
-    with pytest.raises(RevisionError, match="002 and 003"):
+    with pytest.raises(RevisionError, match=f"002 and {HEAD}"):
         drift_report(database)
     run(database, "DELETE FROM alembic_version", "INSERT INTO alembic_version VALUES ('999')")
     with pytest.raises(DatabaseAhead, match="999"):

@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from support.drift import run
+from support.revisions import HEAD
 from syntegra_db.catalog import MANIFESTS
 from syntegra_db.cli.verify import manifests, verify
 
@@ -36,7 +37,7 @@ def invoke(command: CliRunner, *arguments: str) -> Result:
 def test_verify_of_clean_database_exits_0(command: CliRunner) -> None:
     result = invoke(command)
     assert result.exit_code == 0
-    assert result.output.endswith("is at revision 003: no drift.\n")
+    assert result.output.endswith(f"is at revision {HEAD}: no drift.\n")
 
 
 def test_verify_with_drift_exits_1_and_prints_fixes(command: CliRunner, database: Database) -> None:
@@ -44,7 +45,7 @@ def test_verify_with_drift_exits_1_and_prints_fixes(command: CliRunner, database
     run(database, "ALTER TABLE trend_signals DROP CONSTRAINT ck_trend_signals_period_order")
     result = invoke(command)
     assert result.exit_code == 1
-    assert "is at revision 003: 2 differences." in result.output
+    assert f"is at revision {HEAD}: 2 differences." in result.output
     lines = [line.strip() for line in result.output.splitlines()]
     assert "index idx_clusters_client_id" in lines
     assert "fix       CREATE INDEX CONCURRENTLY idx_clusters_client_id ON clusters USING btree (client_id);" in lines
@@ -63,7 +64,7 @@ def test_verify_json_has_findings_and_notes(command: CliRunner, database: Databa
     result = invoke(command, "--json")
     assert result.exit_code == 1
     report = json.loads(result.stdout)
-    assert report["revision"] == "003"
+    assert report["revision"] == HEAD
     assert [finding["object"] for finding in report["findings"]] == ["index idx_clusters_client_id"]
     assert report["findings"][0]["fix"].startswith("CREATE INDEX CONCURRENTLY")
     assert [note["object"] for note in report["notes"]] == ["column clusters.colour"]

@@ -10,6 +10,7 @@ import pytest
 
 from support.commands import run, succeed
 from support.legacy_databases import create_legacy_database, execute
+from support.revisions import AFTER_HEAD, HEAD, REVISIONS
 from syntegra_db import migrations
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def test_relative_revision_is_no_option(database: Database, tmp_path: Path, comm
 def test_steps_beyond_the_revisions_exit_8_without_warning(database: Database, tmp_path: Path, command: str) -> None:
     result = run("syntegra-db", *command.split(), url=database.environment_url, cwd=tmp_path)
     assert (result.returncode, result.stderr.count("\n")) == (8, 1), result.stderr
-    assert "The revisions are 001, 002, 003." in result.stderr
-    assert database.query("SELECT version_num FROM alembic_version") == [("003",)]
+    assert f"The revisions are {', '.join(REVISIONS)}." in result.stderr
+    assert database.query("SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
 @pytest.mark.parametrize("program", ["syntegra-db", "alembic"])
@@ -103,10 +104,10 @@ def test_upgrade_to_older_revision_exits_8_with_command_that_works(
 
 def test_downgrade_to_newer_revision_exits_8_with_command_that_works(database: Database, tmp_path: Path) -> None:
     migrations.downgrade("001", database.url)
-    result = run("syntegra-db", "downgrade", "003", url=database.environment_url)
+    result = run("syntegra-db", "downgrade", HEAD, url=database.environment_url)
     assert result.returncode == 8, result.stderr
     run_printed(result.stderr.rpartition("To change to it: ")[2].strip(), database, tmp_path)
-    assert database.query("SELECT version_num FROM alembic_version") == [("003",)]
+    assert database.query("SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
 def run_printed(command: str, database: Database, folder: Path) -> None:
@@ -114,7 +115,7 @@ def run_printed(command: str, database: Database, folder: Path) -> None:
     succeed(program, *arguments, url=database.environment_url, cwd=folder)
 
 
-@pytest.mark.parametrize(("revision", "status"), [("004", 10), ("ae1027a6", 8), ("[/x]", 8)])
+@pytest.mark.parametrize(("revision", "status"), [(AFTER_HEAD, 10), ("ae1027a6", 8), ("[/x]", 8)])
 def test_status_at_unknown_revision_prints_state_and_reason(database: Database, revision: str, status: int) -> None:
     with database.connect() as connection:
         connection.execute("UPDATE alembic_version SET version_num = %s", (revision,))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.commands import run
+from support.revisions import HEAD
 from support.sample_rows import load_rows
 from support.tcp_proxy import tcp_proxy
 from syntegra_db import migrations
@@ -144,9 +145,9 @@ def test_earlier_drift_is_a_warning_after_each_command(
     saved = create_backup(filled.engine).path
     commands: list[Callable[[], object]] = [
         lambda: rollback("002", filled.engine),
-        lambda: migrations.upgrade("003", filled.url),
+        lambda: migrations.upgrade(HEAD, filled.url),
         lambda: restore(saved, filled.engine, ExistingRows.REPLACE),
-        lambda: migrations.upgrade("003", filled.url),
+        lambda: migrations.upgrade(HEAD, filled.url),
     ]
     for command in commands:
         caplog.clear()

@@ -20,6 +20,7 @@ from support.commands import PROGRAMS, ROOT, run
 from support.legacy_databases import create_legacy_database
 from support.operator_guide import Checkout
 from support.processes import running, wait_for_rows, wait_until
+from support.revisions import HEAD
 from support.sample_rows import load_rows, row_digests
 from support.texts import load_texts
 from syntegra_db.backup import create_backup
@@ -82,14 +83,14 @@ def test_downgrade_that_waits_for_lock_ends_at_signal_and_reports_revision(
     ):
         wait_for_rows(database, LOCK_WAITS)
         last = end(process, database, number)
-    assert last.endswith("The database is at revision 003, and nothing else was changed.")
-    assert database.query("SELECT version_num FROM alembic_version") == [("003",)]
+    assert last.endswith(f"The database is at revision {HEAD}, and nothing else was changed.")
+    assert database.query("SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
 @pytest.mark.parametrize(
     ("command", "state"),
     [
-        (("rollback", "002"), "The database is still at revision 003."),
+        (("rollback", "002"), f"The database is still at revision {HEAD}."),
         (("restore", "before.dump", "--replace"), "No row was restored or deleted."),
     ],
 )
@@ -138,7 +139,7 @@ def migration_lock_of(database: Database) -> Iterator[None]:
     ("command", "state"),
     [
         (("backup",), "No backup was written to"),
-        (("rollback", "002"), "The database is still at revision 003."),
+        (("rollback", "002"), f"The database is still at revision {HEAD}."),
     ],
 )
 @pytest.mark.parametrize("number", STATUSES)
@@ -149,7 +150,7 @@ def test_command_with_waiting_pg_dump_ends_it_and_leaves_no_file(
         wait_for_rows(database, LOCK_WAITS)
         assert state in end(process, database, number)
     assert list(Path("backups").iterdir()) == []
-    assert database.query("SELECT version_num FROM alembic_version") == [("003",)]
+    assert database.query("SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
 def test_adoption_with_waiting_pg_dump_ends_it_and_leaves_no_file(empty_database: Database, tmp_path: Path) -> None:
@@ -253,7 +254,7 @@ def test_make_and_scripts_end_their_command_at_signal(database: Database, tmp_pa
         _, errors = process.communicate(timeout=10)
         wait_until(lambda: not database.query(SESSIONS), 5)
     assert process.returncode not in {0, None}
-    assert "The database is still at revision 003." in errors
+    assert f"The database is still at revision {HEAD}." in errors
     assert list((checkout.folder / "backups").iterdir()) == []
 
 
@@ -278,7 +279,7 @@ def test_ctrl_c_at_question_exits_130(database: Database, command: tuple[str, ..
     shown += os.read(controller, 4096)
     os.close(controller)
     assert b"Interrupted. Nothing was changed." in shown
-    assert database.query("SELECT version_num FROM alembic_version") == [("003",)]
+    assert database.query("SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
 def take_terminal() -> None:

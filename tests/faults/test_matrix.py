@@ -27,6 +27,7 @@ from support.faults import (
 )
 from support.legacy_databases import create_legacy_database
 from support.processes import running, wait_until
+from support.revisions import REVISIONS
 from support.sample_rows import load_rows
 from support.servers import Database, embedded_server
 from support.tcp_proxy import tcp_proxy
@@ -79,9 +80,7 @@ class Command:
 
 def upgraded(*_: State) -> list[State]:
     """Each revision is committed on its own."""
-    return [
-        State(revision, dict.fromkeys(load_manifest(revision).tables, (0, None))) for revision in ("001", "002", "003")
-    ]
+    return [State(revision, dict.fromkeys(load_manifest(revision).tables, (0, None))) for revision in REVISIONS]
 
 
 def downgraded(before: State, _: State) -> list[State]:

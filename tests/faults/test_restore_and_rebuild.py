@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.rebuild import QUICK, only_index
+from support.revisions import HEAD
 from support.sample_rows import load_rows, row_digests
 from support.tcp_proxy import COMMIT, tcp_proxy
 from syntegra_db.backup import ExistingRows, RowProgress, create_backup, restore, rollback
@@ -90,7 +91,7 @@ def test_rollback_in_the_second_of_a_backup_gets_its_own_file(filled: Database) 
     """With files for each of the next seconds, one of which is the second of the rollback."""
     first = create_backup(filled.engine).path
     now = datetime.now(UTC)
-    taken = [default_path(filled.name, "003", now + timedelta(seconds=second)) for second in range(60)]
+    taken = [default_path(filled.name, HEAD, now + timedelta(seconds=second)) for second in range(60)]
     for path in taken:
         path.touch()
     assert rollback("002", filled.engine).backup.path not in {first, *taken}

@@ -14,6 +14,7 @@ import pytest
 from support.commands import ROOT, succeed
 from support.legacy_databases import create_legacy_database, execute
 from support.processes import PAUSE, PAUSED, running, wait_for_rows
+from support.revisions import HEAD
 from support.sample_rows import load_rows
 from syntegra_db import migrations
 from syntegra_db.backup import create_backup
@@ -34,8 +35,8 @@ BLOCKED_WRITES = "SELECT FROM pg_locks WHERE relation = 'clusters'::regclass AND
 COMMANDS = {
     "upgrade": ("002", "syntegra-db", "upgrade", "003"),
     "alembic": ("002", "alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head"),
-    "downgrade": ("003", "syntegra-db", "downgrade", "002"),
-    "rollback": ("003", "syntegra-db", "rollback", "002"),
+    "downgrade": (HEAD, "syntegra-db", "downgrade", "002"),
+    "rollback": (HEAD, "syntegra-db", "rollback", "002"),
     "restore": ("002", "syntegra-db", "restore", "--keep", "rows.dump"),
 }
 
@@ -47,7 +48,7 @@ def seconds_to_write(database: Database, statement: str = SOURCE) -> float:
 
 
 def prepare(database: Database, revision: str, folder: Path) -> None:
-    """Bring the database to `revision`, with a backup of its rows at 003 in `folder`."""
+    """Bring the database to `revision`, with a backup of its rows at the newest in `folder`."""
     load_rows(database, ROWS)
     create_backup(database.engine, folder / "rows.dump")
     migrations.downgrade(revision, database.url)
@@ -115,7 +116,7 @@ def test_rollback_stopped_with_its_children_lets_writers_continue(database: Data
         os.killpg(process.pid, signal.SIGCONT)
         process.communicate(timeout=60)
     assert process.returncode not in {0, 1}
-    assert current_revision(database) == "003"
+    assert current_revision(database) == HEAD
 
 
 @pytest.mark.parametrize("setting", ["statement_timeout = '100ms'", "idle_session_timeout = '100ms'"])
@@ -126,5 +127,5 @@ def test_small_limits_of_the_database_do_not_end_a_migration(database: Database,
         blocker.execute("UPDATE data_sources SET status = 'processing'")
         timer = threading.Timer(2, blocker.rollback)
         timer.start()
-        assert migrations.upgrade("head", database.url) == "003"
+        assert migrations.upgrade("head", database.url) == HEAD
         timer.join()

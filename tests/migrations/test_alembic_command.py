@@ -10,6 +10,7 @@ import pytest
 from alembic import command
 
 from support.commands import run, succeed
+from support.revisions import HEAD
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import SchemaDrift
@@ -41,7 +42,7 @@ def test_upgrade_and_downgrade_of_every_revision_succeed(empty_database: Databas
     url = empty_database.environment_url
     succeed("alembic", "upgrade", "head", url=url)
     assert tables(empty_database) == MANAGED_TABLES
-    assert succeed("alembic", "current", url=url).startswith("003 (head)")
+    assert succeed("alembic", "current", url=url).startswith(f"{HEAD} (head)")
     assert "No new upgrade operations detected" in succeed("alembic", "check", url=url)
     succeed("alembic", "downgrade", "002", url=url)
     assert tables(empty_database) == {"alembic_version", "data_sources", "processed_data"}
@@ -138,7 +139,7 @@ def test_version_table_with_two_rows_is_explained(database: Database) -> None:
     database.execute("INSERT INTO alembic_version VALUES ('002')")
     result = run("alembic", "upgrade", "head", url=database.environment_url)
     assert result.returncode == 8
-    assert "holds 002 and 003, which happens when a dump is restored over a migrated database" in result.stderr
+    assert f"holds 002 and {HEAD}, which happens when a dump is restored over a migrated database" in result.stderr
 
 
 def test_missing_schema_is_named(empty_database: Database) -> None:
@@ -159,7 +160,7 @@ def test_upgrade_with_existing_table_changes_nothing(empty_database: Database, a
     assert tables(empty_database) == {"alembic_version", "data_sources", "processed_data", "anomaly_log"}
 
 
-@pytest.mark.parametrize("target", ["002", "-1", "003-1", "head-1"])
+@pytest.mark.parametrize("target", ["002", "-1", f"{HEAD}-1", "head-1"])
 def test_downgrade_logs_rows_of_each_table_first(database: Database, target: str) -> None:
     database.execute(
         "INSERT INTO clusters (client_id, cluster_id, features_json) SELECT 1, number, '{}'"
@@ -206,10 +207,10 @@ def test_stamp_of_wrong_revision_drops_nothing_and_exits_16(database: Database) 
     assert "This drops" not in result.stderr
     assert "at revision 002, but the schema of the database" in result.stderr
     assert tables(database) == MANAGED_TABLES
-    succeed("alembic", "stamp", "003", url=database.environment_url)
+    succeed("alembic", "stamp", HEAD, url=database.environment_url)
 
 
-@pytest.mark.parametrize("arguments", [("downgrade", "002"), ("upgrade", "head"), ("stamp", "003")])
+@pytest.mark.parametrize("arguments", [("downgrade", "002"), ("upgrade", "head"), ("stamp", HEAD)])
 def test_migration_with_earlier_drift_warns_and_succeeds(database: Database, arguments: tuple[str, ...]) -> None:
     database.execute("ALTER TABLE data_sources DISABLE TRIGGER ALL; DROP INDEX idx_data_sources_status")
     result = run("alembic", *arguments, url=database.environment_url)
@@ -236,9 +237,9 @@ def test_migration_that_causes_drift_exits_16_and_names_only_that(database: Data
     ("statement", "target", "has_drift"),
     [
         ("UPDATE alembic_version SET version_num = '999'", "head", False),
-        ("INSERT INTO alembic_version VALUES ('002')", "003", False),
-        ("DELETE FROM alembic_version", "003", False),
-        ("SELECT", "003", False),
+        ("INSERT INTO alembic_version VALUES ('002')", HEAD, False),
+        ("DELETE FROM alembic_version", HEAD, False),
+        ("SELECT", HEAD, False),
         ("INSERT INTO alembic_version VALUES ('foreign')", "base", False),
         ("SELECT", "base", True),
         ("UPDATE alembic_version SET version_num = '999'", "002", True),
@@ -251,16 +252,16 @@ def test_stamp_with_purge_replaces_what_the_version_table_holds(
     config = alembic_config(MigrationRequest(database.url))
     with pytest.raises(SchemaDrift) if has_drift else nullcontext():
         command.stamp(config, target, purge=True)
-    expected = {"base": [], "head": [("003",)]}.get(target, [(target,)])
+    expected = {"base": [], "head": [(HEAD,)]}.get(target, [(target,)])
     assert database.query("SELECT version_num FROM alembic_version") == expected
     assert tables(database) == MANAGED_TABLES
 
 
 def test_alembic_stamp_with_purge_succeeds_where_it_is_refused_without(database: Database) -> None:
     database.execute("UPDATE alembic_version SET version_num = '999'")
-    assert run("alembic", "stamp", "003", url=database.environment_url).returncode == 10
-    succeed("alembic", "stamp", "--purge", "003", url=database.environment_url)
-    assert database.query("SELECT version_num FROM alembic_version") == [("003",)]
+    assert run("alembic", "stamp", HEAD, url=database.environment_url).returncode == 10
+    succeed("alembic", "stamp", "--purge", HEAD, url=database.environment_url)
+    assert database.query("SELECT version_num FROM alembic_version") == [(HEAD,)]
     database.execute("UPDATE alembic_version SET version_num = '999'")
     succeed("alembic", "stamp", "--purge", "base", url=database.environment_url)
     assert database.query("SELECT version_num FROM alembic_version") == []
@@ -270,6 +271,6 @@ def test_stamp_with_purge_that_fails_keeps_the_version_table(database: Database)
     database.execute(
         "UPDATE alembic_version SET version_num = '999';ALTER TABLE alembic_version ADD CHECK (version_num = '999')"
     )
-    result = run("alembic", "stamp", "--purge", "003", url=database.environment_url)
+    result = run("alembic", "stamp", "--purge", HEAD, url=database.environment_url)
     assert (result.returncode, "Traceback" in result.stderr) == (11, False), result.stderr
     assert database.query("SELECT version_num FROM alembic_version") == [("999",)]

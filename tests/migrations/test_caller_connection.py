@@ -14,6 +14,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from support.commands import ROOT
+from support.revisions import HEAD
 from syntegra_db import migrations
 from syntegra_db.errors import MigrationFailed
 
@@ -40,7 +41,7 @@ def test_connection_without_transaction_is_committed(empty_database: Database, i
     with engine.connect() as connection:
         run(connection, "upgrade", "head")
         assert not connection.in_transaction()
-    assert revision(empty_database) == "003"
+    assert revision(empty_database) == HEAD
     with engine.connect() as connection:
         run(connection, "downgrade", "001")
         run(connection, "stamp", "001")
@@ -76,7 +77,7 @@ def test_transaction_of_the_caller_is_the_callers_to_end(empty_database: Databas
         run(connection, "upgrade", "head")
         if not is_committed:
             connection.rollback()
-    assert revision(empty_database) == ("003" if is_committed else None)
+    assert revision(empty_database) == (HEAD if is_committed else None)
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
@@ -86,7 +87,7 @@ def test_transaction_that_a_query_began_is_the_callers_too(empty_database: Datab
         run(connection, "upgrade", "head")
         if is_committed:
             connection.commit()
-    assert revision(empty_database) == ("003" if is_committed else None)
+    assert revision(empty_database) == (HEAD if is_committed else None)
 
 
 def test_asyncio_connection_without_transaction_is_committed(empty_database: Database) -> None:
@@ -97,4 +98,4 @@ def test_asyncio_connection_without_transaction_is_committed(empty_database: Dat
         await engine.dispose()
 
     asyncio.run(upgrade())
-    assert revision(empty_database) == "003"
+    assert revision(empty_database) == HEAD

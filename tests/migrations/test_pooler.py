@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.revisions import HEAD
 from syntegra_db import migrations
 from syntegra_db.backup import create_backup
 from syntegra_db.bulk import copy_rows
@@ -83,7 +84,7 @@ def test_transaction_mode_pooler_is_rejected_without_lock_left(empty_database: D
 
 def test_session_mode_pooler_migrates(empty_database: Database, tmp_path: Path) -> None:
     with pgbouncer(empty_database, "session", tmp_path) as url:
-        assert migrations.upgrade("head", url) == "003"
+        assert migrations.upgrade("head", url) == HEAD
 
 
 def test_session_pool_of_one_is_reported_at_once(empty_database: Database, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from support.forked_processes import MigrationProcess
 from support.processes import wait_until
+from support.revisions import HEAD
 from syntegra_db import migrations
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo
@@ -35,7 +36,7 @@ MIGRATION_BACKENDS = "SELECT pid FROM pg_stat_activity WHERE application_name = 
 END_MIGRATIONS = "SELECT pg_terminate_backend(pid, 5000) FROM (" + MIGRATION_BACKENDS + ") AS backends"
 
 
-def assert_clean(database: Database, revision: str | None = "003") -> None:
+def assert_clean(database: Database, revision: str | None = HEAD) -> None:
     with database.engine.connect() as connection:
         assert migrations.current_revision(connection) == revision
         assert verify(connection).findings == []
@@ -143,7 +144,7 @@ def test_lock_timeout_names_blocker_and_changes_nothing(database: Database) -> N
     with open_transaction(database, 3), pytest.raises(LockTimeout) as ended:
         migrations.downgrade("002", database.url, impatient)
     assert "month-end report" in str(ended.value)
-    assert "at revision 003, and nothing else was changed" in str(ended.value)
+    assert f"at revision {HEAD}, and nothing else was changed" in str(ended.value)
     assert_clean(database)
 
 

@@ -14,6 +14,7 @@ from psycopg import sql
 from support import psql
 from support.commands import PROGRAMS, ROOT
 from support.pg_dump import dump
+from support.revisions import HEAD
 from syntegra_db import migrations
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._sql_scripts import SqlScript, rollback_script, upgrade_script
@@ -99,11 +100,11 @@ def test_truncated_script_changes_nothing(script: SqlScript, empty_database: Dat
         ("base", "003_create_analytics_tables.sql", "revision 003 upgrades from revision 002, but the database is at"),
         ("001", "003_create_analytics_tables.sql", "upgrades from revision 002, but the database is at revision 001"),
         ("001", "001_create_data_sources.sql", "revision 001 is already applied: the database is at revision 001"),
-        ("003", "002_create_processed_data.sql", "revision 002 is already applied: the database is at revision 003"),
+        (HEAD, "002_create_processed_data.sql", f"revision 002 is already applied: the database is at revision {HEAD}"),
         ("003", "003_create_analytics_tables.sql", "revision 003 is already applied: the database is at revision 003"),
         ("base", "001_rollback_data_sources.sql", "reverts revision 001, but the database is at no revision"),
         ("002", "003_rollback_analytics_tables.sql", "reverts revision 003, but the database is at revision 002"),
-        ("003", "002_rollback_processed_data.sql", "reverts revision 002, but the database is at revision 003"),
+        (HEAD, "002_rollback_processed_data.sql", f"reverts revision 002, but the database is at revision {HEAD}"),
     ],
 )
 def test_script_on_wrong_revision_is_rejected(
@@ -148,7 +149,7 @@ def test_scripts_in_schema_other_than_public(empty_database: Database, tmp_path:
         assert feed(upgrade_script(revision).text).stderr == ""
     # CREATE EXTENSION installs into the first schema of the search path.
     assert objects(empty_database) == before | {"pg_extension vector"}
-    assert stamps(empty_database, '"Tenant 1"') == ["003"]
+    assert stamps(empty_database, '"Tenant 1"') == [HEAD]
     for revision in reversed(REVISIONS):
         assert feed(rollback_script(revision).text).stderr == ""
     assert objects(empty_database) == before | {"pg_extension vector"}
@@ -177,7 +178,7 @@ def test_script_in_new_schema_before_the_tables_is_rejected_with_hint_that_works
     assert (used.returncode, "is already applied" in used.stderr) in ((0, False), (EXIT_PSQL_ERROR, revision == 1))
     for text in texts:
         assert feed(f"{second}\n{text}", search_path=path).stderr == ""
-    assert stamps(empty_database, '"New one"') == ["003"]
+    assert stamps(empty_database, '"New one"') == [HEAD]
 
 
 @each_script

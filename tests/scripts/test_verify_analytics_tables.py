@@ -8,6 +8,7 @@ import pytest
 
 from support import psql
 from support.commands import ROOT, run
+from support.revisions import AFTER_HEAD, HEAD
 from syntegra_db import migrations
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ ANOTHER_VECTOR_INDEX: LiteralString = (
     "DROP INDEX idx_text_summary_embedding; CREATE INDEX idx_text_summary_embedding ON text_summary"
 )
 WITHOUT_CHECK: LiteralString = "ALTER TABLE clusters DROP CONSTRAINT ck_clusters_silhouette_range"
-MESSAGE = "the analytics tables do not match revision 003"
+MESSAGE = f"the analytics tables do not match revision {HEAD}"
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_script_on_fresh_database_expects_every_object(database: Database, verif
     assert (result.returncode, result.stderr) == (0, "")
     title, *rows, conclusion = result.stdout.splitlines()
     assert title == f"Analytics tables of schema public in database {database.name}"
-    assert conclusion == "The analytics tables match revision 003."
+    assert conclusion == f"The analytics tables match revision {HEAD}."
     # An object that the script does not expect would be EXTRA.
     assert {row.split()[0] for row in rows} == {"OK"}
     assert len([row for row in rows if " table " in row]) == 5
@@ -198,7 +199,7 @@ def test_script_reports_difference(
             f"{ANOTHER_VECTOR_INDEX} USING ivfflat ((embedding::halfvec(384)) halfvec_cosine_ops) WITH (lists = 45)",
             "OK text_summary index idx_text_summary_embedding ivfflat",
         ),
-        ("UPDATE alembic_version SET version_num = '004'", "OK revision 004"),
+        (f"UPDATE alembic_version SET version_num = '{AFTER_HEAD}'", f"OK revision {AFTER_HEAD}"),
     ],
 )
 def test_script_accepts_change_of_operator(

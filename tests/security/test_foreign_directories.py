@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.revisions import HEAD
 from support.sample_rows import load_rows
 from syntegra_db.backup import _dump, create_backup, dump_database, rollback, verify_backup
 from syntegra_db.backup._files import atomic_file
@@ -49,7 +50,7 @@ def test_directory_writable_by_others_is_rejected(
     with pytest.raises(BackupFailed, match=r"Other users can change the files of the directory backups"):
         command(database)
     assert list(Path("backups").iterdir()) == []
-    assert database.query("SELECT version_num FROM alembic_version") == [("003",)]
+    assert database.query("SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
 @needs_root

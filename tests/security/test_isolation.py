@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.legacy_databases import create_legacy_database, execute
+from support.revisions import HEAD
 from support.sample_rows import load_rows, row_digests
 from syntegra_db import adoption, migrations
 from syntegra_db.backup import ExistingRows, create_backup, restore, rollback
@@ -106,9 +107,9 @@ def test_rollback_and_restore_return_every_row(database: Database, level: str) -
 
 def test_upgrade_and_downgrade_run_at_read_committed(empty_database: Database, level: str) -> None:
     set_default(empty_database, level)
-    assert migrations.upgrade(url=empty_database.url) == "003"
+    assert migrations.upgrade(url=empty_database.url) == HEAD
     assert migrations.downgrade("base", url=empty_database.url) is None
-    assert migrations.upgrade(url=other_level(empty_database.engine, level)) == "003"
+    assert migrations.upgrade(url=other_level(empty_database.engine, level)) == HEAD
 
 
 def test_adopt_runs_at_read_committed(empty_database: Database, level: str) -> None:

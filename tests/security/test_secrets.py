@@ -13,6 +13,7 @@ from psycopg import pq
 from sqlalchemy.engine import make_url
 
 from support.commands import run, succeed
+from support.revisions import HEAD
 from support.servers import ROLE_PASSWORD
 from syntegra_db.client_programs import env_with_password, public_conninfo
 from syntegra_db.connections import unpooled_engine
@@ -138,7 +139,7 @@ def test_secret_option_in_service_file_is_accepted(
     services.write_text(f"[kpis]\nsslpassword={SECRET}\n", encoding="utf-8")
     monkeypatch.setenv("PGSERVICEFILE", str(services))
     url = database.url.update_query_dict({"service": "kpis"})
-    assert "At revision 003" in succeed("syntegra-db", "status", url=url.render_as_string(hide_password=False))
+    assert f"At revision {HEAD}" in succeed("syntegra-db", "status", url=url.render_as_string(hide_password=False))
 
 
 @pytest.mark.parametrize(

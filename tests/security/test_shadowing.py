@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from support import psql
 from support.commands import ROOT, run
+from support.revisions import HEAD
 from support.sample_rows import load_rows
 from support.shadows import count_calls, plant_shadows
 from syntegra_db import catalog, migrations
@@ -149,7 +150,7 @@ def test_session_of_a_caller_calls_no_shadow(shadowed: Database) -> None:
         session.commit()
         migrations.require_head(connection)
         assert catalog.verify(connection).findings == []
-        assert catalog.read_status(connection).revision == "003"
+        assert catalog.read_status(connection).revision == HEAD
         assert count_calls(session, "pg_temp") == 0
     engine.dispose()
 
@@ -194,7 +195,7 @@ def test_printed_statement_lets_the_upgrade_succeed(server: Server, statement: s
             for fix in fixes:
                 if fix.startswith((remedy, "REVOKE")):
                     connection.execute(fix.encode())
-        assert migrations.upgrade(url=database.url) == "003"
+        assert migrations.upgrade(url=database.url) == HEAD
         assert database.query("SELECT has_schema_privilege('syntegra_stranger', 'public', 'CREATE')") == [(False,)]
         database.execute(f"DROP OWNED BY {STRANGER} CASCADE")
 
@@ -203,13 +204,15 @@ def test_printed_statement_lets_the_upgrade_succeed(server: Server, statement: s
     "statement",
     [
         "CREATE VIEW alembic_version AS SELECT shadow() AS version_num",
-        "CREATE MATERIALIZED VIEW alembic_version AS SELECT '003' AS version_num",
+        f"CREATE MATERIALIZED VIEW alembic_version AS SELECT '{HEAD}' AS version_num",
         "CREATE TABLE alembic_version (version_num text) PARTITION BY LIST (version_num)",
         "CREATE SEQUENCE alembic_version",
     ],
 )
 def test_version_table_that_is_no_table_is_rejected(empty_database: Database, statement: str) -> None:
-    empty_database.execute("CREATE FUNCTION shadow() RETURNS text LANGUAGE sql AS 'SELECT 1 / 0; SELECT ''003''::text'")
+    empty_database.execute(
+        f"CREATE FUNCTION shadow() RETURNS text LANGUAGE sql AS 'SELECT 1 / 0; SELECT ''{HEAD}''::text'"
+    )
     with empty_database.connect() as connection:
         connection.execute(statement.encode())
     for check in (migrations.current_revision, migrations.require_head, catalog.verify, catalog.read_status):
@@ -296,7 +299,7 @@ def test_commands_in_schema_with_unusual_name(
         connection.execute(psycopg.sql.SQL("CREATE EXTENSION vector SCHEMA {}").format(extension))
         path = psycopg.sql.SQL("ALTER DATABASE {} SET search_path = {}, {}").format(name, quoted, extension)
         connection.execute(path)
-    assert migrations.upgrade(url=empty_database.url) == "003"
+    assert migrations.upgrade(url=empty_database.url) == HEAD
     load_rows(empty_database, 300)
     for command in (
         "status",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.commands import PROGRAMS, run
+from support.revisions import AFTER_HEAD, HEAD
 from support.sample_rows import load_rows, row_digests
 from syntegra_db.backup import ExistingRows, RowProgress, create_backup, read_metadata, restore
 from syntegra_db.backup._files import atomic_file
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 METADATA: dict[str, Any] = {
     "database": "shop",
     "schema": "public",
-    "revision": "003",
+    "revision": HEAD,
     "made_at": "2024-01-16T09:30:00+00:00",
     "server_version": "18.1 (Debian 18.1-1.pgdg120+1)",
     "pg_dump": 18,
@@ -60,14 +61,14 @@ VALID_RECORDS = {
     "largest sequence": with_table(last_id=2**62),
     "no rows": with_table(rows=0),
     "schema with quotes": with_fields(schema='Our "data"\n%'),
-    "tables of a newer revision": with_fields(revision="004", tables={"users": {"rows": 1, "last_id": 1}}),
+    "tables of a newer revision": with_fields(revision=AFTER_HEAD, tables={"users": {"rows": 1, "last_id": 1}}),
 }
 INVALID_RECORDS = {
     "application table": with_table("users"),
     "version table": with_table("alembic_version"),
     "table of a later revision": with_fields(revision="002"),
     "qualified table": with_table("public.clusters"),
-    "table with newline": with_fields(revision="004", tables={"a\nb": {"rows": 1, "last_id": 1}}),
+    "table with newline": with_fields(revision=AFTER_HEAD, tables={"a\nb": {"rows": 1, "last_id": 1}}),
     "exhausted sequence": with_table(last_id=LARGEST_BIGINT),
     "last id above the limit": with_table(last_id=2**62 + 1),
     "last id zero": with_table(last_id=0),
@@ -88,8 +89,8 @@ INVALID_RECORDS = {
     "tables null": with_fields(tables=None),
     "unknown field": with_fields(path="/etc/passwd"),
     "missing field": json.dumps({"tables": {}}).encode(),
-    "revision with newline": with_fields(revision="003\n"),
-    "revision as path": with_fields(revision="../003"),
+    "revision with newline": with_fields(revision=f"{HEAD}\n"),
+    "revision as path": with_fields(revision=f"../{HEAD}"),
     "numeric revision": with_fields(revision=3),
     "empty schema": with_fields(schema=""),
     "long schema": with_fields(schema="s" * 64),
@@ -117,7 +118,7 @@ INVALID_RECORDS = {
 @pytest.mark.parametrize("record", VALID_RECORDS.values(), ids=VALID_RECORDS)
 def test_valid_footer_is_read(tmp_path: Path, record: bytes) -> None:
     metadata = read_metadata(craft(tmp_path / "x.dump", b"archive", record)).metadata
-    assert metadata.revision in {"003", "004"}
+    assert metadata.revision in {HEAD, AFTER_HEAD}
 
 
 @pytest.mark.parametrize("record", INVALID_RECORDS.values(), ids=INVALID_RECORDS)
@@ -145,7 +146,7 @@ def dump_with_application_table(database: Database) -> bytes:
 
 
 @pytest.mark.parametrize("existing_rows", ExistingRows)
-@pytest.mark.parametrize("revision", ["001", "003", "004"])
+@pytest.mark.parametrize("revision", ["001", HEAD, AFTER_HEAD])
 def test_restore_of_crafted_backup_keeps_application_table(
     database: Database, tmp_path: Path, revision: str, existing_rows: ExistingRows
 ) -> None:
@@ -202,7 +203,7 @@ def test_backups_command_lists_valid_file_after_damaged_ones(database: Database,
     result = run("syntegra-db", "backups", str(directory), cwd=tmp_path)
     assert (result.returncode, result.stderr) == (18, "")
     assert result.stdout.count("none: ") == 7
-    assert "003" in result.stdout.split("z.dump")[1]
+    assert HEAD in result.stdout.split("z.dump")[1]
     assert "valid" in result.stdout.split("z.dump")[1]
 
 
