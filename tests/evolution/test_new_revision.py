@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.revisions import AFTER_HEAD, HEAD
 from support.texts import load_texts
 from syntegra_db.catalog import load_manifest
 
@@ -37,21 +38,21 @@ BUGS = {
 
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_manifests_with_new_revision_are_written_and_used(checkout: Checkout, database: Database, kind: str) -> None:
-    checkout.add_revision("004", COLUMNS[kind], DROPS.get(kind, DROP_COLUMN))
+    checkout.add_revision(AFTER_HEAD, COLUMNS[kind], DROPS.get(kind, DROP_COLUMN))
     before = {path.name: path.read_text(encoding="utf-8") for path in checkout.manifests.iterdir()}
     written = checkout.run("syntegra-db", "manifests")
     assert written.returncode == 0, written.stderr
     after = {path.name: path.read_text(encoding="utf-8") for path in checkout.manifests.iterdir()}
-    assert after.keys() - before.keys() == {"004.json"}
+    assert after.keys() - before.keys() == {f"{AFTER_HEAD}.json"}
     assert before.items() <= after.items()
-    assert '"note": {"type": ' in after["004.json"]
+    assert '"note": {"type": ' in after[f"{AFTER_HEAD}.json"]
     for command in ("upgrade", "verify", "status", "backup"):
         result = checkout.run("syntegra-db", command, database=database)
         assert result.returncode == 0, (command, result.stderr)
-    for arguments in (("downgrade", "-1"), ("upgrade", "head"), ("downgrade", "003")):
+    for arguments in (("downgrade", "-1"), ("upgrade", "head"), ("downgrade", HEAD)):
         result = checkout.run("alembic", *arguments, database=database)
         assert result.returncode == 0, (arguments, result.stderr)
-    assert revision_of(database) == "003"
+    assert revision_of(database) == HEAD
 
 
 @pytest.mark.parametrize(
@@ -60,24 +61,24 @@ def test_manifests_with_new_revision_are_written_and_used(checkout: Checkout, da
 def test_missing_manifest_is_named_with_command_that_writes_it(
     checkout: Checkout, database: Database, command: str, status: int
 ) -> None:
-    checkout.add_revision("004", COLUMNS["nullable"], DROP_COLUMN)
-    database.execute("ALTER TABLE data_sources ADD note text; UPDATE alembic_version SET version_num = '004'")
+    checkout.add_revision(AFTER_HEAD, COLUMNS["nullable"], DROP_COLUMN)
+    database.execute(f"ALTER TABLE data_sources ADD note text; UPDATE alembic_version SET version_num = '{AFTER_HEAD}'")
     result = checkout.run("syntegra-db", *command.split(), database=database)
     assert (result.returncode, result.stderr.count("\n")) == (status, 1), result.stderr
-    assert "Revision 004 has no manifest" in result.stderr
+    assert f"Revision {AFTER_HEAD} has no manifest" in result.stderr
     assert result.stderr.endswith("Write it: make generate\n")
     assert checkout.run("syntegra-db", "status", database=database).returncode == 0
-    assert revision_of(database) == "004"
+    assert revision_of(database) == AFTER_HEAD
 
 
 @pytest.mark.parametrize("program", ["syntegra-db", "alembic"])
 def test_upgrade_without_manifest_changes_nothing(checkout: Checkout, database: Database, program: str) -> None:
-    checkout.add_revision("004", COLUMNS["nullable"], DROP_COLUMN)
+    checkout.add_revision(AFTER_HEAD, COLUMNS["nullable"], DROP_COLUMN)
     result = checkout.run(program, "upgrade", "head", database=database)
     assert result.returncode == 8, result.stderr
     assert "Traceback" not in result.stderr
-    assert "Revision 004 has no manifest" in result.stderr
-    assert revision_of(database) == "003"
+    assert f"Revision {AFTER_HEAD} has no manifest" in result.stderr
+    assert revision_of(database) == HEAD
 
 
 @pytest.mark.parametrize("program", ["syntegra-db", "alembic"])
@@ -85,20 +86,21 @@ def test_upgrade_without_manifest_changes_nothing(checkout: Checkout, database: 
 def test_bug_in_upgrade_is_placed_and_the_revision_reported(
     checkout: Checkout, empty_database: Database, bug: str, program: str
 ) -> None:
-    path = checkout.add_revision("004", f"{COLUMNS['nullable']}\n{BUGS[bug]}")
-    (checkout.manifests / "004.json").write_text('{"types": {}, "tables": {}}', encoding="utf-8")
+    path = checkout.add_revision(AFTER_HEAD, f"{COLUMNS['nullable']}\n{BUGS[bug]}")
+    (checkout.manifests / f"{AFTER_HEAD}.json").write_text('{"types": {}, "tables": {}}', encoding="utf-8")
     result = checkout.run(program, "upgrade", "head", database=empty_database)
     assert result.returncode == 11, result.stderr
     assert "Traceback" not in result.stderr
-    assert f"{bug} in {path}, line 15: The database is at revision 003, and nothing else was changed." in result.stderr
+    state = f"The database is at revision {HEAD}, and nothing else was changed."
+    assert f"{bug} in {path}, line 15: {state}" in result.stderr
     assert "client@example.com" not in result.stderr
-    assert revision_of(empty_database) == "003"
-    assert load_manifest("003").tables["data_sources"].columns.keys() == columns_of(empty_database)
+    assert revision_of(empty_database) == HEAD
+    assert load_manifest(HEAD).tables["data_sources"].columns.keys() == columns_of(empty_database)
 
 
 def test_bug_in_downgrade_is_placed_by_rollback_and_keeps_the_rows(checkout: Checkout, database: Database) -> None:
     load_texts(database, 10, {})
-    path = checkout.add_revision("004", COLUMNS["nullable"], f"{DROP_COLUMN}\n{BUGS['KeyError']}")
+    path = checkout.add_revision(AFTER_HEAD, COLUMNS["nullable"], f"{DROP_COLUMN}\n{BUGS['KeyError']}")
     assert checkout.run("syntegra-db", "manifests").returncode == 0
     assert checkout.run("syntegra-db", "upgrade", database=database).returncode == 0
     for command in ("downgrade", "rollback"):
@@ -106,7 +108,7 @@ def test_bug_in_downgrade_is_placed_by_rollback_and_keeps_the_rows(checkout: Che
         assert result.returncode == 11, result.stderr
         assert "Traceback" not in result.stderr
         assert f"KeyError in {path}, line 19: " in result.stderr
-        assert revision_of(database) == "004"
+        assert revision_of(database) == AFTER_HEAD
     assert database.query("SELECT count(*) FROM text_summary") == [(10,)]
 
 
