@@ -1,4 +1,4 @@
-"""Render docs/schema.md, the data dictionary, from the models."""
+"""Render docs/schema.md, the data dictionary, from the models and the revisions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from syntegra_db.models import Base
 from syntegra_db.models.exact_types import ExactType
+from tools import revision_docs
 from tools.sections import markdown_table
 
 if TYPE_CHECKING:
@@ -25,16 +26,17 @@ TABLES = sorted(Base.metadata.tables.values(), key=lambda table: table.name)
 INTRODUCTION = """\
 # The schema
 
-Generated from `syntegra_db.models` by `make generate`: change a model, not this file. The server stores the same
-comments; `\\d+` shows them in psql.
+Generated from `syntegra_db.models` and the revisions by `make generate`: change a model, not this file. The server
+stores the same comments; `\\d+` shows them in psql.
 """
 
 
 def render() -> str:
-    """Return the whole page: the diagram, the ENUM types, and the tables by name."""
+    """Return the whole page: the diagram, the revisions, the ENUM types, and the tables by name."""
     models = {mapper.local_table: mapper for mapper in Base.registry.mappers}
     tables = (table_section(table, models[table]) for table in TABLES)
-    return "\n".join((INTRODUCTION, f"## Diagram\n\n```mermaid\n{diagram()}\n```\n", enum_section(), *tables))
+    drawn = f"## Diagram\n\n```mermaid\n{diagram()}\n```\n"
+    return "\n".join((INTRODUCTION, drawn, f"## Revisions\n\n{revision_docs.table()}", enum_section(), *tables))
 
 
 def diagram() -> str:

@@ -75,34 +75,24 @@ def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A checkout with a revision after the newest."""
     checkout = Checkout(tmp_path_factory.mktemp("sample") / "checkout")
     changes = SAMPLES[request.param]
-    model = checkout.folder / "syntegra_db/models/trend_signals.py"
-    text = model.read_text(encoding="utf-8")
     for change in changes:
-        assert text.count(change.model) == 1
-        text = text.replace(change.model, change.changed)
-    model.write_text(text, encoding="utf-8")
+        checkout.change_model("trend_signals", change.model, change.changed)
     checkout.add_revision(AFTER_HEAD, "\n".join(change.operation for change in changes))
-    succeed(checkout, "syntegra-db", "manifests")
+    checkout.succeed("syntegra-db", "manifests")
     return checkout
-
-
-def succeed(checkout: Checkout, *command: str, database: Database | None = None, status: int = 0) -> str:
-    result = checkout.run(*command, database=database)
-    assert result.returncode == status, result.stdout + result.stderr
-    return result.stdout
 
 
 def unstamp(sample: Checkout, database: Database, revision: str, *statements: str) -> None:
     """Bring the tables of `database` to `revision`, with a row, and forget the revision."""
     if revision != HEAD:
-        succeed(sample, "syntegra-db", "upgrade", revision, database=database)
+        sample.succeed("syntegra-db", "upgrade", revision, database=database)
     run(database, ROW, *statements, "DROP TABLE alembic_version")
 
 
 def adopt_and_verify(sample: Checkout, database: Database, revision: str) -> None:
-    assert f"closest to revision {revision}" in succeed(sample, "syntegra-db", "adopt", database=database)
-    succeed(sample, "syntegra-db", "adopt", "--apply", "--no-backup", "--yes", database=database)
-    assert f"at revision {revision}: no drift" in succeed(sample, "syntegra-db", "verify", database=database)
+    assert f"closest to revision {revision}" in sample.succeed("syntegra-db", "adopt", database=database)
+    sample.succeed("syntegra-db", "adopt", "--apply", "--no-backup", "--yes", database=database)
+    assert f"at revision {revision}: no drift" in sample.succeed("syntegra-db", "verify", database=database)
     assert database.query("SELECT sector, delta_pct FROM trend_signals") == [("retail", 7)]
 
 
@@ -111,19 +101,19 @@ def test_tables_without_version_are_verified_and_adopted_at_their_revision(
     sample: Checkout, database: Database, revision: str
 ) -> None:
     unstamp(sample, database, revision)
-    report = succeed(sample, "syntegra-db", "verify", database=database, status=1)
+    report = sample.succeed("syntegra-db", "verify", database=database, status=1)
     assert f"-- The tables are exactly those of revision {revision}.\n" in report
     adopt_and_verify(sample, database, revision)
     if revision == HEAD:
-        succeed(sample, "syntegra-db", "upgrade", database=database)
-    assert f"At revision {AFTER_HEAD} of {AFTER_HEAD}\n" in succeed(sample, "syntegra-db", "status", database=database)
-    succeed(sample, "alembic", "check", database=database)
+        sample.succeed("syntegra-db", "upgrade", database=database)
+    assert f"At revision {AFTER_HEAD} of {AFTER_HEAD}\n" in sample.succeed("syntegra-db", "status", database=database)
+    sample.succeed("alembic", "check", database=database)
 
 
 @pytest.mark.parametrize("revision", [HEAD, AFTER_HEAD])
 def test_incomplete_tables_are_adopted_at_their_revision(sample: Checkout, database: Database, revision: str) -> None:
     unstamp(sample, database, revision, *INCOMPLETE)
-    report = succeed(sample, "syntegra-db", "verify", database=database, status=1)
+    report = sample.succeed("syntegra-db", "verify", database=database, status=1)
     assert "The tables are exactly" not in report
     assert "-- Run `syntegra-db adopt`" in report
     adopt_and_verify(sample, database, revision)

@@ -49,14 +49,17 @@ write_manifests(database_url(), MANIFESTS)
 
 
 class Checkout:
-    """A copy of the package and its revisions in `folder`."""
+    """A copy of the package, its revisions and other `parts` of the checkout in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *parts: str) -> None:
         self.folder = folder
+        folder.mkdir()
         ignored = shutil.ignore_patterns("__pycache__")
-        for directory in ("syntegra_db", "alembic"):
-            shutil.copytree(ROOT / directory, folder / directory, ignore=ignored)
-        shutil.copy(ROOT / "alembic.ini", folder)
+        for path in map(ROOT.joinpath, ("syntegra_db", "alembic", "alembic.ini", *parts)):
+            if path.is_dir():
+                shutil.copytree(path, folder / path.name, ignore=ignored)
+            else:
+                shutil.copy(path, folder)
 
     @property
     def manifests(self) -> Path:
@@ -69,6 +72,13 @@ class Checkout:
         path.write_text(REVISION.format(revision=revision, before=before, **bodies), encoding="utf-8")
         return path
 
+    def change_model(self, table: str, old: str, new: str) -> None:
+        """Replace `old`, which occurs once, in the model of `table`."""
+        path = self.folder / "syntegra_db/models" / f"{table}.py"
+        text = path.read_text(encoding="utf-8")
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
     def write_manifests(self, server: Server) -> None:
         """Do what `syntegra-db manifests` does, on a database of `server` instead of a server of its own."""
         with server.database() as empty:
@@ -80,7 +90,7 @@ class Checkout:
             )
 
     def run(self, program: str, *arguments: str, database: Database | None = None) -> subprocess.CompletedProcess[str]:
-        """Run `syntegra-db` or `alembic` of the copy, on `database` if given."""
+        """Run `syntegra-db`, `alembic` or a module of the copy, on `database` if given."""
         with self.running(program, *arguments, database=database) as process:
             output, errors = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
@@ -90,7 +100,7 @@ class Checkout:
         self, program: str, *arguments: str, database: Database | None = None
     ) -> Iterator[subprocess.Popen[str]]:
         """Do the same at the same time as the block; kill the program if it has not ended."""
-        module = {"syntegra-db": "syntegra_db", "alembic": "alembic.config"}[program]
+        module = {"syntegra-db": "syntegra_db", "alembic": "alembic.config"}.get(program, program)
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "NO_COLOR": "1", "COLUMNS": "200"}
         if database is not None:
             environment["DATABASE_URL"] = database.environment_url
@@ -107,3 +117,9 @@ class Checkout:
                 yield process
             finally:
                 process.kill()
+
+    def succeed(self, *command: str, database: Database | None = None, status: int = 0) -> str:
+        """Run a command, which exits with `status`, and return its standard output."""
+        result = self.run(*command, database=database)
+        assert result.returncode == status, result.stdout + result.stderr
+        return result.stdout
