@@ -14,6 +14,7 @@ from support import psql
 from support.commands import run
 from support.drift import drift_report
 from support.legacy_databases import create_legacy_database, execute
+from support.revisions import HEAD
 from syntegra_db import adoption, migrations
 from syntegra_db.catalog import read_status
 from syntegra_db.connections import connect, unpooled_engine
@@ -34,9 +35,9 @@ TABLES = "SELECT count(*) FROM pg_tables WHERE tablename IN ('alembic_version', 
 OWN_SCHEMAS = ("pg_catalog", "pg_temp", "pg_toast", "information_schema")
 # The first one is that of the message; then schemas with their revisions, of which None means tables without one.
 SETS: dict[str, tuple[str, dict[str, str | None], str]] = {
-    "newest": ("public", {"public": "003", "former": "001"}, "later"),
-    "newest is last in names and path": ("zeta", {"alpha": "001", "zeta": "003"}, "later, alpha, zeta"),
-    "three": ("Más", {"alpha": "001", "Más": "003", "zeta": "002"}, "later, zeta"),
+    "newest": ("public", {"public": HEAD, "former": "001"}, "later"),
+    "newest is last in names and path": ("zeta", {"alpha": "001", "zeta": HEAD}, "later, alpha, zeta"),
+    "three": ("Más", {"alpha": "001", "Más": HEAD, "zeta": "002"}, "later, zeta"),
     "awkward": (AWKWARD, {"b": "001", AWKWARD: "002"}, "later"),
     "same revision": ("zeta", {"alpha": "002", "zeta": "002"}, "later, zeta, alpha"),
     "same revision outside of the path": ("alpha", {"alpha": "002", "zeta": "002"}, "later"),
@@ -126,7 +127,7 @@ def test_file_finds_tables_outside_of_the_search_path(
         assert f"in schema {quote(schema)}, but the search_path leads to schema kpi" in error
         assert database.query(TABLES) == before
         used = feed(database, tmp_path, "kpi", hint(error).partition(": ")[2].partition(" or,")[0], text)
-        assert used == "" or "at revision 003" in used or "already applied" in used
+        assert used == "" or f"at revision {HEAD}" in used or "already applied" in used
         migrations.upgrade(url=database.url, schema=schema)
 
 
@@ -160,7 +161,7 @@ def test_file_takes_no_schema_of_another_application_for_the_tables(
 def test_second_set_that_the_role_cannot_read_is_listed_last(
     server: Server, empty_database: Database, tmp_path: Path
 ) -> None:
-    create_sets(empty_database, {"alpha": "003", "beta": "001", "gamma": "003", "types": "003"}, "later")
+    create_sets(empty_database, {"alpha": HEAD, "beta": "001", "gamma": HEAD, "types": HEAD}, "later")
     with server.role("syntegra_test_reader") as role:
         execute(
             empty_database,
@@ -267,7 +268,7 @@ def test_path_that_begins_with_a_schema_of_postgresql_prints_statement_that_work
         missing = hint(feed(database, tmp_path, path, statements, text)).partition(": ")[2]
         assert feed(database, tmp_path, path, statements, missing, text) == ""
         # A comparison with no revision leaves the tables.
-        assert migrations.upgrade(url=database.url) == "003"
+        assert migrations.upgrade(url=database.url) == HEAD
         return
     assert migrations.upgrade("001", url=database.url) == "001"
 
@@ -286,7 +287,7 @@ def test_schema_of_postgresql_is_never_offered_for_a_second_set(database: Databa
     fix = re.search(r"ALTER ROLE .*;", message)
     assert fix is not None, message
     execute(database, fix[0])
-    assert migrations.upgrade(url=database.url) == "003"
+    assert migrations.upgrade(url=database.url) == HEAD
 
 
 @pytest.mark.parametrize("own", [*OWN_SCHEMAS, "pg_temp_3", "pg_mine"])
