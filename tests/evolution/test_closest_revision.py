@@ -12,7 +12,7 @@ from support.legacy_databases import create_legacy_database
 from support.revisions import AFTER_HEAD, HEAD
 
 if TYPE_CHECKING:
-    from support.servers import Database
+    from support.servers import Database, Server
 
 
 class Change(NamedTuple):
@@ -71,14 +71,14 @@ INCOMPLETE = (
 
 
 @pytest.fixture(scope="module", params=SAMPLES)
-def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, server: Server) -> Checkout:
     """A checkout with a revision after the newest."""
     checkout = Checkout(tmp_path_factory.mktemp("sample") / "checkout")
     changes = SAMPLES[request.param]
     for change in changes:
         checkout.change_model("trend_signals", change.model, change.changed)
     checkout.add_revision(AFTER_HEAD, "\n".join(change.operation for change in changes))
-    checkout.succeed("syntegra-db", "manifests")
+    checkout.write_manifests(server)
     return checkout
 
 

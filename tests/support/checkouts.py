@@ -80,7 +80,7 @@ class Checkout:
         path.write_text(text.replace(old, new), encoding="utf-8")
 
     def write_manifests(self, server: Server) -> None:
-        """Do what `syntegra-db manifests` does, on a database of `server` instead of a server of its own."""
+        """Do what `syntegra-db manifests` does, on a database of `server` instead of another server."""
         with server.database() as empty:
             subprocess.run(
                 [sys.executable, "-c", WRITE_MANIFESTS],
