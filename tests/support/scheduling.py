@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
-
-if TYPE_CHECKING:
-    from xdist.remote import Producer
 
 # Its cases take minutes together, and each is independent of the others.
 DISTRIBUTED_BY_CASE = "tests/faults/test_matrix.py::"
 
 
-class FileScheduling(LoadFileScheduling):
+class FileScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
     """The tests of a file run in one process, except those of `DISTRIBUTED_BY_CASE`."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid if nodeid.startswith(DISTRIBUTED_BY_CASE) else super()._split_scope(nodeid)
+        return nodeid if nodeid.startswith(DISTRIBUTED_BY_CASE) else str(super()._split_scope(nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileScheduling | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
     """Return the scheduler for `--dist loadfile`."""
     return FileScheduling(config, log) if config.getoption("dist") == "loadfile" else None
