@@ -31,6 +31,7 @@ DECLARE
   other_sets pg_catalog.text;
   new_path pg_catalog.text;
   is_system pg_catalog.bool;
+  unfinished pg_catalog.text;
 BEGIN
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   IF NOT pg_try_advisory_xact_lock(('x' || left(encode(sha256(convert_to(
@@ -165,7 +166,16 @@ BEGIN
         CASE WHEN to_regnamespace('public') IS NULL THEN 'CREATE SCHEMA public; ' END, 'SET search_path = public;'
       ));
   END IF;
-  IF stamp IS DISTINCT FROM '001' THEN
+  IF EXISTS (
+    SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE nspname = main_schema AND relname = 'alembic_version_steps' AND relkind = 'r'
+  ) THEN
+    EXECUTE format('SELECT min(revision) FROM %I.alembic_version_steps', main_schema) INTO unfinished;
+    IF unfinished <> '001' THEN
+      RAISE EXCEPTION 'revision % is unfinished', unfinished USING HINT = 'Finish or undo it first.';
+    END IF;
+  END IF;
+  IF stamp IS DISTINCT FROM '001' AND (stamp IS DISTINCT FROM NULL OR unfinished IS NULL) THEN
     RAISE EXCEPTION 'this file reverts revision 001, but the database is at %',
       coalesce('revision ' || stamp, 'no revision')
       USING HINT = 'Revert the revisions one by one, the newest first.';

@@ -104,7 +104,7 @@ def read_unfinished_revision(connection: Connection) -> UnfinishedRevision | Non
             f"{name} is not an ordinary table, or row-level security hides its rows, so its content is not trusted. "
             "Find out who created it, and drop or rename it."
         )
-    table = _step_table(connection)
+    table = step_table(read_session(connection).schema)
     rows = connection.execute(select(table).order_by(table.c.step)).all()
     if not rows:
         return None
@@ -132,7 +132,7 @@ class StepRecord:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._table = _step_table(connection)
+        self._table = step_table(read_session(connection).schema)
 
     def begin(self, revision: UnfinishedRevision) -> None:
         """Replace the record by `revision`.
@@ -181,7 +181,8 @@ class StepRecord:
         self._connection.execute(self._table.update().where(self._table.c.step == number).values(values))
 
 
-def _step_table(connection: Connection) -> Table:
+def step_table(schema: str | None) -> Table:
+    """Return the table of the record in `schema`."""
     return Table(
         STEP_TABLE,
         MetaData(),
@@ -192,7 +193,7 @@ def _step_table(connection: Connection) -> Table:
         Column("description", Text, nullable=False),
         Column("is_finished", Boolean, nullable=False),
         *(Column(name, BigInteger) for name in PROGRESS_COLUMNS),
-        schema=read_session(connection).schema,
+        schema=schema,
     )
 
 

@@ -9,25 +9,39 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alembic import command
 from alembic.util import CommandError
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.schema import CreateTable
 
-from syntegra_db.catalog import SCHEMAS_WITH_TABLES, SELECT_REVISION, declared_columns
+from syntegra_db.catalog import SCHEMAS_WITH_TABLES, SELECT_REVISION, ddl, declared_columns
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.migrations.online import StepScript, collect_revision
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
+from syntegra_db.recorded_steps import STEP_TABLE, step_table
 from syntegra_db.revisions import VERSION_TABLE, list_revisions, script_directory
 from syntegra_db.search_path import UNTRUSTED_OBJECTS
 from syntegra_db.sql import SYSTEM_SCHEMA, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from alembic.script import Script
 
+    from syntegra_db.migrations.online._steps import Step
+    from syntegra_db.recorded_steps import Direction
+
+LOCK_KEY = f"""('x' || left(encode(sha256(convert_to(
+       'syntegra_db:' || {{schema}} || '.{VERSION_TABLE}', 'UTF8')), 'hex'), 16))::bit(64)::bigint"""
+DIALECT = PGDialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+REJECT_DOWNGRADE = """IF is_begun THEN
+      RAISE EXCEPTION 'the downgrade of revision {revision} is unfinished'
+        USING HINT = 'Finish it with the rollback file of the revision, or undo it: syntegra-db upgrade {revision}';
+    END IF;"""
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -72,72 +86,116 @@ def write_sql_scripts(folder: Path) -> list[str]:
 
 def upgrade_script(script: Script) -> SqlScript:
     """Return the upgrade of a revision as a file for psql."""
-    revision, before = script.revision, script.down_revision
-    guard = _template("upgrade_guard.sql").format(
-        revision=revision,
-        before=f"'{before}'" if before else "NULL",
-        before_name=f"revision {before}" if before else "no revision",
-    )
-    return SqlScript(
-        f"{revision}_{_slug(script)}.sql",
-        _render(
-            script,
-            title=f"Revision {revision}. {script.doc}",
-            guard=guard,
-            statements=_offline_sql("upgrade", f"{before or 'base'}:{revision}"),
-            result=f"Revision {revision} applied.",
+    revision, before = script.revision, _before(script)
+    texts = {
+        "title": f"Revision {revision}. {script.doc}",
+        "result": f"Revision {revision} applied.",
+        "revision_guard": _template("upgrade_guard.sql").format(
+            revision=revision,
+            before=literal(before),
+            before_name=f"revision {before}" if before else "no revision",
         ),
-    )
+    }
+    return SqlScript(f"{revision}_{_slug(script)}.sql", _render(script, "upgrade", texts))
 
 
 def rollback_script(script: Script) -> SqlScript:
     """Return the downgrade of a revision as a file for psql."""
     revision = script.revision
+    texts = {
+        "title": f"Revert revision {revision} and delete all rows of its tables. Its upgrade: {script.doc}",
+        "result": f"Revision {revision} reverted.",
+        "revision_guard": _template("rollback_guard.sql").format(revision=revision, before=literal(_before(script))),
+    }
     return SqlScript(
-        f"{revision}_rollback_{_slug(script).removeprefix('create_')}.sql",
-        _render(
-            script,
-            title=f"Revert revision {revision} and delete all rows of its tables. Its upgrade: {script.doc}",
-            guard=_template("rollback_guard.sql").format(revision=revision),
-            statements=_offline_sql("downgrade", f"{revision}:{script.down_revision or 'base'}"),
-            result=f"Revision {revision} reverted.",
-        ),
+        f"{revision}_rollback_{_slug(script).removeprefix('create_')}.sql", _render(script, "downgrade", texts)
     )
 
 
-def _render(script: Script, *, title: str, guard: str, statements: str, result: str) -> str:
-    return _template("script.sql").format(
-        title=title,
-        source=Path(script.path).name,
-        lock_timeout=MigrationOptions.model_fields["lock_timeout"].default * 1000,
-        idle_timeout=IDLE_IN_TRANSACTION_SECONDS,
-        version_table=VERSION_TABLE,
+def _render(script: Script, direction: Direction, texts: dict[str, str]) -> str:
+    """Return one transaction, or a file that commits and records each step if a direction of the revision has steps."""
+    settings = {
+        **texts,
+        "revision": script.revision,
+        "source": Path(script.path).name,
+        "lock_timeout": MigrationOptions.model_fields["lock_timeout"].default * 1000,
+        "idle_timeout": IDLE_IN_TRANSACTION_SECONDS,
+        "version_table": VERSION_TABLE,
+        "step_table": STEP_TABLE,
+    }
+    steps = collect_revision(script.module)
+    if steps is None:
+        guard = _guard("pg_try_advisory_xact_lock", "true", settings)
+        return _template("script.sql").format(guard=guard, statements=_offline_sql(script, direction), **settings)
+    return _template("steps.sql").format(
+        guard=_guard("pg_try_advisory_lock", "false", settings),
+        **_step_texts(script, direction, steps[direction]),
+        **settings,
+    )
+
+
+def _guard(lock_function: str, is_local: str, settings: dict[str, Any]) -> str:
+    guard = _template("guard.sql").format(
+        lock_function=lock_function,
+        is_local=is_local,
+        lock_key=LOCK_KEY.format(schema="main_schema"),
         untrusted_objects=UNTRUSTED_OBJECTS.format(schemas="declared_schemas").strip("\n").rstrip(),
         system_schema=SYSTEM_SCHEMA,
         schemas_with_tables=SCHEMAS_WITH_TABLES.format(
             declared=literal(declared_columns()), system_schema=SYSTEM_SCHEMA
         ).strip("\n"),
         select_revision=SELECT_REVISION.format(table=f"%I.{VERSION_TABLE}").replace("'", "''"),
-        guard=guard.rstrip(),
-        statements=statements,
-        result=result,
+        **{**settings, "revision_guard": settings["revision_guard"].rstrip()},
     )
+    return guard.rstrip()
+
+
+def _step_texts(script: Script, direction: Direction, steps: Sequence[Step]) -> dict[str, str]:
+    revision, before = script.revision, _before(script)
+    reached = revision if direction == "upgrade" else before
+    return {
+        "direction": direction,
+        "descriptions": ",\n    ".join(literal(step.description) for step in steps),
+        "create_step_table": " ".join(str(CreateTable(step_table(None)).compile(dialect=DIALECT)).split()),
+        "reject_other_direction": REJECT_DOWNGRADE.format(revision=revision) if direction == "upgrade" else "",
+        # The file reverts an unfinished upgrade too, of which some objects may be missing.
+        "steps": StepScript(is_repeated=direction == "downgrade").render_steps(steps),
+        "stamp": ddl.stamp(revision) if reached and before is None else ddl.restamp(reached),
+        "lock_key": LOCK_KEY.format(schema="current_schema()"),
+    }
 
 
 def _template(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
+def _before(script: Script) -> str | None:
+    """Return the revision before, of which there is at most one."""
+    return script.down_revision if isinstance(script.down_revision, str) else None
+
+
 def _slug(script: Script) -> str:
     return Path(script.path).stem.removeprefix(f"{script.revision}_")
 
 
-def _offline_sql(direction: str, revisions: str) -> str:
-    """Return the statements of Alembic's offline mode without its transaction statements and comments."""
+def _offline_sql(script: Script, direction: Direction) -> str:
+    """Return the statements of Alembic's offline mode without its transaction statements and comments.
+
+    Raises:
+        RevisionError: the revision has an autocommit block, and uses the connection itself.
+    """
+    revision, before = script.revision, _before(script) or "base"
     buffer = io.StringIO()
     config = alembic_config()
     config.output_buffer = buffer
-    getattr(command, direction)(config, revisions, sql=True)
+    getattr(command, direction)(
+        config, f"{before}:{revision}" if direction == "upgrade" else f"{revision}:{before}", sql=True
+    )
+    if len(re.findall(r"^COMMIT;", buffer.getvalue(), flags=re.MULTILINE)) > 1:
+        raise RevisionError(
+            f"Revision {revision} has an autocommit block and uses the connection itself (op.get_bind()), so it cannot "
+            "be written as a file for psql. Use op.execute() instead."
+        )
     text = re.sub(r"^(BEGIN;|COMMIT;|-- Running .*)\n*", "", buffer.getvalue(), flags=re.MULTILINE)
     # Alembic keeps the empty version table when it downgrades to base online; do the same here.
     text = text.replace(f"CREATE TABLE {VERSION_TABLE}", f"CREATE TABLE IF NOT EXISTS {VERSION_TABLE}")

@@ -8,5 +8,15 @@ from syntegra_db.migrations.online._execution import (
     run_inside_transaction,
     run_online,
 )
+from syntegra_db.migrations.online._script import StepScript, collect_revision
+from syntegra_db.migrations.online._steps import Step
 
-__all__ = ["direction_to_undo", "migrations_function", "run_inside_transaction", "run_online"]
+__all__ = [
+    "Step",
+    "StepScript",
+    "collect_revision",
+    "direction_to_undo",
+    "migrations_function",
+    "run_inside_transaction",
+    "run_online",
+]

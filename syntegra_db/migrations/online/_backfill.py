@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syntegra_db import wording
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from alembic.operations.ops import MigrateOperation
     from sqlalchemy import Connection
 
+    from syntegra_db.migrations.online._script import StepScript
     from syntegra_db.migrations.online._session import StepSession
 
+BACKFILL = Path(__file__).parents[1] / "templates" / "backfill.sql"
 logger = logging.getLogger(__name__)
 
 # A writer waits for a row of a batch for no longer than this.
@@ -27,6 +30,8 @@ BATCH_SECONDS = 0.15
 FIRST_BATCH_ROWS = 1_000
 MIN_BATCH_ROWS = 50
 REPORT_SECONDS = 5.0
+# Of one batch in a file for psql, each after 0.5 s of waiting for a lock and a pause of 0.5 s.
+MAX_ATTEMPTS = 60
 RANGE_OF_IDS = "SELECT min(id) AS first_id, max(id) AS final_id FROM {table}"
 END_OF_BATCH = "SELECT max(id) FROM (SELECT id FROM {table} WHERE id > {last_id} ORDER BY id LIMIT {rows}) AS batch"
 
@@ -73,6 +78,21 @@ class BackfillStep:
     def in_transaction(self) -> Sequence[MigrateOperation]:
         """Return one statement for all rows."""
         return [execute(f"{self._statement()} WHERE {self.condition}")]
+
+    def script(self, script: StepScript, number: int) -> str:
+        """Return a block that commits each batch."""
+        return BACKFILL.read_text(encoding="utf-8").format(
+            table=quote(self.table),
+            update=self._statement(),
+            condition=self.condition,
+            number=number,
+            step_table=script.step_table,
+            first_batch_rows=min(FIRST_BATCH_ROWS, self.max_batch_rows),
+            min_batch_rows=MIN_BATCH_ROWS,
+            max_batch_rows=self.max_batch_rows,
+            batch_seconds=BATCH_SECONDS,
+            max_attempts=MAX_ATTEMPTS,
+        )
 
     def _begin(self, connection: Connection) -> BackfillProgress:
         ids = execute_raw(connection, RANGE_OF_IDS.format(table=quote(self.table))).one()

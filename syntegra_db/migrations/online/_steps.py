@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from alembic.operations.ops import MigrateOperation
 
+    from syntegra_db.migrations.online._script import StepScript
     from syntegra_db.migrations.online._session import StepSession
     from syntegra_db.recorded_steps import BackfillProgress
 
@@ -57,6 +58,9 @@ class Step(Protocol):
     def in_transaction(self) -> Sequence[MigrateOperation]:
         """Return the operations of Alembic that do the same inside one transaction, and block other sessions."""
 
+    def script(self, script: StepScript, number: int) -> str:
+        """Return the statements for psql that do the same as `run`."""
+
 
 @dataclass(frozen=True)
 class TransactionStep:
@@ -71,16 +75,22 @@ class TransactionStep:
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
         """Run the operations in one transaction."""
-        operations: Sequence[MigrateOperation] = self.operations
-        if session.is_repeated:
-            operations = self.repeated or [part for operation in operations for part in tolerant(operation)]
         with session.recorded_transaction(number):
-            for operation in operations:
+            for operation in self._operations(is_repeated=session.is_repeated):
                 session.operations.invoke(operation)
 
     def in_transaction(self) -> Sequence[MigrateOperation]:
         """Return the operations."""
         return self.operations
+
+    def script(self, script: StepScript, number: int) -> str:
+        """Return one transaction."""
+        return script.transaction(number, script.render(*self._operations(is_repeated=script.is_repeated)))
+
+    def _operations(self, *, is_repeated: bool) -> Sequence[MigrateOperation]:
+        if not is_repeated:
+            return self.operations
+        return self.repeated or [part for operation in self.operations for part in tolerant(operation)]
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,10 @@ class ValidationStep:
         """Return the statement."""
         return [execute(self.statement)]
 
+    def script(self, script: StepScript, number: int) -> str:
+        """Return one transaction without a limit for locks."""
+        return script.transaction(number, f"SET LOCAL lock_timeout = 0;\n{self.statement};")
+
 
 @dataclass(frozen=True)
 class AutocommitStep:
@@ -130,6 +144,14 @@ class AutocommitStep:
     def in_transaction(self) -> Sequence[MigrateOperation]:
         """Return the operation without CONCURRENTLY."""
         return [not_concurrently(self.operation)]
+
+    def script(self, script: StepScript, number: int) -> str:
+        """Return the statement without a limit for locks, after the drop of an invalid index of its name."""
+        statements = script.render(*(tolerant(self.operation)))
+        drop = ""
+        if isinstance(self.operation, CreateIndexOp):
+            drop = script.drop_invalid_index(str(self.operation.index_name))
+        return script.autocommit(number, drop + statements)
 
 
 def _create_index(session: StepSession, operation: CreateIndexOp) -> None:

@@ -1,0 +1,98 @@
+"""Render the steps of a revision as statements for psql."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING
+
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+
+from syntegra_db.migrations.online._collection import collect_steps
+from syntegra_db.recorded_steps import STEP_TABLE
+from syntegra_db.sql import literal, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from alembic.operations.ops import MigrateOperation
+
+    from syntegra_db.migrations.online._steps import Step
+    from syntegra_db.recorded_steps import Direction
+
+BLOCK = """\
+SELECT is_finished FROM {step_table} WHERE step = {number} \\gset
+\\if :is_finished
+\\else
+\\echo {title}
+{statements}
+\\endif"""
+DROP_INVALID_INDEX = """\
+SELECT EXISTS (
+  SELECT FROM pg_index WHERE indexrelid = to_regclass({literal}) AND NOT indisvalid
+) AS is_invalid \\gset
+\\if :is_invalid
+DROP INDEX CONCURRENTLY IF EXISTS {name};
+\\endif
+"""
+
+
+def collect_revision(module: ModuleType) -> dict[Direction, list[Step]] | None:
+    """Return the steps of both directions of a revision, or None if Alembic can write both as one transaction."""
+    context = _offline_context(io.StringIO())
+    upgrade, downgrade = (collect_steps(context, function) for function in (module.upgrade, module.downgrade))
+    if upgrade is None or downgrade is None or not (upgrade.is_divided or downgrade.is_divided):
+        return None
+    return {"upgrade": upgrade.steps, "downgrade": downgrade.steps}
+
+
+class StepScript:
+    """The statements for psql of steps; `is_repeated` renders them for objects that may exist already, or no longer."""
+
+    step_table = STEP_TABLE
+
+    def __init__(self, *, is_repeated: bool) -> None:
+        self.is_repeated = is_repeated
+
+    def render_steps(self, steps: Sequence[Step]) -> str:
+        """Return the statements of all steps; each is skipped if the record has it as finished."""
+        return "\n\n".join(
+            BLOCK.format(
+                step_table=STEP_TABLE,
+                number=number,
+                title=literal(f"Step {number} of {len(steps)}: {step.description}"),
+                statements=step.script(self, number),
+            )
+            for number, step in enumerate(steps, 1)
+        )
+
+    def render(self, *operations: MigrateOperation) -> str:
+        """Return the statements of operations of Alembic."""
+        buffer = io.StringIO()
+        alembic = Operations(_offline_context(buffer))
+        for operation in operations:
+            alembic.invoke(operation)
+        return re.sub(r"[ \t]+$", "", re.sub(r"\n{2,}", "\n", buffer.getvalue()), flags=re.MULTILINE).strip()
+
+    def transaction(self, number: int, statements: str) -> str:
+        """Return one transaction that also records step `number` as finished."""
+        return f"BEGIN;\n{statements}\n{self._finish(number)}\nCOMMIT;"
+
+    def autocommit(self, number: int, statements: str) -> str:
+        """Return statements without a limit for locks, followed by the record of step `number`."""
+        limit = "SELECT current_setting('lock_timeout') AS lock_timeout \\gset\nSET lock_timeout = 0;\n"
+        return f"{limit}{statements}\nSET lock_timeout = :'lock_timeout';\n{self._finish(number)}"
+
+    def drop_invalid_index(self, name: str) -> str:
+        """Return statements that drop an index if an interrupted run left it invalid."""
+        return DROP_INVALID_INDEX.format(literal=literal(quote(name)), name=quote(name))
+
+    def _finish(self, number: int) -> str:
+        return f"UPDATE {STEP_TABLE} SET is_finished = true WHERE step = {number};"  # noqa: S608  of a file
+
+
+def _offline_context(buffer: io.StringIO) -> MigrationContext:
+    options = {"as_sql": True, "literal_binds": True, "output_buffer": buffer}
+    return MigrationContext.configure(dialect_name="postgresql", opts=options)

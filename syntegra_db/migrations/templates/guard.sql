@@ -1,0 +1,120 @@
+-- Other roles can create functions and operators in the schema. The search_path is pg_catalog until that is checked.
+DO $$
+DECLARE
+  old_path pg_catalog.text := pg_catalog.current_setting('search_path');
+  schemas pg_catalog.name[] := pg_catalog.current_schemas(true);
+  main_schema pg_catalog.text := pg_catalog.current_schema();
+  declared_schemas pg_catalog.name[];
+  object pg_catalog.record;
+  kind_of_table pg_catalog.text;
+  stamp pg_catalog.text;
+  second_schema pg_catalog.text := pg_catalog.current_setting('syntegra_db.schema', true);
+  named_schemas pg_catalog.text[];
+  other_schemas pg_catalog.text[];
+  other_stamp pg_catalog.text;
+  other_stamps pg_catalog.text[];
+  other_sets pg_catalog.text;
+  new_path pg_catalog.text;
+  is_system pg_catalog.bool;
+  unfinished pg_catalog.text;
+BEGIN
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  IF NOT {lock_function}({lock_key}) THEN
+    RAISE EXCEPTION 'another migration is running; wait until it ends, then run this file again';
+  END IF;
+  declared_schemas := ARRAY[main_schema]::name[] || ARRAY(
+    SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
+    WHERE extname = 'vector' AND nspname = ANY (schemas) AND nspname <> main_schema
+  );
+  FOR object IN
+{untrusted_objects}
+  LOOP
+    RAISE EXCEPTION 'the % %, which % created, could run as % during this migration',
+      object.label, object.identity, object.creator, object.role
+      USING HINT = format('DROP %1$s %2$s; or, if you trust it, ALTER %1$s %2$s OWNER TO %3$s; and then REVOKE CREATE '
+        'ON SCHEMA %4$s FROM %5$s, PUBLIC;', object.kind, object.identity, object.role, object.schema, object.creator);
+  END LOOP;
+  SELECT relkind INTO kind_of_table FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+  WHERE nspname = main_schema AND relname = '{version_table}';
+  IF kind_of_table = 'r' THEN
+    EXECUTE format('SELECT string_agg(version_num, '' and '' ORDER BY version_num) FROM %I.{version_table}', main_schema)
+      INTO stamp;
+  ELSIF kind_of_table IS NOT NULL THEN
+    RAISE EXCEPTION '{version_table} is not an ordinary table; find out who created it, and drop or rename it';
+  END IF;
+  named_schemas := ARRAY(
+    SELECT name FROM (
+      SELECT position, CASE WHEN '$user' = ANY (item) THEN current_user
+        ELSE coalesce(replace(item[1], '""', '"'), lower(item[2])) END
+      FROM regexp_matches(old_path, '"((?:[^"]|"")*)"|([^[:space:],]+)', 'g') WITH ORDINALITY AS items (item, position)
+    ) AS items (position, name)
+    WHERE name <> '' AND NOT name ~ '{system_schema}' ORDER BY position
+  );
+  -- Without a revision here, the tables may be in another schema.
+  IF stamp IS NULL THEN
+    FOR object IN
+{schemas_with_tables}
+    LOOP
+      other_stamp := NULL;
+      IF object.has_revision THEN
+        EXECUTE format('{select_revision}', object.schema)
+          INTO other_stamp;
+      END IF;
+      other_schemas := other_schemas || object.schema::text;
+      other_stamps := other_stamps || other_stamp;
+    END LOOP;
+    SELECT array_agg(name), string_agg(concat(
+      quote_ident(name), CASE WHEN array_length(other_schemas, 1) > 1 THEN ' (revision ' || version || ')' END
+    ), ' and ') INTO other_schemas, other_sets
+    FROM (
+      SELECT name, version FROM unnest(other_schemas, other_stamps) AS sets (name, version)
+      ORDER BY version DESC NULLS LAST, array_position(named_schemas, name), name COLLATE "C"
+    ) AS sets;
+  END IF;
+  new_path := coalesce(nullif(concat_ws(', ', quote_ident(other_schemas[1]), (
+    SELECT string_agg(quote_ident(name), ', ') FROM unnest(named_schemas) AS name
+    WHERE name IS DISTINCT FROM other_schemas[1]
+  )), ''), 'public');
+  is_system := main_schema ~ '{system_schema}';
+  IF other_sets IS NOT NULL AND (main_schema = ANY (other_schemas)) IS NOT TRUE
+     AND (is_system OR (main_schema = second_schema) IS NOT TRUE) THEN
+    RAISE EXCEPTION 'the tables of this package are in schema %, but the search_path leads to %', other_sets,
+      CASE WHEN is_system THEN 'one of PostgreSQL itself'
+        ELSE coalesce(format('schema %I', main_schema), 'no existing schema') END
+      USING HINT = concat(
+        format('Run this in the same session before the file: SET search_path = %s;', new_path),
+        CASE WHEN NOT is_system
+          THEN format(' or, for a second set of tables: SET syntegra_db.schema = %L;', main_schema) END
+      );
+  ELSIF is_system OR second_schema ~ '{system_schema}' THEN
+    RAISE EXCEPTION '% leads to a schema of PostgreSQL itself, where no tables can be created',
+      CASE WHEN is_system THEN format('the search_path (%s)', old_path)
+        ELSE format('the setting syntegra_db.schema (%s)', second_schema) END
+      USING HINT = format('Run this in the same session before the file: %sSET search_path = %s;',
+        CASE WHEN second_schema ~ '{system_schema}' THEN 'RESET syntegra_db.schema; ' END, new_path);
+  ELSIF main_schema IS NULL THEN
+    RAISE EXCEPTION 'this role can use no schema of the search_path (%)', old_path
+      USING HINT = coalesce((
+        SELECT CASE WHEN nspname IS NULL THEN format('Run this before the file: CREATE SCHEMA %I;', name)
+          ELSE format('Ask its owner to run: GRANT USAGE ON SCHEMA %I TO %I;', name, current_user) END
+        FROM unnest(named_schemas) WITH ORDINALITY AS names (name, position) LEFT JOIN pg_namespace ON nspname = name
+        ORDER BY nspname IS NULL, position LIMIT 1
+      ), concat(
+        'Run this in the same session before the file: ',
+        CASE WHEN to_regnamespace('public') IS NULL THEN 'CREATE SCHEMA public; ' END, 'SET search_path = public;'
+      ));
+  END IF;
+  IF EXISTS (
+    SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE nspname = main_schema AND relname = '{step_table}' AND relkind = 'r'
+  ) THEN
+    EXECUTE format('SELECT min(revision) FROM %I.{step_table}', main_schema) INTO unfinished;
+    IF unfinished <> '{revision}' THEN
+      RAISE EXCEPTION 'revision % is unfinished', unfinished USING HINT = 'Finish or undo it first.';
+    END IF;
+  END IF;
+{revision_guard}
+  PERFORM set_config('search_path', string_agg(quote_ident(name), ', ' ORDER BY position), {is_local})
+  FROM unnest(declared_schemas || 'pg_temp'::name) WITH ORDINALITY AS path (name, position);
+END
+$$;
