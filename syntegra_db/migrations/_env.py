@@ -72,7 +72,8 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
                 "The SQL names no schema, so it takes no -x schema. Set it in the session that runs the file: "
                 f"SET search_path = {quote(schema)};"
             )
-        configure(dialect_name="postgresql", literal_binds=True)
+        # The default paramstyle would double a percent sign.
+        configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, literal_binds=True)
         _run_migrations(context)
         return
     request = MigrationRequest.from_config(context.config)

@@ -105,3 +105,8 @@ def test_file_of_another_revision_is_rejected_while_one_is_unfinished(
     assert result.returncode == EXIT_PSQL_ERROR
     assert "revision 004 is unfinished" in result.stderr
     assert database.query("SELECT count(*) FROM kpi_summary") == [(ROWS // 4,)]
+
+
+def test_percent_sign_of_a_revision_without_steps_is_not_doubled(checkout: Checkout) -> None:
+    checkout.add_revision("004", """op.create_check_constraint("ck_name", "kpi_summary", "kpi_name LIKE 'kpi%'")""")
+    assert "LIKE 'kpi%')" in script(checkout)

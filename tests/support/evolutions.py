@@ -98,6 +98,9 @@ EVOLUTIONS = {
     ),
     "dropped column": Evolution(
         'op.drop_column("kpi_summary", "metadata")',
-        'op.add_column("kpi_summary", sa.Column("metadata", postgresql.JSONB()))',
+        """
+        comment = "Additional data about the value, such as its unit"
+        op.add_column("kpi_summary", sa.Column("metadata", postgresql.JSONB(), comment=comment))
+        """,
     ),
 }

@@ -112,14 +112,14 @@ class KeepAlikeOp(OnlineOperation):
             f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql "
             f"SET search_path = pg_catalog, pg_temp AS {literal(body)}"
         )
-        statements = (
-            create_function,
-            f"CREATE OR REPLACE TRIGGER {trigger} BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION {function}()",
+        create_trigger = (
+            f"CREATE OR REPLACE TRIGGER {trigger} BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW "
+            f"EXECUTE FUNCTION {function}()"
         )
         condition = f"{old} IS NOT DISTINCT FROM {new}"
         values = {self._new: f"coalesce({new}, {old})", self._old: f"coalesce({old}, {new})"}
         return [
-            TransactionStep(tuple(map(execute, statements)), f"add trigger {name}"),
+            TransactionStep((execute(create_function), execute(create_trigger)), f"add trigger {name}"),
             BackfillStep(self._table, values, f"({old} IS NULL) <> ({new} IS NULL)", MAX_BATCH_ROWS),
             *constraint_steps(
                 name,

@@ -95,4 +95,5 @@ class StepScript:
 
 def _offline_context(buffer: io.StringIO) -> MigrationContext:
     options = {"as_sql": True, "literal_binds": True, "output_buffer": buffer}
-    return MigrationContext.configure(dialect_name="postgresql", opts=options)
+    # The default paramstyle would double a percent sign.
+    return MigrationContext.configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, opts=options)
