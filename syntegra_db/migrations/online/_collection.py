@@ -90,7 +90,7 @@ class _Collector:
 
     @contextmanager
     def autocommit_block(self) -> Iterator[None]:
-        """Collect each operation of the block as a step of its own."""
+        """Collect each operation of the block as a separate step."""
         self.is_divided = self._in_autocommit = True
         try:
             yield

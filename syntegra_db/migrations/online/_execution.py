@@ -46,7 +46,7 @@ def run_online(
     """Return `function`, which yields the revisions that Alembic is going to run, with their steps run before that.
 
     Alembic itself runs the end of each: the removal of its record, in the transaction that writes the new revision. A
-    revision that was begun in the other direction, and that `target` leaves as it was, is undone first.
+    revision that was begun, and that the way to `target` does not include, is undone first.
     """
 
     def with_steps(heads: tuple[str, ...], context: MigrationContext) -> Iterator[MigrationStep]:

@@ -40,7 +40,7 @@ class StepSession:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run the block in a transaction of its own."""
+        """Run the block in a separate transaction."""
         # Before the first revision, Alembic has created its version table in the open one.
         self.connection.commit()
         with self.connection.begin():
