@@ -80,14 +80,12 @@ class UnfinishedRevision:
             f"{step.description}{share}"
         )
 
-    def command(self, direction: Direction) -> str:
-        """Return the command that finishes the revision, or undoes it: it counts as applied for `-1`."""
-        return f"syntegra-db upgrade {self.revision}" if direction == "upgrade" else "syntegra-db downgrade -1"
-
     @property
-    def opposite(self) -> Direction:
-        """The direction that undoes it."""
-        return "downgrade" if self.direction == "upgrade" else "upgrade"
+    def instructions(self) -> str:
+        """The commands that finish it and undo it; a downgrade by `-1` takes it for applied."""
+        commands = {"upgrade": f"syntegra-db upgrade {self.revision}", "downgrade": "syntegra-db downgrade -1"}
+        finish = commands.pop(self.direction)
+        return f"To finish it: {finish}; to undo it: {commands.popitem()[1]}"
 
 
 def read_unfinished_revision(connection: Connection) -> UnfinishedRevision | None:
@@ -125,6 +123,13 @@ def read_unfinished_revision(connection: Connection) -> UnfinishedRevision | Non
         first.is_repeated,
         steps,
     )
+
+
+def require_no_unfinished_revision(connection: Connection) -> None:
+    """Raise `RevisionError` if a revision is unfinished, so that the schema is that of no revision."""
+    unfinished = read_unfinished_revision(connection)
+    if unfinished is not None:
+        raise RevisionError(f"Nothing was changed, because {unfinished}. {unfinished.instructions}")
 
 
 class StepRecord:

@@ -26,6 +26,7 @@ from syntegra_db.catalog import (
     require_no_tables_elsewhere,
 )
 from syntegra_db.errors import AdoptionNotPossible
+from syntegra_db.recorded_steps import require_no_unfinished_revision
 from syntegra_db.revisions import (
     current_revision,
     describe_foreign_revisions,
@@ -100,9 +101,11 @@ def inspect_database(connection: Connection, supplied: AdoptionInput) -> Inspect
             unknown.
         TablesInOtherSchema: see `require_no_tables_elsewhere`.
         DatabaseAhead, SettingsError, LockTimeout: see `require_known_revision` and `introspect`.
+        RevisionError: a revision is unfinished.
     """
     require_current_schema(connection)
     stamped = _stamped_revision(connection)
+    require_no_unfinished_revision(connection)
     timezone = _set_timezone(connection, supplied.timezone)
     if stamped is None:
         require_no_tables_elsewhere(connection)

@@ -40,6 +40,7 @@ from syntegra_db.connections import connect
 from syntegra_db.errors import BackupFailed, InvalidBackup, server_message
 from syntegra_db.migrations import MigrationOptions, current_revision, current_schema
 from syntegra_db.network import keep_transaction_alive, psycopg_connection
+from syntegra_db.recorded_steps import read_unfinished_revision
 from syntegra_db.search_path import table_name
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import literal, quote
@@ -136,6 +137,8 @@ def _export_snapshot(connection: Connection, program: ClientProgram, options: Mi
                 f"The {describe_database(connection.engine.url)} is at no revision, so there is nothing to back up. "
                 "Correct the name of the database, or migrate it: syntegra-db upgrade."
             )
+        if (unfinished := read_unfinished_revision(connection)) is not None:
+            logger.warning("A restore of this backup needs the columns of today, because %s", unfinished)
         declared, installed = tables_at_revision(revision), existing_tables(connection)
         tables = [name for name in declared if name in installed]
         connection.rollback()

@@ -43,6 +43,7 @@ from syntegra_db.migrations import (
 )
 from syntegra_db.network import psycopg_connection
 from syntegra_db.pgvector_support import EMBEDDING_DIMENSIONS, MIN_BUILD_MEMORY, VECTOR_INDEX, ivfflat_build_memory
+from syntegra_db.recorded_steps import require_no_unfinished_revision
 from syntegra_db.revisions import all_revisions, current_revision, head_revision
 from syntegra_db.search_path import table_clause, table_name
 from syntegra_db.settings import describe_database
@@ -156,6 +157,7 @@ def _restore(connection: Connection, job: _RestoreJob) -> tuple[list[str], list[
     metadata = job.backup.metadata
     before = current_revision(connection)
     require_usable_revision(connection, before)
+    require_no_unfinished_revision(connection)
     _reject_downgrade(before, job.backup, connection)
     kept = _prepare_tables(connection, job)
     if before != metadata.revision:

@@ -23,6 +23,7 @@ from syntegra_db.migrations import (
     tables_to_drop,
     verify_result,
 )
+from syntegra_db.recorded_steps import require_no_unfinished_revision
 from syntegra_db.revisions import (
     all_revisions,
     current_revision,
@@ -128,6 +129,7 @@ def describe_rollback_loss(target: str, engine: Engine) -> str:
 
 def _resolve_older(target: str, before: str | None, connection: Connection) -> str | None:
     require_usable_revision(connection, before)
+    require_no_unfinished_revision(connection)
     known = [None, *all_revisions()]
     revision = resolve_revision(target, before)
     if known.index(revision) >= known.index(before):

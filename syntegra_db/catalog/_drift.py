@@ -181,8 +181,7 @@ def _unfinished_revision(unfinished: UnfinishedRevision) -> Finding:
         expected="finished, or not begun",
         found=str(unfinished),
         impact="The schema is between two revisions. What its steps change is not drift.",
-        fix=f"-- To finish it: {unfinished.command(unfinished.direction)}; to undo it: "
-        f"{unfinished.command(unfinished.opposite)}",
+        fix=f"-- {unfinished.instructions}",
         is_drift=False,
     )
 

@@ -46,11 +46,8 @@ def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build:
     echo(f"PostgreSQL {report.server_version}, {pgvector}, database {report.database}, schema {report.schema}")
     pending = f"; pending: {', '.join(report.pending)}" if report.pending else ""
     echo(f"At {describe_revision(report.revision)} of {report.head}{pending}")
-    if (unfinished := report.unfinished) is not None:
-        echo(
-            f"Not complete: {unfinished}. To finish it: {unfinished.command(unfinished.direction)}; to undo it: "
-            f"{unfinished.command(unfinished.opposite)}"
-        )
+    if report.unfinished is not None:
+        echo(f"Not complete: {report.unfinished}. {report.unfinished.instructions}")
     if report.tables:
         print_table(
             ("Table", "Rows (estimate)", "Size", "Last analyze"),

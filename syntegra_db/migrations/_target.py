@@ -42,8 +42,7 @@ def resolve_target(
         undo = direction_to_undo(unfinished, before, target)
         if undo not in {None, direction}:
             raise RevisionError(
-                f"The database is at {describe_revision(before)}, and {unfinished}. To finish it: "
-                f"{unfinished.command(unfinished.direction)}; to undo it: {unfinished.command(unfinished.opposite)}"
+                f"The database is at {describe_revision(before)}, and {unfinished}. {unfinished.instructions}"
             )
     if direction is not None:
         _require_direction(direction, before, target)

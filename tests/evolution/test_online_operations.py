@@ -28,6 +28,7 @@ INVALID_INDEXES = "SELECT FROM pg_index WHERE NOT indisvalid"
 LABEL_EVOLUTION = "NOT NULL column with values from others"
 ROWS = 20_000
 KILLS = 4
+EXIT_REVISION_ERROR = 8
 MAX_INSERT_SECONDS = 0.8
 # A backfill of this many rows takes longer than the pause of its test.
 SLOW_ROWS = 300_000
@@ -107,6 +108,11 @@ def test_killed_backfill_continues_after_its_last_batch(checkout: Checkout, serv
     verified = checkout.run("syntegra-db", "verify", database=database)
     assert verified.returncode == 0, verified.stdout
     assert "The schema is between two revisions" in verified.stdout
+    for command in ("upgrade 003", "rollback 003", "adopt"):
+        rejected = checkout.run("syntegra-db", *command.split(), database=database)
+        assert rejected.returncode == EXIT_REVISION_ERROR, rejected.stderr
+        assert "To finish it: syntegra-db upgrade 004; to undo it: syntegra-db downgrade -1" in rejected.stderr
+    assert checkout.run("syntegra-db", "backup", database=database).returncode == 0
     database.execute(sql.SQL("UPDATE kpi_summary SET label = 'kept' WHERE id <= {}").format(last_id))
     assert checkout.run("syntegra-db", "upgrade", database=database).returncode == 0
     assert database.query("SELECT count(*) FROM kpi_summary WHERE label = 'kept'") == [(changed,)]
