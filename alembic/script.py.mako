@@ -7,7 +7,7 @@ If it fails: the state of the database, and what to run.
 Downgrade: what it drops, and which rows it deletes.
 
 Checklist before the merge: every constraint and index has a name, a CHECK name is inside op.f(); no import from
-syntegra_db; an index on a table with rows is created CONCURRENTLY in an autocommit block; `make generate` has been run;
+syntegra_db; a table that exists is changed with the online operations of CONTRIBUTING.md; `make generate` has been run;
 the tests of this revision are in tests/revisions/.
 """
 
