@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 VERSION_TABLE = "alembic_version"
 ORDINARY_TABLE = "r"
 REVISION_ID = re.compile(r"\d{3}")
+EXPAND, CONTRACT = "expand", "contract"
+# The comment of the version table, for packages that do not know its revision.
+COMPATIBILITY = "Services of revision {oldest} and later work on this schema."
+COMPATIBLE_SINCE = re.compile(COMPATIBILITY.format(oldest=r"(\d{3})"))
+SELECT_COMMENT = catalog_query("SELECT obj_description(to_regclass(:table), 'pg_class')")
 RELATIVE = re.compile(r"(?P<start>\w+)?(?P<steps>[+-]\d+)")
 # As text, because the column may have been changed.
 SELECT_VERSIONS = "SELECT CAST(version_num AS pg_catalog.text) FROM ONLY {table} ORDER BY 1"
@@ -134,8 +139,10 @@ def describe_foreign_revisions(revisions: Iterable[str], schema: str | None) -> 
     )
 
 
-def require_known_revision(revision: str | None, schema: str | None) -> None:
+def require_known_revision(revision: str | None, schema: str | None, *, is_supported: bool = False) -> None:
     """Raise an error unless this package contains `revision`, read from `schema`; None passes.
+
+    `is_supported` means that services of this package work on it, which the message then says.
 
     Raises:
         DatabaseAhead: a newer version of this package has it.
@@ -144,10 +151,43 @@ def require_known_revision(revision: str | None, schema: str | None) -> None:
     if revision is not None and revision not in all_revisions():
         if foreign := foreign_revisions([revision]):
             raise RevisionError(describe_foreign_revisions(foreign, schema))
+        support = " Services of this package work on it, but its commands do not know it." if is_supported else ""
         raise DatabaseAhead(
             f"The database is at revision {revision}, which this package does not know: its newest is "
-            f"{head_revision()}. Install the syntegra-db that the database was migrated with, or a newer one."
+            f"{head_revision()}.{support} Install the syntegra-db that the database was migrated with, or a newer one."
         )
+
+
+def phase_of(revision: str) -> str | None:
+    """Return `expand` if code of the revision before works on the schema of `revision`, `contract` if not.
+
+    A revision declares it as `phase`; the first ones, which create the tables, do not.
+    """
+    phase: str | None = getattr(script_directory().get_revision(revision).module, "phase", None)
+    return phase
+
+
+def oldest_compatible_revision(revision: str) -> str:
+    """Return the oldest revision whose code works on the schema of `revision`: only expansions lie between them."""
+    known = all_revisions()
+    position = known.index(revision)
+    while position and phase_of(known[position]) == EXPAND:
+        position -= 1
+    return known[position]
+
+
+def compatibility_comment(revision: str | None) -> str | None:
+    """Return the comment of the version table at `revision`; None if only code of this revision works."""
+    oldest = oldest_compatible_revision(revision) if revision else None
+    return None if oldest == revision else COMPATIBILITY.format(oldest=oldest)
+
+
+def supports_package(connection: Connection) -> bool:
+    """Return whether the comment of the version table says that code of this package's newest revision works."""
+    table = qualify(read_session(connection).schema, VERSION_TABLE)
+    comment: str = connection.scalar(SELECT_COMMENT, {"table": table}) or ""
+    since = COMPATIBLE_SINCE.fullmatch(comment)
+    return since is not None and since[1] <= head_revision()
 
 
 def script_location() -> Path:

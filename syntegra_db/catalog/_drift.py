@@ -31,6 +31,7 @@ from syntegra_db.recorded_steps import read_unfinished_revision
 from syntegra_db.revisions import (
     VERSION_TABLE,
     all_revisions,
+    compatibility_comment,
     current_revision,
     describe_revision,
     require_known_revision,
@@ -82,7 +83,7 @@ def verify(connection: Connection) -> DriftReport:
     findings = [
         *([_unfinished_revision(unfinished)] if unfinished else []),
         *compare_extension(declared, installed),
-        *_compare_version_table(version_table),
+        *_compare_version_table(revision, version_table),
         *differences,
         *compare_owner(installed.privileges.owners),
         *compare_privileges(declared, installed),
@@ -149,9 +150,10 @@ def _unused_set(schema: str) -> Finding:
     )
 
 
-def _compare_version_table(installed: Table | None) -> Iterator[Finding]:
+def _compare_version_table(revision: str | None, installed: Table | None) -> Iterator[Finding]:
     if installed is not None:
-        declared = Schema(tables={VERSION_TABLE: DECLARED_VERSION_TABLE})
+        declared_table = replace(DECLARED_VERSION_TABLE, comment=compatibility_comment(revision))
+        declared = Schema(tables={VERSION_TABLE: declared_table})
         yield from compare_schemas(declared, Schema(tables={VERSION_TABLE: installed}))
 
 

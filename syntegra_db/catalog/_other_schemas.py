@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.catalog._manifest import written_manifests
 from syntegra_db.errors import TablesInOtherSchema
-from syntegra_db.revisions import VERSION_TABLE, describe_revision, require_known_revision
+from syntegra_db.revisions import (
+    VERSION_TABLE,
+    all_revisions,
+    describe_revision,
+    require_known_revision,
+    supports_package,
+)
 from syntegra_db.search_path import (
     catalog_query,
     qualify_calls,
@@ -131,7 +137,9 @@ def require_usable_revision(connection: Connection, revision: str | None) -> Non
         DatabaseAhead, RevisionError: see `require_known_revision`.
         TablesInOtherSchema: it is None, and see `require_no_tables_elsewhere`.
     """
-    require_known_revision(revision, read_session(connection).schema)
+    is_unknown = revision not in {None, *all_revisions()}
+    is_supported = is_unknown and supports_package(connection)
+    require_known_revision(revision, read_session(connection).schema, is_supported=is_supported)
     if revision is None:
         require_no_tables_elsewhere(connection)
 

@@ -34,7 +34,7 @@ MigrationLockTimeout = Annotated[
 ]
 
 
-def upgrade(
+def upgrade(  # noqa: PLR0913  one parameter per option
     revision: Annotated[
         str, typer.Argument(callback=require_revision, help="Target revision, such as 003 or +1.")
     ] = "head",
@@ -42,12 +42,16 @@ def upgrade(
     lock_retry_timeout: LockRetryTimeout = None,
     migration_lock_timeout: MigrationLockTimeout = None,
     schema: Schema = None,
+    *,
+    contract: Annotated[
+        bool, typer.Option("--contract", help="Also apply revisions on which older services do not work.")
+    ] = False,
 ) -> None:
     """Upgrade the database, by default to the newest revision."""
     from syntegra_db import migrations
 
     _run_migration(
-        partial(migrations.upgrade, schema=schema),
+        partial(migrations.upgrade, schema=schema, contract=contract),
         revision,
         lock_timeout=lock_timeout,
         lock_retry_timeout=lock_retry_timeout,

@@ -26,10 +26,12 @@ def upgrade(
     options: MigrationOptions | None = None,
     *,
     schema: str | None = None,
+    contract: bool = False,
 ) -> str | None:
     """Upgrade the database at `url`, by default the one that the settings name, and return the revision reached.
 
-    The tables are in `schema`, by default in the first schema of the search_path.
+    The tables are in `schema`, by default in the first schema of the search_path. Unless `contract` is true, the
+    upgrade stops before a revision on which code of the revision before does not work.
 
     Raises:
         RevisionError: there is no such revision, or the database is at one that this package does not know.
@@ -40,7 +42,7 @@ def upgrade(
         MigrationFailed: a revision failed; the message says which revision the database is at.
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
-    return _run("upgrade", revision, MigrationRequest(url, options, "upgrade", schema))
+    return _run("upgrade", revision, MigrationRequest(url, options, "upgrade", schema, contract))
 
 
 def downgrade(revision: str, url: URL | Engine | None = None, options: MigrationOptions | None = None) -> str | None:

@@ -26,12 +26,14 @@ class MigrationRequest:
     `bind` is a URL or an engine, which are migrated with lock timeouts and retries, or a connection, whose transaction
     and retries are the caller's. Without one, the settings name the database. `direction` is None for `alembic stamp`.
     `schema` is the schema of the tables, by default the first one of the search_path; a connection has its own.
+    `contract` allows revisions on which code of the revision before does not work.
     """
 
     bind: URL | Engine | Connection | None = None
     options: MigrationOptions | None = None
     direction: Direction | None = None
     schema: str | None = None
+    contract: bool = False
     reached: str | None = None
 
     @classmethod

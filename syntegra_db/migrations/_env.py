@@ -20,6 +20,7 @@ from syntegra_db.migrations._comparison import comparison_options
 from syntegra_db.migrations._config import MigrationRequest
 from syntegra_db.migrations._failures import describe_bugs
 from syntegra_db.migrations._lock import current_schema
+from syntegra_db.migrations._phases import record_compatibility
 from syntegra_db.migrations._runner import migrate
 from syntegra_db.migrations.online import migrations_function, run_inside_transaction
 from syntegra_db.network import psycopg_connection
@@ -64,7 +65,8 @@ def run_env(context: ModuleType, models_metadata: Callable[[], MetaData]) -> Non
 
 def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
     configure = partial(context.configure, version_table=VERSION_TABLE, transaction_per_migration=True)
-    schema = context.get_x_argument(as_dictionary=True).get("schema")
+    arguments = context.get_x_argument(as_dictionary=True)
+    schema = arguments.get("schema")
     if context.is_offline_mode():
         if schema is not None:
             require_schema_name(schema)
@@ -73,11 +75,17 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
                 f"SET search_path = {quote(schema)};"
             )
         # The default paramstyle would double a percent sign.
-        configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, literal_binds=True)
+        configure(
+            dialect_name="postgresql",
+            dialect_opts={"paramstyle": "named"},
+            literal_binds=True,
+            on_version_apply=record_compatibility,
+        )
         _run_migrations(context)
         return
     request = MigrationRequest.from_config(context.config)
     request.schema = request.schema if schema is None else schema
+    request.contract = request.contract or arguments.get("contract") == "yes"
     if context.config.cmd_opts is not None:
         directions: dict[Any, Direction] = {command.upgrade: "upgrade", command.downgrade: "downgrade"}
         request.direction = directions.get(context.config.cmd_opts.cmd[0])
@@ -122,7 +130,7 @@ def _run_on_connection(
     configure = partial(configure, connection=connection, version_table_schema=schema)
     with declared_search_path(connection):
         if changes_revision(context):
-            configure(fn=run_inside_transaction(migrations_function(context)))
+            configure(fn=run_inside_transaction(migrations_function(context)), on_version_apply=record_compatibility)
             with describe_bugs(lambda: "Its transaction is not committed."):
                 _run_migrations(context)
         else:

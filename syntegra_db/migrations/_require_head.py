@@ -10,7 +10,7 @@ from sqlalchemy.util import greenlet_spawn
 from syntegra_db.catalog import require_usable_revision
 from syntegra_db.connections import connect
 from syntegra_db.errors import DatabaseBehind
-from syntegra_db.revisions import current_revision, describe_revision, head_revision
+from syntegra_db.revisions import all_revisions, current_revision, describe_revision, head_revision, supports_package
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
@@ -25,14 +25,15 @@ async def async_require_head(bind: AsyncEngine | AsyncConnection) -> None:
 
 
 def require_head(bind: Engine | Connection) -> None:
-    """Raise unless the database is at this package's newest revision; services call it when they start.
+    """Raise unless services of this package work on the database's schema; services call it when they start.
 
-    With an asyncio engine, use `async_require_head`.
+    It is at this package's newest revision, or at a later one with only expansions in between, which the version table
+    says. With an asyncio engine, use `async_require_head`.
 
     Raises:
         DatabaseBehind: it is at an older revision, or at no revision; the message says what to run.
         TablesInOtherSchema: the search_path leads to a schema without tables, and another schema has them.
-        DatabaseAhead: it is at a revision that this package does not know.
+        DatabaseAhead: it is at a revision that this package does not know, and on which its services do not work.
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
     if isinstance(bind, Engine):
@@ -40,6 +41,8 @@ def require_head(bind: Engine | Connection) -> None:
             require_head(connection)
         return
     revision = current_revision(bind)
+    if revision not in {None, *all_revisions()} and supports_package(bind):
+        return
     require_usable_revision(bind, revision)
     head = head_revision()
     if revision != head:

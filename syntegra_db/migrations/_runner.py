@@ -19,6 +19,7 @@ from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
 from syntegra_db.migrations._failures import describe_bugs, to_migration_failed
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._options import limit_migration, load_migration_options
+from syntegra_db.migrations._phases import record_compatibility, stop_before_contraction
 from syntegra_db.migrations._retry import retry_on_lock_error
 from syntegra_db.migrations._target import named_revision, resolve_target
 from syntegra_db.migrations._verification import read_existing_drift, verify_result
@@ -71,13 +72,15 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
         unfinished = read_unfinished_revision(connection)
         connection.rollback()
         target = resolve_target(named, before, unfinished, request.direction)
+        if request.direction == "upgrade" and not request.contract:
+            target = stop_before_contraction(before, target, is_unfinished=unfinished is not None)
         # The revision of a checkout may have none yet; `verify_result` would notice it after the changes.
         load_manifest(target)
         if request.direction == "downgrade":
             _log_data_loss(connection, before, target)
         steps = _StepLog(connection, before, is_purge=is_purge)
         function = run_online(migrations_function(context), connection, options, target)
-        configure = partial(configure, on_version_apply=steps, fn=function)
+        configure = partial(configure, on_version_apply=(record_compatibility, steps), fn=function)
         try:
             with report_if_interrupted(lambda: _describe_interrupted_state(connection.engine)):
                 # What `stamp --purge` deletes may be no revision that the schema could be compared with.

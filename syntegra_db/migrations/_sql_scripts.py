@@ -23,7 +23,7 @@ from syntegra_db.migrations._options import MigrationOptions
 from syntegra_db.migrations.online import StepScript, collect_revision
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
 from syntegra_db.recorded_steps import STEP_TABLE, step_table
-from syntegra_db.revisions import VERSION_TABLE, list_revisions, script_directory
+from syntegra_db.revisions import VERSION_TABLE, compatibility_comment, list_revisions, script_directory
 from syntegra_db.search_path import UNTRUSTED_OBJECTS
 from syntegra_db.sql import SYSTEM_SCHEMA, literal
 
@@ -160,7 +160,10 @@ def _step_texts(script: Script, direction: Direction, steps: Sequence[Step]) -> 
         "reject_other_direction": REJECT_DOWNGRADE.format(revision=revision) if direction == "upgrade" else "",
         # The file reverts an unfinished upgrade too, of which some objects may be missing.
         "steps": StepScript(is_repeated=direction == "downgrade").render_steps(steps),
-        "stamp": ddl.stamp(revision) if reached and before is None else ddl.restamp(reached),
+        "stamp": ddl.join_statements(
+            ddl.stamp(revision) if reached and before is None else ddl.restamp(reached),
+            f"COMMENT ON TABLE {VERSION_TABLE} IS {literal(compatibility_comment(reached))};",
+        ),
         "lock_key": LOCK_KEY.format(schema="current_schema()"),
     }
 

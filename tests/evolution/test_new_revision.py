@@ -107,7 +107,7 @@ def test_bug_in_downgrade_is_placed_by_rollback_and_keeps_the_rows(checkout: Che
         result = checkout.run("syntegra-db", command, "002", database=database)
         assert result.returncode == 11, result.stderr
         assert "Traceback" not in result.stderr
-        assert f"KeyError in {path}, line 19: " in result.stderr
+        assert f"KeyError in {path}, line 20: " in result.stderr
         assert revision_of(database) == AFTER_HEAD
     assert database.query("SELECT count(*) FROM text_summary") == [(10,)]
 

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from support.evolutions import EVOLUTIONS
 from support.processes import wait_for_rows
+from support.revisions import AFTER_HEAD, HEAD
 from support.sample_rows import load_rows, row_digests
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def filled(database: Database) -> Database:
 
 
 def prepare(checkout: Checkout, server: Server, kind: str) -> None:
-    checkout.add_revision("004", *EVOLUTIONS[kind])
+    checkout.add_revision(AFTER_HEAD, *EVOLUTIONS[kind])
     checkout.write_manifests(server)
 
 
@@ -55,7 +56,7 @@ def test_evolution_goes_up_and_down_without_drift_while_services_write(
 ) -> None:
     prepare(checkout, server, kind)
     before = row_digests(filled)
-    for arguments in (("upgrade",), ("downgrade", "003"), ("upgrade",)):
+    for arguments in (("upgrade",), ("downgrade", HEAD), ("upgrade",)):
         result = checkout.run("syntegra-db", *arguments, database=filled)
         assert result.returncode == 0, result.stderr
         assert checkout.run("syntegra-db", "verify", database=filled).returncode == 0
@@ -81,7 +82,7 @@ def test_killed_upgrade_is_reported_and_continues(
     assert checkout.run("syntegra-db", "verify", database=filled).returncode == 0
     assert not filled.query(STEPS)
     assert not filled.query(INVALID_INDEXES)
-    assert checkout.run("syntegra-db", "downgrade", "003", database=filled).returncode == 0
+    assert checkout.run("syntegra-db", "downgrade", HEAD, database=filled).returncode == 0
     assert row_digests(filled) == before
 
 
@@ -104,14 +105,16 @@ def test_killed_backfill_continues_after_its_last_batch(checkout: Checkout, serv
         process.send_signal(signal.SIGKILL)
     [(changed, last_id)] = database.query("SELECT changed_rows, last_id FROM alembic_version_steps WHERE last_id > 0")
     status = checkout.run("syntegra-db", "status", database=database).stdout
-    assert "the upgrade of revision 004 is unfinished: step 2 of 5, backfill kpi_summary.label (" in status
+    assert f"the upgrade of revision {AFTER_HEAD} is unfinished: step 2 of 5, backfill kpi_summary.label (" in status
     verified = checkout.run("syntegra-db", "verify", database=database)
     assert verified.returncode == 0, verified.stdout
     assert "The schema is between two revisions" in verified.stdout
-    for command in ("upgrade 003", "rollback 003", "adopt"):
+    for command in (f"upgrade {HEAD}", f"rollback {HEAD}", "adopt"):
         rejected = checkout.run("syntegra-db", *command.split(), database=database)
         assert rejected.returncode == EXIT_REVISION_ERROR, rejected.stderr
-        assert "To finish it: syntegra-db upgrade 004; to undo it: syntegra-db downgrade -1" in rejected.stderr
+        assert (
+            f"To finish it: syntegra-db upgrade {AFTER_HEAD}; to undo it: syntegra-db downgrade -1" in rejected.stderr
+        )
     assert checkout.run("syntegra-db", "backup", database=database).returncode == 0
     database.execute(sql.SQL("UPDATE kpi_summary SET label = 'kept' WHERE id <= {}").format(last_id))
     assert checkout.run("syntegra-db", "upgrade", database=database).returncode == 0
@@ -140,7 +143,7 @@ def test_index_waits_for_older_transaction_and_keeps_writers_going(
 
 
 def test_locked_row_is_tried_again_with_its_batch_only(checkout: Checkout, server: Server, filled: Database) -> None:
-    checkout.add_revision("004", """op.backfill("kpi_summary", {"metadata": "'{}'"}, "metadata IS NULL")""")
+    checkout.add_revision(AFTER_HEAD, """op.backfill("kpi_summary", {"metadata": "'{}'"}, "metadata IS NULL")""")
     checkout.write_manifests(server)
     with filled.connect() as blocker, checkout.running("syntegra-db", "upgrade", database=filled) as process:
         blocker.execute("BEGIN")
@@ -156,7 +159,7 @@ def test_locked_row_is_tried_again_with_its_batch_only(checkout: Checkout, serve
 
 def test_duplicate_rows_are_named_and_leave_no_index(checkout: Checkout, server: Server, filled: Database) -> None:
     checkout.add_revision(
-        "004",
+        AFTER_HEAD,
         """
         op.add_column("kpi_summary", sa.Column("unit", sa.String(10)))
         op.create_index_online("idx_kpi_summary_name", "kpi_summary", ["kpi_name"], unique=True)

@@ -10,6 +10,7 @@ import pytest
 from support import psql
 from support.evolutions import EVOLUTIONS
 from support.processes import wait_for_rows
+from support.revisions import AFTER_HEAD, HEAD
 from support.sample_rows import load_rows, row_digests
 from syntegra_db.client_programs import find_program
 from syntegra_db.connections import conninfo
@@ -26,12 +27,12 @@ ROWS = 20_000
 # A backfill of this many rows takes longer than the time until the test ends it.
 MANY_ROWS = 300_000
 # The revision that each leads to.
-COMMANDS = {"upgrade 004": "004", "downgrade -1": "003", "file": "004", "file that reverts": "003"}
+COMMANDS = {f"upgrade {AFTER_HEAD}": AFTER_HEAD, "downgrade -1": HEAD, "file": AFTER_HEAD, "file that reverts": HEAD}
 BACKFILL_RUNS = "SELECT FROM alembic_version_steps WHERE changed_rows BETWEEN 1000 AND 60000"
 
 
 def script(checkout: Checkout, *options: str) -> str:
-    result = checkout.run("syntegra-db", "sql", "004", *options)
+    result = checkout.run("syntegra-db", "sql", AFTER_HEAD, *options)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -43,15 +44,15 @@ def test_files_upgrade_and_revert_without_drift(
 ) -> None:
     load_rows(database, ROWS)
     before = row_digests(database)
-    checkout.add_revision("004", *EVOLUTIONS[kind])
+    checkout.add_revision(AFTER_HEAD, *EVOLUTIONS[kind])
     checkout.write_manifests(server)
-    for options, revision in (((), "004"), (("--rollback",), "003"), ((), "004")):
+    for options, revision in (((), AFTER_HEAD), (("--rollback",), HEAD), ((), AFTER_HEAD)):
         result = psql.feed(database.url, script(checkout, *options), tmp_path)
         assert (result.returncode, result.stderr) == (0, "")
         assert database.query("SELECT version_num FROM alembic_version") == [(revision,)]
         verified = checkout.run("syntegra-db", "verify", database=database)
         assert verified.returncode == 0, verified.stdout
-        if revision == "003" and kind != "dropped column":
+        if revision == HEAD and kind != "dropped column":
             assert row_digests(database) == before
 
 
@@ -61,7 +62,7 @@ def test_interrupted_file_is_finished_or_undone_by_file_and_command(
 ) -> None:
     load_rows(database, MANY_ROWS)
     before = row_digests(database)
-    checkout.add_revision("004", *EVOLUTIONS[BACKFILL])
+    checkout.add_revision(AFTER_HEAD, *EVOLUTIONS[BACKFILL])
     checkout.write_manifests(server)
     with subprocess.Popen(
         [find_program("psql"), conninfo(database.url)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -85,7 +86,7 @@ def test_interrupted_file_is_finished_or_undone_by_file_and_command(
     assert database.query("SELECT version_num FROM alembic_version") == [(expected,)]
     verified = checkout.run("syntegra-db", "verify", database=database)
     assert verified.returncode == 0, verified.stdout
-    if expected == "003":
+    if expected == HEAD:
         assert row_digests(database) == before
     else:
         assert database.query("SELECT count(*) FROM kpi_summary WHERE label <> upper(kpi_name)") == [(0,)]
@@ -96,17 +97,19 @@ def test_file_of_another_revision_is_rejected_while_one_is_unfinished(
 ) -> None:
     load_rows(database, ROWS)
     checkout.add_revision(
-        "004", 'op.create_index_online("idx_kpi_summary_name", "kpi_summary", ["kpi_name"], unique=True)'
+        AFTER_HEAD, 'op.create_index_online("idx_kpi_summary_name", "kpi_summary", ["kpi_name"], unique=True)'
     )
     checkout.write_manifests(server)
     assert psql.feed(database.url, script(checkout), tmp_path).returncode == EXIT_PSQL_ERROR
-    rollback = checkout.run("syntegra-db", "sql", "003", "--rollback").stdout
+    rollback = checkout.run("syntegra-db", "sql", HEAD, "--rollback").stdout
     result = psql.feed(database.url, rollback, tmp_path)
     assert result.returncode == EXIT_PSQL_ERROR
-    assert "revision 004 is unfinished" in result.stderr
+    assert f"revision {AFTER_HEAD} is unfinished" in result.stderr
     assert database.query("SELECT count(*) FROM kpi_summary") == [(ROWS // 4,)]
 
 
 def test_percent_sign_of_a_revision_without_steps_is_not_doubled(checkout: Checkout) -> None:
-    checkout.add_revision("004", """op.create_check_constraint("ck_name", "kpi_summary", "kpi_name LIKE 'kpi%'")""")
+    checkout.add_revision(
+        AFTER_HEAD, """op.create_check_constraint("ck_name", "kpi_summary", "kpi_name LIKE 'kpi%'")"""
+    )
     assert "LIKE 'kpi%')" in script(checkout)

@@ -30,6 +30,7 @@ from sqlalchemy.dialects import postgresql
 
 revision = "{revision}"
 down_revision = "{before}"
+phase = {phase!r}
 
 
 def upgrade() -> None:
@@ -65,11 +66,13 @@ class Checkout:
     def manifests(self) -> Path:
         return self.folder / "syntegra_db/catalog/manifests"
 
-    def add_revision(self, revision: str, upgrade: str, downgrade: str = "pass", *, before: str = HEAD) -> Path:
+    def add_revision(
+        self, revision: str, upgrade: str, downgrade: str = "pass", *, before: str = HEAD, phase: str | None = None
+    ) -> Path:
         """Write a revision whose functions have these bodies, and return its file."""
         path = self.folder / "alembic/versions" / f"{revision}_sample.py"
         bodies = {name: indent(dedent(body), "    ") for name, body in (("upgrade", upgrade), ("downgrade", downgrade))}
-        path.write_text(REVISION.format(revision=revision, before=before, **bodies), encoding="utf-8")
+        path.write_text(REVISION.format(revision=revision, before=before, phase=phase, **bodies), encoding="utf-8")
         return path
 
     def change_model(self, table: str, old: str, new: str) -> None:

@@ -50,13 +50,16 @@ def run_online(
     """
 
     def with_steps(heads: tuple[str, ...], context: MigrationContext) -> Iterator[MigrationStep]:
+        known = [None, *all_revisions()]
         current = next(iter(heads), None)
         run = _Run(connection, options, Operations(context))
         run.undo(current, target)
         for migration in list(function(heads, context)) if target != current else ():
             if isinstance(migration, RevisionStep):
-                collected = collect_steps(context, migration.migration_fn)
                 revision = migration.revision.revision
+                if migration.is_upgrade and known.index(revision) > known.index(target):
+                    return
+                collected = collect_steps(context, migration.migration_fn)
                 direction: Direction = "upgrade" if migration.is_upgrade else "downgrade"
                 if collected is None:
                     migration.migration_fn = run.whole(revision, direction, migration.migration_fn)

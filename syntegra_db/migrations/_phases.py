@@ -1,0 +1,48 @@
+"""Expansions and contractions: what old services work on, and what waits until they are gone."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import DDL
+
+from syntegra_db.revisions import CONTRACT, VERSION_TABLE, all_revisions, compatibility_comment, phase_of
+from syntegra_db.sql import literal
+
+if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext, MigrationInfo
+
+logger = logging.getLogger(__name__)
+
+
+def record_compatibility(ctx: MigrationContext, step: MigrationInfo, heads: set[str], run_args: dict[str, Any]) -> None:  # noqa: ARG001  Alembic's signature
+    """Write to the comment of the version table which code works on the revision that was reached, if that changes."""
+    before = step.down_revision_ids if step.is_upgrade else step.up_revision_ids
+    comments = [compatibility_comment(revision) for revision in (*before, *heads) if revision in all_revisions()]
+    if any(comments):
+        comment = compatibility_comment(next(iter(heads), None))
+        ctx.execute(DDL(f"COMMENT ON TABLE {VERSION_TABLE} IS {literal(comment)}"))  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+
+
+def stop_before_contraction(before: str | None, target: str | None, *, is_unfinished: bool) -> str | None:
+    """Return `target`, or the last revision on the way to it before a contraction, which is then logged.
+
+    A database without a revision has no services, and a contraction that was begun is finished.
+    """
+    known = [None, *all_revisions()]
+    start = known.index(before)
+    way = [revision for revision in known[start + 1 : known.index(target) + 1] if revision is not None]
+    if before is None or is_unfinished:
+        return target
+    contraction = next((revision for revision in way if phase_of(revision) == CONTRACT), None)
+    if contraction is None:
+        return target
+    stop = known[known.index(contraction) - 1]
+    logger.warning(
+        "Stopping before revision %s, on which code of revision %s does not work. When no service uses that code: "
+        "syntegra-db upgrade --contract",
+        contraction,
+        stop,
+    )
+    return stop
