@@ -12,7 +12,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from syntegra_db.adoption import _queries
-from syntegra_db.adoption._conversions import Conversion, find_conversion
 from syntegra_db.catalog import (
     LiveCatalog,
     Schema,
@@ -25,6 +24,7 @@ from syntegra_db.catalog import (
     require_current_schema,
     require_no_tables_elsewhere,
 )
+from syntegra_db.catalog.conversions import Conversion, find_conversion
 from syntegra_db.errors import AdoptionNotPossible
 from syntegra_db.recorded_steps import require_no_unfinished_revision
 from syntegra_db.revisions import (

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from syntegra_db.adoption._backfills import plan_backfills
-from syntegra_db.adoption._conversions import Conversion
 from syntegra_db.adoption._inspection import Inspection, inspect_database
 from syntegra_db.adoption._model import AdoptionInput, AdoptionPlan, Backfill, ColumnTextSql, SchemaChange
 from syntegra_db.adoption._preconditions import require_adoptable
@@ -19,6 +18,7 @@ from syntegra_db.adoption._row_checks import PlannedRows, accepted_losses, check
 from syntegra_db.adoption._writers import writer_requirements
 from syntegra_db.catalog import Column, Schema, Table, ddl
 from syntegra_db.catalog.compare import compare_enums, compare_extension, compare_schemas
+from syntegra_db.catalog.conversions import Conversion
 from syntegra_db.errors import AdoptionFailed, server_message
 from syntegra_db.search_path import declared_search_path
 from syntegra_db.sql import quote

@@ -10,10 +10,10 @@ from syntegra_db.adoption._model import SchemaChange, TableRewrite
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
-    from syntegra_db.adoption._conversions import Conversion
     from syntegra_db.adoption._inspection import Inspection
     from syntegra_db.adoption._row_checks import PlannedRows
     from syntegra_db.catalog import Table
+    from syntegra_db.catalog.conversions import Conversion
 
 # Measured once: 11.3 s under the lock, with checks, checksums, rewrite and indexes, for 288 MB (930,000 rows, 30,000 of
 # them with embeddings) of the tests' serial_ids.sql, on two cores and PostgreSQL 18. Other disks differ.

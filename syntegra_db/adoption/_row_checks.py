@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from syntegra_db.adoption._conversions import Loss
     from syntegra_db.adoption._inspection import Inspection
     from syntegra_db.catalog import Table
+    from syntegra_db.catalog.conversions import Loss
 
 SHOWN_IDS = 10
 NAMES = re.compile(r"\w+")

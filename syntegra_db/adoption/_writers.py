@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from syntegra_db.adoption._conversions import INTEGERS, LENGTH, STRINGS, base_type
 from syntegra_db.adoption._model import WriterRequirement
+from syntegra_db.catalog.conversions import INTEGERS, LENGTH, STRINGS, base_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,6 +9,7 @@ from syntegra_db.backup._footer import Backup, BackupMetadata, TableSummary, rea
 from syntegra_db.backup._full_dump import dump_database
 from syntegra_db.backup._restore import ExistingRows, RestoreResult, restore
 from syntegra_db.backup._rollback import RollbackResult, describe_rollback_loss, rollback
+from syntegra_db.backup._saved_columns import RestoredColumns
 from syntegra_db.backup._session import RowProgress, begin_unlimited_transaction, raise_build_memory
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "BackupMetadata",
     "ExistingRows",
     "RestoreResult",
+    "RestoredColumns",
     "RollbackResult",
     "RowProgress",
     "TableSummary",

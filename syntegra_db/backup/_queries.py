@@ -21,7 +21,8 @@ DUMPED_ROWS = text("""
 """)
 
 COLUMNS = text("""
-    SELECT attname FROM pg_attribute WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped
+    SELECT attname, format_type(atttypid, atttypmod) AS type
+    FROM pg_attribute WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped
 """)
 
 # What detaches the child tables, whose rows pg_dump of their parents does not save.
@@ -38,7 +39,10 @@ DETACH_CHILD_TABLES = text("""
 VECTOR_INDEXES = text("""
     SELECT relname AS name, pg_get_indexdef(pg_class.oid) AS definition
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam
-    WHERE amname IN ('ivfflat', 'hnsw') AND indrelid = ANY (CAST(:tables AS regclass[]))
+    WHERE amname IN ('ivfflat', 'hnsw') AND indrelid = CAST(:table AS regclass)
+      AND (CAST(:columns AS text[]) IS NULL
+           OR EXISTS (SELECT FROM pg_attribute
+                      WHERE attrelid = indrelid AND attnum = ANY (indkey) AND attname = ANY (CAST(:columns AS text[]))))
 """)
 
 # Never backwards, because a rollback does not undo setval(): an id that was used once is never used again.

@@ -1,4 +1,4 @@
-"""Roll back to an older revision, with a verified backup of the rows in the tables to be dropped."""
+"""Roll back to an older revision, with a verified backup of the rows and values that this deletes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from syntegra_db.errors import CommitUnconfirmed, InvalidBackup, MigrationFailed
 from syntegra_db.migrations import (
     MigrationOptions,
     describe_data_loss,
+    find_data_loss,
     migration_lock,
     retry_in_savepoint,
     run_in_transaction,
-    tables_to_drop,
     verify_result,
 )
 from syntegra_db.recorded_steps import require_no_unfinished_revision
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from syntegra_db.backup._footer import Backup
     from syntegra_db.backup._session import RowProgress
+    from syntegra_db.catalog import DataLoss
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +64,10 @@ def rollback(  # noqa: PLR0913  two callbacks
 ) -> RollbackResult:
     """Make a backup in `path`, verify it, then downgrade the database to `target`, or `base`.
 
-    Writes to the tables being dropped are blocked from the snapshot to the drop, so the backup is complete; reads
-    continue until then. Any error before the downgrade is committed leaves the database unchanged. As soon as it is
-    committed, `on_commit` is called with the result, because the verification of the schema that follows can fail.
+    Writes to the tables that are dropped, or lose values of a column, are blocked from the snapshot to the commit, so
+    the backup is complete; reads continue until the downgrade. Any error before the downgrade is committed leaves the
+    database unchanged. As soon as it is committed, `on_commit` is called with the result, because the verification of
+    the schema that follows can fail.
 
     Raises:
         TablesInOtherSchema: see `require_no_tables_elsewhere`.
@@ -86,9 +88,9 @@ def rollback(  # noqa: PLR0913  two callbacks
         still = f"The database is still at {describe_revision(before)}."
         try:
             with reported_transaction(connection, still) as existing_drift:
-                dropped = _block_writes(connection, tables_to_drop(before, revision), options)
+                losing = _block_writes(connection, find_data_loss(before, revision), options)
                 backup = create_backup(engine, path, options=options, report=report)
-                _verify_against_tables(connection, backup, dropped)
+                _verify_against_tables(connection, backup, losing)
                 retry_in_savepoint(
                     connection,
                     lambda: run_in_transaction(connection, "downgrade", revision or "base"),
@@ -117,14 +119,15 @@ def _restore_command(backup: Backup, revision: str | None) -> str:
 
 
 def describe_rollback_loss(target: str, engine: Engine) -> str:
-    """Return the tables that a rollback drops, with their rows, such as `clusters (6 rows)`.
+    """Return the tables, columns and values that a rollback deletes, with their rows; empty if there are none.
 
     Raises:
         RevisionError: see `rollback`.
+        UntrustedObject: see `declared_search_path`.
     """
     with connect(engine) as connection:
         before = current_revision(connection)
-        return describe_data_loss(connection, tables_to_drop(before, _resolve_older(target, before, connection)))
+        return describe_data_loss(connection, find_data_loss(before, _resolve_older(target, before, connection)))
 
 
 def _resolve_older(target: str, before: str | None, connection: Connection) -> str | None:
@@ -140,11 +143,11 @@ def _resolve_older(target: str, before: str | None, connection: Connection) -> s
     return revision
 
 
-def _block_writes(connection: Connection, tables: list[str], options: MigrationOptions) -> list[str]:
-    """Block writes to those of `tables` that are installed until the transaction ends, and return them."""
+def _block_writes(connection: Connection, losses: list[DataLoss], options: MigrationOptions) -> list[str]:
+    """Block writes to the installed tables with `losses` until the transaction ends, and return them."""
     begin_unlimited_transaction(connection)
     existing = existing_tables(connection)
-    installed = [name for name in tables if name in existing]
+    installed = [name for name in dict.fromkeys(loss.table for loss in losses) if name in existing]
     lock_tables(connection, installed, "SHARE ROW EXCLUSIVE", options)
     return installed
 

@@ -1,6 +1,7 @@
 """The installed schema, the declared schema of each revision, and the drift between them."""
 
 from syntegra_db.catalog._closest import closest_revision
+from syntegra_db.catalog._data_loss import DataLoss, data_losses
 from syntegra_db.catalog._drift import is_accepted, unversioned_objects, verify
 from syntegra_db.catalog._findings import DriftReport, Finding
 from syntegra_db.catalog._introspection import LiveCatalog, existing_tables, introspect, require_current_schema
@@ -27,6 +28,7 @@ __all__ = [
     "SCHEMAS_WITH_TABLES",
     "SELECT_REVISION",
     "Column",
+    "DataLoss",
     "DatabaseStatus",
     "DriftReport",
     "Finding",
@@ -34,6 +36,7 @@ __all__ = [
     "Schema",
     "Table",
     "closest_revision",
+    "data_losses",
     "declared_columns",
     "existing_tables",
     "format_manifest",

@@ -79,7 +79,13 @@ def restore(
     file: Annotated[Path, typer.Argument(help="A backup that `syntegra-db backups` lists.")],
     *,
     replace: Annotated[bool, typer.Option("--replace", help="Delete the existing rows first.")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Load only the empty tables; keep the others.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Load the empty tables, and the columns that the restore brings back.")
+    ] = False,
+    replace_column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TABLE.COLUMN", help="With --keep: also replace the values of this column, by id."),
+    ] = None,
 ) -> None:
     """Restore the rows of a backup, all or none; fails if tables are not empty."""
     from syntegra_db import backup as backups
@@ -90,15 +96,33 @@ def restore(
 
     if replace and keep:
         raise typer.BadParameter("--replace and --keep exclude each other")
+    columns = [(table, column) for table, _, column in (name.partition(".") for name in replace_column or ())]
+    if columns and not (keep and all(column for _, column in columns)):
+        raise typer.BadParameter("--replace-column needs --keep, and the name of a table and a column: TABLE.COLUMN")
     engine = unpooled_engine(database_url(), "syntegra_db restore")
     existing_rows = ExistingRows.REPLACE if replace else ExistingRows.KEEP if keep else ExistingRows.REFUSE
     with _row_progress("Restoring") as report:
-        result = backups.restore(file, engine, existing_rows, options=load_migration_options(), report=report)
+        result = backups.restore(
+            file,
+            engine,
+            existing_rows,
+            replace_columns=columns,
+            options=load_migration_options(),
+            report=report,
+        )
     metadata = result.backup.metadata
     rows = sum(metadata.tables[name].rows for name in result.loaded)
     echo(f"Restored {wording.rows(rows)} to the {describe_database(engine.url)}, at revision {metadata.revision}.")
-    if result.kept:
-        echo(f"Not empty, so not changed: {', '.join(result.kept)}.")
+    for restored in result.columns:
+        echo(f"Restored {restored.label} in {wording.rows(restored.rows)}.")
+        if restored.changed_rows:
+            echo(
+                f"Changed since the backup, so not restored: {restored.label} in "
+                f"{wording.rows(restored.changed_rows)}. --replace-column {restored.label} restores them, too."
+            )
+    changed = {restored.table for restored in result.columns}
+    if unchanged := [name for name in result.kept if name not in changed]:
+        echo(f"Not empty, so not changed: {', '.join(unchanged)}.")
 
 
 def rollback(
@@ -107,7 +131,7 @@ def rollback(
     ],
     output: Output = None,
     *,
-    no_backup: Annotated[bool, typer.Option("--no-backup", help="Delete the rows of the dropped tables.")] = False,
+    no_backup: Annotated[bool, typer.Option("--no-backup", help="Delete rows and values without a backup.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --no-backup: do not prompt.")] = False,
 ) -> None:
     """Downgrade to an older revision after a verified backup, and print the command that restores the rows."""
@@ -122,8 +146,9 @@ def rollback(
     engine = unpooled_engine(database_url(), "syntegra_db rollback")
     database, options = describe_database(engine.url), load_migration_options()
     if no_backup:
-        lost = backups.describe_rollback_loss(revision, engine)
-        confirm_no_backup(f"Without a backup, the {database} permanently loses {lost}.", ConfirmationRequired, yes=yes)
+        if lost := backups.describe_rollback_loss(revision, engine):
+            loss = f"Without a backup, the {database} permanently loses {lost}."
+            confirm_no_backup(loss, ConfirmationRequired, yes=yes)
         downgrade(revision)
         return
     with ExitStack() as progress:

@@ -4,7 +4,7 @@ from syntegra_db.migrations._blockers import Blocker, read_blockers
 from syntegra_db.migrations._commands import downgrade, run_in_transaction, upgrade
 from syntegra_db.migrations._commit import confirmed_transaction
 from syntegra_db.migrations._config import alembic_config
-from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
+from syntegra_db.migrations._data_loss import describe_data_loss, find_data_loss
 from syntegra_db.migrations._env import run_env
 from syntegra_db.migrations._lock import (
     acquire_session_lock,
@@ -32,6 +32,7 @@ __all__ = [
     "current_schema",
     "describe_data_loss",
     "downgrade",
+    "find_data_loss",
     "find_lock_holder",
     "head_revision",
     "load_migration_options",
@@ -45,7 +46,6 @@ __all__ = [
     "retry_on_lock_error",
     "run_env",
     "run_in_transaction",
-    "tables_to_drop",
     "upgrade",
     "verify_result",
     "write_manifests",

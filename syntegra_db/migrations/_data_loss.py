@@ -1,47 +1,79 @@
-"""The rows that a downgrade deletes."""
+"""The rows and values that a migration deletes or changes."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from psycopg.errors import InsufficientPrivilege, LockNotAvailable, QueryCanceled
-from sqlalchemy import func, select, text
+from psycopg import DataError, ProgrammingError
+from psycopg.errors import LockNotAvailable, QueryCanceled, UndefinedColumn, UndefinedTable
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db import wording
-from syntegra_db.catalog import load_manifest
+from syntegra_db.catalog import data_losses, load_manifest
 from syntegra_db.revisions import all_revisions
-from syntegra_db.search_path import table_clause, table_name
+from syntegra_db.search_path import declared_search_path, table_name
+from syntegra_db.sql import execute_query, quote
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from syntegra_db.catalog import DataLoss
 
 COUNT_SECONDS = 2
 ESTIMATE = text("SELECT CAST(greatest(reltuples, 0) AS bigint) FROM pg_class WHERE oid = to_regclass(:table)")
 
 
-def tables_to_drop(before: str | None, after: str | None) -> list[str]:
-    """Return the tables that a migration from revision `before` to `after` drops."""
+def find_data_loss(before: str | None, after: str | None) -> list[DataLoss]:
+    """Return what a migration from revision `before` to `after` deletes or changes, of what exists at `before`.
+
+    Raises:
+        RevisionError: a revision has no manifest; see `load_manifest`.
+    """
+    existing = load_manifest(before).tables
     known = [None, *all_revisions()]
-    if known.index(after) >= known.index(before):
-        return []
-    return [name for name in load_manifest(before).tables if name not in load_manifest(after).tables]
+    start, end = known.index(before), known.index(after)
+    path = known[start : end + 1] if start <= end else known[end : start + 1][::-1]
+    found: list[DataLoss] = []
+    # Step by step, because what one revision drops, the next one can create again without its values.
+    for old, new in pairwise(path if existing else ()):
+        dropped = {(loss.table, loss.column) for loss in found if loss.is_complete}
+        found += [
+            loss
+            for loss in data_losses(load_manifest(old), load_manifest(new))
+            if loss.table in existing
+            and (loss.column is None or loss.column in existing[loss.table].columns)
+            and not {(loss.table, None), (loss.table, loss.column)} & dropped
+        ]
+    return list(dict.fromkeys(found))
 
 
-def describe_data_loss(connection: Connection, tables: list[str]) -> str:
-    """Return the tables with their rows, such as `clusters (6 rows)`, counted, or estimated after 2 s of counting."""
-    return ", ".join(f"{name} ({_rows(connection, name)})" for name in tables)
+def describe_data_loss(connection: Connection, losses: list[DataLoss]) -> str:
+    """Return the tables, columns and values with their rows, such as `clusters (6 rows)`; empty if there are none.
+
+    A count that takes more than 2 s is an estimate. What is not installed has nothing to lose.
+    """
+    with declared_search_path(connection):
+        counted = [(loss.label, _count(connection, loss)) for loss in losses]
+    return ", ".join(f"{label} ({rows})" for label, rows in counted if rows)
 
 
-def _rows(connection: Connection, name: str) -> str:
+def _count(connection: Connection, loss: DataLoss) -> str:
+    table = table_name(connection, loss.table)
+    condition = loss.condition.replace("{}", quote(loss.column or ""))
     try:
         connection.execute(text(f"SET LOCAL statement_timeout = '{COUNT_SECONDS}s'"))
-        count = connection.scalars(select(func.count()).select_from(table_clause(connection, name))).one()
+        count = execute_query(connection, f"SELECT count(*) FROM {table} WHERE {condition}").scalar_one()  # noqa: S608  declared names
     except DBAPIError as error:
-        if not isinstance(error.orig, QueryCanceled | LockNotAvailable | InsufficientPrivilege):
+        if isinstance(error.orig, UndefinedTable | UndefinedColumn):
+            return ""
+        # The last two: a privilege is missing, or the installed column has another type than the declared one.
+        if not isinstance(error.orig, QueryCanceled | LockNotAvailable | DataError | ProgrammingError):
             raise
         connection.rollback()
-        return f"about {wording.rows(connection.scalar(ESTIMATE, {'table': table_name(connection, name)}) or 0)}"
+        about = f"about {wording.rows(connection.scalar(ESTIMATE, {'table': table}) or 0)}"
+        return about if loss.column is None else f"not counted, in {about}"
     finally:
         connection.rollback()
-    return wording.rows(count)
+    return wording.rows(count) + (" with a value" if loss.column and loss.is_complete else "")

@@ -15,7 +15,7 @@ from syntegra_db.connections import connect
 from syntegra_db.errors import SyntegraDBError
 from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations._commit import connection_was_lost, transaction_id, was_committed
-from syntegra_db.migrations._data_loss import describe_data_loss, tables_to_drop
+from syntegra_db.migrations._data_loss import describe_data_loss, find_data_loss
 from syntegra_db.migrations._failures import describe_bugs, to_migration_failed
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._options import limit_migration, load_migration_options
@@ -76,7 +76,7 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
             target = stop_before_contraction(before, target, is_unfinished=unfinished is not None)
         # The revision of a checkout may have none yet; `verify_result` would notice it after the changes.
         load_manifest(target)
-        if request.direction == "downgrade":
+        if request.direction is not None:
             _log_data_loss(connection, before, target)
         steps = _StepLog(connection, before, is_purge=is_purge)
         function = run_online(migrations_function(context), connection, options, target)
@@ -134,9 +134,8 @@ def _run_with_retries(
 
 
 def _log_data_loss(connection: Connection, before: str | None, target: str | None) -> None:
-    lost = tables_to_drop(before, target)
-    if lost:
-        logger.warning("This drops %s", describe_data_loss(connection, lost))
+    if lost := describe_data_loss(connection, find_data_loss(before, target)):
+        logger.warning("This drops %s", lost)
 
 
 class _StepLog:

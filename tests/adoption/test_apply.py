@@ -211,14 +211,14 @@ def test_naive_timestamps_in_utc_are_not_rewritten(empty_database: Database) -> 
 def test_conversion_that_changes_values_is_rolled_back(
     empty_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from syntegra_db.adoption import _conversions
+    from syntegra_db.catalog import conversions
 
-    def careless(old: str, new: str) -> _conversions.Conversion:
-        return _conversions.Conversion(using=f"({{}})::{new} * 1.0000001", before=f"({{}})::{old}::text")
+    def careless(old: str, new: str) -> conversions.Conversion:
+        return conversions.Conversion(using=f"({{}})::{new} * 1.0000001", before=f"({{}})::{old}::text")
 
     create_legacy_database(empty_database, "serial_ids")
     before = dump(empty_database)
-    monkeypatch.setattr(_conversions, "_to_number", careless)
+    monkeypatch.setattr(conversions, "_to_number", careless)
     with pytest.raises(
         AdoptionFailed, match=r"Values of anomaly_log would have changed in value, .*Nothing was changed"
     ):

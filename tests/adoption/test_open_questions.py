@@ -9,7 +9,7 @@ import pytest
 from support.legacy_databases import create_legacy_database, execute
 from support.pg_dump import dump
 from syntegra_db import adoption
-from syntegra_db.adoption._conversions import find_conversion
+from syntegra_db.catalog.conversions import find_conversion
 from syntegra_db.errors import DecisionRequired
 
 if TYPE_CHECKING:

@@ -11,12 +11,11 @@ from alembic import command
 
 from support.commands import run, succeed
 from support.revisions import HEAD
-from syntegra_db.catalog import verify
+from syntegra_db.catalog import DataLoss, verify
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import SchemaDrift
-from syntegra_db.migrations import alembic_config, require_head
+from syntegra_db.migrations import alembic_config, describe_data_loss, require_head
 from syntegra_db.migrations._config import MigrationRequest
-from syntegra_db.migrations._data_loss import describe_data_loss
 
 if TYPE_CHECKING:
     from support.servers import Database, Server
@@ -198,7 +197,7 @@ def test_rows_not_counted_in_time_are_estimated(database: Database) -> None:
     with database.connect() as holder, database.engine.connect() as connection:
         holder.autocommit = False
         holder.execute("LOCK TABLE clusters")
-        assert describe_data_loss(connection, ["clusters"]) == "clusters (about 1,200 rows)"
+        assert describe_data_loss(connection, [DataLoss("clusters", "clusters")]) == "clusters (about 1,200 rows)"
 
 
 def test_stamp_of_wrong_revision_drops_nothing_and_exits_16(database: Database) -> None:

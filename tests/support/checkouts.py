@@ -92,6 +92,12 @@ class Checkout:
                 check=True,
             )
 
+    def migrate(self, server: Server, database: Database) -> None:
+        """Write the manifests, and upgrade `database` to the newest revision."""
+        self.write_manifests(server)
+        result = self.run("syntegra-db", "upgrade", database=database)
+        assert result.returncode == 0, result.stderr
+
     def run(self, program: str, *arguments: str, database: Database | None = None) -> subprocess.CompletedProcess[str]:
         """Run `syntegra-db`, `alembic` or a module of the copy, on `database` if given."""
         with self.running(program, *arguments, database=database) as process:
