@@ -33,7 +33,7 @@ SAVED, LOST, MIGRATED = "pg_temp.syntegra_db_saved", "pg_temp.syntegra_db_lost",
 class RestoredColumns(NamedTuple):
     """The columns of a table that kept its rows, and the number of its rows that got saved values.
 
-    `changed_rows` have neither the saved value nor what the migrations made of it, so they keep theirs.
+    `changed_rows` have neither the saved value nor what the migrations made of it, so they keep their values.
     """
 
     table: str
