@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.revisions import AFTER_HEAD, HEAD
 from support.sample_rows import load_rows
 from syntegra_db.backup import describe_rollback_loss
 from syntegra_db.catalog import Column, DataLoss, Schema, Table, data_losses
@@ -50,13 +51,13 @@ def test_downgrade_announces_columns_labels_and_narrowed_values(
     checkout: Checkout, server: Server, database: Database, program: str
 ) -> None:
     load_rows(database, 2_000)
-    checkout.add_revision("004", WIDEN, NARROW)
+    checkout.add_revision(AFTER_HEAD, WIDEN, NARROW)
     checkout.migrate(server, database)
     database.execute(FILL)
-    question = checkout.run("syntegra-db", "rollback", "003", "--no-backup", database=database)
+    question = checkout.run("syntegra-db", "rollback", HEAD, "--no-backup", database=database)
     assert question.returncode == 22, question.stderr
     assert all(lost in question.stderr for lost in LOST), question.stderr
-    result = checkout.run(program, "downgrade", "003", database=database)
+    result = checkout.run(program, "downgrade", HEAD, database=database)
     assert result.returncode == 0, result.stderr
     (announced,) = [line for line in result.stderr.splitlines() if "This drops" in line]
     assert all(lost in announced for lost in LOST), announced
@@ -70,7 +71,7 @@ def test_upgrade_announces_dropped_and_narrowed_columns(
 ) -> None:
     load_rows(database, 2_000)
     checkout.add_revision(
-        "004",
+        AFTER_HEAD,
         """
         op.drop_column("data_sources", "config_json")
         op.execute("ALTER TABLE kpi_summary ALTER kpi_name TYPE varchar(5) USING left(kpi_name, 5)")
@@ -88,9 +89,9 @@ def test_upgrade_announces_dropped_and_narrowed_columns(
 
 
 def test_migration_without_loss_announces_nothing(checkout: Checkout, server: Server, database: Database) -> None:
-    checkout.add_revision("004", 'op.create_index("idx", "clusters", ["cluster_id"])', 'op.drop_index("idx")')
+    checkout.add_revision(AFTER_HEAD, 'op.create_index("idx", "clusters", ["cluster_id"])', 'op.drop_index("idx")')
     checkout.migrate(server, database)
-    result = checkout.run("syntegra-db", "rollback", "003", "--no-backup", database=database)
+    result = checkout.run("syntegra-db", "rollback", HEAD, "--no-backup", database=database)
     assert result.returncode == 0, result.stderr
     assert "drops" not in result.stderr
     assert "permanently" not in result.stderr
@@ -115,7 +116,7 @@ def test_released_revisions_lose_whole_tables(database: Database, target: str) -
     described = describe_rollback_loss(target, database.engine)
     assert "with a value" not in described
     assert described.count("rows)") == (5 if target == "002" else 7)
-    assert find_data_loss(None, "003") == find_data_loss("002", "003") == []
+    assert find_data_loss(None, HEAD) == find_data_loss("002", HEAD) == []
 
 
 def test_losses_between_schemas_name_renamed_and_array_columns_and_skip_generated_ones() -> None:

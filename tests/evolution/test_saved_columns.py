@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 import pytest
 
+from support.revisions import AFTER_HEAD, HEAD
 from support.sample_rows import load_rows, row_digests
 from syntegra_db.backup import create_backup
 
@@ -56,8 +57,8 @@ DROP_LABELS = """
 
 
 def rollback(checkout: Checkout, database: Database) -> list[str]:
-    """Roll back to 003, and return the arguments of the printed command."""
-    result = checkout.run("syntegra-db", "rollback", "003", database=database)
+    """Roll back to the head of the package, and return the arguments of the printed command."""
+    result = checkout.run("syntegra-db", "rollback", HEAD, database=database)
     assert result.returncode == 0, result.stderr
     program, *arguments = shlex.split(result.stdout.splitlines()[-1])
     assert program == "syntegra-db"
@@ -78,7 +79,7 @@ def test_printed_restore_brings_back_dropped_columns_by_id(
     checkout: Checkout, server: Server, database: Database
 ) -> None:
     load_rows(database, 2_000)
-    checkout.add_revision("004", COLUMNS, DROP_COLUMNS)
+    checkout.add_revision(AFTER_HEAD, COLUMNS, DROP_COLUMNS)
     checkout.migrate(server, database)
     database.execute(FILL)
     query: LiteralString = "SELECT id, k::text FROM kpi_summary AS k"
@@ -109,7 +110,7 @@ def test_printed_restore_brings_back_labels_and_narrowed_values_that_were_not_ch
     checkout: Checkout, server: Server, database: Database
 ) -> None:
     load_rows(database, 2_000)
-    checkout.add_revision("004", LABELS, DROP_LABELS)
+    checkout.add_revision(AFTER_HEAD, LABELS, DROP_LABELS)
     checkout.migrate(server, database)
     database.execute(
         "UPDATE anomaly_log SET severity = 'extreme' WHERE id <= 10;"
@@ -127,10 +128,10 @@ def test_printed_restore_brings_back_labels_and_narrowed_values_that_were_not_ch
     database.execute("CREATE TRIGGER fail BEFORE UPDATE ON clusters FOR EACH ROW EXECUTE FUNCTION fail()")
     failed = checkout.run("syntegra-db", *arguments, database=database)
     assert failed.returncode != 0
-    assert "stays at revision 004: rows can use a new ENUM label only after it is committed" in failed.stderr
+    assert f"stays at revision {AFTER_HEAD}: rows can use a new ENUM label only after it is committed" in failed.stderr
     assert "--replace-column anomaly_log.severity" in failed.stderr
     database.execute("DROP TRIGGER fail ON clusters; DROP FUNCTION fail")
-    run(checkout, database, "downgrade", "003")
+    run(checkout, database, "downgrade", HEAD)
     result = run(checkout, database, *arguments)
     assert "Restored anomaly_log.severity in 8 rows." in result.stdout
     assert "anomaly_log.severity in 1 row. --replace-column anomaly_log.severity" in result.stdout
@@ -154,7 +155,7 @@ def test_backup_before_upgrade_brings_back_dropped_column_after_rollback(
         op.execute("ALTER TABLE anomaly_log ADD metadata jsonb")
         op.execute("COMMENT ON COLUMN anomaly_log.metadata IS 'Additional data about the anomaly'")
     """
-    checkout.add_revision("004", 'op.drop_column("anomaly_log", "metadata")', create)
+    checkout.add_revision(AFTER_HEAD, 'op.drop_column("anomaly_log", "metadata")', create)
     path = create_backup(database.engine).path.absolute()
     query: LiteralString = "SELECT id, metadata::text FROM anomaly_log"
     before = rows(database, query)
@@ -174,7 +175,7 @@ def test_restore_of_revision_with_new_label_into_empty_database(
     checkout: Checkout, server: Server, database: Database, empty_database: Database
 ) -> None:
     load_rows(database, 1_000)
-    checkout.add_revision("004", LABELS, DROP_LABELS)
+    checkout.add_revision(AFTER_HEAD, LABELS, DROP_LABELS)
     checkout.migrate(server, database)
     database.execute("UPDATE anomaly_log SET severity = 'extreme' WHERE id <= 10")
     run(checkout, database, "backup", "--output", "labels.dump")
@@ -182,17 +183,17 @@ def test_restore_of_revision_with_new_label_into_empty_database(
     assert row_digests(empty_database) == row_digests(database)
     refused = checkout.run("syntegra-db", "restore", "labels.dump", database=empty_database)
     assert refused.returncode == 20, refused.stderr
-    run(checkout, empty_database, "downgrade", "003")
+    run(checkout, empty_database, "downgrade", HEAD)
     refused = checkout.run("syntegra-db", "restore", "labels.dump", database=empty_database)
     assert refused.returncode == 20, refused.stderr
-    assert empty_database.query("SELECT version_num FROM alembic_version") == [("003",)]
+    assert empty_database.query("SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
 def test_rollback_saves_column_values_of_every_acknowledged_write(
     checkout: Checkout, server: Server, database: Database
 ) -> None:
     load_rows(database, 10_000)
-    checkout.add_revision("004", COLUMNS, DROP_COLUMNS)
+    checkout.add_revision(AFTER_HEAD, COLUMNS, DROP_COLUMNS)
     checkout.migrate(server, database)
     acknowledged: list[int] = []
     thread = threading.Thread(target=write_until_column_is_dropped, args=(database, acknowledged))
