@@ -11,6 +11,8 @@ from support.texts import load_texts
 from syntegra_db.catalog import load_manifest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.checkouts import Checkout
     from support.servers import Database
 
@@ -92,7 +94,7 @@ def test_bug_in_upgrade_is_placed_and_the_revision_reported(
     assert result.returncode == 11, result.stderr
     assert "Traceback" not in result.stderr
     state = f"The database is at revision {HEAD}, and nothing else was changed."
-    assert f"{bug} in {path}, line 15: {state}" in result.stderr
+    assert f"{bug} in {path}, line {line_of(path, BUGS[bug])}: {state}" in result.stderr
     assert "client@example.com" not in result.stderr
     assert revision_of(empty_database) == HEAD
     assert load_manifest(HEAD).tables["data_sources"].columns.keys() == columns_of(empty_database)
@@ -107,9 +109,15 @@ def test_bug_in_downgrade_is_placed_by_rollback_and_keeps_the_rows(checkout: Che
         result = checkout.run("syntegra-db", command, "002", database=database)
         assert result.returncode == 11, result.stderr
         assert "Traceback" not in result.stderr
-        assert f"KeyError in {path}, line 20: " in result.stderr
+        assert f"KeyError in {path}, line {line_of(path, BUGS['KeyError'])}: " in result.stderr
         assert revision_of(database) == AFTER_HEAD
     assert database.query("SELECT count(*) FROM text_summary") == [(10,)]
+
+
+def line_of(path: Path, statement: str) -> int:
+    """Return the number of the last line with `statement`."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return max(number for number, line in enumerate(lines, 1) if statement in line)
 
 
 def revision_of(database: Database) -> str:
