@@ -14,6 +14,7 @@ import pytest
 
 from support import servers
 from support.fault_table import pytest_terminal_summary
+from support.revisions import HEAD
 from support.scheduling import pytest_xdist_make_scheduler
 from syntegra_db import embedded, migrations
 from syntegra_db.settings import parse_url
@@ -164,3 +165,11 @@ def database(server: Server, migrated_template: str) -> Iterator[Database]:
     """Yield a database at head."""
     with server.database(migrated_template) as database:
         yield database
+
+
+@pytest.fixture
+def database_003(database: Database) -> Database:
+    """Return a database at revision 003, whose downgrade is one step with locks on tables of the revisions before."""
+    if HEAD != "003":
+        migrations.downgrade("003", database.url)
+    return database

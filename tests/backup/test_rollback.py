@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from support.commands import PROGRAMS, ROOT, run, succeed
-from support.revisions import AFTER_HEAD, HEAD
+from support.revisions import AFTER_HEAD, HEAD, REVISIONS
 from support.sample_rows import load_rows, row_digests
 from syntegra_db import backup as backups
 from syntegra_db import migrations
@@ -50,7 +50,9 @@ def test_rollback_command_prints_working_restore_command(database: Database, tmp
     assert revision(database) == HEAD
 
 
-@pytest.mark.parametrize(("target", "reached"), [("base", None), ("-2", "001"), ("-1", "002")])
+@pytest.mark.parametrize(
+    ("target", "reached"), [("base", None), (f"-{len(REVISIONS) - 1}", "001"), (f"-{len(REVISIONS) - 2}", "002")]
+)
 def test_rollback_accepts_base_and_relative_targets(database: Database, target: str, reached: str | None) -> None:
     load_rows(database, ROWS)
     before = row_digests(database)

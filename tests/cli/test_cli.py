@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.commands import PROGRAMS, ROOT, run, succeed
-from support.revisions import HEAD
 
 if TYPE_CHECKING:
     from support.servers import Database
@@ -83,7 +82,8 @@ def test_cli_import_loads_no_database_library() -> None:
 
 
 @pytest.mark.parametrize("program", ["syntegra-db", "alembic"])
-def test_interrupted_downgrade_exits_130_and_leaves_no_lock(database: Database, program: str) -> None:
+def test_interrupted_downgrade_exits_130_and_leaves_no_lock(database_003: Database, program: str) -> None:
+    database = database_003
     with database.connect() as blocker:
         blocker.autocommit = False
         blocker.execute("INSERT INTO data_sources (client_id, name, type) VALUES (1, 'a', 'b')")
@@ -101,5 +101,5 @@ def test_interrupted_downgrade_exits_130_and_leaves_no_lock(database: Database, 
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 130, errors
         assert "Traceback" not in errors
-    assert database.query("SELECT version_num FROM alembic_version") == [(HEAD,)]
+    assert database.query("SELECT version_num FROM alembic_version") == [("003",)]
     assert database.query("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]

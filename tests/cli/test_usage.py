@@ -10,7 +10,7 @@ import pytest
 
 from support.commands import run, succeed
 from support.legacy_databases import create_legacy_database, execute
-from support.revisions import AFTER_HEAD, HEAD, REVISIONS
+from support.revisions import AFTER_HEAD, BEFORE_HEAD, HEAD, REVISIONS
 from syntegra_db import migrations
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def test_wrong_usage_exits_2_without_connection(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "reached"), [("downgrade -1", "002"), ("rollback -2", "001"), ("downgrade -- -1", "002")]
+    ("command", "reached"),
+    [("downgrade -1", BEFORE_HEAD), (f"rollback -{len(REVISIONS) - 1}", "001"), ("downgrade -- -1", BEFORE_HEAD)],
 )
 def test_relative_revision_is_no_option(database: Database, tmp_path: Path, command: str, reached: str) -> None:
     assert (
@@ -80,7 +81,16 @@ def test_relative_revision_is_no_option(database: Database, tmp_path: Path, comm
     )
 
 
-@pytest.mark.parametrize("command", ["downgrade -5", "rollback -4", "upgrade +1", "downgrade base-1", "upgrade 002+2"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"downgrade -{len(REVISIONS) + 2}",
+        f"rollback -{len(REVISIONS) + 1}",
+        "upgrade +1",
+        "downgrade base-1",
+        f"upgrade {BEFORE_HEAD}+2",
+    ],
+)
 def test_steps_beyond_the_revisions_exit_8_without_warning(database: Database, tmp_path: Path, command: str) -> None:
     result = run("syntegra-db", *command.split(), url=database.environment_url, cwd=tmp_path)
     assert (result.returncode, result.stderr.count("\n")) == (8, 1), result.stderr

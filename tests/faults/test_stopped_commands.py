@@ -35,7 +35,7 @@ BLOCKED_WRITES = "SELECT FROM pg_locks WHERE relation = 'clusters'::regclass AND
 COMMANDS = {
     "upgrade": ("002", "syntegra-db", "upgrade", "003"),
     "alembic": ("002", "alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head"),
-    "downgrade": (HEAD, "syntegra-db", "downgrade", "002"),
+    "downgrade": ("003", "syntegra-db", "downgrade", "002"),
     "rollback": (HEAD, "syntegra-db", "rollback", "002"),
     "restore": ("002", "syntegra-db", "restore", "--keep", "rows.dump"),
 }

@@ -10,26 +10,18 @@ import pytest
 from alembic import command
 
 from support.commands import run, succeed
-from support.revisions import HEAD
-from syntegra_db.catalog import DataLoss, verify
+from support.revisions import HEAD, REVISIONS
+from syntegra_db.catalog import DataLoss, load_manifest, verify
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import SchemaDrift
 from syntegra_db.migrations import alembic_config, describe_data_loss, require_head
 from syntegra_db.migrations._config import MigrationRequest
+from syntegra_db.revisions import VERSION_TABLE
 
 if TYPE_CHECKING:
     from support.servers import Database, Server
 
-MANAGED_TABLES = {
-    "alembic_version",
-    "anomaly_log",
-    "clusters",
-    "data_sources",
-    "kpi_summary",
-    "processed_data",
-    "text_summary",
-    "trend_signals",
-}
+MANAGED_TABLES = {VERSION_TABLE, *load_manifest(HEAD).tables}
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 
 
@@ -159,8 +151,9 @@ def test_upgrade_with_existing_table_changes_nothing(empty_database: Database, a
     assert tables(empty_database) == {"alembic_version", "data_sources", "processed_data", "anomaly_log"}
 
 
-@pytest.mark.parametrize("target", ["002", "-1", f"{HEAD}-1", "head-1"])
-def test_downgrade_logs_rows_of_each_table_first(database: Database, target: str) -> None:
+@pytest.mark.parametrize("target", ["002", "-1", "003-1", f"head-{len(REVISIONS) - 2}"])
+def test_downgrade_logs_rows_of_each_table_first(database_003: Database, target: str) -> None:
+    database = database_003
     database.execute(
         "INSERT INTO clusters (client_id, cluster_id, features_json) SELECT 1, number, '{}'"
         " FROM generate_series(1, 1200) AS number;"

@@ -112,7 +112,7 @@ class Project:
         self.write_env(ENV_OF_PACKAGE.format(changes="\n    ".join(changes)))
         status, output = self.alembic("revision", "--autogenerate", "--rev-id", AFTER_HEAD, "-m", "change")
         assert status == 0, output
-        return (self.directory / "alembic" / "versions" / "004_change.py").read_text(encoding="utf-8")
+        return (self.directory / "alembic" / "versions" / f"{AFTER_HEAD}_change.py").read_text(encoding="utf-8")
 
     def run_revision(self, *revisions: str) -> None:
         self.write_env(PLAIN_ENV)
