@@ -174,8 +174,8 @@ format: $(ENVIRONMENT) ## Format the code
 	@$(VENV)/bin/ruff format
 
 generate: $(ENVIRONMENT) ## Write all generated files: SQL scripts, manifests, pages, the verification script
-	@$(SYNTEGRA_DB) sql --write migrations
 	@$(SYNTEGRA_DB) manifests
+	@$(SYNTEGRA_DB) sql --write migrations
 	@$(VENV)/bin/python -m tools.generate
 
 build: $(ENVIRONMENT) ## Build the wheel and the source archive in dist/

@@ -58,9 +58,14 @@ SCHEMA_PRIVILEGES = catalog_query("""
 
 
 def declared_columns() -> str:
-    """Return the columns of all manifests, as JSON with one line per table."""
-    manifests = written_manifests().values()
-    columns = {name: [*table.columns] for manifest in manifests for name, table in manifest.tables.items()}
+    """Return the columns of each table in the first manifest that has it, as JSON with one line per table.
+
+    With those of the newest, sets at earlier revisions would count less, and files of released revisions would change.
+    """
+    columns: dict[str, list[str]] = {}
+    for manifest in written_manifests().values():
+        for name, table in manifest.tables.items():
+            columns.setdefault(name, [*table.columns])
     return json.dumps(columns).replace("], ", "],\n        ")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PARTS = ("tools", "docs", "migrations", "scripts", "README.md", "pyproject.toml")
 SOURCE = "    source: Mapped[DataSource | None]"
 COLUMN = '    remark: Mapped[str | None] = mapped_column(ExactString(50), comment="Remark of an analyst")\n'
-GENERATE = (("syntegra-db", "sql", "--write", "migrations"), ("syntegra-db", "manifests"), ("tools.generate",))
+GENERATE = (("syntegra-db", "manifests"), ("syntegra-db", "sql", "--write", "migrations"), ("tools.generate",))
 
 
 @pytest.fixture(scope="module")
