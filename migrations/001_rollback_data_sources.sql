@@ -112,7 +112,7 @@ BEGIN
         "text_summary": ["id", "client_id", "source_id", "text_field", "sentiment", "sentiment_score", "keywords", "embedding", "language", "created_at"],
         "trend_signals": ["id", "sector", "term", "period_start", "period_end", "frequency", "delta_pct", "status", "metadata", "created_at"]}') AS declared ON relname = key
     WHERE (relkind = 'r' OR relkind = 'p') AND relpersistence <> 't' AND has_schema_privilege(pg_namespace.oid, 'USAGE')
-      AND NOT nspname ~ '^(pg_|information_schema$)' AND json_array_length(value) / 2 <= (
+      AND NOT nspname ~ '^(pg_|information_schema$)' AND nspname <> '$user' AND json_array_length(value) / 2 <= (
         SELECT count(*) FROM json_array_elements_text(value) AS name JOIN pg_attribute ON attname = name
         WHERE attrelid = installed.oid
       )
@@ -138,14 +138,26 @@ BEGIN
     WHERE name IS DISTINCT FROM other_schemas[1]
   )), ''), 'public');
   is_system := main_schema ~ '^(pg_|information_schema$)';
-  IF other_sets IS NOT NULL AND (main_schema = ANY (other_schemas)) IS NOT TRUE
+  IF second_schema <> '' AND second_schema IS DISTINCT FROM main_schema AND NOT second_schema ~ '^(pg_|information_schema$)' THEN
+    RAISE EXCEPTION 'the setting syntegra_db.schema names schema %, but the search_path leads to %',
+      quote_ident(second_schema), coalesce('schema ' || quote_ident(main_schema), 'no existing schema')
+      USING HINT = concat(
+        'Run this in the same session before the file: ',
+        CASE WHEN to_regnamespace(quote_ident(second_schema)) IS NULL
+          THEN format('CREATE SCHEMA %I; ', second_schema) END,
+        format('SET search_path = %s;', concat_ws(', ', quote_ident(second_schema), (
+          SELECT string_agg(quote_ident(name), ', ') FROM unnest(named_schemas) AS name WHERE name <> second_schema
+        ))),
+        ' or, for the schema of the search_path: RESET syntegra_db.schema;'
+      );
+  ELSIF other_sets IS NOT NULL AND (main_schema = ANY (other_schemas)) IS NOT TRUE
      AND (is_system OR (main_schema = second_schema) IS NOT TRUE) THEN
     RAISE EXCEPTION 'the tables of this package are in schema %, but the search_path leads to %', other_sets,
       CASE WHEN is_system THEN 'one of PostgreSQL itself'
-        ELSE coalesce(format('schema %I', main_schema), 'no existing schema') END
+        ELSE coalesce('schema ' || quote_ident(main_schema), 'no existing schema') END
       USING HINT = concat(
         format('Run this in the same session before the file: SET search_path = %s;', new_path),
-        CASE WHEN NOT is_system
+        CASE WHEN NOT is_system AND main_schema IS NOT NULL
           THEN format(' or, for a second set of tables: SET syntegra_db.schema = %L;', main_schema) END
       );
   ELSIF is_system OR second_schema ~ '^(pg_|information_schema$)' THEN

@@ -63,6 +63,7 @@ SESSION = catalog_query("""
             WHERE extname = 'vector'),
            session_user, current_database(), (SELECT source FROM pg_settings WHERE name = 'search_path'), version()
 """)
+ROLE_ITEM = "$user"
 PATH_ITEM = re.compile(r'"((?:[^"]|"")*)"|([^\s,]+)')
 SET_SEARCH_PATH = text("SELECT pg_catalog.set_config('search_path', :path, true)")
 # Runs with the search_path `CATALOG_ONLY`.
@@ -131,7 +132,7 @@ class Session(NamedTuple):
 
     def path_schemas(self) -> list[str]:
         """Return the names on the search_path, existing or not, with the role for `$user`."""
-        return [self.role if item == "$user" else item for item in self.path_items()]
+        return [self.role if item == ROLE_ITEM else item for item in self.path_items()]
 
     def declared_schemas(self) -> list[str]:
         """Return the current schema, and that of the extension if it is on the search_path."""
@@ -197,10 +198,14 @@ def require_schema_name(schema: str) -> None:
     """Raise an error if no tables of this package can be in a schema of that name.
 
     Raises:
-        SettingsError: the name is empty, or that of one of PostgreSQL's own schemas.
+        SettingsError: the name is empty, that of one of PostgreSQL's own schemas, or `$user`, which means the role.
     """
     if not schema:
         raise SettingsError("The name of the schema is empty. Give a name, or omit the option.")
+    if schema == ROLE_ITEM:
+        raise SettingsError(
+            f"In a search_path, {schema} means the role, so no schema can have that name. Name another one."
+        )
     if is_system_schema(schema):
         raise SettingsError(
             f"Schema {quote(schema)} belongs to PostgreSQL itself, so no tables can be created in it. Name another one."

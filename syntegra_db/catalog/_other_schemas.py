@@ -43,7 +43,7 @@ SCHEMAS_WITH_TABLES = """
     FROM pg_namespace JOIN pg_class AS installed ON relnamespace = pg_namespace.oid
       JOIN json_each({declared}) AS declared ON relname = key
     WHERE (relkind = 'r' OR relkind = 'p') AND relpersistence <> 't' AND has_schema_privilege(pg_namespace.oid, 'USAGE')
-      AND NOT nspname ~ '{system_schema}' AND json_array_length(value) / 2 <= (
+      AND NOT nspname ~ '{system_schema}' AND nspname <> '$user' AND json_array_length(value) / 2 <= (
         SELECT count(*) FROM json_array_elements_text(value) AS name JOIN pg_attribute ON attname = name
         WHERE attrelid = installed.oid
       )

@@ -21,7 +21,7 @@ from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import MigrationFailed, SettingsError, SyntegraDBError, TablesInOtherSchema
 from syntegra_db.migrations import render_sql_script
 from syntegra_db.search_path import with_schema
-from syntegra_db.sql import quote
+from syntegra_db.sql import literal, quote
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 AWKWARD = "O'Brien\"x,\\ y"
 TABLES = "SELECT count(*) FROM pg_tables WHERE tablename IN ('alembic_version', 'data_sources')"
+ALL_TABLES = (
+    "SELECT schemaname::text, tablename::text FROM pg_tables WHERE NOT schemaname ~ '^(pg_|info)' ORDER BY 1, 2"
+)
 OWN_SCHEMAS = ("pg_catalog", "pg_temp", "pg_toast", "information_schema")
 # The first one is that of the message; then schemas with their revisions, of which None means tables without one.
 SETS: dict[str, tuple[str, dict[str, str | None], str]] = {
@@ -347,3 +350,60 @@ def test_verify_notes_the_second_set_that_no_command_uses(database: Database, sc
     execute(database, note.fix)
     result = run("syntegra-db", "verify", url=database.environment_url)
     assert (result.returncode, f"schema {quote(schema)}" in result.stdout) == (0, True)
+
+
+@pytest.mark.parametrize("schema", ["second", "Más", AWKWARD])
+@pytest.mark.parametrize("file", ["001", "003 --rollback"])
+def test_file_with_setting_of_another_schema_than_the_path_changes_nothing(
+    database: Database, tmp_path: Path, schema: str, file: str
+) -> None:
+    migrate_second_schema(database, schema, HEAD)
+    before = database.query(ALL_TABLES)
+    revision, _, option = file.partition(" ")
+    script = render_sql_script(revision, rollback=bool(option)).text
+    setting = f"SET syntegra_db.schema = {literal(schema)};"
+    error = feed(database, tmp_path, '"$user", public', setting, script)
+    assert f"names schema {quote(schema)}, but the search_path leads to schema public" in error
+    assert database.query(ALL_TABLES) == before
+    [use, reset] = re.findall(r"(?:SET search_path = .*?|RESET [a-z_.]+);(?= or|$)", hint(error))
+    in_schema = feed(database, tmp_path, '"$user", public', setting, use, script)
+    in_public = feed(database, tmp_path, '"$user", public', setting, reset, script)
+    for outcome in (in_schema, in_public):
+        assert "already applied" in outcome if revision == "001" else outcome == ""
+
+
+def test_file_with_setting_of_missing_schema_prints_statements_that_work(
+    empty_database: Database, tmp_path: Path
+) -> None:
+    setting, script = "SET syntegra_db.schema = 'Más';", render_sql_script("001").text
+    error = feed(empty_database, tmp_path, "public", setting, script)
+    assert empty_database.query(TABLES) == [(0,)]
+    create = hint(error).removeprefix("Run this in the same session before the file: ").partition(" or, ")[0]
+    assert feed(empty_database, tmp_path, "public", setting, create, script) == ""
+    assert empty_database.query("SELECT schemaname::text FROM pg_tables WHERE tablename = 'data_sources'") == [("Más",)]
+
+
+@pytest.mark.parametrize("path", ["", '"No Pe"', '"$user"', 'nix, """"'])
+def test_file_without_existing_schema_on_the_path_names_the_schema_of_the_tables(
+    database: Database, tmp_path: Path, path: str
+) -> None:
+    error = feed(database, tmp_path, path, render_sql_script("001").text)
+    assert "are in schema public, but the search_path leads to no existing schema" in error
+    use = hint(error).partition(": ")[2]
+    assert "already applied" in feed(database, tmp_path, path, use, render_sql_script("001").text)
+
+
+def test_schema_with_the_name_that_means_the_role_is_refused(database: Database) -> None:
+    execute(database, 'CREATE SCHEMA "$user"')
+    with pytest.raises(SettingsError, match=r"\$user means the role"):
+        with_schema(database.engine, "$user")
+    result = run("alembic", "-x", "schema=$user", "upgrade", "head", url=database.environment_url)
+    assert (result.returncode, "means the role" in result.stderr) == (3, True)
+    upgrade = run("syntegra-db", "upgrade", "--schema", "$user", url=database.environment_url)
+    assert (upgrade.returncode, "means the role" in upgrade.stderr) == (3, True)
+    assert database.query("SELECT count(*) FROM pg_tables WHERE schemaname = '$user'") == [(0,)]
+
+
+def migrate_second_schema(database: Database, schema: str, revision: str) -> None:
+    database.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+    migrations.upgrade(revision, url=database.url, schema=schema)

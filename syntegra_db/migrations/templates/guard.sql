@@ -76,14 +76,26 @@ BEGIN
     WHERE name IS DISTINCT FROM other_schemas[1]
   )), ''), 'public');
   is_system := main_schema ~ '{system_schema}';
-  IF other_sets IS NOT NULL AND (main_schema = ANY (other_schemas)) IS NOT TRUE
+  IF second_schema <> '' AND second_schema IS DISTINCT FROM main_schema AND NOT second_schema ~ '{system_schema}' THEN
+    RAISE EXCEPTION 'the setting syntegra_db.schema names schema %, but the search_path leads to %',
+      quote_ident(second_schema), coalesce('schema ' || quote_ident(main_schema), 'no existing schema')
+      USING HINT = concat(
+        'Run this in the same session before the file: ',
+        CASE WHEN to_regnamespace(quote_ident(second_schema)) IS NULL
+          THEN format('CREATE SCHEMA %I; ', second_schema) END,
+        format('SET search_path = %s;', concat_ws(', ', quote_ident(second_schema), (
+          SELECT string_agg(quote_ident(name), ', ') FROM unnest(named_schemas) AS name WHERE name <> second_schema
+        ))),
+        ' or, for the schema of the search_path: RESET syntegra_db.schema;'
+      );
+  ELSIF other_sets IS NOT NULL AND (main_schema = ANY (other_schemas)) IS NOT TRUE
      AND (is_system OR (main_schema = second_schema) IS NOT TRUE) THEN
     RAISE EXCEPTION 'the tables of this package are in schema %, but the search_path leads to %', other_sets,
       CASE WHEN is_system THEN 'one of PostgreSQL itself'
-        ELSE coalesce(format('schema %I', main_schema), 'no existing schema') END
+        ELSE coalesce('schema ' || quote_ident(main_schema), 'no existing schema') END
       USING HINT = concat(
         format('Run this in the same session before the file: SET search_path = %s;', new_path),
-        CASE WHEN NOT is_system
+        CASE WHEN NOT is_system AND main_schema IS NOT NULL
           THEN format(' or, for a second set of tables: SET syntegra_db.schema = %L;', main_schema) END
       );
   ELSIF is_system OR second_schema ~ '{system_schema}' THEN
