@@ -38,7 +38,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from syntegra_db.models.exact_types import ExactType
 from syntegra_db.models.types import Embedding
-from syntegra_db.search_path import FORMATS, qualify_calls, set_statements
+from syntegra_db.search_path import FORMATS, set_statements
+from syntegra_db.sql import qualify_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,9 +29,8 @@ from syntegra_db.errors import (
 )
 from syntegra_db.libpq_options import NO_DEMANDS, advise_on_variable, known_options
 from syntegra_db.network import LIBPQ_LIMITS
-from syntegra_db.search_path import qualify_calls
 from syntegra_db.settings import describe_database, libpq_parameters
-from syntegra_db.sql import quote
+from syntegra_db.sql import qualify_calls, quote
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL

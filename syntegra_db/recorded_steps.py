@@ -9,8 +9,8 @@ from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, Table, Te
 
 from syntegra_db.errors import MigrationFailed, RevisionError, escape_control_characters
 from syntegra_db.revisions import ORDINARY_TABLE, VERSION_TABLE
-from syntegra_db.search_path import catalog_query, read_session
-from syntegra_db.sql import execute_raw, qualify
+from syntegra_db.search_path import read_session
+from syntegra_db.sql import catalog_query, execute_raw, qualify
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row

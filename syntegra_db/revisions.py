@@ -13,8 +13,8 @@ from psycopg.errors import InsufficientPrivilege, UndefinedColumn
 from sqlalchemy.exc import ProgrammingError
 
 from syntegra_db.errors import DatabaseAhead, RevisionError
-from syntegra_db.search_path import catalog_query, read_session
-from syntegra_db.sql import execute_raw, qualify, quote
+from syntegra_db.search_path import read_session
+from syntegra_db.sql import catalog_query, execute_raw, qualify, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

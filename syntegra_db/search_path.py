@@ -15,12 +15,12 @@ from urllib.parse import quote as quote_url
 from sqlalchemy import TableClause, event, table, text
 
 from syntegra_db.errors import SettingsError, UntrustedObject
-from syntegra_db.sql import execute_raw, is_system_schema, literal, qualify, quote
+from syntegra_db.sql import catalog_query, execute_raw, is_system_schema, literal, qualify, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sqlalchemy import Connection, Engine, TextClause
+    from sqlalchemy import Connection, Engine
 
 CATALOG_ONLY = "pg_catalog, pg_temp"
 # psycopg reads dates and intervals in one form only, and fewer digits would be another number.
@@ -34,29 +34,6 @@ SETTINGS = {
 }
 SESSION_OPTION = "syntegra_db_session"
 PATH_OPTION = "syntegra_db_search_path"
-# Keywords are in upper case or have a blank before the parenthesis.
-FUNCTION_CALL = re.compile(r"(?<![\w.])(?!(?:coalesce|greatest|nullif)\()(?=[a-z])(\w+)\(")
-RELATION = re.compile(r"(?<=FROM |JOIN )(\(?)(?=pg_(?!catalog\.))")
-TYPE = re.compile(r"(?<=::)(?=(?:name|oid|reg\w+|text)\b)")
-OPERATOR = re.compile(r"(?<= )(\|\||<>|<=|>=|>>|@>|<@|[=<>~+/&-])(?= )")
-
-
-def catalog_query(query: str) -> TextClause:
-    """Return a query on the system catalogs that means the same with any search_path; see `qualify_calls`."""
-    return text(qualify_calls(query))
-
-
-def qualify_calls(query: str) -> str:
-    """Return `query` with pg_catalog as the schema of its functions, operators, `pg_…` relations and `::` casts.
-
-    The equality of `IN`, `CASE x WHEN` and `USING` has no place for a schema: with pg_catalog first, it takes that of
-    equal types.
-    """
-    query = FUNCTION_CALL.sub(r"pg_catalog.\1(", query)
-    query = RELATION.sub(r"\1pg_catalog.", query)
-    return OPERATOR.sub(r"OPERATOR(pg_catalog.\1)", TYPE.sub("pg_catalog.", query))
-
-
 SESSION = catalog_query("""
     SELECT current_schema(), current_user, current_setting('search_path'), current_schemas(true),
            (SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace

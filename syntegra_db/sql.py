@@ -1,17 +1,23 @@
-"""SQL text: quoting, and executing a statement exactly as it is written."""
+"""SQL text: quoting, executing a statement exactly as it is written, queries on the system catalogs."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, CursorResult, Dialect
+    from sqlalchemy import Connection, CursorResult, Dialect, TextClause
 
 # Words that cannot be a name without quotes, and that SQLAlchemy does not know.
 UNKNOWN_KEYWORDS = frozenset({"collation", "concurrently", "lateral", "system_user", "tablesample"})
+# Keywords are in upper case or have a blank before the parenthesis.
+FUNCTION_CALL = re.compile(r"(?<![\w.])(?!(?:coalesce|greatest|nullif)\()(?=[a-z])(\w+)\(")
+RELATION = re.compile(r"(?<=FROM |JOIN )(\(?)(?=pg_(?!catalog\.))")
+TYPE = re.compile(r"(?<=::)(?=(?:name|oid|reg\w+|text)\b)")
+OPERATOR = re.compile(r"(?<= )(\|\||<>|<=|>=|>>|@>|<@|[=<>~+/&-])(?= )")
 
 
 def quote_all_keywords(dialect: Dialect) -> None:
@@ -59,3 +65,19 @@ def execute_query(connection: Connection, query: str) -> CursorResult[Any]:
 def execute_raw(connection: Connection, statement: str) -> CursorResult[Any]:
     """Execute a statement of this package as written: a colon or a percent sign has no meaning to the driver."""
     return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+def catalog_query(query: str) -> TextClause:
+    """Return a query on the system catalogs that means the same with any search_path; see `qualify_calls`."""
+    return text(qualify_calls(query))
+
+
+def qualify_calls(query: str) -> str:
+    """Return `query` with pg_catalog as the schema of its functions, operators, `pg_…` relations and `::` casts.
+
+    The equality of `IN`, `CASE x WHEN` and `USING` has no place for a schema: with pg_catalog first, it takes that of
+    equal types.
+    """
+    query = FUNCTION_CALL.sub(r"pg_catalog.\1(", query)
+    query = RELATION.sub(r"\1pg_catalog.", query)
+    return OPERATOR.sub(r"OPERATOR(pg_catalog.\1)", TYPE.sub("pg_catalog.", query))

@@ -11,8 +11,7 @@ from syntegra_db.catalog import Schema, _queries, load_manifest
 from syntegra_db.catalog.compare import COSINE_INDEX
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.revisions import VERSION_TABLE, all_revisions
-from syntegra_db.search_path import qualify_calls
-from syntegra_db.sql import literal
+from syntegra_db.sql import literal, qualify_calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from psycopg import sql
 
 from syntegra_db.errors import BulkLoadError
-from syntegra_db.search_path import qualify_calls
+from syntegra_db.sql import qualify_calls
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

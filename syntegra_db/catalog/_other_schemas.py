@@ -15,15 +15,9 @@ from syntegra_db.revisions import (
     require_known_revision,
     supports_package,
 )
-from syntegra_db.search_path import (
-    catalog_query,
-    qualify_calls,
-    read_session,
-    require_schema_name,
-    search_path_fix,
-)
+from syntegra_db.search_path import read_session, require_schema_name, search_path_fix
 from syntegra_db.settings import describe_database
-from syntegra_db.sql import SYSTEM_SCHEMA, execute_raw, is_system_schema, qualify, quote
+from syntegra_db.sql import SYSTEM_SCHEMA, catalog_query, execute_raw, is_system_schema, qualify, qualify_calls, quote
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

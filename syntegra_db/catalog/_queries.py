@@ -9,7 +9,7 @@ Definitions name no schema if the search_path has the schemas of tables and exte
 
 from __future__ import annotations
 
-from syntegra_db.search_path import catalog_query
+from syntegra_db.sql import catalog_query
 
 # `creators` may create objects in the schema, and are neither its owner, nor the session's role, nor own a table in it.
 ROLE_AND_EXTENSION = catalog_query("""

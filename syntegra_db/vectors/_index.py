@@ -13,7 +13,8 @@ from syntegra_db.pgvector_support import (
     VECTOR_INDEX,
     parse_version,
 )
-from syntegra_db.search_path import catalog_query, table_name
+from syntegra_db.search_path import table_name
+from syntegra_db.sql import catalog_query
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

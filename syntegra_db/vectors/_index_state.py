@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from syntegra_db.errors import InvalidSearchArgument
 from syntegra_db.pgvector_support import VECTOR_INDEX
-from syntegra_db.search_path import catalog_query, qualify_calls, schema_of, table_name
-from syntegra_db.sql import execute_raw, literal
+from syntegra_db.search_path import schema_of, table_name
+from syntegra_db.sql import catalog_query, execute_raw, literal, qualify_calls
 from syntegra_db.vectors._index import INDEX_NAMES, SETTING_NAMES, TABLE, read_indexes
 from syntegra_db.vectors._statements import Filters, estimate_statement
 

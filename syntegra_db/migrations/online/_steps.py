@@ -24,8 +24,7 @@ from sqlalchemy import DDL
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.migrations._commit import connection_was_lost
-from syntegra_db.search_path import catalog_query
-from syntegra_db.sql import execute_raw, quote
+from syntegra_db.sql import catalog_query, execute_raw, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
