@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from syntegra_db.adoption import _queries
 from syntegra_db.adoption._model import OpenQuestion, SchemaChange
 from syntegra_db.catalog import ddl
-from syntegra_db.catalog.compare import INVALID_SUFFIX, diff_definitions, references_no_column, serves_cosine_search
+from syntegra_db.catalog.compare import (
+    INVALID_SUFFIX,
+    accepts_inserts,
+    diff_definitions,
+    references_no_column,
+    serves_cosine_search,
+)
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.sql import execute_query, literal, quote
 
@@ -63,6 +69,10 @@ class ReconciledTable:
             self.changes.append(SchemaChange(f"index {new}", f"named {new}", f"named {old}", (statement,)))
             self._move_index(old, new)
 
+    def accepts_inserts(self, definition: str) -> bool:
+        """Return whether an installed key accepts each insert of the models; see `compare.accepts_inserts`."""
+        return accepts_inserts(self.declared, self.table, definition)
+
     def _ask(self, label: str, definition: str, drop: str) -> None:
         reason = f"{definition} rejects rows that the models write"
         self.questions.append(OpenQuestion(label, reason, f"If it is not needed: {drop}"))
@@ -91,7 +101,10 @@ def reconcile_table(
 
 
 def _reconcile_foreign_keys(inspection: Inspection, reconciled: ReconciledTable) -> None:
-    """Drop foreign keys between managed tables that differ from the declared ones or duplicate one."""
+    """Drop foreign keys between managed tables that differ from the declared ones or duplicate one.
+
+    An application's own foreign key is kept if it accepts each insert of the models.
+    """
     declared, installed = (
         {name: definition for name, definition in table.constraints.items() if definition.startswith(ddl.FOREIGN_KEY)}
         for table in (reconciled.declared, reconciled.table)
@@ -101,7 +114,8 @@ def _reconcile_foreign_keys(inspection: Inspection, reconciled: ReconciledTable)
         is_managed = (
             row["type"] == "f" and row["table"] == reconciled.name and row["target"] in inspection.installed.tables
         )
-        if is_managed and row["name"] in (*difference.extra, *difference.changed):
+        extra = (name for name in difference.extra if not reconciled.accepts_inserts(installed[name]))
+        if is_managed and row["name"] in (*extra, *difference.changed):
             same_target = (key for key in declared.values() if f"REFERENCES {row['target']}(" in key)
             replacement = declared.get(row["name"]) or next(same_target, None)
             reconciled.drop_constraint(row["name"], replacement)
@@ -143,7 +157,8 @@ def _reconcile_unique(reconciled: ReconciledTable) -> None:
     """Rename unique indexes that ADD CONSTRAINT … USING INDEX can take, and ask about all other uniqueness."""
     declared = reconciled.declared
     for constraint, definition in list(reconciled.table.constraints.items()):
-        if definition.startswith(("UNIQUE", "EXCLUDE")) and definition not in declared.constraints.values():
+        is_key = definition.startswith(("UNIQUE", "EXCLUDE")) and definition not in declared.constraints.values()
+        if is_key and not reconciled.accepts_inserts(definition):
             reconciled.ask_about_constraint(constraint)
     for index, definition in list(reconciled.table.indexes.items()):
         if not definition.startswith("UNIQUE ") or definition.endswith(INVALID_SUFFIX):
@@ -153,7 +168,7 @@ def _reconcile_unique(reconciled: ReconciledTable) -> None:
         )
         if key := next(usable, None):
             reconciled.rename_index(index, key)
-        elif index not in declared.indexes:
+        elif index not in declared.indexes and not reconciled.accepts_inserts(definition):
             reconciled.ask_about_index(index)
 
 

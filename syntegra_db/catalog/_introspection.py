@@ -172,6 +172,7 @@ def _table(row: RowMapping, parts: dict[str, Sequence[RowMapping]]) -> Table:
         indexes=_definitions(own["indexes"]),
         sequences=_definitions(own["sequences"]),
         attached_objects={f"{part['kind']} {part['name']}": part["definition"] for part in own["attached_objects"]},
+        keys={part["definition"]: tuple(part["keys"]) for part in (*own["constraints"], *own["indexes"])},
     )
 
 

@@ -72,8 +72,9 @@ def format_manifest(revision: str, schema: Schema) -> str:
 
 
 def _non_default_attributes(part: Table | Column) -> dict[str, Any]:
-    defaults = {attribute.name: attribute.default for attribute in fields(part)}
-    return {name: value for name, value in asdict(part).items() if value and value != defaults[name]}
+    defaults = {attribute.name: attribute.default for attribute in fields(part) if attribute.compare}
+    values = asdict(part)
+    return {name: values[name] for name, default in defaults.items() if values[name] and values[name] != default}
 
 
 def _json(value: Any, level: int = 0) -> str:

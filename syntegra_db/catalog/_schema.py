@@ -26,7 +26,8 @@ class Table:
     """One table and the objects that belong to it, by name.
 
     `attached_objects` are triggers, rules, policies and disabled foreign key triggers, by kind and name, such as
-    `trigger set_updated_at`.
+    `trigger set_updated_at`. `keys` are the key columns and expressions of installed constraints and indexes, by
+    definition; manifests do not have them.
     """
 
     kind: str = "table"
@@ -40,6 +41,7 @@ class Table:
     indexes: dict[str, str] = field(default_factory=dict)
     sequences: dict[str, str] = field(default_factory=dict)
     attached_objects: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.drift import drift_report
 from support.legacy_databases import create_legacy_database, execute
 from support.pg_dump import dump
 from syntegra_db import adoption
@@ -142,6 +143,23 @@ def test_constraint_that_rejects_valid_rows_is_asked_about(empty_database: Datab
     assert "DROP" in question.advice
     execute(empty_database, question.advice.removeprefix("If it is not needed: "))
     assert open_questions(empty_database) == {}
+
+
+def test_keys_of_an_application_that_accept_each_insert_are_kept(empty_database: Database) -> None:
+    create_legacy_database(empty_database, "other_names")
+    execute(
+        empty_database,
+        "ALTER TABLE clusters ADD code text UNIQUE, ADD parent bigint, ADD label text",
+        "ALTER TABLE clusters ADD CONSTRAINT app_parent FOREIGN KEY (parent) REFERENCES clusters",
+        "CREATE UNIQUE INDEX app_label ON clusters (client_id, lower(label))",
+    )
+    assert open_questions(empty_database) == {}
+    adoption.apply(empty_database.engine)
+    report = drift_report(empty_database)
+    assert report.findings == []
+    assert {"constraint app_parent on clusters", "constraint clusters_code_key on clusters", "index app_label"} <= {
+        note.object for note in report.notes
+    }
 
 
 @pytest.mark.parametrize(

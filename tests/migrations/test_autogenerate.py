@@ -60,6 +60,10 @@ OBJECTS_OF_APPLICATIONS = {
     "ALTER TABLE data_sources ADD CONSTRAINT app_client FOREIGN KEY (client_id) REFERENCES clients",
     "foreign key of its column": "CREATE TABLE owners (id bigint PRIMARY KEY);"
     "ALTER TABLE clusters ADD owner_id bigint REFERENCES owners",
+    "unique column": "ALTER TABLE clusters ADD code text UNIQUE",
+    "unique index on its column": "ALTER TABLE clusters ADD code text;"
+    "CREATE UNIQUE INDEX app_u ON clusters (lower(code))",
+    "reference to own table": "ALTER TABLE clusters ADD parent bigint REFERENCES clusters",
     "table": 'CREATE TABLE "App Table" (id bigint PRIMARY KEY, source_id bigint REFERENCES data_sources)',
     "type": "CREATE TYPE mood AS ENUM ('a'); CREATE DOMAIN name2 AS text;"
     "ALTER TABLE clusters ADD mood mood, ADD name2 name2",
@@ -84,8 +88,9 @@ DRIFT = {
     "unique index": ("CREATE UNIQUE INDEX app_name ON data_sources (name)", "remove_index.*app_name"),
     "unique constraint": ("ALTER TABLE data_sources ADD UNIQUE (name)", "remove_constraint"),
     "required column": ("ALTER TABLE clusters ADD note text NOT NULL", "remove_column.*note"),
+    "unique constraint with default": ("ALTER TABLE clusters ADD code text DEFAULT '' UNIQUE", "remove_constraint"),
     "foreign key between own tables": (
-        "ALTER TABLE clusters ADD source_id bigint REFERENCES data_sources",
+        "ALTER TABLE clusters ADD FOREIGN KEY (cluster_id) REFERENCES data_sources",
         "remove_fk",
     ),
     "missing index": ("DROP INDEX idx_data_sources_status", "add_index.*idx_data_sources_status"),

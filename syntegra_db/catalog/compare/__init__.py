@@ -6,6 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog._schema import Table
+from syntegra_db.catalog.compare._application_keys import accepts_inserts
 from syntegra_db.catalog.compare._columns import column_label, compare_columns
 from syntegra_db.catalog.compare._constraints import compare_constraints, constraint_label, references_no_column
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
@@ -29,6 +30,7 @@ __all__ = [
     "DECLARED_VERSION_TABLE",
     "DISABLED_FOREIGN_KEY",
     "INVALID_SUFFIX",
+    "accepts_inserts",
     "column_label",
     "compare_attached_objects",
     "compare_enums",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import NO_ACTION, Finding
+from syntegra_db.catalog.compare._application_keys import NULL_IS_NO_DUPLICATE, REJECTS_ROWS, accepts_inserts
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 from syntegra_db.sql import quote
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 NOT_VALID = " NOT VALID"
 NAME = re.compile(r"\w+")
 TARGET = re.compile(r"^FOREIGN KEY .*\) REFERENCES (?P<table>.+?)\(")
+DELETE_ACTIONS = {
+    "ON DELETE CASCADE": "A DELETE in {} also deletes the rows that reference it.",
+    "ON DELETE SET": "A DELETE in {} sets the columns that reference it to NULL, or fails if one is NOT NULL.",
+}
 IMPACTS = {
     "PRIMARY KEY": "Two rows can have the same id, and a query by id reads the whole table.",
     "UNIQUE": "No foreign key can reference these columns, and their values can repeat.",
@@ -31,13 +36,15 @@ def compare_constraints(
 ) -> Iterator[Finding]:
     """Yield the differences in the foreign keys of one table, or in its other constraints.
 
-    An extra foreign key to a table that is not in `managed`, and an extra CHECK on extra columns, are notes.
+    An extra constraint is a note if it is a foreign key to a table that is not in `managed`, a CHECK on extra columns,
+    or accepts each insert of the models.
     """
     expected = _select(declared.constraints, foreign_keys=foreign_keys)
     found = _select(installed.constraints, foreign_keys=foreign_keys)
     difference = diff_definitions(expected, found)
     for name in difference.extra:
-        yield _extra(table, name, found[name], is_drift=_is_drift(declared, found[name], managed))
+        impact = _impact_if_accepted(declared, installed, found[name], managed)
+        yield _extra(table, name, found[name], impact)
     for name, other in difference.renamed.items():
         yield Finding(
             object=constraint_label(table, name),
@@ -63,9 +70,19 @@ def references_no_column(check: str, table: Table) -> bool:
     return check.startswith("CHECK") and table.columns.keys().isdisjoint(NAME.findall(check))
 
 
-def _is_drift(table: Table, definition: str, managed: Collection[str]) -> bool:
+def _impact_if_accepted(declared: Table, installed: Table, definition: str, managed: Collection[str]) -> str | None:
+    """Return what an extra constraint does without rejecting an insert of the models, or None if it can reject one."""
     target = TARGET.search(definition)
-    return target["table"] in managed if target else not references_no_column(definition, table)
+    if references_no_column(definition, declared) or (target and target["table"] not in managed):
+        return "None for this package: it concerns columns or tables of another application."
+    if not accepts_inserts(declared, installed, definition):
+        return None
+    if target is None:
+        return NULL_IS_NO_DUPLICATE
+    action = next(
+        (text for clause, text in DELETE_ACTIONS.items() if clause in definition), "It can block a DELETE in {}."
+    )
+    return f"None for inserts of the models. {action.format(target['table'])}"
 
 
 def _select(constraints: dict[str, str], *, foreign_keys: bool) -> dict[str, str]:
@@ -98,14 +115,12 @@ def _changed(table: str, name: str, declared: str, installed: str) -> Finding:
     return Finding(object=constraint_label(table, name), expected=declared, found=installed, impact=impact, fix=fix)
 
 
-def _extra(table: str, name: str, definition: str, *, is_drift: bool) -> Finding:
+def _extra(table: str, name: str, definition: str, impact: str | None) -> Finding:
     return Finding(
         object=constraint_label(table, name),
         expected="no such constraint",
         found=definition,
-        impact="It can reject rows that the models write."
-        if is_drift
-        else "None for this package: it concerns columns or tables of another application.",
-        fix=ddl.drop_constraint(table, name) if is_drift else NO_ACTION,
-        is_drift=is_drift,
+        impact=impact or REJECTS_ROWS,
+        fix=NO_ACTION if impact else ddl.drop_constraint(table, name),
+        is_drift=impact is None,
     )

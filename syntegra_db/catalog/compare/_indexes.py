@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import NO_ACTION, Finding
+from syntegra_db.catalog.compare._application_keys import NULL_IS_NO_DUPLICATE, REJECTS_ROWS, accepts_inserts
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.sql import quote
@@ -55,7 +56,7 @@ def compare_indexes(table: str, declared: Table, installed: Table) -> Iterator[F
     for name in difference.extra:
         # The fix for a missing constraint of that name uses this index.
         if name not in declared.constraints:
-            yield from _extra(name, installed.indexes[name])
+            yield from _extra(name, declared, installed)
 
 
 def index_label(index: str) -> str:
@@ -106,14 +107,17 @@ def _invalid(name: str, declared: str, installed: str, fix: str) -> Finding:
     )
 
 
-def _extra(name: str, definition: str) -> Iterator[Finding]:
+def _extra(name: str, declared: Table, installed: Table) -> Iterator[Finding]:
+    definition = installed.indexes[name]
     if definition.endswith(INVALID_SUFFIX):
         yield _invalid(name, "no such index, or a valid one", definition, ddl.drop_index(name))
     elif definition.startswith("UNIQUE "):
+        is_drift = not accepts_inserts(declared, installed, definition)
         yield Finding(
             object=index_label(name),
             expected="no such index",
             found=definition,
-            impact="It can reject rows that the models write.",
-            fix=ddl.drop_index(name),
+            impact=REJECTS_ROWS if is_drift else NULL_IS_NO_DUPLICATE,
+            fix=ddl.drop_index(name) if is_drift else NO_ACTION,
+            is_drift=is_drift,
         )
