@@ -26,8 +26,8 @@ ORDINARY_TABLE = "r"
 REVISION_ID = re.compile(r"\d{3}")
 EXPAND, CONTRACT = "expand", "contract"
 # The comment of the version table, for packages that do not know its revision.
-COMPATIBILITY = "Services of revision {oldest} and later work on this schema."
-COMPATIBLE_SINCE = re.compile(COMPATIBILITY.format(oldest=r"(\d{3})"))
+COMPATIBILITY = "Services of revision {oldest} and later work on revision {revision}."
+COMPATIBLE_SINCE = re.compile(COMPATIBILITY.format(oldest=r"(\d{3})", revision=r"(\d{3})"))
 SELECT_COMMENT = catalog_query("SELECT obj_description(to_regclass(:table), 'pg_class')")
 RELATIVE = re.compile(r"(?P<start>\w+)?(?P<steps>[+-]\d+)")
 # As text, because the column may have been changed.
@@ -179,15 +179,20 @@ def oldest_compatible_revision(revision: str) -> str:
 def compatibility_comment(revision: str | None) -> str | None:
     """Return the comment of the version table at `revision`; None if only code of this revision works."""
     oldest = oldest_compatible_revision(revision) if revision else None
-    return None if oldest == revision else COMPATIBILITY.format(oldest=oldest)
+    return None if oldest == revision else COMPATIBILITY.format(oldest=oldest, revision=revision)
 
 
-def supports_package(connection: Connection) -> bool:
-    """Return whether the comment of the version table says that code of this package's newest revision works."""
+def supports_package(connection: Connection, revision: str | None) -> bool:
+    """Return whether the comment of the version table says that services of this package work on `revision`.
+
+    It is False for a revision that this package contains.
+    """
+    if revision in {None, *all_revisions()}:
+        return False
     table = qualify(read_session(connection).schema, VERSION_TABLE)
     comment: str = connection.scalar(SELECT_COMMENT, {"table": table}) or ""
     since = COMPATIBLE_SINCE.fullmatch(comment)
-    return since is not None and since[1] <= head_revision()
+    return since is not None and since[1] <= head_revision() and since[2] == revision
 
 
 def script_location() -> Path:

@@ -10,7 +10,6 @@ from syntegra_db.catalog._manifest import written_manifests
 from syntegra_db.errors import TablesInOtherSchema
 from syntegra_db.revisions import (
     VERSION_TABLE,
-    all_revisions,
     describe_revision,
     require_known_revision,
     supports_package,
@@ -136,8 +135,7 @@ def require_usable_revision(connection: Connection, revision: str | None) -> Non
         DatabaseAhead, RevisionError: see `require_known_revision`.
         TablesInOtherSchema: it is None, and see `require_no_tables_elsewhere`.
     """
-    is_unknown = revision not in {None, *all_revisions()}
-    is_supported = is_unknown and supports_package(connection)
+    is_supported = supports_package(connection, revision)
     require_known_revision(revision, read_session(connection).schema, is_supported=is_supported)
     if revision is None:
         require_no_tables_elsewhere(connection)

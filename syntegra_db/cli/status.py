@@ -19,7 +19,7 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     """Print the server, the revision, the tables and the indexes of the database."""
     from syntegra_db.catalog import read_status
     from syntegra_db.connections import connect, unpooled_engine
-    from syntegra_db.revisions import all_revisions, require_known_revision, supports_package
+    from syntegra_db.revisions import require_known_revision, supports_package
     from syntegra_db.settings import database_url
     from syntegra_db.vectors import read_primary_index, was_built_on_data
 
@@ -27,7 +27,7 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
         report = read_status(connection)
         index = read_primary_index(connection)
         built_on_data = was_built_on_data(connection)
-        is_supported = report.revision not in {None, *all_revisions()} and supports_package(connection)
+        is_supported = supports_package(connection, report.revision)
     rows_at_build = index.rows_at_build if index is not None else None
     if json_output:
         print_json({**vars(report), "vector_index_trained": built_on_data, "vector_index_rows": rows_at_build})

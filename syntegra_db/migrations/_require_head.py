@@ -10,7 +10,7 @@ from sqlalchemy.util import greenlet_spawn
 from syntegra_db.catalog import require_usable_revision
 from syntegra_db.connections import connect
 from syntegra_db.errors import DatabaseBehind
-from syntegra_db.revisions import all_revisions, current_revision, describe_revision, head_revision, supports_package
+from syntegra_db.revisions import current_revision, describe_revision, head_revision, supports_package
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def require_head(bind: Engine | Connection) -> None:
             require_head(connection)
         return
     revision = current_revision(bind)
-    if revision not in {None, *all_revisions()} and supports_package(bind):
+    if supports_package(bind, revision):
         return
     require_usable_revision(bind, revision)
     head = head_revision()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SECOND = f"{int(HEAD) + 2:03}"
 COMMENT = "SELECT obj_description('alembic_version'::regclass, 'pg_class')"
-SUPPORTED = f"Services of revision {HEAD} and later work on this schema."
+SUPPORTED = f"Services of revision {HEAD} and later work on revision {AFTER_HEAD}."
 
 
 @pytest.fixture
@@ -95,7 +95,11 @@ def test_service_of_the_package_before_starts_on_expansion_only(newer: Checkout,
 
 def test_comment_of_another_text_is_drift_and_does_not_let_services_start(newer: Checkout, database: Database) -> None:
     assert newer.run("syntegra-db", "upgrade", AFTER_HEAD, database=database).returncode == 0
-    for comment in ("", "Services of revision 999 and later work on this schema.", f"Services of revision {HEAD}"):
+    for comment in (
+        "",
+        f"Services of revision 999 and later work on revision {AFTER_HEAD}.",
+        f"Services of revision {HEAD} and later work on revision {SECOND}.",
+    ):
         database.execute(f"COMMENT ON TABLE alembic_version IS '{comment}'")
         with pytest.raises(DatabaseAhead):
             require_head(database.engine)
