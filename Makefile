@@ -136,7 +136,7 @@ test: $(ENVIRONMENT) ## Run the tests on an embedded PostgreSQL 18
 # `.ci/run` has little time: at most two parameter sets of each test, on the other servers only what depends on the
 # server, no test marked `long`, no coverage.
 ifdef REDUCED
-CASES = --cases 2
+CASES = --cases 1
 TESTS_ON_OTHER_SERVERS = $(addprefix tests/,adoption catalog migrations revisions docs/test_compose_commands.py)
 WITHOUT_LONG = and not long
 else
