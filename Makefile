@@ -23,7 +23,7 @@ EXAMPLE_PASSWORDS = ^(password|secret|s3cret|pw|any|HUNTER2|hunter2-is-the-passw
 .NOTPARALLEL:
 .PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 vectors-status \
   vectors-rebuild backup backups restore local-stop up down psql logs constraints audit test test-all faults coverage \
-  lint imports words secrets format generate build clean
+  lint imports words secrets format revision generate build clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -172,6 +172,9 @@ secrets: $(ENVIRONMENT) ## Check that no file contains a secret, with detect-sec
 
 format: $(ENVIRONMENT) ## Format the code
 	@$(VENV)/bin/ruff format
+
+revision: $(ENVIRONMENT) ## Write the next revision from the models: NAME='Add unit to kpi_summary'
+	@$(SYNTEGRA_DB) revision -- '$(subst ','\'',$(NAME))'
 
 generate: $(ENVIRONMENT) ## Write all generated files: SQL scripts, manifests, pages, the verification script
 	@$(SYNTEGRA_DB) manifests

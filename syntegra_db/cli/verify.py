@@ -56,19 +56,12 @@ def manifests(
     ] = None,
 ) -> None:
     """Write the manifest of every revision, read from a temporary embedded server."""
-    from tempfile import TemporaryDirectory
-
     from syntegra_db import embedded
     from syntegra_db.catalog import MANIFESTS
     from syntegra_db.migrations import write_manifests
-    from syntegra_db.settings import parse_url
 
-    with TemporaryDirectory(prefix="syntegra-db-") as folder:
-        data = Path(folder) / "data"
-        try:
-            written = write_manifests(parse_url(embedded.start_server(data)), directory or MANIFESTS)
-        finally:
-            embedded.stop_server(data)
+    with embedded.temporary_server() as url:
+        written = write_manifests(url, directory or MANIFESTS)
     echo("\n".join(str(path) for path in written))
 
 

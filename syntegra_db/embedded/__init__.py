@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ from syntegra_db.errors import EmbeddedServerError, server_message
 from syntegra_db.settings import LOCAL_URL_FILE, DatabaseSettings, against_environment, local_url, parse_url
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy.engine import URL
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
     "start_server",
     "stop",
     "stop_server",
+    "temporary_server",
 ]
 
 DATA_DIRECTORY = LOCAL_URL_FILE.parent
@@ -82,6 +86,21 @@ def stop(directory: Path = DATA_DIRECTORY) -> list[int]:
             stopped = [version for version in VERSIONS if stop_while_locked(directory / str(version), version)]
             (directory / LOCAL_URL_FILE.name).unlink(missing_ok=True)
     return stopped
+
+
+@contextmanager
+def temporary_server() -> Iterator[URL]:
+    """Start a server on new data, and yield its administrator's URL; both are removed after the block.
+
+    Raises:
+        EmbeddedServerError: see `start_server`.
+    """
+    with tempfile.TemporaryDirectory(prefix="syntegra-db-") as folder:
+        data = Path(folder) / "data"
+        try:
+            yield parse_url(start_server(data))
+        finally:
+            stop_server(data)
 
 
 def running_url() -> URL:

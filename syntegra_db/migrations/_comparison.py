@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from alembic.autogenerate.render import _repr_type
 from alembic.operations.ops import ExecuteSQLOp
 from sqlalchemy import Enum
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeDecorator
 
 from syntegra_db.catalog import ddl, is_accepted, load_manifest, managed_tables, verify
@@ -45,7 +46,9 @@ def comparison_options(connection: Connection, metadata: MetaData) -> dict[str, 
             return True
         return not is_accepted(report(), KINDS[kind], item.table.name, name, is_extra=counterpart is None)
 
-    def add_enum_types(_context: Any, _revision: Any, scripts: list[MigrationScript]) -> None:
+    def add_enum_types(context: Any, _revision: Any, scripts: list[MigrationScript]) -> None:
+        # The operations are written with it, and the dialect of the driver would double a percent sign.
+        context.impl.dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
         declared, wanted = load_manifest(report().revision).types, _enum_types(metadata)
         for script in scripts:
             upgrade, downgrade = script.upgrade_ops, script.downgrade_ops

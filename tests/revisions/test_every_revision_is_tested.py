@@ -9,5 +9,5 @@ from syntegra_db.revisions import script_directory
 
 def test_every_revision_has_own_test_module() -> None:
     revisions = {script.revision for script in script_directory().walk_revisions()}
-    tested = {file.stem.removeprefix("test_") for file in Path(__file__).parent.glob("test_[0-9]*.py")}
+    tested = {file.stem.split("_")[1] for file in Path(__file__).parent.glob("test_[0-9]*.py")}
     assert tested == revisions

@@ -48,6 +48,15 @@ from syntegra_db.settings import database_url
 write_manifests(database_url(), MANIFESTS)
 """
 
+WRITE_REVISION = """
+import sys
+from syntegra_db.migrations.authoring import write_revision
+from syntegra_db.settings import database_url
+new = write_revision(database_url(), sys.argv[1])
+print(new.remarks, end="")
+sys.exit(3 if new.is_empty else 0)
+"""
+
 
 class Checkout:
     """A copy of the package, its revisions and other `parts` of the checkout in `folder`."""
@@ -84,12 +93,24 @@ class Checkout:
 
     def write_manifests(self, server: Server) -> None:
         """Do what `syntegra-db manifests` does, on a database of `server` instead of another server."""
+        result = self._run_on(server, WRITE_MANIFESTS)
+        assert result.returncode == 0, result.stderr
+
+    def write_revision(self, server: Server, name: str) -> tuple[int, str]:
+        """Do what `syntegra-db revision` does, in the same way; return 3 if it is empty, and what ruff reports."""
+        result = self._run_on(server, WRITE_REVISION, name)
+        assert result.returncode in {0, 3}, result.stderr
+        return result.returncode, result.stdout
+
+    def _run_on(self, server: Server, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         with server.database() as empty:
-            subprocess.run(
-                [sys.executable, "-c", WRITE_MANIFESTS],
+            return subprocess.run(
+                [sys.executable, "-c", program, *arguments],
                 cwd=self.folder,
                 env={**os.environ, "PYTHONPATH": str(self.folder), "DATABASE_URL": empty.environment_url},
-                check=True,
+                capture_output=True,
+                text=True,
+                check=False,
             )
 
     def migrate(self, server: Server, database: Database) -> None:

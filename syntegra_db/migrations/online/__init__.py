@@ -2,18 +2,27 @@
 
 # The imports of these modules add the operations to `op`.
 from syntegra_db.migrations.online import _data_operations, _operations  # noqa: F401
+from syntegra_db.migrations.online._backfill import BackfillStep
+from syntegra_db.migrations.online._collection import CollectedSteps
 from syntegra_db.migrations.online._execution import (
     direction_to_undo,
     migrations_function,
     run_inside_transaction,
     run_online,
 )
-from syntegra_db.migrations.online._script import StepScript, collect_revision
-from syntegra_db.migrations.online._steps import Step
+from syntegra_db.migrations.online._script import StepScript, collect_functions, collect_revision
+from syntegra_db.migrations.online._steps import CONCURRENTLY, AutocommitStep, Step, TransactionStep, ValidationStep
 
 __all__ = [
+    "CONCURRENTLY",
+    "AutocommitStep",
+    "BackfillStep",
+    "CollectedSteps",
     "Step",
     "StepScript",
+    "TransactionStep",
+    "ValidationStep",
+    "collect_functions",
     "collect_revision",
     "direction_to_undo",
     "migrations_function",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from alembic.operations.ops import MigrateOperation
 
+    from syntegra_db.migrations.online._collection import CollectedSteps
     from syntegra_db.migrations.online._steps import Step
     from syntegra_db.recorded_steps import Direction
 
@@ -39,10 +40,15 @@ DROP INDEX CONCURRENTLY IF EXISTS {name};
 """
 
 
+def collect_functions(module: ModuleType) -> tuple[CollectedSteps | None, CollectedSteps | None]:
+    """Return the steps of the upgrade and the downgrade of a revision; see `collect_steps`."""
+    context = _offline_context(io.StringIO())
+    return collect_steps(context, module.upgrade), collect_steps(context, module.downgrade)
+
+
 def collect_revision(module: ModuleType) -> dict[Direction, list[Step]] | None:
     """Return the steps of both directions of a revision, or None if Alembic can write both as one transaction."""
-    context = _offline_context(io.StringIO())
-    upgrade, downgrade = (collect_steps(context, function) for function in (module.upgrade, module.downgrade))
+    upgrade, downgrade = collect_functions(module)
     if upgrade is None or downgrade is None or not (upgrade.is_divided or downgrade.is_divided):
         return None
     return {"upgrade": upgrade.steps, "downgrade": downgrade.steps}

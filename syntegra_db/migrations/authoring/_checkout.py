@@ -1,0 +1,111 @@
+"""The files of a checkout that a new revision needs besides its own: a test module and an entry of the changelog."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from syntegra_db.errors import RevisionError
+from syntegra_db.revisions import script_location
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TESTS = "tests/revisions"
+CHANGELOG = "CHANGELOG.md"
+UNRELEASED = "unreleased"
+TEST_MODULE = '''\
+"""Revision {revision}: {message}."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from support.sample_rows import load_rows, row_digests
+
+if TYPE_CHECKING:
+    from revisions.conftest import Revision
+
+REVISION = "{revision}"
+
+
+def test_upgrade_downgrade_upgrade_restores_same_schema(revision: Revision) -> None:
+    before = revision.schema()
+    revision.upgrade()
+    after = revision.schema()
+    revision.downgrade()
+    assert revision.schema() == before
+    revision.upgrade()
+    assert revision.schema() == after != before
+
+
+def test_upgrade_and_downgrade_keep_rows(revision: Revision) -> None:
+    load_rows(revision.database, 700)
+    before = row_digests(revision.database)
+    revision.upgrade()
+    assert [rows for rows, *_ in row_digests(revision.database).values()] == [rows for rows, *_ in before.values()]
+    revision.downgrade()
+    assert row_digests(revision.database) == before
+'''
+
+
+def require_checkout() -> Path:
+    """Return the folder of the checkout that this package is part of.
+
+    Raises:
+        RevisionError: it is an installed package, or the tools of a developer are not installed.
+    """
+    root = script_location().parent
+    if not all((root / name).exists() for name in ("pyproject.toml", TESTS, CHANGELOG)):
+        raise RevisionError(
+            "A new revision is written in a checkout of syntegra_db, and this package was installed without one. "
+            "Clone the repository, and run there: make revision NAME='…'"
+        )
+    if find_spec("ruff") is None:
+        raise RevisionError("ruff is not installed, and it formats the new revision. Install it: make .venv")
+    return root
+
+
+def write_test_module(root: Path, revision: str, slug: str, message: str) -> Path:
+    """Write the tests that every revision passes."""
+    path = root / TESTS / f"test_{revision}_{slug}.py"
+    path.write_text(TEST_MODULE.format(revision=revision, message=message), encoding="utf-8")
+    return path
+
+
+def add_to_changelog(root: Path, revision: str, message: str) -> Path:
+    """Add an entry at the end of what the unreleased version adds."""
+    path = root / CHANGELOG
+    path.write_text(
+        with_entry(path.read_text(encoding="utf-8"), f"- Revision {revision}: {message}."), encoding="utf-8"
+    )
+    return path
+
+
+def with_entry(changelog: str, entry: str) -> str:
+    """Return `changelog` with `entry` under Added of its unreleased version, which is new after a release."""
+    introduction, *versions = changelog.split("\n## ")
+    if not versions or UNRELEASED not in versions[0].partition("\n")[0].lower():
+        return "\n## ".join([introduction, f"Unreleased\n\n### Added\n\n{entry}\n", *versions])
+    title, *sections = versions[0].split("\n### ")
+    added = next((number for number, section in enumerate(sections) if section.startswith("Added\n")), None)
+    if added is None:
+        sections.insert(0, f"Added\n\n{entry}\n")
+    else:
+        text = sections[added].rstrip("\n")
+        end = sections[added][len(text) :]
+        sections[added] = f"{text}\n{entry}{end}"
+    return "\n## ".join([introduction, "\n### ".join([title, *sections]), *versions[1:]])
+
+
+def format_files(root: Path, *paths: Path) -> str:
+    """Format `paths` with the rules of the checkout, and return what ruff reports for the author to correct."""
+    ruff = [sys.executable, "-m", "ruff"]
+    names = [str(path.relative_to(root)) for path in paths]
+    checked = ["check", "--fix", "--quiet", "--output-format", "concise"]
+    for arguments in (checked, ["format", "--quiet"], checked):
+        command = [*ruff, *arguments, *names]
+        result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603  names of new files
+    return result.stdout + result.stderr

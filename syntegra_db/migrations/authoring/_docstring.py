@@ -1,0 +1,82 @@
+"""The docstring of a revision: its headings, filled with what its operations tell."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from typing import TYPE_CHECKING
+
+from syntegra_db.migrations.authoring._effects import BUILD, READ, REWRITE, drops, effects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syntegra_db.catalog import Schema
+    from syntegra_db.migrations.online import CollectedSteps
+
+HEADINGS = ("Why", "Locks", "Duration", "If it fails", "Downgrade")
+HEADING_LINES = re.compile(
+    rf"^(?P<heading>{'|'.join(HEADINGS)}):(?P<text>.*(?:\n(?!\n|\"\"\"|[A-Z][\w ]*:).*)*)", re.MULTILINE
+)
+LINE_LENGTH = 120
+
+
+def read_headings(docstring: str) -> dict[str, str]:
+    """Return the text of each heading that `docstring` has."""
+    return {match["heading"]: " ".join(match["text"].split()) for match in HEADING_LINES.finditer(docstring)}
+
+
+def with_headings(text: str, headings: dict[str, str]) -> str:
+    """Return the text of a revision with these texts under its headings."""
+
+    def replace(match: re.Match[str]) -> str:
+        heading = match["heading"]
+        filled = f"{heading}: {headings[heading]}" if heading in headings else match[0]
+        return textwrap.fill(filled, LINE_LENGTH, break_long_words=False, break_on_hyphens=False)
+
+    start, quotes, rest = text.partition('\n"""\n')
+    return HEADING_LINES.sub(replace, start) + quotes + rest
+
+
+def derive_headings(
+    upgrade: CollectedSteps, downgrade: CollectedSteps, before: Schema, revision: str
+) -> dict[str, str]:
+    """Return the texts that follow from the operations, on a database with the schema `before`."""
+    found = [(description, effect) for description, parts in effects(upgrade.steps, before) for effect in parts]
+    locks = dict.fromkeys(f"{effect.lock} on {effect.table} {effect.duration}" for _, effect in found if effect.lock)
+    return {
+        "Locks": f"{'; '.join(locks) or 'none on an existing table'}.",
+        "Duration": _duration([effect.duration for _, effect in found], [effect.table for _, effect in found]),
+        "If it fails": (
+            "the finished steps are kept and recorded; correct the cause and run `syntegra-db upgrade` again, which "
+            "continues with the step that failed."
+            if upgrade.is_divided
+            else f"it is rolled back, and the database stays at {revision}; correct the cause and run `syntegra-db "
+            "upgrade` again."
+        ),
+        "Downgrade": _downgrade(downgrade),
+    }
+
+
+def _duration(durations: list[str], tables: list[str]) -> str:
+    long = dict.fromkeys(
+        f"{table} ({'it is rewritten' if duration == REWRITE else 'its rows are read'})"
+        for duration, table in zip(durations, tables, strict=True)
+        if duration in {BUILD, READ, REWRITE} or "batch" in duration
+    )
+    return f"grows with the rows of {', '.join(long)}." if long else "short, for every size of the tables."
+
+
+def _downgrade(downgrade: CollectedSteps) -> str:
+    dropped = drops(downgrade.steps)
+    sentences = [f"drops {', '.join(dropped)} with the values." if dropped else "deletes no rows and no values."]
+    if any("CREATE TYPE" in statement for statement in _statements(downgrade)):
+        sentences.append("It fails if a row has a label that the ENUM type no longer has, and rewrites the table.")
+    return " ".join(sentences)
+
+
+def _statements(steps: CollectedSteps) -> Iterator[str]:
+    for step in steps.steps:
+        for operation in step.in_transaction():
+            sql = vars(operation).get("sqltext")
+            yield str(getattr(sql, "statement", sql))
