@@ -11,8 +11,7 @@ from sqlalchemy.dialects import postgresql
 from syntegra_db.catalog import Schema, ddl, introspect
 from syntegra_db.connections import unpooled_engine
 from syntegra_db.migrations.authoring._online_forms import Call, execute
-from syntegra_db.search_path import catalog_query
-from syntegra_db.sql import execute_raw
+from syntegra_db.sql import catalog_query, execute_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
