@@ -239,8 +239,11 @@ def schema_of(connection: Connection) -> str | None:
 
 
 @contextmanager
-def declared_search_path(connection: Connection) -> Iterator[None]:
+def declared_search_path(connection: Connection, *, for_comparison: bool = False) -> Iterator[None]:
     """Use the search_path that the revisions are written for inside the block: the current schema and the extension's.
+
+    The extension's schema is added only `for_comparison` if the session does not have it on its path: SQLAlchemy knows
+    `vector`, but not `public.vector`.
 
     Raises:
         UntrustedObject: another role created a function, operator or type there that they could call.
@@ -251,6 +254,8 @@ def declared_search_path(connection: Connection) -> Iterator[None]:
     session = read_session(connection)
     before = options.get(PATH_OPTION) or session.search_path
     schemas = session.declared_schemas()
+    if for_comparison and session.extension_schema:
+        schemas = list(dict.fromkeys([*schemas, session.extension_schema]))
     path = format_search_path(*schemas)
     if before == path:
         yield

@@ -101,7 +101,7 @@ def _run(context: ModuleType, models_metadata: Callable[[], MetaData]) -> None:
             if current_revision(connection) is None:
                 require_no_tables_elsewhere(connection)
             connection.rollback()
-            with declared_search_path(connection):
+            with declared_search_path(connection, for_comparison=True):
                 _run_inspection(context, configure, connection, models_metadata())
 
 
@@ -128,7 +128,7 @@ def _run_on_connection(
     if not is_in_transaction:
         connection.rollback()
     configure = partial(configure, connection=connection, version_table_schema=schema)
-    with declared_search_path(connection):
+    with declared_search_path(connection, for_comparison=not changes_revision(context)):
         if changes_revision(context):
             configure(fn=run_inside_transaction(migrations_function(context)), on_version_apply=record_compatibility)
             with describe_bugs(lambda: "Its transaction is not committed."):

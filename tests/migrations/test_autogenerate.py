@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, LiteralString
 
@@ -14,6 +15,7 @@ from support import drift
 from support.commands import ROOT, run
 from support.revisions import AFTER_HEAD, HEAD
 from syntegra_db import migrations
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,6 +171,32 @@ def test_check_on_connection_of_the_caller_compares(database: Database) -> None:
         drift.run(database, DRIFT["missing index"][0])
         with pytest.raises(CommandError, match="idx_data_sources_status"):
             command.check(config)
+
+
+@pytest.mark.parametrize("is_own_schema", [False, True], ids=["extension elsewhere", "tables elsewhere"])
+@pytest.mark.parametrize("name", ["extensions", 'Own "1"'])
+def test_check_with_extension_outside_search_path_compares_vectors(
+    empty_database: Database, name: str, *, is_own_schema: bool
+) -> None:
+    schema, extension_schema = (name, "public") if is_own_schema else ("public", name)
+    drift.run(
+        empty_database, f"CREATE SCHEMA {quote(name)}", f"CREATE EXTENSION vector SCHEMA {quote(extension_schema)}"
+    )
+    path = f"{quote(schema)}, {quote(extension_schema)}"
+    database_name = quote(empty_database.name)
+    drift.run(empty_database, f"ALTER DATABASE {database_name} SET search_path = {path}")
+    migrations.upgrade(url=empty_database.url)
+    drift.run(empty_database, f"ALTER DATABASE {database_name} SET search_path = {quote(schema)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(empty_database)
+        drift.run(
+            empty_database,
+            "DROP INDEX idx_text_summary_embedding",
+            f"ALTER TABLE text_summary ALTER embedding TYPE {quote(extension_schema)}.vector(3)",
+        )
+        with pytest.raises(CommandError, match=r"modify_type.*embedding.*VECTOR\(dim=3\)"):
+            check(empty_database)
 
 
 def test_autogenerate_leaves_objects_of_applications(database: Database, project: Project) -> None:
