@@ -133,7 +133,7 @@ audit: $(ENVIRONMENT) ## Look up known vulnerabilities of the versions in constr
 test: $(ENVIRONMENT) ## Run the tests on an embedded PostgreSQL 18
 	@$(VENV)/bin/pytest
 
-# `.ci/run` has little time: at most two parameter sets of each test, on the other servers only what depends on the
+# `.ci/run` has little time: one parameter set of each test, on the other servers only what depends on the
 # server, no test marked `long`, no coverage.
 ifdef REDUCED
 CASES = --cases 1

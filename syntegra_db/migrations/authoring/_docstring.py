@@ -21,11 +21,6 @@ HEADING_LINES = re.compile(
 LINE_LENGTH = 120
 
 
-def read_headings(docstring: str) -> dict[str, str]:
-    """Return the text of each heading that `docstring` has."""
-    return {match["heading"]: " ".join(match["text"].split()) for match in HEADING_LINES.finditer(docstring)}
-
-
 def with_headings(text: str, headings: dict[str, str]) -> str:
     """Return the text of a revision with these texts under its headings."""
 
