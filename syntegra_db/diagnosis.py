@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import shlex
 import shutil
 import sys
 import time
@@ -31,6 +30,7 @@ from syntegra_db.libpq_options import NO_DEMANDS, advise_on_variable, known_opti
 from syntegra_db.network import LIBPQ_LIMITS
 from syntegra_db.settings import describe_database, libpq_parameters
 from syntegra_db.sql import qualify_calls, quote
+from syntegra_db.wording import shell_quote
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -125,11 +125,11 @@ def _creation_command(url: URL, conninfo: str) -> str:
     options = [*(["-h", host] if host else []), "-p", port, "-U", creator]
     if shutil.which("createdb"):
         options += ["-O", owner] if owner != creator else []
-        return shlex.join(["createdb", *options, *(["--"] if name.startswith("-") else []), name])
+        return " ".join(map(shell_quote, ["createdb", *options, *(["--"] if name.startswith("-") else []), name]))
     # Not with the password of the URL, which is another role's.
     options += ["--password"] if "password" in libpq_parameters(url) and owner != creator else []
     statement = f"CREATE DATABASE {quote(name)} OWNER {quote(owner)}"
-    return shlex.join(["syntegra-db", "psql", *options, "-d", "postgres", "-c", statement])
+    return " ".join(map(shell_quote, ["syntegra-db", "psql", *options, "-d", "postgres", "-c", statement]))
 
 
 def _read_creator(conninfo: str) -> tuple[str, str] | None:

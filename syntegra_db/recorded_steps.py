@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, Table, Te
 from syntegra_db.errors import MigrationFailed, RevisionError, escape_control_characters
 from syntegra_db.revisions import ORDINARY_TABLE, VERSION_TABLE
 from syntegra_db.search_path import read_session
-from syntegra_db.sql import catalog_query, execute_raw, qualify
+from syntegra_db.sql import catalog_query, execute_raw, qualify, qualify_name
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -208,5 +208,5 @@ def _table_name(connection: Connection) -> str:
 
 def _find_table(connection: Connection) -> Row[Any] | None:
     schema = read_session(connection).schema
-    parameters = {"name": qualify(schema, STEP_TABLE), "version": qualify(schema, VERSION_TABLE)}
+    parameters = {"name": qualify_name(schema, STEP_TABLE), "version": qualify_name(schema, VERSION_TABLE)}
     return connection.execute(FIND_TABLE, parameters).first()

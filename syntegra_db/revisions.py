@@ -14,7 +14,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from syntegra_db.errors import DatabaseAhead, RevisionError
 from syntegra_db.search_path import read_session
-from syntegra_db.sql import catalog_query, execute_raw, qualify, quote
+from syntegra_db.sql import catalog_query, execute_raw, qualify, qualify_name, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,9 +71,10 @@ def has_version_table(connection: Connection) -> bool:
     """
     session = read_session(connection)
     name, role = qualify(session.schema, VERSION_TABLE), quote(session.role)
+    text_name = qualify_name(session.schema, VERSION_TABLE)
     # A schema before the current one would be the current one if the role could use it.
     hiding = [] if session.is_named else takewhile(lambda schema: schema != session.schema, session.path_schemas())
-    parameters = {"schema": session.schema, "name": VERSION_TABLE, "table": name, "path": list(hiding)}
+    parameters = {"schema": session.schema, "name": VERSION_TABLE, "table": text_name, "path": list(hiding)}
     kind, hides_rows, hidden_schema = connection.execute(FIND_VERSION_TABLE, parameters).one()
     if kind is None:
         if hidden_schema is None:
@@ -189,7 +190,7 @@ def supports_package(connection: Connection, revision: str | None) -> bool:
     """
     if revision in {None, *all_revisions()}:
         return False
-    table = qualify(read_session(connection).schema, VERSION_TABLE)
+    table = qualify_name(read_session(connection).schema, VERSION_TABLE)
     comment: str = connection.scalar(SELECT_COMMENT, {"table": table}) or ""
     since = COMPATIBLE_SINCE.fullmatch(comment)
     return since is not None and since[1] <= head_revision() and since[2] == revision

@@ -15,7 +15,7 @@ from urllib.parse import quote as quote_url
 from sqlalchemy import TableClause, event, table, text
 
 from syntegra_db.errors import SettingsError, UntrustedObject
-from syntegra_db.sql import catalog_query, execute_raw, is_system_schema, literal, qualify, quote
+from syntegra_db.sql import catalog_query, execute_raw, is_system_schema, literal, qualify_name, quote, quote_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -194,17 +194,17 @@ def search_path_fix(session: Session, *schemas: str) -> str:
 
     A setting of the role in the database has precedence over all but the client's.
     """
-    names = [quote(name) for name in dict.fromkeys(schemas)]
-    path = ", ".join(names)
+    path = ", ".join(quote(name) for name in dict.fromkeys(schemas))
     if session.source == "session":
         return f"SET search_path = {path};"
     if session.source == "client":
         # libpq splits the options at blanks.
-        option = "-csearch_path=" + re.sub(r"([\\\s])", r"\\\1", ",".join(names))
-        return (
-            f"-- Replace the search_path in the URL: options={quote_url(option, safe='')}; or in the environment: "
-            f'export PGOPTIONS="$PGOPTIONS "{shlex.quote(option)}'
-        )
+        names = ",".join(quote_name(name) for name in dict.fromkeys(schemas))
+        option = "-csearch_path=" + re.sub(r"([\\\s])", r"\\\1", names)
+        in_url = f"-- Replace the search_path in the URL: options={quote_url(option, safe='')};"
+        if not option.isprintable():
+            return in_url
+        return f'{in_url} or in the environment: export PGOPTIONS="$PGOPTIONS "{shlex.quote(option)}'
     reset = "" if session.role == session.login_role else "SET ROLE NONE; "
     role, database = quote(session.login_role), quote(session.database)
     return f"{reset}ALTER ROLE {role} IN DATABASE {database} SET search_path = {path};"
@@ -212,7 +212,7 @@ def search_path_fix(session: Session, *schemas: str) -> str:
 
 def table_name(connection: Connection, name: str) -> str:
     """Return the quoted name of a table or index, with the schema of `schema_of` if any."""
-    return qualify(schema_of(connection), name)
+    return qualify_name(schema_of(connection), name)
 
 
 def table_clause(connection: Connection, name: str) -> TableClause:
@@ -228,7 +228,7 @@ def extension_schema(connection: Connection) -> str | None:
 
 def format_search_path(*schemas: str | None) -> str:
     """Return a search_path with `schemas` except None, and the temporary schema last, where it hides no table."""
-    return ", ".join(quote(name) for name in dict.fromkeys([*schemas, "pg_temp"]) if name)
+    return ", ".join(quote_name(name) for name in dict.fromkeys([*schemas, "pg_temp"]) if name)
 
 
 def schema_of(connection: Connection) -> str | None:
@@ -281,12 +281,18 @@ def declared_search_path(connection: Connection, *, for_comparison: bool = False
         connection.execute(SET_SEARCH_PATH, {"path": before})
 
 
+def _unquote(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+
+
 def _require_trusted(connection: Connection, schemas: list[str]) -> None:
     found = execute_raw(
         connection, UNTRUSTED_OBJECTS.format(schemas=f"ARRAY[{', '.join(map(literal, schemas))}]")
     ).all()
     if found:
-        label, kind, name, owner, role, schema = tuple(found[0])
+        label, kind, identity, *names = tuple(found[0])
+        owner, role, schema = (quote(_unquote(name)) for name in names)
+        name = f"{schema}.{identity.removeprefix(f'{names[-1]}.')}"
         more = f" (and {len(found) - 1:,} others)" if len(found) > 1 else ""
         raise UntrustedObject(
             f"The {label} {name}{more}, which {owner} created, could run as {role} during a migration; nothing was "

@@ -31,9 +31,19 @@ def quote_all_keywords(dialect: Dialect) -> None:
 # The default paramstyle would double a percent sign; `execute_raw` and psql take names as they are.
 _dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 quote_all_keywords(_dialect)
-quote = _dialect.identifier_preparer.quote
+# The text of a name, as `regclass` and the setting `search_path` read it.
+quote_name = _dialect.identifier_preparer.quote
 # `is_system_schema` as a regular expression of PostgreSQL.
 SYSTEM_SCHEMA = "^(pg_|information_schema$)"
+
+
+def quote(name: str) -> str:
+    r"""Return a name for a statement, on one line: control and format characters are as in `U&"a\+00000a"`."""
+    if name.isprintable():
+        return quote_name(name)
+    codes = {"\\": "\\\\", '"': '""'}
+    escaped = (codes.get(char, char if char.isprintable() else f"\\+{ord(char):06x}") for char in name)
+    return f'U&"{"".join(escaped)}"'
 
 
 def literal(value: str | None) -> str:
@@ -42,8 +52,13 @@ def literal(value: str | None) -> str:
 
 
 def qualify(schema: str | None, name: str) -> str:
-    """Return the quoted name of an object in `schema`, without a schema for None."""
+    """Return the name of an object in `schema` for a statement, without a schema for None."""
     return f"{quote(schema)}.{quote(name)}" if schema else quote(name)
+
+
+def qualify_name(schema: str | None, name: str) -> str:
+    """Return the name of an object in `schema` as `regclass` reads it, without a schema for None."""
+    return f"{quote_name(schema)}.{quote_name(name)}" if schema else quote_name(name)
 
 
 def qualify_operator(schema: str | None, operator: str) -> str:

@@ -1,5 +1,9 @@
 """Phrases of messages that several packages print."""
 
+from __future__ import annotations
+
+import shlex
+
 
 def rows(count: int) -> str:
     """Return a number of rows, such as `1 row` or `2,000 rows`."""
@@ -9,3 +13,14 @@ def rows(count: int) -> str:
 def duration(seconds: float) -> str:
     """Return a time as one number, such as `40 s` or `12 min`."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"  # noqa: PLR2004  two minutes
+
+
+def shell_quote(word: str) -> str:
+    """Return a word for a POSIX shell, on one line: `printf` writes the control characters."""
+    if word.isprintable():
+        return shlex.quote(word)
+    octal = "".join(
+        char if char.isascii() and char.isalnum() else "".join(f"\\{byte:03o}" for byte in char.encode())
+        for char in word
+    )
+    return f"\"$(printf '{octal}')\""

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
     from support.servers import Server
 
-NAMES = ("kpi-ro@corp.iam", "kpi nuevos", "O'Brien\"x", "Ñandú", "lateral")
+ONE_LINE_NAMES = ("kpi-ro@corp.iam", "kpi nuevos", "O'Brien\"x", "Ñandú", "lateral")
+NAMES = (*ONE_LINE_NAMES, 'line\nbreak\\"')
 OWNER = "Dueño de todo"
 
 
@@ -140,6 +141,7 @@ def test_role_that_may_create_objects_is_revoked_as_printed(database: Database, 
     assert drift_report(database).notes == []
 
 
+UNPRINTABLE = ["new\nline", "\t", 'a\r\\"b', "\x1b[31m", "\u202eback", "\U000e0041"]
 EXTENSION_PATHS = {
     "default": ("SELECT 1", None),
     "role": ("ALTER ROLE {role} SET search_path = public", None),
@@ -179,17 +181,47 @@ def test_extension_outside_search_path_is_added_as_printed(
             drop_owned(database, name)
 
 
-@pytest.mark.parametrize("schema", ["Más ext", "O'Brien\"x", "lateral"])
+@pytest.mark.parametrize("schema", ["Más ext", "O'Brien\"x", "lateral", *UNPRINTABLE])
 def test_note_on_extension_outside_search_path_is_fixed_as_printed(database: Database, schema: str) -> None:
     name = sql.Identifier(schema)
     database.execute(sql.SQL("CREATE SCHEMA {0}; ALTER EXTENSION vector SET SCHEMA {0}").format(name))
     database.execute(sql.SQL("ALTER DATABASE {} SET search_path = public").format(sql.Identifier(database.name)))
     (note,) = drift_report(database).notes
+    assert note.fix.isprintable()
     execute(database, note.fix)
     assert drift_report(database).notes == []
 
 
-@pytest.mark.parametrize("schema", ["kpi", "O'Brien\"x", "lateral"])
+@pytest.mark.parametrize("name", [*UNPRINTABLE, "new\nline, x"])
+@pytest.mark.parametrize("is_in_url", [False, True])
+def test_names_with_control_characters_are_printed_on_one_line(
+    server: Server, empty_database: Database, name: str, *, is_in_url: bool
+) -> None:
+    database = Database(empty_database.url.set(database=f"syntegra_{name}"))
+    with server.role(f"syntegra_{name}") as role:
+        names = {"name": sql.Identifier(name), "database": sql.Identifier(database.name), "role": sql.Identifier(role)}
+        server.execute(sql.SQL("CREATE DATABASE {database} OWNER {role}").format(**names))
+        try:
+            server.execute(sql.SQL("ALTER ROLE {role} SUPERUSER").format(**names))
+            database.execute(sql.SQL("CREATE SCHEMA {name}; CREATE EXTENSION vector SCHEMA {name}").format(**names))
+            url = database.url_as(role)
+            if is_in_url:
+                url = url.update_query_dict({"options": "-csearch_path=public"})
+            with pytest.raises(ExtensionUnavailable) as error:
+                migrations.upgrade(url=url)
+            if is_in_url:
+                printed = re.search(r"options=(\S+);", str(error.value))
+                assert printed is not None, error.value
+                url = url.update_query_dict({"options": unquote(printed[1])})
+            else:
+                execute_printed(database, str(error.value), r"ALTER ROLE .*;")
+            assert migrations.upgrade(url=url) == HEAD
+            drop_owned(database, role)
+        finally:
+            server.execute(sql.SQL("DROP DATABASE {database} WITH (FORCE)").format(**names))
+
+
+@pytest.mark.parametrize("schema", ["kpi", "O'Brien\"x", "lateral", *UNPRINTABLE])
 def test_version_table_of_another_application_in_named_schema_is_renamed_as_printed(
     database: Database, schema: str
 ) -> None:
@@ -200,7 +232,7 @@ def test_version_table_of_another_application_in_named_schema_is_renamed_as_prin
         connection.execute(statements.format(name=sql.Identifier(schema)))
     result = run("syntegra-db", "upgrade", "--schema", schema, url=database.environment_url)
     assert result.returncode == 8, result.stderr
-    execute_printed(database, result.stderr, r"ALTER TABLE \S+ RENAME TO application_version;")
+    execute_printed(database, result.stderr, r"ALTER TABLE .+ RENAME TO application_version;")
     succeed("syntegra-db", "upgrade", "--schema", schema, url=database.environment_url)
     assert database.query("SELECT version_num FROM public.alembic_version") == [(HEAD,)]
 
@@ -384,6 +416,7 @@ def test_missing_database_is_created_as_printed(
         server.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
 
 
+@pytest.mark.parametrize("role", ONE_LINE_NAMES, indirect=True)
 def test_missing_database_of_service_file_is_created_as_printed(
     server: Server, role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.adoption import _queries
 from syntegra_db.adoption._model import SchemaChange, TableRewrite
-from syntegra_db.sql import quote
+from syntegra_db.sql import quote, quote_name
 
 if TYPE_CHECKING:
     from syntegra_db.adoption._inspection import Inspection
@@ -41,7 +41,7 @@ def plan_rewrites(rows: PlannedRows) -> tuple[tuple[TableRewrite, ...], tuple[Sc
             if is_unlogged:
                 descriptions.append("unlogged → permanent")
                 statements.append(f"ALTER TABLE {quote(name)} SET LOGGED;")
-            size = rows.connection.scalars(_queries.SIZE, {"table": quote(name)}).one()
+            size = rows.connection.scalars(_queries.SIZE, {"table": quote_name(name)}).one()
             rewrites.append(
                 TableRewrite(
                     table=name,

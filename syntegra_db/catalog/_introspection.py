@@ -97,7 +97,7 @@ def introspect(connection: Connection, tables: Collection[str], types: Collectio
         extension=_extension(role_and_extension, session),
         privileges=Privileges(
             role=role_and_extension["role"],
-            creators=tuple(role_and_extension["creators"]),
+            creators=tuple(quote(name) if name else "PUBLIC" for name in role_and_extension["creators"]),
             missing={row["name"]: tuple(row["missing"]) for row in installed},
             unusable_sequences=frozenset(row["name"] for row in parts["sequences"] if not row["usable"]),
             owners={row["name"]: row["owner"] for row in installed},

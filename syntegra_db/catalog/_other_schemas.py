@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog._manifest import written_manifests
@@ -17,6 +16,7 @@ from syntegra_db.revisions import (
 from syntegra_db.search_path import read_session, require_schema_name, search_path_fix
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import SYSTEM_SCHEMA, catalog_query, execute_raw, is_system_schema, qualify, qualify_calls, quote
+from syntegra_db.wording import shell_quote
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -103,7 +103,7 @@ def require_no_tables_elsewhere(connection: Connection) -> None:
         target = "one of PostgreSQL itself"
     elif session.schema:
         target = f"schema {quote(session.schema)}"
-        second = f" For a second set of tables: syntegra-db upgrade --schema {shlex.quote(session.schema)}"
+        second = f" For a second set of tables: syntegra-db upgrade --schema {shell_quote(session.schema)}"
     fix = _path_fix(session, revisions[0][0])
     fix = fix.removeprefix("-- ") if fix.startswith("-- ") else f"To use them, run: {fix}"
     raise TablesInOtherSchema(

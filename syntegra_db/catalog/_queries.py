@@ -14,13 +14,13 @@ from syntegra_db.sql import catalog_query
 # `creators` may create objects in the schema, and are neither its owner, nor the session's role, nor own a table in it.
 ROLE_AND_EXTENSION = catalog_query("""
     SELECT current_user AS role, extversion AS version, nspname AS extension_schema,
-           ARRAY(SELECT CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END
+           ARRAY(SELECT CASE WHEN grantee <> 0 THEN pg_get_userbyid(grantee) END
                  FROM pg_namespace AS own CROSS JOIN LATERAL aclexplode(own.nspacl)
                  WHERE own.nspname = :schema AND privilege_type = 'CREATE' AND grantee <> own.nspowner
                    AND pg_get_userbyid(grantee) <> current_user
                    AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = own.oid AND relname = ANY (:names)
                                    AND relowner = grantee)
-                 ORDER BY 1) AS creators
+                 ORDER BY 1 NULLS FIRST) AS creators
     FROM (SELECT) AS session
     LEFT JOIN (pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace) ON extname = 'vector'
 """)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from syntegra_db.sql import quote
+from syntegra_db.sql import quote_name
 
 if TYPE_CHECKING:
     from syntegra_db.catalog._schema import Table
@@ -33,7 +33,7 @@ def _is_null(declared: Table, installed: Table, key: str) -> bool:
     if match := CHANGED_CASE.fullmatch(key):
         key = match["cast"] or match["text"]
     return any(
-        quote(name) == key and column.nullability == "NULL" and column.default is None
+        quote_name(name) == key and column.nullability == "NULL" and column.default is None
         for name, column in installed.columns.items()
         if name not in declared.columns
     )

@@ -23,8 +23,8 @@ REBUILD_LOCK_TIMEOUT_SECONDS = 10
 TABLE_PRIVILEGES = text(
     """
     SELECT pg_has_role(relowner, 'USAGE') AS owns, pg_get_userbyid(relowner) AS owner, current_user AS role,
-           relnamespace::regnamespace::text AS schema, has_schema_privilege(relnamespace, 'CREATE') AS can_create
-    FROM pg_class WHERE oid = to_regclass(:table)
+           nspname AS schema, has_schema_privilege(relnamespace, 'CREATE') AS can_create
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass(:table)
     """
 )
 PGVECTOR_VERSION = text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
@@ -58,10 +58,10 @@ def require_ownership(connection: Connection) -> None:
             f"changed. Connect as the owner, {quote(table['owner'])}."
         )
     if not table["can_create"]:
-        role = quote(table["role"])
+        schema, role = quote(table["schema"]), quote(table["role"])
         raise RebuildFailed(
-            f"Role {role} cannot create an index in schema {table['schema']}; nothing was changed. Ask the owner of "
-            f"the schema to run: GRANT CREATE ON SCHEMA {table['schema']} TO {role};"
+            f"Role {role} cannot create an index in schema {schema}; nothing was changed. Ask the owner of "
+            f"the schema to run: GRANT CREATE ON SCHEMA {schema} TO {role};"
         )
 
 
