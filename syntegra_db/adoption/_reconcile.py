@@ -138,7 +138,7 @@ def _reconcile_checks(inspection: Inspection, reconciled: ReconciledTable) -> No
         ]
         enums = {name for name in columns[check] & converted if table.columns[name].type in inspection.declared.types}
         if replacements:
-            reconciled.drop_constraint(check, replacements[0])
+            reconciled.drop_constraint(check, declared.get(check, replacements[0]))
         elif enums == columns[check]:
             reconciled.drop_constraint(check, f"the ENUM type of {', '.join(sorted(enums))}")
         elif not references_no_column(definition, table):

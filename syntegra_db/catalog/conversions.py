@@ -19,7 +19,9 @@ INTEGERS = {"smallint": 1, "integer": 2, "bigint": 3}
 INTEGER_LIMITS = {"smallint": 2**15, "integer": 2**31}
 STRINGS = {"character varying", "text", "character"}
 FLOATS = {"real", "double precision"}
-LARGEST_DOUBLE = "1.7976931348623157e308"
+# The nearest double of larger values is infinity, so their text is rejected as out of range.
+LARGEST_ROUNDED_TO_DOUBLE = "1.797693134862315807e308"
+END_OF_BIGINT = 2**63
 # Text of smaller values is rejected as out of range.
 SMALLEST_DOUBLE = "1e-323"
 JSON_STRING = r'"(?:[^"\\]|\\.)*"'
@@ -174,17 +176,23 @@ def _to_number(old: str, new: str) -> Conversion | None:
     number = "({})::numeric"
     using = f"CASE WHEN abs({number}) < {SMALLEST_DOUBLE} THEN 0 ELSE ({{}})::text::double precision END"
     digits = "trim_scale(({})::text::numeric)::text"
+    rounded_digits = digits.replace("{}", using)
+    # The text of a double has at most 17 digits, although a whole number with more can be exact.
+    is_exact = (
+        f"CASE WHEN NOT abs({number}) <= {END_OF_BIGINT} THEN false WHEN ({using}) >= {END_OF_BIGINT} THEN false "
+        f"ELSE ({using})::bigint = {number} END"
+    )
     return Conversion(
         using=using,
-        convertible=f"abs({number}) <= {LARGEST_DOUBLE} OR {number} IN ('NaN', 'Infinity', '-Infinity')",
-        before=digits,
+        convertible=f"abs({number}) <= {LARGEST_ROUNDED_TO_DOUBLE} OR {number} IN ('NaN', 'Infinity', '-Infinity')",
+        before=f"CASE WHEN {is_exact} THEN {rounded_digits} ELSE {digits} END",
         after=digits,
         unconvertible_label="values out of the range of double precision",
         loss=Loss(
-            condition=f"({using})::text::numeric <> {number}",
+            condition=f"({using})::text::numeric <> {number} AND NOT {is_exact}",
             label="values with more digits than double precision can represent",
             effect=ROUNDS,
-            before=digits.replace("{}", using),
+            before=rounded_digits,
         ),
     )
 

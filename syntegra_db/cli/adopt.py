@@ -166,9 +166,14 @@ def _writers(plan: AdoptionPlan) -> list[str]:
 
 
 def _changes(changes: tuple[SchemaChange, ...]) -> list[str]:
-    """Return one line per change; comments, which are many, are counted."""
+    """Return one line per change, also of a constraint that is dropped and created; comments, many, are counted."""
     comments = [change for change in changes if change.statements[0].startswith("COMMENT ON")]
-    lines = [f"{change.object}: {change.expected} ← {change.found}" for change in changes if change not in comments]
+    replaced = {change.object for change in changes if change.expected.startswith("replaced by ")}
+    lines = [
+        f"{change.object}: {change.expected} ← {change.found}"
+        for change in changes
+        if change not in comments and not (change.object in replaced and change.found == "no such constraint")
+    ]
     return [*lines, f"comments: {len(comments)}"] if comments else lines
 
 

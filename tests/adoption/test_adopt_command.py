@@ -57,6 +57,20 @@ def test_plan_is_printed_in_groups(empty_database: Database, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("definition", ["silhouette_score < 1", "silhouette_score BETWEEN -1 AND 2 AND cluster_id > 0"])
+def test_changed_check_is_one_line_of_the_plan(database: Database, tmp_path: Path, definition: str) -> None:
+    name = "ck_clusters_silhouette_range"
+    execute(
+        database,
+        "DROP TABLE alembic_version",
+        f"ALTER TABLE clusters DROP CONSTRAINT {name}, ADD CONSTRAINT {name} CHECK ({definition})",
+    )
+    result = adopt(database, tmp_path)
+    lines = [line for line in result.stdout.splitlines() if name in line]
+    assert len(lines) == 1, result.stdout
+    assert "replaced by CHECK" in lines[0]
+
+
 def test_open_questions_exit_with_their_status(empty_database: Database, tmp_path: Path) -> None:
     create_legacy_database(empty_database, "first_two")
     result = adopt(empty_database, tmp_path)

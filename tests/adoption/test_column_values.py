@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -300,9 +301,21 @@ def test_exact_numbers_need_no_decision(empty_database: Database) -> None:
     execute(
         empty_database,
         "UPDATE anomaly_log SET deviation = (ARRAY['NaN', 'Infinity', '-Infinity', '1.7976931348623157e308', "
-        "'1e-300', '0.10000', '9007199254740994', '-0']::numeric[])[id] WHERE id <= 8",
+        "'1e-300', '0.10000', '-9223372036854775808', '4611686018427388928']::numeric[])[id] WHERE id <= 8",
     )
     assert apply(empty_database, "anomaly_log.deviation").plan.losses == ()
+    assert empty_database.query("SELECT deviation = -2::float8 ^ 63 FROM anomaly_log WHERE id = 7") == [(True,)]
+
+
+def test_inexact_whole_and_largest_numbers_are_a_decision(empty_database: Database) -> None:
+    create_legacy_database(empty_database, "serial_ids")
+    values = "9223372036854775807, -9223372036854775807, 9007199254740993, 4611686018427387905, 1.7976931348623158e308"
+    execute(
+        empty_database, f"UPDATE anomaly_log SET deviation = (ARRAY[{values}, 1152921504606846976])[id] WHERE id <= 6"
+    )
+    (loss,) = apply(empty_database, "anomaly_log.deviation").plan.losses
+    assert loss.rows == 5
+    assert empty_database.query("SELECT deviation FROM anomaly_log WHERE id = 5") == [(sys.float_info.max,)]
 
 
 @pytest.mark.parametrize("kind", ["numeric", "numeric(12, 2)", "double precision", "real"])
