@@ -78,6 +78,10 @@ def loss_condition(text: str, column_type: str) -> str | None:
         return (
             f"CASE WHEN abs({text}::numeric) BETWEEN 1e-300 AND 1e300"
             f" THEN {text}::double precision::text::numeric <> {text}::numeric"
+            # A text has at most 17 digits, although a whole number with more can be exact.
+            f" AND CASE WHEN abs({text}::numeric) < 9223372036854775000"
+            f" THEN {text}::double precision::bigint <> {text}::numeric"
+            f" ELSE {text}::numeric <> -9223372036854775808 END"
             f" ELSE {text}::numeric NOT IN (0, 'NaN', 'Infinity', '-Infinity') END"
         )
     return None
