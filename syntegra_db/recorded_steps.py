@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, Table, Text, select
 
-from syntegra_db.errors import MigrationFailed, RevisionError, escape_control_characters
+from syntegra_db.errors import RevisionError, escape_control_characters
 from syntegra_db.revisions import ORDINARY_TABLE, VERSION_TABLE
 from syntegra_db.search_path import read_session
 from syntegra_db.sql import catalog_query, execute_raw, qualify, qualify_name
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 Direction = Literal["upgrade", "downgrade"]
 STEP_TABLE = f"{VERSION_TABLE}_steps"
 PROGRESS_COLUMNS = ("first_id", "final_id", "last_id", "changed_rows")
+# Who may write to the table could let it run code; the owner of the version table migrates anyway.
 FIND_TABLE = catalog_query("""
-    SELECT relkind::text AS kind, row_security_active(oid) AS hides_rows,
-           relowner = current_user::regrole OR relowner = version_owner AS is_own
-    FROM pg_class, (SELECT relowner AS version_owner FROM pg_class WHERE oid = to_regclass(:version)) AS version
-    WHERE oid = to_regclass(:name)
+    SELECT relkind::text AS kind, row_security_active(pg_class.oid) AS hides_rows,
+           rolsuper OR rolname = current_user
+             OR relowner = (SELECT relowner FROM pg_class WHERE oid = to_regclass(:version)) AS is_own
+    FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner WHERE pg_class.oid = to_regclass(:name)
 """)
 
 
@@ -71,6 +72,11 @@ class UnfinishedRevision:
         """The number of steps that are committed."""
         return sum(step.is_finished for step in self.steps)
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a step, or a batch of one, is committed."""
+        return any(step.is_finished or step.progress for step in self.steps)
+
     def __str__(self) -> str:
         number = min(self.finished + 1, len(self.steps))
         step = self.steps[number - 1]
@@ -92,15 +98,15 @@ def read_unfinished_revision(connection: Connection) -> UnfinishedRevision | Non
     """Return the revision that is recorded as unfinished in the current schema, or None.
 
     Raises:
-        RevisionError: the table of the record is not an ordinary table, or a policy hides its rows.
+        RevisionError: the table of the record is not an ordinary table of a role that migrates.
     """
     name, found = _table_name(connection), _find_table(connection)
     if found is None:
         return None
-    if found.kind != ORDINARY_TABLE or found.hides_rows:
+    if found.kind != ORDINARY_TABLE or found.hides_rows or not found.is_own:
         raise RevisionError(
-            f"{name} is not an ordinary table, or row-level security hides its rows, so its content is not trusted. "
-            "Find out who created it, and drop or rename it."
+            f"{name} is not an ordinary table of the owner of {VERSION_TABLE}, so its content is not trusted. Find out "
+            "who created it, and drop or rename it."
         )
     table = step_table(read_session(connection).schema)
     rows = connection.execute(select(table).order_by(table.c.step)).all()
@@ -140,20 +146,10 @@ class StepRecord:
         self._table = step_table(read_session(connection).schema)
 
     def begin(self, revision: UnfinishedRevision) -> None:
-        """Replace the record by `revision`.
-
-        Raises:
-            MigrationFailed: another role owns the table, so what runs when it is written is not trusted.
-        """
-        found = _find_table(self._connection)
-        if found is None:
+        """Replace the record by `revision`; what is there was read before, so its owner is trusted."""
+        if _find_table(self._connection) is None:
             self._table.create(self._connection, checkfirst=False)
             execute_raw(self._connection, f"GRANT SELECT ON {_table_name(self._connection)} TO PUBLIC")
-        elif not found.is_own:
-            raise MigrationFailed(
-                f"{_table_name(self._connection)} belongs to another role, so it is not trusted; nothing was changed. "
-                "Find out who created it, and drop or rename it."
-            )
         self._connection.execute(self._table.delete())
         rows = [
             {

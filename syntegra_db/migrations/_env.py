@@ -24,6 +24,7 @@ from syntegra_db.migrations._phases import record_compatibility
 from syntegra_db.migrations._runner import migrate
 from syntegra_db.migrations.online import migrations_function, run_inside_transaction
 from syntegra_db.network import psycopg_connection
+from syntegra_db.recorded_steps import require_no_unfinished_revision
 from syntegra_db.revisions import VERSION_TABLE, current_revision
 from syntegra_db.search_path import declared_search_path, require_schema_name, with_schema
 from syntegra_db.sql import quote
@@ -115,6 +116,7 @@ def _run_on_connection(
     Raises:
         MigrationFailed: the connection is in autocommit, where a failed revision would be half applied.
         TablesInOtherSchema: see `require_no_tables_elsewhere`.
+        RevisionError: a revision is unfinished.
     """
     if psycopg_connection(connection).autocommit:
         raise MigrationFailed(
@@ -123,8 +125,10 @@ def _run_on_connection(
         )
     is_in_transaction = connection.in_transaction()
     schema = current_schema(connection)
-    if changes_revision(context) and current_revision(connection) is None:
-        require_no_tables_elsewhere(connection)
+    if changes_revision(context):
+        require_no_unfinished_revision(connection)
+        if current_revision(connection) is None:
+            require_no_tables_elsewhere(connection)
     if not is_in_transaction:
         connection.rollback()
     configure = partial(configure, connection=connection, version_table_schema=schema)

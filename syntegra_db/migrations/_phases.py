@@ -25,18 +25,15 @@ def record_compatibility(ctx: MigrationContext, step: MigrationInfo, heads: set[
         ctx.execute(DDL(f"COMMENT ON TABLE {VERSION_TABLE} IS {literal(comment)}"))  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 
 
-def stop_before_contraction(before: str | None, target: str | None, *, is_unfinished: bool) -> str | None:
+def stop_before_contraction(before: str | None, target: str | None, unfinished: str | None) -> str | None:
     """Return `target`, or the last revision on the way to it before a contraction, which is then logged.
 
-    A database without a revision has no services, and a contraction that was begun is finished.
+    A database without a revision has no services, and the contraction that is `unfinished` goes on.
     """
     known = [None, *all_revisions()]
-    start = known.index(before)
-    way = [revision for revision in known[start + 1 : known.index(target) + 1] if revision is not None]
-    if before is None or is_unfinished:
-        return target
-    contraction = next((revision for revision in way if phase_of(revision) == CONTRACT), None)
-    if contraction is None:
+    way = known[known.index(before) + 1 : known.index(target) + 1]
+    contraction = next((name for name in way if name and name != unfinished and phase_of(name) == CONTRACT), None)
+    if before is None or contraction is None:
         return target
     stop = known[known.index(contraction) - 1]
     logger.warning(

@@ -23,7 +23,7 @@ from syntegra_db.migrations._phases import record_compatibility, stop_before_con
 from syntegra_db.migrations._retry import retry_on_lock_error
 from syntegra_db.migrations._target import named_revision, resolve_target
 from syntegra_db.migrations._verification import read_existing_drift, verify_result
-from syntegra_db.migrations.online import migrations_function, run_online
+from syntegra_db.migrations.online import direction_to_undo, migrations_function, run_online
 from syntegra_db.recorded_steps import read_unfinished_revision
 from syntegra_db.revisions import (
     all_revisions,
@@ -73,11 +73,13 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
         connection.rollback()
         target = resolve_target(named, before, unfinished, request.direction)
         if request.direction == "upgrade" and not request.contract:
-            target = stop_before_contraction(before, target, is_unfinished=unfinished is not None)
+            target = stop_before_contraction(before, target, unfinished.revision if unfinished else None)
         # The revision of a checkout may have none yet; `verify_result` would notice it after the changes.
         load_manifest(target)
         if request.direction is not None:
-            _log_data_loss(connection, before, target)
+            # An undo takes the database from the unfinished revision to the one that it is at.
+            is_undo = direction_to_undo(unfinished, before, target) == "downgrade"
+            _log_data_loss(connection, unfinished.revision if unfinished and is_undo else before, target)
         steps = _StepLog(connection, before, is_purge=is_purge)
         function = run_online(migrations_function(context), connection, options, target)
         configure = partial(configure, on_version_apply=(record_compatibility, steps), fn=function)

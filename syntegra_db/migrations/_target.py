@@ -26,7 +26,7 @@ def resolve_target(
 ) -> str | None:
     """Return the revision `named` by a command in `direction` for a database at `before`; None is `base`.
 
-    An unfinished upgrade counts as applied, so that `-1` undoes it.
+    An unfinished upgrade counts as applied for a relative downgrade, so that `-1` undoes it.
 
     Raises:
         RevisionError: there is no such revision, `direction` does not lead there, or an unfinished revision would be
@@ -37,8 +37,8 @@ def resolve_target(
         target = resolve_revision(named, before)
     else:
         require_known_revision(unfinished.revision, None)
-        is_undo = named == "-1" and direction_to_undo(unfinished, before, before) == "downgrade"
-        target = before if is_undo else resolve_revision(named, before)
+        is_begun = direction_to_undo(unfinished, before, before) == "downgrade"
+        target = resolve_revision(named, unfinished.revision if is_begun and str(named).startswith("-") else before)
         undo = direction_to_undo(unfinished, before, target)
         if undo not in {None, direction}:
             raise RevisionError(

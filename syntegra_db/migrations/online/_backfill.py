@@ -47,6 +47,7 @@ class BackfillStep:
     values: Mapping[str, str]
     condition: str
     max_batch_rows: int
+    leftovers: tuple[MigrateOperation, ...] = ()
 
     @property
     def description(self) -> str:
@@ -96,8 +97,8 @@ class BackfillStep:
 
     def _begin(self, connection: Connection) -> BackfillProgress:
         ids = execute_raw(connection, RANGE_OF_IDS.format(table=quote(self.table))).one()
-        first_id = ids.first_id or 1
-        return BackfillProgress(first_id, ids.final_id or 0, first_id - 1)
+        first_id = 1 if ids.first_id is None else ids.first_id
+        return BackfillProgress(first_id, 0 if ids.final_id is None else ids.final_id, first_id - 1)
 
     def _end_of_batch(self, connection: Connection, last_id: int, rows: int) -> int | None:
         query = END_OF_BATCH.format(table=quote(self.table), last_id=last_id, rows=rows)

@@ -11,12 +11,21 @@ from alembic import op
 from alembic.operations import Operations
 from alembic.runtime.migration import RevisionStep
 
+from syntegra_db.catalog import later_schemas_with_tables
 from syntegra_db.errors import MigrationFailed
 from syntegra_db.migrations.online._collection import collect_steps
 from syntegra_db.migrations.online._session import StepSession
-from syntegra_db.migrations.online._steps import not_concurrently
-from syntegra_db.recorded_steps import RecordedStep, StepRecord, UnfinishedRevision, read_unfinished_revision
+from syntegra_db.migrations.online._steps import TransactionStep, not_concurrently, tolerant
+from syntegra_db.recorded_steps import (
+    RecordedStep,
+    StepRecord,
+    UnfinishedRevision,
+    read_unfinished_revision,
+    require_no_unfinished_revision,
+)
 from syntegra_db.revisions import all_revisions, script_directory
+from syntegra_db.search_path import read_session
+from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +41,8 @@ if TYPE_CHECKING:
     MigrationsFunction = Callable[[Any, MigrationContext], Iterable[MigrationStep]]
 
 logger = logging.getLogger(__name__)
+
+OPPOSITE: dict[Direction, Direction] = {"upgrade": "downgrade", "downgrade": "upgrade"}
 
 
 def migrations_function(context: ModuleType) -> MigrationsFunction:
@@ -57,7 +68,9 @@ def run_online(
         for migration in list(function(heads, context)) if target != current else ():
             if isinstance(migration, RevisionStep):
                 revision = migration.revision.revision
-                if migration.is_upgrade and known.index(revision) > known.index(target):
+                # What Alembic was asked for can lead further: beyond a contraction, or by `-2` after an undo.
+                beyond = known.index(revision) - known.index(target)
+                if beyond > 0 if migration.is_upgrade else beyond <= 0:
                     return
                 collected = collect_steps(context, migration.migration_fn)
                 direction: Direction = "upgrade" if migration.is_upgrade else "downgrade"
@@ -66,6 +79,9 @@ def run_online(
                 elif collected.is_divided or run.has_begun(revision):
                     run.finish(revision, direction, collected.steps)
                     migration.migration_fn = run.record.remove
+            else:
+                # A stamp would declare the steps finished, or never begun.
+                require_no_unfinished_revision(connection)
             yield migration
 
     return with_steps
@@ -129,25 +145,46 @@ class _Run:
     def undo(self, current: str | None, target: str | None) -> None:
         """Run the opposite of a revision that was begun, if the way from `current` to `target` does not include it.
 
-        An object of a step that was not reached is no error.
+        An operation of Alembic on an object of a step that was not reached is no error; other SQL is repeatable.
 
         Raises:
-            MigrationFailed: what the revision does in the other direction is known only while it runs.
+            MigrationFailed: what the revision does is known only while it runs, or the schema of the extension, where
+                names that are missing here would be found, has another set of tables.
         """
         unfinished = read_unfinished_revision(self._connection)
         direction = direction_to_undo(unfinished, current, target)
         if unfinished is None or direction is None:
             return
-        script = script_directory().get_revision(unfinished.revision)
-        collected = collect_steps(self._context, getattr(script.module, direction))
-        if collected is None:
+        module = script_directory().get_revision(unfinished.revision).module
+        begun, undoing = (
+            collect_steps(self._context, getattr(module, name)) for name in (OPPOSITE[direction], direction)
+        )
+        if begun is None or undoing is None:
             raise MigrationFailed(
-                f"The {direction} of revision {unfinished.revision} uses the connection itself, so it cannot undo a "
-                f"part of the revision. Finish the {unfinished.direction} first."
+                f"Revision {unfinished.revision} uses the connection itself, so a part of it cannot be undone. Finish "
+                f"the {unfinished.direction} first."
             )
-        self.finish(unfinished.revision, direction, collected.steps)
-        with self._session().transaction():
+        self._require_own_names()
+        leftovers = [operation for step in reversed(begun.steps) for operation in step.leftovers]
+        if unfinished.is_begun or not isinstance(begun.steps[0], TransactionStep):
+            self.finish(unfinished.revision, direction, undoing.steps)
+        session = self._session()
+        with session.transaction():
+            for operation in leftovers:
+                for part in tolerant(operation, session.schema):
+                    session.operations.invoke(part)
             self.record.remove()
+
+    def _require_own_names(self) -> None:
+        session = read_session(self._connection)
+        if other := [
+            name for name in session.declared_schemas() if name in later_schemas_with_tables(self._connection)
+        ]:
+            raise MigrationFailed(
+                f"The schema {quote(other[0])} of the extension vector has tables of this package too: an undo could "
+                "drop those. Finish the revision, or move the extension: ALTER EXTENSION vector SET SCHEMA "
+                f"{quote(session.schema or '')};"
+            )
 
     def finish(self, revision: str, direction: Direction, steps: Sequence[Step]) -> None:
         """Run the steps of `revision` that are not finished.

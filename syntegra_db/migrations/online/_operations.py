@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from alembic.operations.ops import CreateCheckConstraintOp, CreateForeignKeyOp, CreateIndexOp, DropIndexOp
+from alembic.operations.ops import (
+    CreateCheckConstraintOp,
+    CreateForeignKeyOp,
+    CreateIndexOp,
+    DropConstraintOp,
+    DropIndexOp,
+)
 
 from syntegra_db.migrations.online._registry import (
     OnlineOperation,
@@ -173,7 +179,7 @@ class CreateUniqueConstraintOnlineOp(OnlineOperation):
             f"AND conrelid = {literal(table)}::regclass) THEN {add}; END IF; END $$"
         )
         return [
-            AutocommitStep(index, describe(index)),
+            AutocommitStep(index, describe(index), (DropIndexOp(self._name, self._table),)),
             TransactionStep((execute(add),), f"add unique constraint {self._name}", (execute(add_if_missing),)),
         ]
 
@@ -201,6 +207,12 @@ class SetNotNullOnlineOp(OnlineOperation):
         add = CreateCheckConstraintOp(name, self._table, condition, postgresql_not_valid=True)
         replace = f"ALTER TABLE {quote(self._table)} ALTER COLUMN {column} SET NOT NULL, DROP CONSTRAINT {quote(name)}"
         return [
-            *constraint_steps(name, self._table, add, find_violations(self._table, condition)),
+            *constraint_steps(
+                name,
+                self._table,
+                add,
+                find_violations(self._table, condition),
+                leftovers=(DropConstraintOp(name, self._table),),
+            ),
             TransactionStep((execute(replace),), f"set {self._table}.{self._column} NOT NULL"),
         ]

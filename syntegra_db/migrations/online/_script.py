@@ -30,12 +30,15 @@ SELECT is_finished FROM {step_table} WHERE step = {number} \\gset
 \\echo {title}
 {statements}
 \\endif"""
+# psql replaces it; a name that is missing in this schema must not be found in the next one of the search_path.
+SCHEMA = "syntegra_db_schema"
+SET_SCHEMA = f"SELECT current_schema() AS {SCHEMA} \\gset\n\n"
 DROP_INVALID_INDEX = """\
 SELECT EXISTS (
-  SELECT FROM pg_index WHERE indexrelid = to_regclass({literal}) AND NOT indisvalid
+  SELECT FROM pg_index WHERE indexrelid = to_regclass(format('%I.%I', current_schema(), {name})) AND NOT indisvalid
 ) AS is_invalid \\gset
 \\if :is_invalid
-DROP INDEX CONCURRENTLY IF EXISTS {name};
+DROP INDEX CONCURRENTLY IF EXISTS :"{schema}".{quoted};
 \\endif
 """
 
@@ -57,14 +60,14 @@ def collect_revision(module: ModuleType) -> dict[Direction, list[Step]] | None:
 class StepScript:
     """The statements for psql of steps; `is_repeated` renders them for objects that may exist already, or no longer."""
 
-    step_table = STEP_TABLE
+    step_table, schema = STEP_TABLE, SCHEMA
 
     def __init__(self, *, is_repeated: bool) -> None:
         self.is_repeated = is_repeated
 
     def render_steps(self, steps: Sequence[Step]) -> str:
         """Return the statements of all steps; each is skipped if the record has it as finished."""
-        return "\n\n".join(
+        return SET_SCHEMA + "\n\n".join(
             BLOCK.format(
                 step_table=STEP_TABLE,
                 number=number,
@@ -80,7 +83,8 @@ class StepScript:
         alembic = Operations(_offline_context(buffer))
         for operation in operations:
             alembic.invoke(operation)
-        return re.sub(r"[ \t]+$", "", re.sub(r"\n{2,}", "\n", buffer.getvalue()), flags=re.MULTILINE).strip()
+        statements = re.sub(r"[ \t]+$", "", re.sub(r"\n{2,}", "\n", buffer.getvalue()), flags=re.MULTILINE)
+        return statements.replace(f"{SCHEMA}.", f':"{SCHEMA}".').strip()
 
     def transaction(self, number: int, statements: str) -> str:
         """Return one transaction that also records step `number` as finished."""
@@ -93,7 +97,7 @@ class StepScript:
 
     def drop_invalid_index(self, name: str) -> str:
         """Return statements that drop an index if an interrupted run left it invalid."""
-        return DROP_INVALID_INDEX.format(literal=literal(quote(name)), name=quote(name))
+        return DROP_INVALID_INDEX.format(name=literal(name), quoted=quote(name), schema=SCHEMA)
 
     def _finish(self, number: int) -> str:
         return f"UPDATE {STEP_TABLE} SET is_finished = true WHERE step = {number};"  # noqa: S608  of a file

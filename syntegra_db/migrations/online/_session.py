@@ -13,6 +13,7 @@ from syntegra_db.connections import poll_in_background
 from syntegra_db.migrations._blockers import read_blockers
 from syntegra_db.migrations._options import limit_migration
 from syntegra_db.network import limit_session, psycopg_connection
+from syntegra_db.search_path import read_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,11 @@ class StepSession:
     options: MigrationOptions
     record: StepRecord
     is_repeated: bool = False
+
+    @property
+    def schema(self) -> str:
+        """The schema of the tables, where names are looked up that may be missing: the next one can have them too."""
+        return read_session(self.connection).schema or ""
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -24,7 +24,7 @@ from sqlalchemy import DDL
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.migrations._commit import connection_was_lost
-from syntegra_db.sql import catalog_query, execute_raw, quote
+from syntegra_db.sql import catalog_query, execute_raw, qualify, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,8 +39,11 @@ logger = logging.getLogger(__name__)
 
 CONCURRENTLY = "postgresql_concurrently"
 INDEX_STATE = catalog_query("""
-    SELECT indisvalid, indisunique, relname FROM pg_index JOIN pg_class ON pg_class.oid = indrelid
-    WHERE indexrelid = to_regclass(:name)
+    SELECT indisvalid, indisunique, relname, ARRAY(
+        SELECT attname::text FROM unnest(indkey) WITH ORDINALITY AS key (number, position)
+        JOIN pg_attribute ON attrelid = indrelid AND attnum = number ORDER BY position
+      ) AS columns
+    FROM pg_index JOIN pg_class ON pg_class.oid = indrelid WHERE indexrelid = to_regclass(:name)
 """)
 
 
@@ -50,6 +53,10 @@ class Step(Protocol):
     @property
     def description(self) -> str:
         """What it does, such as `create index idx_kpi_summary_unit`."""
+
+    @property
+    def leftovers(self) -> Sequence[MigrateOperation]:
+        """The operations that drop what is there only until a later step."""
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:
         """Run it on a database in use, from `progress` on if it was begun, and record it as step `number`."""
@@ -71,11 +78,12 @@ class TransactionStep:
     operations: tuple[MigrateOperation, ...]
     description: str
     repeated: tuple[MigrateOperation, ...] = ()
+    leftovers: tuple[MigrateOperation, ...] = ()
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
         """Run the operations in one transaction."""
         with session.recorded_transaction(number):
-            for operation in self._operations(is_repeated=session.is_repeated):
+            for operation in self._operations(session.schema if session.is_repeated else None):
                 session.operations.invoke(operation)
 
     def in_transaction(self) -> Sequence[MigrateOperation]:
@@ -84,12 +92,14 @@ class TransactionStep:
 
     def script(self, script: StepScript, number: int) -> str:
         """Return one transaction."""
-        return script.transaction(number, script.render(*self._operations(is_repeated=script.is_repeated)))
+        return script.transaction(
+            number, script.render(*self._operations(script.schema if script.is_repeated else None))
+        )
 
-    def _operations(self, *, is_repeated: bool) -> Sequence[MigrateOperation]:
-        if not is_repeated:
+    def _operations(self, schema: str | None) -> Sequence[MigrateOperation]:
+        if schema is None:
             return self.operations
-        return self.repeated or [part for operation in self.operations for part in tolerant(operation)]
+        return self.repeated or [part for operation in self.operations for part in tolerant(operation, schema)]
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,7 @@ class ValidationStep:
     statement: str
     description: str
     find_rows: str
+    leftovers: tuple[MigrateOperation, ...] = ()
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
         """Run the statement in a transaction."""
@@ -128,6 +139,7 @@ class AutocommitStep:
 
     operation: MigrateOperation
     description: str
+    leftovers: tuple[MigrateOperation, ...] = ()
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
         """Run it, then record it; if an index is there already, an interrupted run has built it."""
@@ -135,7 +147,7 @@ class AutocommitStep:
             if isinstance(self.operation, CreateIndexOp) and self.operation.kw.get(CONCURRENTLY):
                 _create_index(session, self.operation)
             else:
-                for operation in tolerant(self.operation) if session.is_repeated else [self.operation]:
+                for operation in tolerant(self.operation, session.schema):
                     session.operations.invoke(operation)
         with session.recorded_transaction(number):
             pass
@@ -146,7 +158,7 @@ class AutocommitStep:
 
     def script(self, script: StepScript, number: int) -> str:
         """Return the statement without a limit for locks, after the drop of an invalid index of its name."""
-        statements = script.render(*(tolerant(self.operation)))
+        statements = script.render(*tolerant(self.operation, script.schema))
         drop = ""
         if isinstance(self.operation, CreateIndexOp):
             drop = script.drop_invalid_index(str(self.operation.index_name))
@@ -155,19 +167,31 @@ class AutocommitStep:
 
 def _create_index(session: StepSession, operation: CreateIndexOp) -> None:
     name, table = str(operation.index_name), operation.table_name
-    state = session.connection.execute(INDEX_STATE, {"name": quote(name)}).first()
-    if state is not None and not state.indisvalid:
+    qualified = qualify(session.schema, name)
+    state = session.connection.execute(INDEX_STATE, {"name": qualified}).first()
+    is_same = (
+        state is not None
+        and (state.relname, state.indisunique) == (table, bool(operation.unique))
+        and (
+            not all(isinstance(column, str) for column in operation.columns)
+            or state.columns[: len(operation.columns)] == list(operation.columns)
+        )
+    )
+    if state is not None and state.relname == table and not state.indisvalid:
         logger.info("Dropping the invalid index %s, left by an interrupted run", name)
-        _drop_index(session, name)
-    elif state is not None and (state.relname, state.indisunique) == (table, bool(operation.unique)):
+        _drop_index(session, qualified)
+    elif is_same:
         logger.info("The index %s is already there", name)
         return
     try:
         session.operations.invoke(operation)
     except DBAPIError as error:
         if not connection_was_lost(error):
-            # An invalid index slows writers down, and a unique one rejects their rows.
-            _drop_index(session, name)
+            session.connection.rollback()
+            state = session.connection.execute(INDEX_STATE, {"name": qualified}).first()
+            if state is not None and state.relname == table and not state.indisvalid:
+                # It slows writers down, and a unique one rejects their rows.
+                _drop_index(session, qualified)
         if isinstance(error.orig, UniqueViolation):
             columns = ", ".join(map(str, operation.columns))
             error.add_note(
@@ -177,9 +201,9 @@ def _create_index(session: StepSession, operation: CreateIndexOp) -> None:
         raise
 
 
-def _drop_index(session: StepSession, name: str) -> None:
+def _drop_index(session: StepSession, qualified: str) -> None:
     session.connection.rollback()
-    execute_raw(session.connection, f"DROP INDEX CONCURRENTLY IF EXISTS {quote(name)}")
+    execute_raw(session.connection, f"DROP INDEX CONCURRENTLY IF EXISTS {qualified}")
 
 
 def not_concurrently(operation: MigrateOperation) -> MigrateOperation:
@@ -190,12 +214,15 @@ def not_concurrently(operation: MigrateOperation) -> MigrateOperation:
     return copied
 
 
-def tolerant(operation: MigrateOperation) -> Iterator[MigrateOperation]:
-    """Yield the operations that do the same if its object exists already, or no longer."""
+def tolerant(operation: MigrateOperation, schema: str) -> Iterator[MigrateOperation]:
+    """Yield the operations that do the same if its object exists already, or no longer.
+
+    What is dropped is in `schema`: without it, the same name in the next schema of the search_path would be found.
+    """
     if isinstance(operation, AddConstraintOp):
         names = vars(operation)
         name, table = str(names["constraint_name"]), str(names.get("table_name") or names["source_table"])
-        yield DropConstraintOp(name, table, if_exists=True)
+        yield DropConstraintOp(name, table, if_exists=True, schema=schema)
         yield operation
         return
     copied = copy(operation)
@@ -203,6 +230,7 @@ def tolerant(operation: MigrateOperation) -> Iterator[MigrateOperation]:
         copied.if_not_exists = True
     elif isinstance(copied, DropTableOp | DropIndexOp | DropColumnOp | DropConstraintOp):
         copied.if_exists = True
+        copied.schema = schema
     yield copied
 
 
