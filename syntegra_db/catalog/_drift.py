@@ -163,7 +163,8 @@ def _without_steps(
 ) -> Iterator[Finding]:
     """Yield the differences that the steps of an unfinished revision do not explain.
 
-    An object may be as in the revision before or after them, and in any state between the two if a step names it.
+    An object may be as in the revision before or after them, and in any state between the two if a step names it; see
+    `_is_no_state_between`.
     """
     known = [None, *all_revisions()]
     position = known.index(unfinished.revision) if unfinished.revision in known else 0
@@ -171,11 +172,34 @@ def _without_steps(
         yield from differences
         return
     other = known[position - 1] if revision == unfinished.revision else unfinished.revision
-    differing = {finding.object for finding in compare_with_revision(other, installed) if finding.is_drift}
+    others = [finding for finding in compare_with_revision(other, installed) if finding.is_drift]
+    differing = {finding.object for finding in others}
     named = {word for step in unfinished.steps for word in re.split(r"[ ,]+", step.description)}
+    # Found in neither revision: what both declare is missing, or has another attribute than in both.
+    in_neither = {(finding.object, finding.found) for finding in others}
     for finding in differences:
-        if not finding.is_drift or (finding.object in differing and finding.object.split()[1] not in named):
+        if (
+            not finding.is_drift
+            or (finding.object in differing and finding.object.split()[1] not in named)
+            or (
+                (finding.object, finding.found) in in_neither
+                and _is_no_state_between(finding, load_manifest(revision), load_manifest(other), installed)
+            )
+        ):
             yield finding
+
+
+def _is_no_state_between(finding: Finding, before: Schema, after: Schema, installed: Schema) -> bool:
+    """Return whether no step makes `finding`, which both revisions have, although a step may name its object.
+
+    A step names the table whose rows it reads, and columns that it fills. It may drop and create an index or constraint
+    again, and change a column in several steps, but it removes no table, type or column that both revisions declare.
+    """
+    kind, name = finding.object.split()[:2]
+    if kind == "type" and name in before.types and name in after.types:
+        old, new, labels = (set(schema.types.get(name, ())) for schema in (before, after, installed))
+        return not old & new <= labels <= old | new
+    return (kind == "table" and name in before.tables and name in after.tables) or finding.found == "no such column"
 
 
 def _unfinished_revision(unfinished: UnfinishedRevision) -> Finding:

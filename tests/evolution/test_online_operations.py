@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import threading
 import time
@@ -37,6 +38,16 @@ INSERT_KPI: LiteralString = (
     "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end) "
     "VALUES (1, 'kpi_written', 1, now(), now())"
 )
+# With the object that `verify` reports after each, one after another, and how it is found.
+UNEXPLAINED: dict[LiteralString, tuple[str, str]] = {
+    "ALTER TABLE kpi_summary SET UNLOGGED": ("table kpi_summary", "unlogged"),
+    "ALTER TABLE kpi_summary DROP metadata": ("column kpi_summary.metadata", "no such column"),
+    "ALTER TYPE anomaly_severity RENAME VALUE 'low' TO 'least'": ("type anomaly_severity", "least, medium, "),
+    "DROP TABLE clusters": ("table clusters", "no such table"),
+    "DROP TABLE kpi_summary CASCADE": ("table kpi_summary", "no such table"),
+    "DROP TYPE anomaly_severity CASCADE": ("column anomaly_log.severity", "no such column"),
+    "ALTER TABLE anomaly_log ADD severity text": ("type anomaly_severity", "no such ENUM type"),
+}
 
 
 @pytest.fixture
@@ -186,6 +197,34 @@ def test_duplicate_rows_are_named_and_leave_no_index(checkout: Checkout, server:
     assert checkout.run("syntegra-db", "verify", database=filled).returncode == 0
     assert row_digests(filled) == before
     assert not filled.query(STEPS)
+
+
+def test_verify_during_unfinished_revision_reports_what_no_step_explains(
+    checkout: Checkout, server: Server, filled: Database
+) -> None:
+    checkout.add_revision(
+        AFTER_HEAD,
+        """
+        op.add_enum_label("anomaly_severity", "urgent", after="high")
+        op.backfill("kpi_summary", {"metadata": "'{}'"}, "metadata IS NULL")
+        op.create_check_constraint_online("ck_kpi_summary_value", "kpi_summary", "kpi_value IS NULL")
+        op.add_enum_label("anomaly_severity", "worst", after="critical")
+        """,
+    )
+    checkout.write_manifests(server)
+    result = checkout.run("syntegra-db", "upgrade", database=filled)
+    assert result.returncode == 11, result.stderr
+    assert "check the rows of kpi_summary for ck_kpi_summary_value" in result.stderr
+    verified = checkout.run("syntegra-db", "verify", database=filled)
+    assert verified.returncode == 0, verified.stdout
+    for statement, (label, found) in UNEXPLAINED.items():
+        filled.execute(statement)
+        verified = checkout.run("syntegra-db", "verify", database=filled)
+        assert verified.returncode == 1, verified.stdout
+        reported = re.findall(
+            rf"^  {re.escape(label)}\n    expected .*\n    found     (.*)$", verified.stdout, re.MULTILINE
+        )
+        assert any(line.startswith(found) for line in reported), verified.stdout
 
 
 @contextmanager
