@@ -17,6 +17,7 @@ from syntegra_db.backup._pg_restore import require_tables
 from syntegra_db.backup._restore_schema import (
     CommittedUpgrade,
     adds_labels,
+    plan_committed_upgrade,
     reject_downgrade,
     report_committed_upgrade,
     require_known_backup_revision,
@@ -41,8 +42,11 @@ from syntegra_db.catalog import existing_tables, require_usable_revision
 from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.connections import connect
 from syntegra_db.errors import RestoreFailed, TablesNotEmpty, server_message
+from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations import (
     MigrationOptions,
+    describe_data_loss,
+    find_data_loss,
     migration_lock,
     retry_in_savepoint,
     run_in_transaction,
@@ -145,38 +149,58 @@ def restore(  # noqa: PLR0913  one argument for each option of the command
         require_tables(program, file, backup.metadata)
         job = _RestoreJob(Archive(backup, file, program, report), existing_rows, replace_columns, options)
         _require_saved_tables(job)
-        committed = _commit_new_labels(engine, job)
+        committed = _plan_committed_upgrade(engine, job)
+        if committed is not None:
+            with report_committed_upgrade(lambda: committed.hint):
+                upgrade(committed.revision, engine, options, contract=True)
+        result = None
         with (
-            report_committed_upgrade(committed),
+            report_committed_upgrade(lambda: committed.state if committed and result is None else ""),
             connect(engine) as connection,
             migration_lock(connection, options.migration_lock_timeout),
         ):
             try:
+                with report_if_interrupted(lambda: UNCHANGED):
+                    _log_data_loss(connection, job)
                 with reported_transaction(connection, UNCHANGED) as existing_drift:
-                    result = _restore(connection, job, committed)
+                    restored = _restore(connection, job, committed)
             except (DBAPIError, psycopg.Error) as error:
                 raise RestoreFailed(
                     f"The rows of {path} were not restored to the {describe_database(engine.url)}: "
                     f"{server_message(error)}. Nothing was changed. Correct the cause and run this again."
                 ) from None
+            result = restored
             verify_result(engine, backup.metadata.revision, f"The rows of {path} are restored", existing_drift)
     return result
 
 
-def _commit_new_labels(engine: Engine, job: _RestoreJob) -> CommittedUpgrade | None:
-    """Upgrade to the revision of the backup first if this adds ENUM labels, which rows can use only after a COMMIT."""
-    revision = job.backup.metadata.revision
+def _plan_committed_upgrade(engine: Engine, job: _RestoreJob) -> CommittedUpgrade | None:
+    """Return the upgrade that must be committed first because it adds ENUM labels, which rows can use only then."""
     with connect(engine) as connection:
-        before = current_revision(connection)
-        require_usable_revision(connection, before)
-        require_no_unfinished_revision(connection)
-        reject_downgrade(before, job.backup, connection)
-        if before == revision or not adds_labels(before, revision):
+        before = _restorable_revision(connection, job)
+        if before == job.backup.metadata.revision or not adds_labels(before, job.backup.metadata.revision):
             return None
         if job.existing_rows is ExistingRows.REFUSE:
             _require_empty(connection, nonempty_tables(connection, _installed_tables(connection, job)))
-    upgrade(revision, engine, job.options, contract=True)
-    return CommittedUpgrade(before, revision)
+    keeps_rows = job.existing_rows is ExistingRows.KEEP
+    return plan_committed_upgrade(before, job.backup, job.replace_columns, keeps_rows=keeps_rows)
+
+
+def _restorable_revision(connection: Connection, job: _RestoreJob) -> str | None:
+    """Return the revision of the database; raise an error if the backup cannot be restored to it."""
+    before = current_revision(connection)
+    require_usable_revision(connection, before)
+    require_no_unfinished_revision(connection)
+    reject_downgrade(before, job.backup, connection)
+    return before
+
+
+def _log_data_loss(connection: Connection, job: _RestoreJob) -> None:
+    """Log what the upgrade to the revision of the backup drops; before its transaction, because counts can fail."""
+    losses = find_data_loss(_restorable_revision(connection, job), job.backup.metadata.revision)
+    if lost := describe_data_loss(connection, losses):
+        logger.warning("This drops %s", lost)
+    connection.rollback()
 
 
 def _require_saved_tables(job: _RestoreJob) -> None:
@@ -193,10 +217,7 @@ def _restore(connection: Connection, job: _RestoreJob, committed: CommittedUpgra
     begin_unlimited_transaction(connection)
     connection.exec_driver_sql("SET LOCAL client_encoding = 'UTF8'")
     metadata = job.backup.metadata
-    before = current_revision(connection)
-    require_usable_revision(connection, before)
-    require_no_unfinished_revision(connection)
-    reject_downgrade(before, job.backup, connection)
+    before = _restorable_revision(connection, job)
     kept = _prepare_tables(connection, job)
     if before != metadata.revision:
         logger.info("Upgrading the schema to revision %s", metadata.revision)
