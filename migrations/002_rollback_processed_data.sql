@@ -21,7 +21,6 @@ DECLARE
   main_schema pg_catalog.text := pg_catalog.current_schema();
   declared_schemas pg_catalog.name[];
   object pg_catalog.record;
-  kind_of_table pg_catalog.text;
   stamp pg_catalog.text;
   second_schema pg_catalog.text := pg_catalog.current_setting('syntegra_db.schema', true);
   named_schemas pg_catalog.text[];
@@ -32,6 +31,7 @@ DECLARE
   new_path pg_catalog.text;
   is_system pg_catalog.bool;
   unfinished pg_catalog.text;
+  unfinished_direction pg_catalog.text;
 BEGIN
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   IF NOT pg_try_advisory_xact_lock(('x' || left(encode(sha256(convert_to(
@@ -77,14 +77,36 @@ BEGIN
       USING HINT = format('DROP %1$s %2$s; or, if you trust it, ALTER %1$s %2$s OWNER TO %3$s; and then REVOKE CREATE '
         'ON SCHEMA %4$s FROM %5$s, PUBLIC;', object.kind, object.identity, object.role, object.schema, object.creator);
   END LOOP;
-  SELECT relkind INTO kind_of_table FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-  WHERE nspname = main_schema AND relname = 'alembic_version';
-  IF kind_of_table = 'r' THEN
-    EXECUTE format('SELECT string_agg(version_num, '' and '' ORDER BY version_num) FROM %I.alembic_version', main_schema)
-      INTO stamp;
-  ELSIF kind_of_table IS NOT NULL THEN
-    RAISE EXCEPTION 'alembic_version is not an ordinary table; find out who created it, and drop or rename it';
-  END IF;
+  -- A policy, or a cast of a type, would run its owner's code.
+  FOR object IN
+    SELECT relname, CASE
+      WHEN relkind <> 'r' THEN 'is not an ordinary table; find out who created it, and drop or rename it'
+      WHEN relname = 'alembic_version_steps' AND (pg_get_userbyid(relowner) = current_user OR relowner = (
+        SELECT relowner FROM pg_class WHERE relnamespace = pg_namespace.oid AND relname = 'alembic_version'
+      )) IS NOT TRUE THEN 'belongs to another role; find out who created it, and drop or rename it'
+      WHEN row_security_active(pg_class.oid) THEN
+        format('has row-level security; ask its owner to run: ALTER TABLE %I.%I DISABLE ROW LEVEL SECURITY;',
+          nspname, relname)
+      WHEN cardinality(columns) > (
+        SELECT count(*) FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = ANY (columns)
+          AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
+      ) THEN 'has other columns than this package creates; find out who created it, and drop or rename it'
+    END AS fault
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN (VALUES
+      ('alembic_version', ARRAY['version_num']), ('alembic_version_steps', ARRAY['revision', 'direction'])
+    ) AS read (name, columns) ON relname = name
+    WHERE nspname = main_schema ORDER BY relname
+  LOOP
+    IF object.fault IS NOT NULL THEN
+      RAISE EXCEPTION '% %', object.relname, object.fault;
+    ELSIF object.relname = 'alembic_version' THEN
+      EXECUTE format('SELECT string_agg(version_num, '' and '' ORDER BY version_num) FROM ONLY %I.alembic_version',
+        main_schema) INTO stamp;
+    ELSE
+      EXECUTE format('SELECT min(revision), min(direction) FROM ONLY %I.alembic_version_steps', main_schema)
+        INTO unfinished, unfinished_direction;
+    END IF;
+  END LOOP;
   named_schemas := ARRAY(
     SELECT name FROM (
       SELECT position, CASE WHEN '$user' = ANY (item) THEN current_user
@@ -178,14 +200,9 @@ BEGIN
         CASE WHEN to_regnamespace('public') IS NULL THEN 'CREATE SCHEMA public; ' END, 'SET search_path = public;'
       ));
   END IF;
-  IF EXISTS (
-    SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-    WHERE nspname = main_schema AND relname = 'alembic_version_steps' AND relkind = 'r'
-  ) THEN
-    EXECUTE format('SELECT min(revision) FROM %I.alembic_version_steps', main_schema) INTO unfinished;
-    IF unfinished <> '002' THEN
-      RAISE EXCEPTION 'revision % is unfinished', unfinished USING HINT = 'Finish or undo it first.';
-    END IF;
+  IF unfinished <> '002' THEN
+    RAISE EXCEPTION 'the % of revision % is unfinished', unfinished_direction, unfinished
+      USING HINT = 'Finish or undo it first. This command prints how: syntegra-db status';
   END IF;
   IF stamp IS DISTINCT FROM '002' AND (stamp IS DISTINCT FROM '001' OR unfinished IS NULL) THEN
     RAISE EXCEPTION 'this file reverts revision 002, but the database is at %',

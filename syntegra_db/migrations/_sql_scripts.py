@@ -38,10 +38,6 @@ if TYPE_CHECKING:
 LOCK_KEY = f"""('x' || left(encode(sha256(convert_to(
        'syntegra_db:' || {{schema}} || '.{VERSION_TABLE}', 'UTF8')), 'hex'), 16))::bit(64)::bigint"""
 DIALECT = PGDialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
-REJECT_DOWNGRADE = """IF is_begun THEN
-      RAISE EXCEPTION 'the downgrade of revision {revision} is unfinished'
-        USING HINT = 'Finish it with the rollback file of the revision, or undo it: syntegra-db upgrade {revision}';
-    END IF;"""
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -125,18 +121,17 @@ def _render(script: Script, direction: Direction, texts: dict[str, str]) -> str:
     }
     steps = collect_revision(script.module)
     if steps is None:
-        guard = _guard("pg_try_advisory_xact_lock", "true", settings)
+        guard = _guard("true", settings)
         return _template("script.sql").format(guard=guard, statements=_offline_sql(script, direction), **settings)
     return _template("steps.sql").format(
-        guard=_guard("pg_try_advisory_lock", "false", settings),
+        guard=_guard("false", settings),
         **_step_texts(script, direction, steps[direction]),
         **settings,
     )
 
 
-def _guard(lock_function: str, is_local: str, settings: dict[str, Any]) -> str:
+def _guard(is_local: str, settings: dict[str, Any]) -> str:
     guard = _template("guard.sql").format(
-        lock_function=lock_function,
         is_local=is_local,
         lock_key=LOCK_KEY.format(schema="main_schema"),
         untrusted_objects=UNTRUSTED_OBJECTS.format(schemas="declared_schemas").strip("\n").rstrip(),
@@ -157,7 +152,6 @@ def _step_texts(script: Script, direction: Direction, steps: Sequence[Step]) -> 
         "direction": direction,
         "descriptions": ",\n    ".join(literal(step.description) for step in steps),
         "create_step_table": " ".join(str(CreateTable(step_table(None)).compile(dialect=DIALECT)).split()),
-        "reject_other_direction": REJECT_DOWNGRADE.format(revision=revision) if direction == "upgrade" else "",
         # The file reverts an unfinished upgrade too, of which some objects may be missing.
         "steps": StepScript(is_repeated=direction == "downgrade").render_steps(steps),
         "stamp": ddl.join_statements(

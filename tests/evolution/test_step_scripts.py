@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
@@ -28,6 +29,23 @@ ROWS = 20_000
 MANY_ROWS = 300_000
 # The revision that each leads to.
 COMMANDS = {f"upgrade {AFTER_HEAD}": AFTER_HEAD, "downgrade -1": HEAD, "file": AFTER_HEAD, "file that reverts": HEAD}
+UNIQUE_INDEX = (
+    """
+    op.add_column("kpi_summary", sa.Column("unit", sa.Text()))
+    op.create_index_online("idx_unit", "kpi_summary", ["client_id"], unique=True)
+    """,
+    'op.drop_index_online("idx_unit", "kpi_summary")\nop.drop_column("kpi_summary", "unit")',
+)
+TWO_ROWS: LiteralString = """INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end)
+    SELECT 1, 'k', 1, now(), now() FROM generate_series(1, 2)"""
+# What lets the file fail, and what lets it succeed.
+FAULTS: dict[str, tuple[LiteralString, LiteralString]] = {
+    "check": ("UPDATE alembic_version SET version_num = '002'", f"UPDATE alembic_version SET version_num = '{HEAD}'"),
+    "transaction": ("ALTER TABLE kpi_summary ADD unit int", "ALTER TABLE kpi_summary DROP unit"),
+    "index": (TWO_ROWS, "DELETE FROM kpi_summary"),
+}
+SETTINGS = ("search_path", "lock_timeout", "idle_in_transaction_session_timeout", "client_min_messages")
+LOCKS = "SELECT FROM pg_locks JOIN pg_database ON oid = database WHERE datname = current_database() AND objsubid = 1"
 BACKFILL_RUNS = "SELECT FROM alembic_version_steps WHERE changed_rows BETWEEN 1000 AND 60000"
 
 
@@ -106,6 +124,71 @@ def test_file_of_another_revision_is_rejected_while_one_is_unfinished(
     assert result.returncode == EXIT_PSQL_ERROR
     assert f"revision {AFTER_HEAD} is unfinished" in result.stderr
     assert database.query("SELECT count(*) FROM kpi_summary") == [(ROWS // 4,)]
+
+
+@pytest.mark.parametrize("before", ["upgrade", "unfinished upgrade"])
+@pytest.mark.parametrize("end", ["file", "command"])
+def test_file_during_unfinished_downgrade_prints_what_finishes_and_undoes_it(
+    checkout: Checkout, server: Server, database: Database, before: str, end: str
+) -> None:
+    checkout.add_revision(AFTER_HEAD, *UNIQUE_INDEX)
+    checkout.write_manifests(server)
+    feed = partial(psql.feed, database.url, home=checkout.folder)
+    if before == "unfinished upgrade":
+        database.execute(TWO_ROWS)
+    upgrade, rollback = script(checkout), script(checkout, "--rollback")
+    assert feed(upgrade).returncode == (EXIT_PSQL_ERROR if before == "unfinished upgrade" else 0)
+    database.execute("CREATE VIEW reader AS SELECT unit FROM kpi_summary; DELETE FROM kpi_summary")
+    result = feed(rollback)
+    assert "cannot drop column unit" in result.stderr
+    result = feed(upgrade)
+    assert result.returncode == EXIT_PSQL_ERROR
+    assert f"the downgrade of revision {AFTER_HEAD} is unfinished" in result.stderr
+    assert "Finish it with the rollback file of the revision" in result.stderr
+    undo = f"syntegra-db upgrade {AFTER_HEAD}"
+    assert f"or undo it: {undo}\n" in result.stderr
+    database.execute("DROP VIEW reader")
+    if end == "file":
+        assert feed(rollback).stderr == ""
+    else:
+        assert checkout.run(*undo.split(), database=database).returncode == 0
+    expected = HEAD if end == "file" else AFTER_HEAD
+    assert database.query("SELECT version_num FROM alembic_version") == [(expected,)]
+    verified = checkout.run("syntegra-db", "verify", database=database)
+    assert verified.returncode == 0, verified.stdout
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_interactive_session_that_repeats_a_failed_file_keeps_no_lock_and_no_setting(
+    checkout: Checkout, server: Server, database: Database, tmp_path: Path, fault: str
+) -> None:
+    checkout.add_revision(AFTER_HEAD, *UNIQUE_INDEX)
+    checkout.write_manifests(server)
+    file = tmp_path / "upgrade.sql"
+    file.write_text(script(checkout), encoding="utf-8")
+    cause, correction = FAULTS[fault]
+    with psql.interactive(database.url, tmp_path) as enter:
+
+        def settings() -> str:
+            values = ", ".join(f"current_setting('{name}')" for name in SETTINGS)
+            enter(f"SELECT concat_ws(' ', {values}) AS settings \\gset")
+            return enter("\\warn :settings")
+
+        enter("SET search_path = public, pg_temp; SET lock_timeout = '7s'; SET client_min_messages = 'log';")
+        before = settings()
+        assert before == "public, pg_temp 7s 0 log\n"
+        database.execute(cause)
+        for _ in range(2):
+            assert "ERROR" in enter(f"\\i {file}")
+        if fault == "check":
+            assert database.query(LOCKS) == []
+        database.execute(correction)
+        assert "ERROR" not in enter(f"\\i {file}")
+        assert database.query("SELECT version_num FROM alembic_version") == [(AFTER_HEAD,)]
+        assert settings() == before
+        assert database.query(LOCKS) == []
+        result = checkout.run("syntegra-db", "downgrade", "-1", database=database)
+        assert result.returncode == 0, result.stderr
 
 
 def test_percent_sign_of_a_revision_without_steps_is_not_doubled(checkout: Checkout) -> None:

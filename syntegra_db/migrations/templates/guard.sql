@@ -6,7 +6,6 @@ DECLARE
   main_schema pg_catalog.text := pg_catalog.current_schema();
   declared_schemas pg_catalog.name[];
   object pg_catalog.record;
-  kind_of_table pg_catalog.text;
   stamp pg_catalog.text;
   second_schema pg_catalog.text := pg_catalog.current_setting('syntegra_db.schema', true);
   named_schemas pg_catalog.text[];
@@ -17,9 +16,10 @@ DECLARE
   new_path pg_catalog.text;
   is_system pg_catalog.bool;
   unfinished pg_catalog.text;
+  unfinished_direction pg_catalog.text;
 BEGIN
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-  IF NOT {lock_function}({lock_key}) THEN
+  IF NOT pg_try_advisory_xact_lock({lock_key}) THEN
     RAISE EXCEPTION 'another migration is running; wait until it ends, then run this file again';
   END IF;
   declared_schemas := ARRAY[main_schema]::name[] || ARRAY(
@@ -34,14 +34,36 @@ BEGIN
       USING HINT = format('DROP %1$s %2$s; or, if you trust it, ALTER %1$s %2$s OWNER TO %3$s; and then REVOKE CREATE '
         'ON SCHEMA %4$s FROM %5$s, PUBLIC;', object.kind, object.identity, object.role, object.schema, object.creator);
   END LOOP;
-  SELECT relkind INTO kind_of_table FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-  WHERE nspname = main_schema AND relname = '{version_table}';
-  IF kind_of_table = 'r' THEN
-    EXECUTE format('SELECT string_agg(version_num, '' and '' ORDER BY version_num) FROM %I.{version_table}', main_schema)
-      INTO stamp;
-  ELSIF kind_of_table IS NOT NULL THEN
-    RAISE EXCEPTION '{version_table} is not an ordinary table; find out who created it, and drop or rename it';
-  END IF;
+  -- A policy, or a cast of a type, would run its owner's code.
+  FOR object IN
+    SELECT relname, CASE
+      WHEN relkind <> 'r' THEN 'is not an ordinary table; find out who created it, and drop or rename it'
+      WHEN relname = '{step_table}' AND (pg_get_userbyid(relowner) = current_user OR relowner = (
+        SELECT relowner FROM pg_class WHERE relnamespace = pg_namespace.oid AND relname = '{version_table}'
+      )) IS NOT TRUE THEN 'belongs to another role; find out who created it, and drop or rename it'
+      WHEN row_security_active(pg_class.oid) THEN
+        format('has row-level security; ask its owner to run: ALTER TABLE %I.%I DISABLE ROW LEVEL SECURITY;',
+          nspname, relname)
+      WHEN cardinality(columns) > (
+        SELECT count(*) FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = ANY (columns)
+          AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
+      ) THEN 'has other columns than this package creates; find out who created it, and drop or rename it'
+    END AS fault
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN (VALUES
+      ('{version_table}', ARRAY['version_num']), ('{step_table}', ARRAY['revision', 'direction'])
+    ) AS read (name, columns) ON relname = name
+    WHERE nspname = main_schema ORDER BY relname
+  LOOP
+    IF object.fault IS NOT NULL THEN
+      RAISE EXCEPTION '% %', object.relname, object.fault;
+    ELSIF object.relname = '{version_table}' THEN
+      EXECUTE format('SELECT string_agg(version_num, '' and '' ORDER BY version_num) FROM ONLY %I.{version_table}',
+        main_schema) INTO stamp;
+    ELSE
+      EXECUTE format('SELECT min(revision), min(direction) FROM ONLY %I.{step_table}', main_schema)
+        INTO unfinished, unfinished_direction;
+    END IF;
+  END LOOP;
   named_schemas := ARRAY(
     SELECT name FROM (
       SELECT position, CASE WHEN '$user' = ANY (item) THEN current_user
@@ -116,14 +138,9 @@ BEGIN
         CASE WHEN to_regnamespace('public') IS NULL THEN 'CREATE SCHEMA public; ' END, 'SET search_path = public;'
       ));
   END IF;
-  IF EXISTS (
-    SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-    WHERE nspname = main_schema AND relname = '{step_table}' AND relkind = 'r'
-  ) THEN
-    EXECUTE format('SELECT min(revision) FROM %I.{step_table}', main_schema) INTO unfinished;
-    IF unfinished <> '{revision}' THEN
-      RAISE EXCEPTION 'revision % is unfinished', unfinished USING HINT = 'Finish or undo it first.';
-    END IF;
+  IF unfinished <> '{revision}' THEN
+    RAISE EXCEPTION 'the % of revision % is unfinished', unfinished_direction, unfinished
+      USING HINT = 'Finish or undo it first. This command prints how: syntegra-db status';
   END IF;
 {revision_guard}
   PERFORM set_config('search_path', string_agg(quote_ident(name), ', ' ORDER BY position), {is_local})

@@ -3,24 +3,38 @@
 -- Generated from alembic/versions/{source} by `make generate`: change the revision, not this file.
 -- Run it with psql; it needs no options. It commits step after step, because services use the tables: on an error, psql
 -- exits with status 3. Run the file again: it continues with the step that is not finished.
+-- With \i, psql does not exit: no other session can migrate until the file is run again there, or psql ends.
 
 \set ON_ERROR_STOP on
 \set QUIET on
 \set AUTOCOMMIT on
 
+-- After an error, a session that includes the file with \i is still in the transaction, with the lock and the settings.
+\if :{{?syntegra_db_is_begun}}
+ROLLBACK;
+\endif
+\if :{{?syntegra_db_lock}}
+SELECT pg_catalog.pg_advisory_unlock(:'syntegra_db_lock'::pg_catalog.int8) AS syntegra_db_unlocked \gset
+\unset syntegra_db_lock
+\endif
+
 -- They are restored at the end.
+\if :{{?syntegra_db_has_settings}}
+\else
 SELECT pg_catalog.current_setting('search_path') AS syntegra_db_path,
   pg_catalog.current_setting('client_min_messages') AS syntegra_db_messages,
   pg_catalog.current_setting('lock_timeout') AS syntegra_db_lock_timeout,
   pg_catalog.current_setting('idle_in_transaction_session_timeout') AS syntegra_db_idle_timeout \gset
+\endif
+
+\set syntegra_db_is_begun true
+BEGIN;
 
 -- A session that waits for a lock blocks all later writers. After a lock timeout, run the file again.
 SET lock_timeout = '{lock_timeout:.0f}ms';
 -- Nor does a stopped psql keep its locks.
 SET idle_in_transaction_session_timeout = '{idle_timeout}s';
 SET client_min_messages = 'warning';
-
-BEGIN;
 
 {guard}
 
@@ -32,20 +46,13 @@ DECLARE
   ];
   is_begun boolean := false;
 BEGIN
-  IF to_regclass('{step_table}') IS NULL THEN
+  IF to_regclass(format('%I.{step_table}', current_schema())) IS NULL THEN
     {create_step_table};
     GRANT SELECT ON {step_table} TO PUBLIC;
-  ELSIF NOT EXISTS (
-    SELECT FROM pg_class WHERE oid = to_regclass('{step_table}') AND relkind = 'r'
-      AND (relowner = current_user::regrole
-           OR relowner = (SELECT relowner FROM pg_class WHERE oid = to_regclass('{version_table}')))
-  ) THEN
-    RAISE EXCEPTION '{step_table} belongs to another role; find out who created it, and drop or rename it';
   ELSE
     is_begun := EXISTS (SELECT FROM {step_table});
   END IF;
   IF NOT EXISTS (SELECT FROM {step_table} WHERE direction = '{direction}') THEN
-    {reject_other_direction}
     DELETE FROM {step_table};
     INSERT INTO {step_table} (step, revision, direction, is_repeated, description, is_finished)
     SELECT step, '{revision}', '{direction}', is_begun, description, false
@@ -57,6 +64,10 @@ BEGIN
 END
 $$;
 
+-- The guard's lock ends with the transaction.
+SELECT key AS syntegra_db_lock, pg_advisory_lock(key) AS syntegra_db_locked
+FROM (SELECT {lock_key}) AS locks (key) \gset
+\set syntegra_db_has_settings true
 COMMIT;
 
 {steps}
@@ -66,11 +77,14 @@ BEGIN;
 DROP TABLE {step_table};
 COMMIT;
 
-SELECT pg_advisory_unlock({lock_key}) AS syntegra_db_unlocked,
+SELECT pg_advisory_unlock(:'syntegra_db_lock'::int8) AS syntegra_db_unlocked,
   set_config('client_min_messages', :'syntegra_db_messages', false) AS syntegra_db_messages,
   set_config('lock_timeout', :'syntegra_db_lock_timeout', false) AS syntegra_db_lock_timeout,
   set_config('idle_in_transaction_session_timeout', :'syntegra_db_idle_timeout', false)
     AS syntegra_db_idle_timeout,
   set_config('search_path', :'syntegra_db_path', false) AS syntegra_db_path \gset
+\unset syntegra_db_is_begun
+\unset syntegra_db_lock
+\unset syntegra_db_has_settings
 
 \echo {result}
