@@ -91,8 +91,8 @@ def test_sql_file_with_tables_of_another_role_is_rejected_and_runs_no_code(
             connection.execute("SELECT setval('foreign_code.calls', 1, false)")
         script = (ROOT / "migrations" / file).read_text(encoding="utf-8")
         result = psql.feed(database.url_as(OPERATOR), script, tmp_path)
-        assert message in result.stderr
         assert database.query("SELECT is_called FROM foreign_code.calls") == [(False,)]
+        assert message in result.stderr
 
 
 @pytest.mark.parametrize("owner", ["of the steps", "of the version"])
