@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, Table, Text, select
 
 from syntegra_db.errors import RevisionError, escape_control_characters
-from syntegra_db.revisions import ORDINARY_TABLE, VERSION_TABLE
+from syntegra_db.revisions import ORDINARY_TABLE, VERSION_TABLE, all_revisions
 from syntegra_db.search_path import read_session
 from syntegra_db.sql import catalog_query, execute_raw, qualify, qualify_name
 
@@ -72,11 +72,6 @@ class UnfinishedRevision:
         """The number of steps that are committed."""
         return sum(step.is_finished for step in self.steps)
 
-    @property
-    def is_begun(self) -> bool:
-        """Whether a step, or a batch of one, is committed."""
-        return any(step.is_finished or step.progress for step in self.steps)
-
     def __str__(self) -> str:
         number = min(self.finished + 1, len(self.steps))
         step = self.steps[number - 1]
@@ -86,12 +81,20 @@ class UnfinishedRevision:
             f"{step.description}{share}"
         )
 
+    def command(self, direction: Direction) -> str:
+        """Return the command that ends it in `direction`."""
+        if direction == "upgrade":
+            return f"syntegra-db upgrade {self.revision}"
+        known = ["base", *all_revisions()]
+        # Not relative: what is relative leads further if it is run twice.
+        before = known[known.index(self.revision) - 1] if self.revision in known else "-1"
+        return f"syntegra-db downgrade {before}"
+
     @property
     def instructions(self) -> str:
-        """The commands that finish it and undo it; a downgrade by `-1` takes it for applied."""
-        commands = {"upgrade": f"syntegra-db upgrade {self.revision}", "downgrade": "syntegra-db downgrade -1"}
-        finish = commands.pop(self.direction)
-        return f"To finish it: {finish}; to undo it: {commands.popitem()[1]}"
+        """The commands that finish it and undo it."""
+        opposite: Direction = "downgrade" if self.direction == "upgrade" else "upgrade"
+        return f"To finish it: {self.command(self.direction)}; to undo it: {self.command(opposite)}"
 
 
 def read_unfinished_revision(connection: Connection) -> UnfinishedRevision | None:

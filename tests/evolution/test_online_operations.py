@@ -127,7 +127,8 @@ def test_killed_backfill_continues_after_its_last_batch(checkout: Checkout, serv
         rejected = checkout.run("syntegra-db", *command.split(), database=database)
         assert rejected.returncode == EXIT_REVISION_ERROR, rejected.stderr
         assert (
-            f"To finish it: syntegra-db upgrade {AFTER_HEAD}; to undo it: syntegra-db downgrade -1" in rejected.stderr
+            f"To finish it: syntegra-db upgrade {AFTER_HEAD}; to undo it: syntegra-db downgrade {HEAD}"
+            in rejected.stderr
         )
     assert checkout.run("syntegra-db", "backup", database=database).returncode == 0
     database.execute(sql.SQL("UPDATE kpi_summary SET label = 'kept' WHERE id <= {}").format(last_id))

@@ -8,7 +8,7 @@ import pytest
 from psycopg import sql
 
 from support.revisions import AFTER_HEAD, BEFORE_HEAD, HEAD
-from support.sample_rows import load_rows
+from support.sample_rows import load_rows, row_digests
 from syntegra_db import migrations
 from syntegra_db.connections import connect
 from syntegra_db.errors import RevisionError
@@ -155,6 +155,68 @@ def test_undo_of_unique_constraint_drops_its_index(
     assert filled.query("SELECT FROM pg_class WHERE relname = 'uq_kpi_summary_id'")
     undo(checkout, filled)
     assert not filled.query("SELECT FROM pg_class WHERE relname = 'uq_kpi_summary_id'")
+
+
+def test_condition_with_colons_is_kept(checkout: Checkout, server: Server, filled: Database) -> None:
+    condition = "kpi_name <> 'a :b %(x)s :id' AND kpi_name::text <> ':c'"
+    body = (
+        f'op.create_check_constraint_online("ck_colon", "kpi_summary", "{condition}")',
+        'op.drop_constraint("ck_colon", "kpi_summary")',
+    )
+    upgrade(checkout, server, filled, body, 0)
+    [(definition,)] = filled.query("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'ck_colon'")
+    assert "'a :b %(x)s :id'" in definition
+    assert "':c'" in definition
+
+
+BACKFILLED = """
+    op.backfill("kpi_summary", {"kpi_value": "kpi_value * 100"}, batch=50)
+    op.create_index_online("idx_kpi_summary_name", "kpi_summary", ["kpi_name"], unique=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("begun", "undoing"),
+    [
+        (BACKFILLED, 'op.backfill("kpi_summary", {"kpi_value": "kpi_value / 100"})'),
+        (BACKFILLED, 'op.execute("UPDATE kpi_summary SET kpi_value = kpi_value / 100")'),
+        (DUPLICATES[0], 'op.execute("ALTER TABLE kpi_summary DROP unit")'),
+        (f"""op.execute("SELECT 1")\n{DUPLICATES[0]}""", DUPLICATES[1]),
+    ],
+)
+def test_undo_that_could_change_other_values_is_refused(
+    checkout: Checkout, server: Server, filled: Database, begun: str, undoing: str
+) -> None:
+    upgrade(checkout, server, filled, (begun, undoing), EXIT_MIGRATION_FAILED)
+    before = row_digests(filled)
+    result = checkout.run("syntegra-db", "downgrade", HEAD, database=filled)
+    assert result.returncode == EXIT_MIGRATION_FAILED, result.stderr
+    assert f"It cannot be undone: it is not known how to undo each of the steps" in result.stderr
+    assert row_digests(filled) == before
+    filled.execute("UPDATE kpi_summary SET kpi_name = id::text")
+    assert checkout.run("syntegra-db", "upgrade", database=filled).returncode == 0
+
+
+def test_undo_keeps_what_a_step_that_was_not_reached_would_have_added(
+    checkout: Checkout, server: Server, filled: Database
+) -> None:
+    filled.execute("ALTER TABLE kpi_summary ADD unit text DEFAULT 'own'")
+    body = (
+        """
+        op.create_index_online("idx_kpi_summary_name", "kpi_summary", ["kpi_name"], unique=True)
+        op.add_column("kpi_summary", sa.Column("unit", sa.Text()))
+        op.backfill("kpi_summary", {"kpi_value": "0"})
+        """,
+        """
+        op.backfill("kpi_summary", {"kpi_value": "1"})
+        op.drop_column("kpi_summary", "unit")
+        op.drop_index_online("idx_kpi_summary_name", "kpi_summary")
+        """,
+    )
+    upgrade(checkout, server, filled, body, EXIT_MIGRATION_FAILED)
+    before = row_digests(filled)
+    undo(checkout, filled)
+    assert row_digests(filled) == before
 
 
 def test_undo_before_the_first_step_removes_the_record_only(

@@ -40,7 +40,7 @@ END_OF_BATCH = "SELECT max(id) FROM (SELECT id FROM {table} WHERE id > {last_id}
 class BackfillStep:
     """Set columns of the rows that fulfil a condition, in batches by id, each in its own transaction.
 
-    `values` are SQL expressions by column.
+    `values` are SQL expressions by column. `is_reversible` means that it only replaces NULL by what another column has.
     """
 
     table: str
@@ -48,6 +48,7 @@ class BackfillStep:
     condition: str
     max_batch_rows: int
     leftovers: tuple[MigrateOperation, ...] = ()
+    is_reversible: bool = False
 
     @property
     def description(self) -> str:

@@ -117,4 +117,4 @@ def _need_connection(*_: object, **__: object) -> Any:
 
 
 def _transaction_step(operations: Sequence[MigrateOperation]) -> TransactionStep:
-    return TransactionStep(tuple(operations), ", ".join(map(describe, operations)))
+    return TransactionStep(tuple(operations), ", ".join(map(describe, operations)), is_collected=True)

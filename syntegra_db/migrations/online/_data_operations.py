@@ -9,6 +9,7 @@ from alembic.operations.ops import CreateCheckConstraintOp
 from syntegra_db.migrations.online._backfill import BackfillStep
 from syntegra_db.migrations.online._registry import (
     OnlineOperation,
+    as_text,
     constraint_steps,
     find_violations,
     object_name,
@@ -120,11 +121,13 @@ class KeepAlikeOp(OnlineOperation):
         values = {self._new: f"coalesce({new}, {old})", self._old: f"coalesce({old}, {new})"}
         return [
             TransactionStep((execute(create_function), execute(create_trigger)), f"add trigger {name}"),
-            BackfillStep(self._table, values, f"({old} IS NULL) <> ({new} IS NULL)", MAX_BATCH_ROWS),
+            BackfillStep(
+                self._table, values, f"({old} IS NULL) <> ({new} IS NULL)", MAX_BATCH_ROWS, is_reversible=True
+            ),
             *constraint_steps(
                 name,
                 self._table,
-                CreateCheckConstraintOp(name, self._table, condition, postgresql_not_valid=True),
+                CreateCheckConstraintOp(name, self._table, as_text(condition), postgresql_not_valid=True),
                 find_violations(self._table, condition),
             ),
         ]

@@ -15,7 +15,8 @@ from syntegra_db.catalog import later_schemas_with_tables
 from syntegra_db.errors import MigrationFailed
 from syntegra_db.migrations.online._collection import collect_steps
 from syntegra_db.migrations.online._session import StepSession
-from syntegra_db.migrations.online._steps import TransactionStep, not_concurrently, tolerant
+from syntegra_db.migrations.online._steps import not_concurrently, tolerant
+from syntegra_db.migrations.online._undo import steps_to_undo
 from syntegra_db.recorded_steps import (
     RecordedStep,
     StepRecord,
@@ -23,7 +24,7 @@ from syntegra_db.recorded_steps import (
     read_unfinished_revision,
     require_no_unfinished_revision,
 )
-from syntegra_db.revisions import all_revisions, script_directory
+from syntegra_db.revisions import all_revisions, describe_revision, script_directory
 from syntegra_db.search_path import read_session
 from syntegra_db.sql import quote
 
@@ -145,32 +146,37 @@ class _Run:
     def undo(self, current: str | None, target: str | None) -> None:
         """Run the opposite of a revision that was begun, if the way from `current` to `target` does not include it.
 
-        An operation of Alembic on an object of a step that was not reached is no error; other SQL is repeatable.
+        Only what the record has as begun is undone.
 
         Raises:
-            MigrationFailed: what the revision does is known only while it runs, or the schema of the extension, where
-                names that are missing here would be found, has another set of tables.
+            MigrationFailed: what one of the directions does is not known or would change values, or the schema of the
+                extension, where names that are missing here would be found, has another set of tables.
         """
         unfinished = read_unfinished_revision(self._connection)
         direction = direction_to_undo(unfinished, current, target)
         if unfinished is None or direction is None:
             return
+        self._require_own_names()
         module = script_directory().get_revision(unfinished.revision).module
         begun, undoing = (
             collect_steps(self._context, getattr(module, name)) for name in (OPPOSITE[direction], direction)
         )
-        if begun is None or undoing is None:
-            raise MigrationFailed(
-                f"Revision {unfinished.revision} uses the connection itself, so a part of it cannot be undone. Finish "
-                f"the {unfinished.direction} first."
-            )
-        self._require_own_names()
-        leftovers = [operation for step in reversed(begun.steps) for operation in step.leftovers]
-        if unfinished.is_begun or not isinstance(begun.steps[0], TransactionStep):
-            self.finish(unfinished.revision, direction, undoing.steps)
         session = self._session()
+        steps = None
+        if begun is not None and undoing is not None:
+            steps = steps_to_undo(
+                session, unfinished, begun.steps, undoing.steps, is_resumed=unfinished.direction == direction
+            )
+        if begun is None or steps is None:
+            raise MigrationFailed(
+                f"The database is at {describe_revision(current)}, and {unfinished}. It cannot be undone: it is not known "
+                "how to undo each of the steps without changing other values. Finish it: "
+                f"{unfinished.command(OPPOSITE[direction])}"
+            )
+        if steps:
+            self.finish(unfinished.revision, direction, steps)
         with session.transaction():
-            for operation in leftovers:
+            for operation in (leftover for step in reversed(begun.steps) for leftover in step.leftovers):
                 for part in tolerant(operation, session.schema):
                     session.operations.invoke(part)
             self.record.remove()

@@ -17,6 +17,7 @@ from alembic.operations.ops import (
 
 from syntegra_db.migrations.online._registry import (
     OnlineOperation,
+    as_text,
     constraint_steps,
     find_violations,
     object_name,
@@ -99,7 +100,7 @@ class CreateCheckConstraintOnlineOp(OnlineOperation):
 
     def steps(self) -> Sequence[Step]:
         """Return the addition and the validation."""
-        add = CreateCheckConstraintOp(self._name, self._table, self._condition, postgresql_not_valid=True)
+        add = CreateCheckConstraintOp(self._name, self._table, as_text(self._condition), postgresql_not_valid=True)
         return constraint_steps(self._name, self._table, add, find_violations(self._table, self._condition))
 
 
@@ -204,7 +205,7 @@ class SetNotNullOnlineOp(OnlineOperation):
         """Return the addition of the CHECK, its validation, and SET NOT NULL, which replaces it."""
         column, condition = quote(self._column), f"{quote(self._column)} IS NOT NULL"
         name = object_name("ck", self._table, self._column, "not_null")
-        add = CreateCheckConstraintOp(name, self._table, condition, postgresql_not_valid=True)
+        add = CreateCheckConstraintOp(name, self._table, as_text(condition), postgresql_not_valid=True)
         replace = f"ALTER TABLE {quote(self._table)} ALTER COLUMN {column} SET NOT NULL, DROP CONSTRAINT {quote(name)}"
         return [
             *constraint_steps(

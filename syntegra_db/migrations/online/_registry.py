@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from typing import TYPE_CHECKING, TypeVar
 
@@ -62,6 +63,11 @@ def constraint_steps(
         TransactionStep((add,), f"add constraint {name} for new rows", leftovers=leftovers),
         ValidationStep(validate, f"check the rows of {table} for {name}", find_rows),
     ]
+
+
+def as_text(condition: str) -> str:
+    """Return `condition` for SQLAlchemy, which takes a name after a colon for a parameter."""
+    return re.sub(r"(?<![:\\]):(?=\w)", r"\\:", condition)
 
 
 def find_violations(table: str, condition: str) -> str:

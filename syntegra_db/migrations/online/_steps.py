@@ -6,7 +6,7 @@ import logging
 import re
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from alembic.operations.ops import (
     AddColumnOp,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from alembic.operations.ops import MigrateOperation
+    from sqlalchemy import Row
 
     from syntegra_db.migrations.online._script import StepScript
     from syntegra_db.migrations.online._session import StepSession
@@ -72,13 +73,15 @@ class Step(Protocol):
 class TransactionStep:
     """Operations of Alembic in one transaction.
 
-    `repeated` replaces them where objects may exist already, if `IF EXISTS` and the like are not enough.
+    `repeated` replaces them where objects may exist already, if `IF EXISTS` and the like are not enough. `is_collected`
+    means that they are those of the revision, and not those of an online operation.
     """
 
     operations: tuple[MigrateOperation, ...]
     description: str
     repeated: tuple[MigrateOperation, ...] = ()
     leftovers: tuple[MigrateOperation, ...] = ()
+    is_collected: bool = False
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
         """Run the operations in one transaction."""
@@ -165,22 +168,32 @@ class AutocommitStep:
         return script.autocommit(number, drop + statements)
 
 
-def _create_index(session: StepSession, operation: CreateIndexOp) -> None:
-    name, table = str(operation.index_name), operation.table_name
-    qualified = qualify(session.schema, name)
-    state = session.connection.execute(INDEX_STATE, {"name": qualified}).first()
-    is_same = (
+def is_built_by(session: StepSession, operation: CreateIndexOp) -> bool:
+    """Return whether the index that `operation` builds is installed, valid or not, on its table and columns."""
+    state = _index_state(session, operation)
+    # Of expressions, only their number is known.
+    return (
         state is not None
-        and (state.relname, state.indisunique) == (table, bool(operation.unique))
+        and (state.relname, state.indisunique) == (operation.table_name, bool(operation.unique))
         and (
             not all(isinstance(column, str) for column in operation.columns)
             or state.columns[: len(operation.columns)] == list(operation.columns)
         )
     )
-    if state is not None and state.relname == table and not state.indisvalid:
+
+
+def _index_state(session: StepSession, operation: CreateIndexOp) -> Row[Any] | None:
+    name = qualify(session.schema, str(operation.index_name))
+    return session.connection.execute(INDEX_STATE, {"name": name}).first()
+
+
+def _create_index(session: StepSession, operation: CreateIndexOp) -> None:
+    name = str(operation.index_name)
+    state = _index_state(session, operation)
+    if state is not None and state.relname == operation.table_name and not state.indisvalid:
         logger.info("Dropping the invalid index %s, left by an interrupted run", name)
-        _drop_index(session, qualified)
-    elif is_same:
+        _drop_index(session, name)
+    elif is_built_by(session, operation):
         logger.info("The index %s is already there", name)
         return
     try:
@@ -188,22 +201,27 @@ def _create_index(session: StepSession, operation: CreateIndexOp) -> None:
     except DBAPIError as error:
         if not connection_was_lost(error):
             session.connection.rollback()
-            state = session.connection.execute(INDEX_STATE, {"name": qualified}).first()
-            if state is not None and state.relname == table and not state.indisvalid:
+            state = _index_state(session, operation)
+            if state is not None and state.relname == operation.table_name and not state.indisvalid:
                 # It slows writers down, and a unique one rejects their rows.
-                _drop_index(session, qualified)
+                _drop_index(session, name)
         if isinstance(error.orig, UniqueViolation):
-            columns = ", ".join(map(str, operation.columns))
-            error.add_note(
-                f"Correct the rows that this finds, and run this again: SELECT {columns}, count(*) FROM {quote(table)} "  # noqa: S608  printed
-                f"GROUP BY {columns} HAVING count(*) > 1;"
-            )
+            error.add_note(f"Correct the rows that this finds, and run this again: {_find_duplicates(operation)}")
         raise
 
 
-def _drop_index(session: StepSession, qualified: str) -> None:
+def _find_duplicates(operation: CreateIndexOp) -> str:
+    columns = ", ".join(quote(column) if isinstance(column, str) else str(column) for column in operation.columns)
+    condition = operation.kw.get("postgresql_where")
+    where = "" if condition is None else f" WHERE {condition}"
+    return (
+        f"SELECT {columns}, count(*) FROM {quote(operation.table_name)}{where} GROUP BY {columns} HAVING count(*) > 1;"  # noqa: S608  printed
+    )
+
+
+def _drop_index(session: StepSession, name: str) -> None:
     session.connection.rollback()
-    execute_raw(session.connection, f"DROP INDEX CONCURRENTLY IF EXISTS {qualified}")
+    execute_raw(session.connection, f"DROP INDEX CONCURRENTLY IF EXISTS {qualify(session.schema, name)}")
 
 
 def not_concurrently(operation: MigrateOperation) -> MigrateOperation:
