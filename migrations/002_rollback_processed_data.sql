@@ -204,7 +204,10 @@ BEGIN
     RAISE EXCEPTION 'the % of revision % is unfinished', unfinished_direction, unfinished
       USING HINT = 'Finish or undo it first. This command prints how: syntegra-db status';
   END IF;
-  IF stamp IS DISTINCT FROM '002' AND (stamp IS DISTINCT FROM '001' OR unfinished IS NULL) THEN
+  IF unfinished_direction = 'upgrade' THEN
+    RAISE EXCEPTION 'the upgrade of revision 002 is unfinished'
+      USING HINT = 'Finish it with the file that upgrades, or undo it: syntegra-db downgrade 001';
+  ELSIF stamp IS DISTINCT FROM '002' THEN
     RAISE EXCEPTION 'this file reverts revision 002, but the database is at %',
       coalesce('revision ' || stamp, 'no revision')
       USING HINT = 'Revert the revisions one by one, the newest first.';

@@ -101,7 +101,7 @@ def rollback_script(script: Script) -> SqlScript:
     texts = {
         "title": f"Revert revision {revision} and delete all rows of its tables. Its upgrade: {script.doc}",
         "result": f"Revision {revision} reverted.",
-        "revision_guard": _template("rollback_guard.sql").format(revision=revision, before=literal(_before(script))),
+        "revision_guard": _template("rollback_guard.sql").format(revision=revision, before=_before(script) or "base"),
     }
     return SqlScript(
         f"{revision}_rollback_{_slug(script).removeprefix('create_')}.sql", _render(script, "downgrade", texts)
@@ -152,8 +152,7 @@ def _step_texts(script: Script, direction: Direction, steps: Sequence[Step]) -> 
         "direction": direction,
         "descriptions": ",\n    ".join(literal(step.description) for step in steps),
         "create_step_table": " ".join(str(CreateTable(step_table(None)).compile(dialect=DIALECT)).split()),
-        # The file reverts an unfinished upgrade too, of which some objects may be missing.
-        "steps": StepScript(is_repeated=direction == "downgrade").render_steps(steps),
+        "steps": StepScript().render_steps(steps),
         "stamp": ddl.join_statements(
             ddl.stamp(revision) if reached and before is None else ddl.restamp(reached),
             f"COMMENT ON TABLE {VERSION_TABLE} IS {literal(compatibility_comment(reached))};",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
@@ -181,7 +182,7 @@ BACKFILLED = """
         (BACKFILLED, 'op.backfill("kpi_summary", {"kpi_value": "kpi_value / 100"})'),
         (BACKFILLED, 'op.execute("UPDATE kpi_summary SET kpi_value = kpi_value / 100")'),
         (DUPLICATES[0], 'op.execute("ALTER TABLE kpi_summary DROP unit")'),
-        (f"""op.execute("SELECT 1")\n{DUPLICATES[0]}""", DUPLICATES[1]),
+        ('op.execute("SELECT 1")' + dedent(DUPLICATES[0]), DUPLICATES[1]),
     ],
 )
 def test_undo_that_could_change_other_values_is_refused(
@@ -191,7 +192,7 @@ def test_undo_that_could_change_other_values_is_refused(
     before = row_digests(filled)
     result = checkout.run("syntegra-db", "downgrade", HEAD, database=filled)
     assert result.returncode == EXIT_MIGRATION_FAILED, result.stderr
-    assert f"It cannot be undone: it is not known how to undo each of the steps" in result.stderr
+    assert "It cannot be undone: it is not known how to undo each of the steps" in result.stderr
     assert row_digests(filled) == before
     filled.execute("UPDATE kpi_summary SET kpi_name = id::text")
     assert checkout.run("syntegra-db", "upgrade", database=filled).returncode == 0

@@ -47,7 +47,7 @@ class BackfillStep:
     values: Mapping[str, str]
     condition: str
     max_batch_rows: int
-    leftovers: tuple[MigrateOperation, ...] = ()
+    cleanup: tuple[MigrateOperation, ...] = ()
     is_reversible: bool = False
 
     @property

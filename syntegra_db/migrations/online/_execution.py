@@ -169,14 +169,16 @@ class _Run:
             )
         if begun is None or steps is None:
             raise MigrationFailed(
-                f"The database is at {describe_revision(current)}, and {unfinished}. It cannot be undone: it is not known "
-                "how to undo each of the steps without changing other values. Finish it: "
+                f"The database is at {describe_revision(current)}, and {unfinished}. It cannot be undone: it is not "
+                "known how to undo each of the steps without changing other values. Finish it: "
                 f"{unfinished.command(OPPOSITE[direction])}"
             )
         if steps:
             self.finish(unfinished.revision, direction, steps)
         with session.transaction():
-            for operation in (leftover for step in reversed(begun.steps) for leftover in step.leftovers):
+            for operation in (
+                cleanup_operation for step in reversed(begun.steps) for cleanup_operation in step.cleanup
+            ):
                 for part in tolerant(operation, session.schema):
                     session.operations.invoke(part)
             self.record.remove()

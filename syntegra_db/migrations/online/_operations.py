@@ -213,7 +213,7 @@ class SetNotNullOnlineOp(OnlineOperation):
                 self._table,
                 add,
                 find_violations(self._table, condition),
-                leftovers=(DropConstraintOp(name, self._table),),
+                cleanup=(DropConstraintOp(name, self._table),),
             ),
             TransactionStep((execute(replace),), f"set {self._table}.{self._column} NOT NULL"),
         ]

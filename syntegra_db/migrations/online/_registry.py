@@ -55,12 +55,12 @@ def register(name: str) -> Callable[[Kind], Kind]:
 
 
 def constraint_steps(
-    name: str, table: str, add: MigrateOperation, find_rows: str, leftovers: tuple[MigrateOperation, ...] = ()
+    name: str, table: str, add: MigrateOperation, find_rows: str, cleanup: tuple[MigrateOperation, ...] = ()
 ) -> list[Step]:
     """Return the addition of a constraint that is NOT VALID, and its validation; see `Step` and `ValidationStep`."""
     validate = f"ALTER TABLE {quote(table)} VALIDATE CONSTRAINT {quote(name)}"
     return [
-        TransactionStep((add,), f"add constraint {name} for new rows", leftovers=leftovers),
+        TransactionStep((add,), f"add constraint {name} for new rows", cleanup=cleanup),
         ValidationStep(validate, f"check the rows of {table} for {name}", find_rows),
     ]
 

@@ -58,12 +58,9 @@ def collect_revision(module: ModuleType) -> dict[Direction, list[Step]] | None:
 
 
 class StepScript:
-    """The statements for psql of steps; `is_repeated` renders them for objects that may exist already, or no longer."""
+    """The statements for psql of steps."""
 
     step_table, schema = STEP_TABLE, SCHEMA
-
-    def __init__(self, *, is_repeated: bool) -> None:
-        self.is_repeated = is_repeated
 
     def render_steps(self, steps: Sequence[Step]) -> str:
         """Return the statements of all steps; each is skipped if the record has it as finished."""

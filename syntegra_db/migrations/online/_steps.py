@@ -56,7 +56,7 @@ class Step(Protocol):
         """What it does, such as `create index idx_kpi_summary_unit`."""
 
     @property
-    def leftovers(self) -> Sequence[MigrateOperation]:
+    def cleanup(self) -> Sequence[MigrateOperation]:
         """The operations that drop what is there only until a later step."""
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:
@@ -80,13 +80,17 @@ class TransactionStep:
     operations: tuple[MigrateOperation, ...]
     description: str
     repeated: tuple[MigrateOperation, ...] = ()
-    leftovers: tuple[MigrateOperation, ...] = ()
+    cleanup: tuple[MigrateOperation, ...] = ()
     is_collected: bool = False
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
         """Run the operations in one transaction."""
+        operations: Sequence[MigrateOperation] = self.operations
+        if session.is_repeated:
+            tolerated = [part for operation in operations for part in tolerant(operation, session.schema)]
+            operations = self.repeated or tolerated
         with session.recorded_transaction(number):
-            for operation in self._operations(session.schema if session.is_repeated else None):
+            for operation in operations:
                 session.operations.invoke(operation)
 
     def in_transaction(self) -> Sequence[MigrateOperation]:
@@ -95,14 +99,7 @@ class TransactionStep:
 
     def script(self, script: StepScript, number: int) -> str:
         """Return one transaction."""
-        return script.transaction(
-            number, script.render(*self._operations(script.schema if script.is_repeated else None))
-        )
-
-    def _operations(self, schema: str | None) -> Sequence[MigrateOperation]:
-        if schema is None:
-            return self.operations
-        return self.repeated or [part for operation in self.operations for part in tolerant(operation, schema)]
+        return script.transaction(number, script.render(*self.operations))
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ class ValidationStep:
     statement: str
     description: str
     find_rows: str
-    leftovers: tuple[MigrateOperation, ...] = ()
+    cleanup: tuple[MigrateOperation, ...] = ()
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
         """Run the statement in a transaction."""
@@ -142,7 +139,7 @@ class AutocommitStep:
 
     operation: MigrateOperation
     description: str
-    leftovers: tuple[MigrateOperation, ...] = ()
+    cleanup: tuple[MigrateOperation, ...] = ()
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
         """Run it, then record it; if an index is there already, an interrupted run has built it."""

@@ -45,30 +45,26 @@ def steps_to_undo(
     if [step.description for step in begun] != [step.description for step in unfinished.steps]:
         return None
     reached = [step for number, step in enumerate(begun) if _is_done(session, unfinished, number, step)]
+    if not all(_has_inverse(step, begun) for step in reached):
+        return None
+    done, not_done = _names(reached), _names(step for step in begun if step not in reached)
+    chosen = [step for step in singles if _names([step]) & done]
+    unknown = [step for step in singles if reached and not _names([step]) & (done | not_done)]
+    return None if unknown or any(isinstance(step, BackfillStep) for step in chosen) else chosen
+
+
+def _has_inverse(step: Step, begun: Sequence[Step]) -> bool:
+    """Return whether dropping what the revision added undoes `step`."""
+    if not isinstance(step, BackfillStep):
+        return all(_names([single]) for single in _single_operations([step]))
     added = {
         describe(operation)
-        for step in begun
-        if isinstance(step, TransactionStep)
-        for operation in step.operations
+        for other in begun
+        if isinstance(other, TransactionStep)
+        for operation in other.operations
         if isinstance(operation, AddColumnOp)
     }
-    for step in reached:
-        if isinstance(step, BackfillStep):
-            if not step.is_reversible and {f"add column {step.table}.{column}" for column in step.values} - added:
-                return None
-        elif not _names([step]):
-            return None
-    done, not_done = _names(reached), _names(step for step in begun if step not in reached)
-    chosen: list[Step] = []
-    for step in singles:
-        names = _names([step])
-        if names & done:
-            if isinstance(step, BackfillStep):
-                return None
-            chosen.append(step)
-        elif not names & not_done:
-            return None
-    return chosen
+    return step.is_reversible or {f"add column {step.table}.{column}" for column in step.values} <= added
 
 
 def _is_done(session: StepSession, unfinished: UnfinishedRevision, number: int, step: Step) -> bool:
