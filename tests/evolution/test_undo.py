@@ -158,6 +158,20 @@ def test_undo_of_unique_constraint_drops_its_index(
     assert not filled.query("SELECT FROM pg_class WHERE relname = 'uq_kpi_summary_id'")
 
 
+def test_undo_keeps_constraint_of_the_application_with_the_name(
+    checkout: Checkout, server: Server, filled: Database
+) -> None:
+    filled.execute("ALTER TABLE kpi_summary ADD CONSTRAINT uq_kpi_summary_id UNIQUE (id, kpi_name)")
+    body = (
+        'op.create_unique_constraint_online("uq_kpi_summary_id", "kpi_summary", ["client_id", "id"])',
+        'op.drop_constraint("uq_kpi_summary_id", "kpi_summary")',
+    )
+    upgrade(checkout, server, filled, body, EXIT_MIGRATION_FAILED)
+    result = checkout.run("syntegra-db", "downgrade", HEAD, database=filled)
+    assert result.returncode == 0, result.stderr
+    assert filled.query("SELECT count(*) FROM pg_constraint WHERE conname = 'uq_kpi_summary_id'") == [(1,)]
+
+
 def test_condition_with_colons_is_kept(checkout: Checkout, server: Server, filled: Database) -> None:
     condition = "kpi_name <> 'a :b %(x)s :id' AND kpi_name::text <> ':c'"
     body = (

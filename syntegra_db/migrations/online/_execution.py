@@ -15,7 +15,7 @@ from syntegra_db.catalog import later_schemas_with_tables
 from syntegra_db.errors import MigrationFailed
 from syntegra_db.migrations.online._collection import collect_steps
 from syntegra_db.migrations.online._session import StepSession
-from syntegra_db.migrations.online._steps import not_concurrently, tolerant
+from syntegra_db.migrations.online._steps import not_concurrently
 from syntegra_db.migrations.online._undo import steps_to_undo
 from syntegra_db.recorded_steps import (
     RecordedStep,
@@ -176,11 +176,6 @@ class _Run:
         if steps:
             self.finish(unfinished.revision, direction, steps)
         with session.transaction():
-            for operation in (
-                cleanup_operation for step in reversed(begun.steps) for cleanup_operation in step.cleanup
-            ):
-                for part in tolerant(operation, session.schema):
-                    session.operations.invoke(part)
             self.record.remove()
 
     def _require_own_names(self) -> None:

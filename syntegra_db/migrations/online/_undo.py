@@ -41,7 +41,7 @@ def steps_to_undo(
     singles = list(_single_operations(undoing))
     if is_resumed:
         recorded = [step.description for step in unfinished.steps]
-        return [step for step in singles if step.description in recorded]
+        return [step for step in (*singles, *_cleanup(begun)) if step.description in recorded]
     if [step.description for step in begun] != [step.description for step in unfinished.steps]:
         return None
     reached = [step for number, step in enumerate(begun) if _is_done(session, unfinished, number, step)]
@@ -50,7 +50,18 @@ def steps_to_undo(
     done, not_done = _names(reached), _names(step for step in begun if step not in reached)
     chosen = [step for step in singles if _names([step]) & done]
     unknown = [step for step in singles if reached and not _names([step]) & (done | not_done)]
-    return None if unknown or any(isinstance(step, BackfillStep) for step in chosen) else chosen
+    if unknown or any(isinstance(step, BackfillStep) for step in chosen):
+        return None
+    return [*chosen, *_cleanup(reached)]
+
+
+def _cleanup(steps: Sequence[Step]) -> list[Step]:
+    """Return the steps that drop what `steps` created only until a later one."""
+    return [
+        TransactionStep((operation,), f"{describe(operation)} if it is there")
+        for step in reversed(steps)
+        for operation in step.cleanup
+    ]
 
 
 def _has_inverse(step: Step, begun: Sequence[Step]) -> bool:
