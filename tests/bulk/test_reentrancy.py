@@ -99,7 +99,11 @@ async def looked_up_async(session: AsyncSession) -> int:
 
 async def streamed_async(session: AsyncSession) -> int:
     result = await session.stream(STREAMED)
-    return await async_copy_rows(session, KpiSummary, result)
+    try:
+        return await async_copy_rows(session, KpiSummary, result)
+    finally:
+        # Its cursor on the server would otherwise be closed when it is collected, perhaps in another test.
+        await result.close()
 
 
 @pytest.mark.parametrize("load", [streamed_async, looked_up_async])
