@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.revisions import AFTER_HEAD, HEAD
+from support.revisions import AFTER_HEAD, HEAD, revision_of
 from support.texts import load_texts
 from syntegra_db.catalog import load_manifest
 
@@ -118,11 +118,6 @@ def line_of(path: Path, statement: str) -> int:
     """Return the number of the last line with `statement`."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return max(number for number, line in enumerate(lines, 1) if statement in line)
-
-
-def revision_of(database: Database) -> str:
-    [(revision,)] = database.query("SELECT version_num FROM alembic_version")
-    return str(revision)
 
 
 def columns_of(database: Database) -> set[str]:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import random
 import re
 import signal
-import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 from psycopg import sql
 
 from support.evolutions import EVOLUTIONS
-from support.processes import wait_for_rows
+from support.processes import wait_for_rows, writing
 from support.revisions import AFTER_HEAD, HEAD
 from support.sample_rows import load_rows, row_digests
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
 
     from support.checkouts import Checkout
     from support.servers import Database, Server
@@ -144,7 +141,7 @@ def test_index_waits_for_older_transaction_and_keeps_writers_going(
     checkout: Checkout, server: Server, filled: Database
 ) -> None:
     prepare(checkout, server, "index")
-    with filled.connect() as blocker, writing(filled) as longest_insert:
+    with filled.connect() as blocker, writing(filled, INSERT_KPI) as inserts:
         blocker.execute("BEGIN")
         blocker.execute(INSERT_KPI)
         with checkout.running("syntegra-db", "upgrade", database=filled) as process:
@@ -154,7 +151,7 @@ def test_index_waits_for_older_transaction_and_keeps_writers_going(
             _, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
     assert "Waiting for pid" in errors
-    assert longest_insert() < MAX_INSERT_SECONDS
+    assert max(inserts) < MAX_INSERT_SECONDS
 
 
 def test_locked_row_is_tried_again_with_its_batch_only(checkout: Checkout, server: Server, filled: Database) -> None:
@@ -226,24 +223,3 @@ def test_verify_during_unfinished_revision_reports_what_no_step_explains(
             rf"^  {re.escape(label)}\n    expected .*\n    found     (.*)$", verified.stdout, re.MULTILINE
         )
         assert any(line.startswith(found) for line in reported), verified.stdout
-
-
-@contextmanager
-def writing(database: Database) -> Iterator[Callable[[], float]]:
-    """Insert a row every 10 ms during the block; the yielded function returns the longest time of one, in seconds."""
-    ended, seconds = threading.Event(), [0.0]
-
-    def write() -> None:
-        with database.connect() as connection:
-            while not ended.wait(0.01):
-                started = time.monotonic()
-                connection.execute(INSERT_KPI)
-                seconds.append(time.monotonic() - started)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield lambda: max(seconds)
-    finally:
-        ended.set()
-        thread.join()

@@ -9,7 +9,7 @@ import pytest
 from support import psql
 from support.commands import run
 from support.evolutions import EVOLUTIONS
-from support.revisions import AFTER_HEAD, HEAD
+from support.revisions import AFTER_HEAD, HEAD, revision_of
 from syntegra_db.errors import DatabaseAhead
 from syntegra_db.migrations import require_head
 
@@ -41,11 +41,6 @@ def newer(checkout: Checkout, server: Server) -> Checkout:
     )
     checkout.write_manifests(server)
     return checkout
-
-
-def revision_of(database: Database) -> str:
-    [(revision,)] = database.query("SELECT version_num FROM alembic_version")
-    return str(revision)
 
 
 def test_upgrade_stops_before_contraction_until_it_is_asked_for(newer: Checkout, database: Database) -> None:

@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from support.forked_processes import MigrationProcess
-from support.processes import wait_until
+from support.processes import wait_until, writing
 from support.revisions import HEAD
 from syntegra_db import migrations
 from syntegra_db.catalog import verify
@@ -71,28 +71,6 @@ def open_transaction(database: Database, seconds: float) -> Iterator[None]:
         connection.close()
 
 
-@contextmanager
-def writer(database: Database) -> Iterator[list[float]]:
-    """Inserts into data_sources every 10 ms; the seconds that each insert took."""
-    waits: list[float] = []
-    done = threading.Event()
-
-    def write() -> None:
-        with database.connect() as connection:
-            while not done.wait(0.01):
-                began = time.monotonic()
-                connection.execute(SOURCE)
-                waits.append(time.monotonic() - began)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield waits
-    finally:
-        done.set()
-        thread.join()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("begin", "command"), [("002", ("upgrade", "003")), ("003", ("downgrade", "002"))])
 def test_writer_during_blocked_migration_waits_at_most_lock_timeout(
@@ -100,7 +78,7 @@ def test_writer_during_blocked_migration_waits_at_most_lock_timeout(
 ) -> None:
     migrations.upgrade(begin, empty_database.url)
     empty_database.execute(SOURCE)
-    with open_transaction(empty_database, BLOCKER_SECONDS), writer(empty_database) as waits:
+    with open_transaction(empty_database, BLOCKER_SECONDS), writing(empty_database, SOURCE) as waits:
         migration = MigrationProcess(empty_database, tmp_path / "output", *command).start()
         assert migration.wait() == 0, migration.output_text
     assert max(waits) < LOCK_TIMEOUT + GRACE
@@ -132,7 +110,7 @@ def readers(database: Database) -> Iterator[None]:
 
 
 def test_writer_during_downgrade_with_readers_waits_at_most_lock_timeout(database: Database, tmp_path: Path) -> None:
-    with readers(database), writer(database) as waits:
+    with readers(database), writing(database, SOURCE) as waits:
         migration = MigrationProcess(database, tmp_path / "output", "downgrade", "002").start()
         assert migration.wait() == 0, migration.output_text
     assert max(waits) < LOCK_TIMEOUT + GRACE

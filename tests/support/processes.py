@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, LiteralString
@@ -60,6 +61,28 @@ def running(
             yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def writing(database: Database, statement: LiteralString) -> Iterator[list[float]]:
+    """Execute `statement` every 10 ms during the block, and yield the list of the seconds that each execution took."""
+    seconds: list[float] = []
+    ended = threading.Event()
+
+    def write() -> None:
+        with database.connect() as connection:
+            while not ended.wait(0.01):
+                started = time.monotonic()
+                connection.execute(statement)
+                seconds.append(time.monotonic() - started)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield seconds
+    finally:
+        ended.set()
+        thread.join()
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
