@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, Table, Text, select
 
 from syntegra_db.errors import RevisionError, escape_control_characters
-from syntegra_db.revisions import ORDINARY_TABLE, VERSION_TABLE, all_revisions
+from syntegra_db.revisions import ORDINARY_TABLE, VERSION_TABLE, all_revisions, revision_before
 from syntegra_db.search_path import read_session
 from syntegra_db.sql import catalog_query, execute_raw, qualify, qualify_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection, Row
 
 Direction = Literal["upgrade", "downgrade"]
+OPPOSITE: dict[Direction, Direction] = {"upgrade": "downgrade", "downgrade": "upgrade"}
 STEP_TABLE = f"{VERSION_TABLE}_steps"
 PROGRESS_COLUMNS = ("first_id", "final_id", "last_id", "changed_rows")
 # Who may write to the table could let it run code; the owner of the version table migrates anyway.
@@ -85,16 +89,28 @@ class UnfinishedRevision:
         """Return the command that ends it in `direction`."""
         if direction == "upgrade":
             return f"syntegra-db upgrade {self.revision}"
-        known = ["base", *all_revisions()]
         # Not relative: what is relative leads further if it is run twice.
-        before = known[known.index(self.revision) - 1] if self.revision in known else "-1"
-        return f"syntegra-db downgrade {before}"
+        is_known = self.revision in all_revisions()
+        return f"syntegra-db downgrade {revision_before(self.revision) or 'base' if is_known else '-1'}"
 
     @property
     def instructions(self) -> str:
         """The commands that finish it and undo it."""
-        opposite: Direction = "downgrade" if self.direction == "upgrade" else "upgrade"
-        return f"To finish it: {self.command(self.direction)}; to undo it: {self.command(opposite)}"
+        undo = self.command(OPPOSITE[self.direction])
+        return f"To finish it: {self.command(self.direction)}; to undo it: {undo}"
+
+
+class Described(Protocol):
+    """What has a description, such as a step of a revision and its record."""
+
+    @property
+    def description(self) -> str:
+        """Words and names of objects, separated by blanks and commas."""
+
+
+def words_of(steps: Iterable[Described]) -> set[str]:
+    """Return the words and names in the descriptions of `steps`."""
+    return {word for step in steps for word in re.split(r"[ ,]+", step.description)}
 
 
 def read_unfinished_revision(connection: Connection) -> UnfinishedRevision | None:

@@ -170,11 +170,8 @@ def phase_of(revision: str) -> str | None:
 
 def oldest_compatible_revision(revision: str) -> str:
     """Return the oldest revision whose code works on the schema of `revision`: only expansions lie between them."""
-    known = all_revisions()
-    position = known.index(revision)
-    while position and phase_of(known[position]) == EXPAND:
-        position -= 1
-    return known[position]
+    before = revision_before(revision) if phase_of(revision) == EXPAND else None
+    return revision if before is None else oldest_compatible_revision(before)
 
 
 def compatibility_comment(revision: str | None) -> str | None:
@@ -211,6 +208,23 @@ def script_directory() -> ScriptDirectory:
 def all_revisions() -> list[str]:
     """Return the revisions of this package, oldest first."""
     return [script.revision for script in reversed(list(script_directory().walk_revisions()))]
+
+
+def position_of(revision: str | None) -> int:
+    """Return the place of `revision` in the order of the revisions, which begins with 1; 0 for None."""
+    return 0 if revision is None else all_revisions().index(revision) + 1
+
+
+def revision_before(revision: str) -> str | None:
+    """Return the revision before `revision`, or None for the first one."""
+    return [None, *all_revisions()][position_of(revision) - 1]
+
+
+def revision_path(before: str | None, after: str | None) -> list[str | None]:
+    """Return `before`, the revisions on the way, and `after`, in the order of a migration between them."""
+    start, end = position_of(before), position_of(after)
+    known = [None, *all_revisions()]
+    return known[start : end + 1] if start <= end else known[end : start + 1][::-1]
 
 
 def resolve_revision(target: str | None, current: str | None) -> str | None:

@@ -45,8 +45,7 @@ from syntegra_db.errors import RestoreFailed, TablesNotEmpty, server_message
 from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations import (
     MigrationOptions,
-    describe_data_loss,
-    find_data_loss,
+    log_data_loss,
     migration_lock,
     retry_in_savepoint,
     run_in_transaction,
@@ -197,9 +196,7 @@ def _restorable_revision(connection: Connection, job: _RestoreJob) -> str | None
 
 def _log_data_loss(connection: Connection, job: _RestoreJob) -> None:
     """Log what the upgrade to the revision of the backup drops; before its transaction, because counts can fail."""
-    losses = find_data_loss(_restorable_revision(connection, job), job.backup.metadata.revision)
-    if lost := describe_data_loss(connection, losses):
-        logger.warning("This drops %s", lost)
+    log_data_loss(connection, _restorable_revision(connection, job), job.backup.metadata.revision)
     connection.rollback()
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db.catalog import load_manifest
 from syntegra_db.errors import BackupRevisionMismatch, RestoreFailed, SyntegraDBError, server_message
 from syntegra_db.migrations import find_data_loss
-from syntegra_db.revisions import all_revisions, head_revision
+from syntegra_db.revisions import all_revisions, head_revision, position_of, revision_path
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def require_known_backup_revision(backup: Backup) -> None:
 
 def reject_downgrade(before: str | None, backup: Backup, connection: Connection) -> None:
     """Raise `BackupRevisionMismatch` if the database, at `before`, is newer than `backup`."""
-    known, revision = all_revisions(), backup.metadata.revision
-    if before is None or known.index(before) <= known.index(revision):
+    revision = backup.metadata.revision
+    if position_of(before) <= position_of(revision):
         return
     then = ""
     if options := _replace_options(revision, before):
@@ -94,11 +94,11 @@ def reject_downgrade(before: str | None, backup: Backup, connection: Connection)
 
 def adds_labels(before: str | None, after: str) -> bool:
     """Return whether an upgrade from `before` to `after` adds a label to an ENUM type that exists already."""
-    known = [None, *all_revisions()]
-    path = known[known.index(before) : known.index(after) + 1]
     return any(
         set(labels) - set(types[name])
-        for types, later in ((load_manifest(old).types, load_manifest(new).types) for old, new in pairwise(path))
+        for types, later in (
+            (load_manifest(old).types, load_manifest(new).types) for old, new in pairwise(revision_path(before, after))
+        )
         for name, labels in later.items()
         if name in types
     )

@@ -25,9 +25,9 @@ from syntegra_db.migrations import (
 )
 from syntegra_db.recorded_steps import require_no_unfinished_revision
 from syntegra_db.revisions import (
-    all_revisions,
     current_revision,
     describe_revision,
+    position_of,
     resolve_revision,
 )
 from syntegra_db.settings import describe_database
@@ -133,9 +133,8 @@ def describe_rollback_loss(target: str, engine: Engine) -> str:
 def _resolve_older(target: str, before: str | None, connection: Connection) -> str | None:
     require_usable_revision(connection, before)
     require_no_unfinished_revision(connection)
-    known = [None, *all_revisions()]
     revision = resolve_revision(target, before)
-    if known.index(revision) >= known.index(before):
+    if position_of(revision) >= position_of(before):
         raise RevisionError(
             f"The database is at {describe_revision(before)}, and {target} is not older, so there is nothing to roll "
             "back. `syntegra-db status` shows the current revision."

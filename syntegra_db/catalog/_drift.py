@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,14 +26,14 @@ from syntegra_db.catalog.compare import (
     constraint_label,
     index_label,
 )
-from syntegra_db.recorded_steps import read_unfinished_revision
+from syntegra_db.recorded_steps import read_unfinished_revision, words_of
 from syntegra_db.revisions import (
     VERSION_TABLE,
-    all_revisions,
     compatibility_comment,
     current_revision,
     describe_revision,
     require_known_revision,
+    revision_before,
 )
 from syntegra_db.search_path import read_session
 from syntegra_db.sql import quote
@@ -166,15 +165,13 @@ def _without_steps(
     An object may be as in the revision before or after them, and in any state between the two if a step names it; see
     `_is_no_state_between`.
     """
-    known = [None, *all_revisions()]
-    position = known.index(unfinished.revision) if unfinished.revision in known else 0
-    if not position or unfinished.revision not in written_manifests():
+    if unfinished.revision not in written_manifests():
         yield from differences
         return
-    other = known[position - 1] if revision == unfinished.revision else unfinished.revision
+    other = revision_before(revision) if revision == unfinished.revision else unfinished.revision
     others = [finding for finding in compare_with_revision(other, installed) if finding.is_drift]
     differing = {finding.object for finding in others}
-    named = {word for step in unfinished.steps for word in re.split(r"[ ,]+", step.description)}
+    named = words_of(unfinished.steps)
     # Found in neither revision: what both declare is missing, or has another attribute than in both.
     in_neither = {(finding.object, finding.found) for finding in others}
     for finding in differences:

@@ -4,7 +4,7 @@ from syntegra_db.migrations._blockers import Blocker, read_blockers
 from syntegra_db.migrations._commands import downgrade, run_in_transaction, upgrade
 from syntegra_db.migrations._commit import confirmed_transaction
 from syntegra_db.migrations._config import alembic_config
-from syntegra_db.migrations._data_loss import describe_data_loss, find_data_loss
+from syntegra_db.migrations._data_loss import describe_data_loss, find_data_loss, log_data_loss
 from syntegra_db.migrations._env import run_env
 from syntegra_db.migrations._lock import (
     acquire_session_lock,
@@ -37,6 +37,7 @@ __all__ = [
     "head_revision",
     "load_migration_options",
     "lock_key",
+    "log_data_loss",
     "migration_lock",
     "read_blockers",
     "read_existing_drift",

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
 
-    from syntegra_db.migrations._config import Direction
     from syntegra_db.migrations._options import MigrationOptions
+    from syntegra_db.recorded_steps import Direction
 
 # Alembic keeps the running environment in module globals: two migrations at once in a process break each other.
 _alembic_lock = threading.Lock()

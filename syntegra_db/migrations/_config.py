@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from alembic.config import Config
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from syntegra_db.migrations._options import MigrationOptions
+    from syntegra_db.recorded_steps import Direction
 
 REQUEST = "syntegra_db"
-Direction = Literal["upgrade", "downgrade"]
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from syntegra_db import wording
 from syntegra_db.catalog import data_losses, load_manifest
-from syntegra_db.revisions import all_revisions
+from syntegra_db.revisions import revision_path
 from syntegra_db.search_path import declared_search_path, table_name
 from syntegra_db.sql import execute_query, quote
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syntegra_db.catalog import DataLoss
+
+logger = logging.getLogger(__name__)
 
 COUNT_SECONDS = 2
 ESTIMATE = text("SELECT CAST(greatest(reltuples, 0) AS bigint) FROM pg_class WHERE oid = to_regclass(:table)")
@@ -32,12 +35,9 @@ def find_data_loss(before: str | None, after: str | None) -> list[DataLoss]:
         RevisionError: a revision has no manifest; see `load_manifest`.
     """
     existing = load_manifest(before).tables
-    known = [None, *all_revisions()]
-    start, end = known.index(before), known.index(after)
-    path = known[start : end + 1] if start <= end else known[end : start + 1][::-1]
     found: list[DataLoss] = []
     # Step by step, because what one revision drops, the next one can create again without its values.
-    for old, new in pairwise(path if existing else ()):
+    for old, new in pairwise(revision_path(before, after) if existing else ()):
         dropped = {(loss.table, loss.column) for loss in found if loss.is_complete}
         found += [
             loss
@@ -47,6 +47,12 @@ def find_data_loss(before: str | None, after: str | None) -> list[DataLoss]:
             and not {(loss.table, None), (loss.table, loss.column)} & dropped
         ]
     return list(dict.fromkeys(found))
+
+
+def log_data_loss(connection: Connection, before: str | None, after: str | None) -> None:
+    """Log what a migration from `before` to `after` deletes or changes, if anything."""
+    if lost := describe_data_loss(connection, find_data_loss(before, after)):
+        logger.warning("This drops %s", lost)
 
 
 def describe_data_loss(connection: Connection, losses: list[DataLoss]) -> str:

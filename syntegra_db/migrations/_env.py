@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import MetaData
     from sqlalchemy.engine import URL
 
-    from syntegra_db.migrations._config import Direction
+    from syntegra_db.recorded_steps import Direction
 
 logger = logging.getLogger(__name__)
 
@@ -125,15 +125,16 @@ def _run_on_connection(
         )
     is_in_transaction = connection.in_transaction()
     schema = current_schema(connection)
-    if changes_revision(context):
+    is_migration = changes_revision(context)
+    if is_migration:
         require_no_unfinished_revision(connection)
         if current_revision(connection) is None:
             require_no_tables_elsewhere(connection)
     if not is_in_transaction:
         connection.rollback()
     configure = partial(configure, connection=connection, version_table_schema=schema)
-    with declared_search_path(connection, for_comparison=not changes_revision(context)):
-        if changes_revision(context):
+    with declared_search_path(connection, for_comparison=not is_migration):
+        if is_migration:
             configure(fn=run_inside_transaction(migrations_function(context)), on_version_apply=record_compatibility)
             with describe_bugs(lambda: "Its transaction is not committed."):
                 _run_migrations(context)

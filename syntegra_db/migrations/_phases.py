@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import DDL
 
-from syntegra_db.revisions import CONTRACT, VERSION_TABLE, all_revisions, compatibility_comment, phase_of
+from syntegra_db.revisions import (
+    CONTRACT,
+    VERSION_TABLE,
+    all_revisions,
+    compatibility_comment,
+    phase_of,
+    position_of,
+    revision_before,
+    revision_path,
+)
 from syntegra_db.sql import literal
 
 if TYPE_CHECKING:
@@ -30,12 +39,11 @@ def stop_before_contraction(before: str | None, target: str | None, unfinished: 
 
     A database without a revision has no services, and the contraction that is `unfinished` goes on.
     """
-    known = [None, *all_revisions()]
-    way = known[known.index(before) + 1 : known.index(target) + 1]
+    way = revision_path(before, target)[1:] if position_of(before) < position_of(target) else []
     contraction = next((name for name in way if name and name != unfinished and phase_of(name) == CONTRACT), None)
     if before is None or contraction is None:
         return target
-    stop = known[known.index(contraction) - 1]
+    stop = revision_before(contraction)
     logger.warning(
         "Stopping before revision %s, on which code of revision %s does not work. When no service uses that code: "
         "syntegra-db upgrade --contract",

@@ -15,7 +15,7 @@ from syntegra_db.connections import connect
 from syntegra_db.errors import SyntegraDBError
 from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations._commit import connection_was_lost, transaction_id, was_committed
-from syntegra_db.migrations._data_loss import describe_data_loss, find_data_loss
+from syntegra_db.migrations._data_loss import log_data_loss
 from syntegra_db.migrations._failures import describe_bugs, to_migration_failed
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._options import limit_migration, load_migration_options
@@ -79,7 +79,7 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
         if request.direction is not None:
             # An undo takes the database from the unfinished revision to the one that it is at.
             is_undo = direction_to_undo(unfinished, before, target) == "downgrade"
-            _log_data_loss(connection, unfinished.revision if unfinished and is_undo else before, target)
+            log_data_loss(connection, unfinished.revision if unfinished and is_undo else before, target)
         steps = _StepLog(connection, before, is_purge=is_purge)
         function = run_online(migrations_function(context), connection, options, target)
         configure = partial(configure, on_version_apply=(record_compatibility, steps), fn=function)
@@ -133,11 +133,6 @@ def _run_with_retries(
         end_attempt=end_attempt,
         describe_state=lambda: _describe_state(steps.committed, steps.unfinished),
     )
-
-
-def _log_data_loss(connection: Connection, before: str | None, target: str | None) -> None:
-    if lost := describe_data_loss(connection, find_data_loss(before, target)):
-        logger.warning("This drops %s", lost)
 
 
 class _StepLog:

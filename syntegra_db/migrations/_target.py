@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations.online import direction_to_undo
-from syntegra_db.revisions import all_revisions, describe_revision, require_known_revision, resolve_revision
+from syntegra_db.revisions import describe_revision, position_of, require_known_revision, resolve_revision
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from syntegra_db.migrations._config import Direction
-    from syntegra_db.recorded_steps import UnfinishedRevision
+    from syntegra_db.recorded_steps import Direction, UnfinishedRevision
 
 
 def named_revision(context: ModuleType) -> str | None:
@@ -50,8 +49,7 @@ def resolve_target(
 
 
 def _require_direction(direction: Direction, before: str | None, target: str | None) -> None:
-    known = [None, *all_revisions()]
-    steps = known.index(target) - known.index(before)
+    steps = position_of(target) - position_of(before)
     if steps < 0 and direction == "upgrade":
         command = f"syntegra-db rollback {target or 'base'}"
     elif steps > 0 and direction == "downgrade":

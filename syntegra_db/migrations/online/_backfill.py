@@ -47,7 +47,6 @@ class BackfillStep:
     values: Mapping[str, str]
     condition: str
     max_batch_rows: int
-    cleanup: tuple[MigrateOperation, ...] = ()
     is_reversible: bool = False
 
     @property
@@ -73,8 +72,7 @@ class BackfillStep:
             factor = BATCH_SECONDS / max(time.monotonic() - started, BATCH_SECONDS / 2)
             rows = min(max(int(rows * factor), MIN_BATCH_ROWS), self.max_batch_rows)
             reporter.report(progress)
-        with session.recorded_transaction(number):
-            pass
+        session.finish(number)
         logger.info("%s: changed %s", self.description, wording.rows(progress.changed_rows))
 
     def in_transaction(self) -> Sequence[MigrateOperation]:

@@ -18,13 +18,14 @@ from syntegra_db.migrations.online._session import StepSession
 from syntegra_db.migrations.online._steps import not_concurrently
 from syntegra_db.migrations.online._undo import steps_to_undo
 from syntegra_db.recorded_steps import (
+    OPPOSITE,
     RecordedStep,
     StepRecord,
     UnfinishedRevision,
     read_unfinished_revision,
     require_no_unfinished_revision,
 )
-from syntegra_db.revisions import all_revisions, describe_revision, script_directory
+from syntegra_db.revisions import describe_revision, position_of, script_directory
 from syntegra_db.search_path import read_session
 from syntegra_db.sql import quote
 
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OPPOSITE: dict[Direction, Direction] = {"upgrade": "downgrade", "downgrade": "upgrade"}
-
 
 def migrations_function(context: ModuleType) -> MigrationsFunction:
     """Return the function with which the Alembic command of `context` yields the revisions that it is going to run."""
@@ -62,7 +61,6 @@ def run_online(
     """
 
     def with_steps(heads: tuple[str, ...], context: MigrationContext) -> Iterator[MigrationStep]:
-        known = [None, *all_revisions()]
         current = next(iter(heads), None)
         run = _Run(connection, options, Operations(context))
         run.undo(current, target)
@@ -70,7 +68,7 @@ def run_online(
             if isinstance(migration, RevisionStep):
                 revision = migration.revision.revision
                 # What Alembic was asked for can lead further: beyond a contraction, or by `-2` after an undo.
-                beyond = known.index(revision) - known.index(target)
+                beyond = position_of(revision) - position_of(target)
                 if beyond > 0 if migration.is_upgrade else beyond <= 0:
                     return
                 collected = collect_steps(context, migration.migration_fn)
@@ -121,10 +119,9 @@ def direction_to_undo(
     """Return in which direction an unfinished revision is undone, if the way from `current` to `target` excludes it."""
     if unfinished is None:
         return None
-    known = [None, *all_revisions()]
-    position = known.index(unfinished.revision)
-    is_applied = known.index(current) >= position
-    if (known.index(target) >= position) != is_applied:
+    position = position_of(unfinished.revision)
+    is_applied = position_of(current) >= position
+    if (position_of(target) >= position) != is_applied:
         return None
     return "upgrade" if is_applied else "downgrade"
 

@@ -59,6 +59,11 @@ class StepSession:
             yield
             self.record.finish(number)
 
+    def finish(self, number: int) -> None:
+        """Record step `number`, whose work is committed, as finished."""
+        with self.recorded_transaction(number):
+            pass
+
     @contextmanager
     def unlimited_transaction(self, number: int) -> Iterator[None]:
         """Do the same without a limit for locks and time, for a lock that only other schema changes wait behind."""

@@ -55,10 +55,6 @@ class Step(Protocol):
     def description(self) -> str:
         """What it does, such as `create index idx_kpi_summary_unit`."""
 
-    @property
-    def cleanup(self) -> Sequence[MigrateOperation]:
-        """The operations that drop what is there only until a later step."""
-
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:
         """Run it on a database in use, from `progress` on if it was begun, and record it as step `number`."""
 
@@ -73,8 +69,9 @@ class Step(Protocol):
 class TransactionStep:
     """Operations of Alembic in one transaction.
 
-    `repeated` replaces them where objects may exist already, if `IF EXISTS` and the like are not enough. `is_collected`
-    means that they are those of the revision, and not those of an online operation.
+    `repeated` replaces them where objects may exist already, if `IF EXISTS` and the like are not enough. `cleanup` are
+    those that drop what is there only until a later step. `is_collected` means that the operations are those of the
+    revision, and not those of an online operation.
     """
 
     operations: tuple[MigrateOperation, ...]
@@ -112,7 +109,6 @@ class ValidationStep:
     statement: str
     description: str
     find_rows: str
-    cleanup: tuple[MigrateOperation, ...] = ()
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
         """Run the statement in a transaction."""
@@ -135,7 +131,7 @@ class ValidationStep:
 
 @dataclass(frozen=True)
 class AutocommitStep:
-    """An operation of Alembic that cannot run inside a transaction."""
+    """An operation of Alembic that cannot run inside a transaction; `cleanup` is as in `TransactionStep`."""
 
     operation: MigrateOperation
     description: str
@@ -149,8 +145,7 @@ class AutocommitStep:
             else:
                 for operation in tolerant(self.operation, session.schema):
                     session.operations.invoke(operation)
-        with session.recorded_transaction(number):
-            pass
+        session.finish(number)
 
     def in_transaction(self) -> Sequence[MigrateOperation]:
         """Return the operation without CONCURRENTLY."""
@@ -185,23 +180,20 @@ def _index_state(session: StepSession, operation: CreateIndexOp) -> Row[Any] | N
 
 
 def _create_index(session: StepSession, operation: CreateIndexOp) -> None:
-    name = str(operation.index_name)
-    state = _index_state(session, operation)
-    if state is not None and state.relname == operation.table_name and not state.indisvalid:
-        logger.info("Dropping the invalid index %s, left by an interrupted run", name)
-        _drop_index(session, name)
+    if _is_invalid(session, operation):
+        logger.info("Dropping the invalid index %s, left by an interrupted run", operation.index_name)
+        _drop_index(session, operation)
     elif is_built_by(session, operation):
-        logger.info("The index %s is already there", name)
+        logger.info("The index %s is already there", operation.index_name)
         return
     try:
         session.operations.invoke(operation)
     except DBAPIError as error:
         if not connection_was_lost(error):
             session.connection.rollback()
-            state = _index_state(session, operation)
-            if state is not None and state.relname == operation.table_name and not state.indisvalid:
+            if _is_invalid(session, operation):
                 # It slows writers down, and a unique one rejects their rows.
-                _drop_index(session, name)
+                _drop_index(session, operation)
         if isinstance(error.orig, UniqueViolation):
             error.add_note(f"Correct the rows that this finds, and run this again: {_find_duplicates(operation)}")
         raise
@@ -216,9 +208,16 @@ def _find_duplicates(operation: CreateIndexOp) -> str:
     )
 
 
-def _drop_index(session: StepSession, name: str) -> None:
+def _is_invalid(session: StepSession, operation: CreateIndexOp) -> bool:
+    """Return whether the index that `operation` builds is on its table, but not valid."""
+    state = _index_state(session, operation)
+    return state is not None and state.relname == operation.table_name and not state.indisvalid
+
+
+def _drop_index(session: StepSession, operation: CreateIndexOp) -> None:
+    name = qualify(session.schema, str(operation.index_name))
     session.connection.rollback()
-    execute_raw(session.connection, f"DROP INDEX CONCURRENTLY IF EXISTS {qualify(session.schema, name)}")
+    execute_raw(session.connection, f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
 
 
 def not_concurrently(operation: MigrateOperation) -> MigrateOperation:

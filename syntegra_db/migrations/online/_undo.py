@@ -9,6 +9,7 @@ from alembic.operations.ops import AddColumnOp, CreateIndexOp
 
 from syntegra_db.migrations.online._backfill import BackfillStep
 from syntegra_db.migrations.online._steps import AutocommitStep, TransactionStep, describe, is_built_by
+from syntegra_db.recorded_steps import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,6 +61,7 @@ def _cleanup(steps: Sequence[Step]) -> list[Step]:
     return [
         TransactionStep((operation,), f"{describe(operation)} if it is there")
         for step in reversed(steps)
+        if isinstance(step, TransactionStep | AutocommitStep)
         for operation in step.cleanup
     ]
 
@@ -102,5 +104,4 @@ def _single_operations(steps: Iterable[Step]) -> Iterator[Step]:
 
 
 def _names(steps: Iterable[Step]) -> set[str]:
-    words = {word for step in steps for word in re.split(r"[ ,]+", step.description)}
-    return {word for word in words if not WORDS.fullmatch(word)}
+    return {word for word in words_of(steps) if not WORDS.fullmatch(word)}
