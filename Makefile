@@ -23,7 +23,7 @@ EXAMPLE_PASSWORDS = ^(password|secret|s3cret|pw|any|HUNTER2|hunter2-is-the-passw
 .NOTPARALLEL:
 .PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 vectors-status \
   vectors-rebuild backup backups restore local-stop up down psql logs constraints audit test test-all faults coverage \
-  lint imports words secrets format revision generate build clean
+  lint imports words revisions secrets format revision generate build clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -154,7 +154,7 @@ faults: $(ENVIRONMENT) ## As root: run every command with every fault and print 
 coverage: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 18 and check the branch coverage
 	@$(TEST_ON_18) --cov=syntegra_db
 
-lint: $(ENVIRONMENT) imports words ## Run ruff, mypy, import-linter and codespell
+lint: $(ENVIRONMENT) imports words revisions ## Run ruff, mypy, import-linter, codespell, and the checks of the revisions
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
@@ -165,6 +165,9 @@ imports: $(ENVIRONMENT) ## Check the direction of imports between the packages
 words: $(ENVIRONMENT) ## Check the spelling, and that no text uses the words in .codespell/
 	@git ls-files -z -- $(CHECKED_TEXTS) | xargs -0 $(VENV)/bin/codespell
 	@git grep -nwiE -f .codespell/private-phrases.txt -- $(CHECKED_TEXTS); test $$? -eq 1
+
+revisions: $(ENVIRONMENT) ## Check the revisions: online forms, phases, names, docstrings, downgrades, squawk
+	@$(VENV)/bin/python -m tools.revision_lint
 
 secrets: $(ENVIRONMENT) ## Check that no file contains a secret, with detect-secrets
 	@git ls-files -z -- ':!constraints.txt' | xargs -0 $(VENV)/bin/detect-secrets-hook --no-verify \

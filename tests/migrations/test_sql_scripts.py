@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ import pytest
 from psycopg import sql
 
 from support import psql
-from support.commands import PROGRAMS, ROOT
 from support.pg_dump import dump
 from support.revisions import HEAD
 from syntegra_db import migrations
@@ -22,6 +20,7 @@ from syntegra_db.revisions import VERSION_TABLE, script_directory
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
@@ -33,7 +32,6 @@ REVISIONS = list(reversed(list(script_directory().walk_revisions())))
 SCRIPTS = [script for revision in REVISIONS for script in (upgrade_script(revision), rollback_script(revision))]
 EXIT_PSQL_ERROR = 3
 # A rollback drops tables and types on purpose.
-ALLOWED_IN_ROLLBACK = {"ban-drop-table", "ban-drop-type"}
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 
@@ -179,20 +177,6 @@ def test_script_in_new_schema_before_the_tables_is_rejected_with_hint_that_works
     for text in texts:
         assert feed(f"{second}\n{text}", search_path=path).stderr == ""
     assert stamps(empty_database, '"New one"') == [HEAD]
-
-
-@each_script
-def test_script_passes_squawk(script: SqlScript, tmp_path: Path) -> None:
-    """See .squawk.toml. Squawk does not parse the meta-commands of psql."""
-    file = tmp_path / script.name
-    file.write_text(re.sub(r"^\\.*$", "", script.text, flags=re.MULTILINE), encoding="utf-8")
-    command = [str(PROGRAMS / "squawk"), "--config", str(ROOT / ".squawk.toml"), "--reporter", "gcc", str(file)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    allowed = ALLOWED_IN_ROLLBACK if "_rollback_" in script.name else set()
-    violations = result.stdout.splitlines()
-    assert [line for line in violations if not allowed & set(line.split())] == []
-    assert result.stderr == ""
-    assert bool(result.returncode) == bool(violations)
 
 
 def prepare(database: Database, script: SqlScript) -> None:

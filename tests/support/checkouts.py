@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from support.servers import Database, Server
 
 REVISION = '''\
-"""A sample."""
+"""A sample.
+
+Why: it shows what a revision can do.
+Locks: those of its operations.
+Duration: short.
+If it fails: correct the cause, and run `syntegra-db upgrade` again.
+Downgrade: reverts it.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -82,6 +83,16 @@ def add_to_changelog(root: Path, revision: str, message: str) -> Path:
         with_entry(path.read_text(encoding="utf-8"), f"- Revision {revision}: {message}."), encoding="utf-8"
     )
     return path
+
+
+def releases_of_revisions(root: Path) -> dict[str, str]:
+    """Return the version under which the changelog has each revision with an entry, as `add_to_changelog` writes it."""
+    _, *versions = (root / CHANGELOG).read_text(encoding="utf-8").split("\n## ")
+    return {
+        revision: version.partition("\n")[0].strip()
+        for version in versions
+        for revision in re.findall(r"^- Revision (\d{3}):", version, re.MULTILINE)
+    }
 
 
 def with_entry(changelog: str, entry: str) -> str:

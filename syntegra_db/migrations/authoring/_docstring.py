@@ -6,12 +6,11 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
-from syntegra_db.migrations.authoring._effects import BUILD, READ, REWRITE, drops, effects
+from syntegra_db.migrations.authoring._effects import BUILD, READ, REWRITE, drops, effects, sql_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from syntegra_db.catalog import Schema
+    from syntegra_db.migrations.authoring._effects import Effect
     from syntegra_db.migrations.online import CollectedSteps
 
 HEADINGS = ("Why", "Locks", "Duration", "If it fails", "Downgrade")
@@ -19,6 +18,11 @@ HEADING_LINES = re.compile(
     rf"^(?P<heading>{'|'.join(HEADINGS)}):(?P<text>.*(?:\n(?!\n|\"\"\"|[A-Z][\w ]*:).*)*)", re.MULTILINE
 )
 LINE_LENGTH = 120
+
+
+def read_headings(text: str) -> dict[str, str]:
+    """Return the texts under the headings of a docstring."""
+    return {match["heading"]: " ".join(match["text"].split()) for match in HEADING_LINES.finditer(text)}
 
 
 def with_headings(text: str, headings: dict[str, str]) -> str:
@@ -37,11 +41,11 @@ def derive_headings(
     upgrade: CollectedSteps, downgrade: CollectedSteps, before: Schema, revision: str
 ) -> dict[str, str]:
     """Return the texts that follow from the operations, on a database with the schema `before`."""
-    found = [(description, effect) for description, parts in effects(upgrade.steps, before) for effect in parts]
-    locks = dict.fromkeys(f"{effect.lock} on {effect.table} {effect.duration}" for _, effect in found if effect.lock)
+    found = [effect for _, parts in effects(upgrade.steps, before) for effect in parts]
+    locks = dict.fromkeys(f"{effect.lock} on {effect.table} {effect.duration}" for effect in found if effect.lock)
     return {
         "Locks": f"{'; '.join(locks) or 'none on an existing table'}.",
-        "Duration": _duration([effect.duration for _, effect in found], [effect.table for _, effect in found]),
+        "Duration": _duration(found),
         "If it fails": (
             "the finished steps are kept and recorded; correct the cause and run `syntegra-db upgrade` again, which "
             "continues with the step that failed."
@@ -53,11 +57,11 @@ def derive_headings(
     }
 
 
-def _duration(durations: list[str], tables: list[str]) -> str:
+def _duration(found: list[Effect]) -> str:
     long = dict.fromkeys(
-        f"{table} ({'it is rewritten' if duration == REWRITE else 'its rows are read'})"
-        for duration, table in zip(durations, tables, strict=True)
-        if duration in {BUILD, READ, REWRITE} or "batch" in duration
+        f"{effect.table} ({'it is rewritten' if effect.duration == REWRITE else 'its rows are read'})"
+        for effect in found
+        if effect.duration in {BUILD, READ, REWRITE} or "batch" in effect.duration
     )
     return f"grows with the rows of {', '.join(long)}." if long else "short, for every size of the tables."
 
@@ -65,13 +69,6 @@ def _duration(durations: list[str], tables: list[str]) -> str:
 def _downgrade(downgrade: CollectedSteps) -> str:
     dropped = drops(downgrade.steps)
     sentences = [f"drops {', '.join(dropped)} with the values." if dropped else "deletes no rows and no values."]
-    if any("CREATE TYPE" in statement for statement in _statements(downgrade)):
+    if any("CREATE TYPE" in sql_of(operation) for step in downgrade.steps for operation in step.in_transaction()):
         sentences.append("It fails if a row has a label that the ENUM type no longer has, and rewrites the table.")
     return " ".join(sentences)
-
-
-def _statements(steps: CollectedSteps) -> Iterator[str]:
-    for step in steps.steps:
-        for operation in step.in_transaction():
-            sql = vars(operation).get("sqltext")
-            yield str(getattr(sql, "statement", sql))

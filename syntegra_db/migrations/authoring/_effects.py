@@ -71,20 +71,29 @@ class Effect(NamedTuple):
     online_form: str | None = None
 
 
-def effects(steps: Iterable[Step], before: Schema) -> Iterator[tuple[str, list[Effect]]]:
-    """Yield the description and the effects of each operation of `steps`, on a database with the schema `before`."""
+def effects(steps: Iterable[Step], before: Schema) -> Iterator[tuple[MigrateOperation | None, list[Effect]]]:
+    """Yield each operation of Alembic in `steps`, or None for a backfill or validation, with its effects.
+
+    `before` is the schema of the database.
+    """
     created: set[str] = set()
     for step in steps:
         if isinstance(step, BackfillStep):
-            yield step.description, [Effect("ROW EXCLUSIVE", step.table, "with the rows of one batch at a time")]
+            yield None, [Effect("ROW EXCLUSIVE", step.table, "with the rows of one batch at a time")]
         elif isinstance(step, ValidationStep):
-            yield step.description, [_of_sql(step.statement)]
+            yield None, [_of_sql(step.statement)]
         elif isinstance(step, TransactionStep | AutocommitStep):
             for operation in step.operations if isinstance(step, TransactionStep) else (step.operation,):
                 found = [effect for effect in _of_operation(operation, before) if effect.table not in created]
-                yield step.description, found
+                yield operation, found
                 if isinstance(operation, CreateTableOp):
                     created.add(operation.table_name)
+
+
+def sql_of(operation: MigrateOperation) -> str:
+    """Return the SQL that a revision wrote itself; of an operation of Alembic, an empty string."""
+    written = vars(operation).get("sqltext", "")
+    return str(getattr(written, "statement", written))
 
 
 def _of_operation(operation: MigrateOperation, before: Schema) -> list[Effect]:  # noqa: PLR0911  one for each kind
@@ -93,7 +102,7 @@ def _of_operation(operation: MigrateOperation, before: Schema) -> list[Effect]: 
         tables = {key.elements[0].target_fullname.rpartition(".")[0] for key in keys} - {operation.table_name}
         return [Effect(SHARE_ROW_EXCLUSIVE, table, AT_ONCE) for table in sorted(tables)]
     if isinstance(operation, ExecuteSQLOp):
-        return [_of_sql(str(getattr(operation.sqltext, "statement", operation.sqltext)))]
+        return [_of_sql(sql_of(operation))]
     table = str(vars(operation).get("table_name") or vars(operation).get("source_table"))
     if isinstance(operation, CreateIndexOp | DropIndexOp):
         return [_of_index(operation, table)]

@@ -11,7 +11,14 @@ from syntegra_db.migrations.online._execution import (
     run_online,
 )
 from syntegra_db.migrations.online._script import StepScript, collect_functions, collect_revision
-from syntegra_db.migrations.online._steps import CONCURRENTLY, AutocommitStep, Step, TransactionStep, ValidationStep
+from syntegra_db.migrations.online._steps import (
+    CONCURRENTLY,
+    AutocommitStep,
+    Step,
+    TransactionStep,
+    ValidationStep,
+    describe,
+)
 
 __all__ = [
     "CONCURRENTLY",
@@ -24,6 +31,7 @@ __all__ = [
     "ValidationStep",
     "collect_functions",
     "collect_revision",
+    "describe",
     "direction_to_undo",
     "migrations_function",
     "run_inside_transaction",

@@ -1,0 +1,219 @@
+"""Check the revisions before their release: online forms, phases, names, docstrings, downgrades, releases."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from alembic.operations.ops import (
+    AddColumnOp,
+    AddConstraintOp,
+    CreateIndexOp,
+    CreateTableOp,
+    DropConstraintOp,
+    DropIndexOp,
+)
+from sqlalchemy import Column, Constraint, PrimaryKeyConstraint
+
+from syntegra_db.catalog import load_manifest
+from syntegra_db.migrations.authoring._checkout import releases_of_revisions, require_checkout
+from syntegra_db.migrations.authoring._docstring import HEADINGS, read_headings
+from syntegra_db.migrations.authoring._effects import effects
+from syntegra_db.migrations.authoring._phase_rules import divide_by_phase
+from syntegra_db.migrations.authoring._squawk import report_of_squawk
+from syntegra_db.migrations.online import BackfillStep, collect_functions, describe
+from syntegra_db.revisions import (
+    CONTRACT,
+    EXPAND,
+    all_revisions,
+    phase_of,
+    revision_before,
+    revision_path,
+    script_directory,
+    script_location,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import ModuleType
+
+    from alembic.operations.ops import MigrateOperation
+
+    from syntegra_db.catalog import Schema
+    from syntegra_db.migrations.online import CollectedSteps
+    from syntegra_db.recorded_steps import Direction
+
+# Released before there were phases; they create the tables.
+WITHOUT_PHASE = ("001", "002", "003")
+PLACEHOLDER = "…"
+ONLINE_OPERATION = re.compile(r"op\.(?:create|drop|set)_\w+_online")
+
+
+class Remark(NamedTuple):
+    """What has to be changed in the file of a revision before its release."""
+
+    path: Path
+    text: str
+
+
+class _Review:
+    """The check of one revision."""
+
+    def __init__(self, revision: str, root: Path) -> None:
+        self.module: ModuleType = script_directory().get_revision(revision).module
+        self.revision, self.root = revision, root
+        self.before = load_manifest(revision_before(revision))
+        self.after = load_manifest(revision)
+        self.upgrade, self.downgrade = collect_functions(self.module)
+
+    def texts(self) -> Iterator[str]:
+        """Yield what has to be changed."""
+        yield from _of_docstring(self.module.__doc__ or "")
+        if self.revision not in WITHOUT_PHASE:
+            yield from self._of_phase()
+        parts: tuple[tuple[Direction, CollectedSteps | None, Schema], ...] = (
+            ("upgrade", self.upgrade, self.before),
+            ("downgrade", self.downgrade, self.after),
+        )
+        for direction, collected, schema in parts:
+            if collected is None:
+                yield (
+                    f"{direction} uses the connection (op.get_bind() or op.batch_alter_table()), so its operations "
+                    "cannot be checked, and not be divided into steps. Use others, such as op.execute and op.backfill."
+                )
+            else:
+                for text in self._of_function(direction, collected, schema):
+                    yield f"{direction}: {text}"
+        changes = (
+            [] if self.upgrade is None else [step for step in self.upgrade.steps if not isinstance(step, BackfillStep)]
+        )
+        if changes and self.downgrade is not None and not self.downgrade.steps:
+            yield "downgrade does nothing. It drops or restores everything that upgrade changed."
+
+    def _of_function(self, direction: Direction, collected: CollectedSteps, schema: Schema) -> Iterator[str]:
+        reported: list[MigrateOperation] = []
+        if direction == "upgrade" and not collected.steps:
+            yield "it does nothing. Write its operations, or delete the revision."
+        for operation, found in effects(collected.steps, schema):
+            for effect in found:
+                form = effect.online_form
+                # The opposite of an online operation can need a rewrite.
+                if operation is not None and form and (direction == "upgrade" or ONLINE_OPERATION.match(form)):
+                    reported.append(operation)
+                    yield (f"{describe(operation)} locks {effect.table} ({effect.lock}) {effect.duration}. Use {form}.")
+            if operation is not None:
+                yield from _missing_names(operation)
+        for step in collected.steps:
+            if isinstance(step, BackfillStep) and PLACEHOLDER in step.values.values():
+                yield f"{step.description} has no value yet. Write its SQL expression instead of {PLACEHOLDER}."
+        yield from report_of_squawk(self.root, collected.steps, direction, reported)
+
+    def _of_phase(self) -> Iterator[str]:
+        phase = phase_of(self.revision)
+        if phase not in {EXPAND, CONTRACT}:
+            yield (
+                'phase is missing. Write phase = "expand" if services of the revision before work on the new schema, '
+                'and phase = "contract" if not.'
+            )
+        if self.upgrade is None:
+            return
+        found = divide_by_phase(self.upgrade.steps, self.before)
+        if found.ending and (found.beginning or phase == EXPAND):
+            ending = ", ".join(dict.fromkeys(found.ending))
+            if not found.beginning:
+                yield (
+                    f"upgrade: services of the revision before do not work after this: {ending}. Write "
+                    'phase = "contract".'
+                )
+            else:
+                beginning = ", ".join(dict.fromkeys(found.beginning))
+                yield (
+                    f"upgrade has two phases: an expansion ({beginning}) and a contraction ({ending}). Move the "
+                    "contraction to a revision of a later release; op.keep_alike keeps two columns alike until then."
+                )
+        elif found.beginning and phase == CONTRACT:
+            yield (
+                f"upgrade: phase is contract, but this is an expansion: {', '.join(dict.fromkeys(found.beginning))}. "
+                "Move it to an earlier revision, so that services can use it before the contraction."
+            )
+        yield from self._of_release(phase, found.tables)
+
+    def _of_release(self, phase: str | None, tables: set[str]) -> Iterator[str]:
+        releases = releases_of_revisions(self.root)
+        release = releases.get(self.revision)
+        if release is None:
+            yield f"CHANGELOG.md has no entry of the revision. Add this line: - Revision {self.revision}: …"
+        if release is None or phase != CONTRACT:
+            return
+        for earlier in revision_path(None, revision_before(self.revision))[1:]:
+            if earlier and releases.get(earlier) == release and phase_of(earlier) == EXPAND:
+                shared = _tables_changed_by(earlier) & tables
+                if shared:
+                    yield (
+                        f"upgrade: this contraction of {', '.join(sorted(shared))} is in release {release} like its "
+                        f"expansion, revision {earlier}. Services need a release between them: move it to a later one."
+                    )
+
+
+def lint_revisions() -> list[Remark]:
+    """Return what has to be changed in the revisions of the checkout, in their order.
+
+    Raises:
+        RevisionError: the package is not a checkout, a manifest is missing, or squawk cannot run.
+    """
+    root = require_checkout()
+    return [
+        Remark(
+            Path(script_directory().get_revision(revision).path).relative_to(script_location().parent),
+            text,
+        )
+        for revision in all_revisions()
+        for text in _Review(revision, root).texts()
+    ]
+
+
+def _tables_changed_by(revision: str) -> set[str]:
+    upgrade, _ = collect_functions(script_directory().get_revision(revision).module)
+    before = load_manifest(revision_before(revision))
+    return divide_by_phase(upgrade.steps, before).tables if upgrade is not None else set()
+
+
+def _of_docstring(docstring: str) -> Iterator[str]:
+    headings, template = read_headings(docstring), read_headings(_template())
+    for heading in HEADINGS:
+        if heading not in headings:
+            yield f"the docstring has no heading {heading!r}. The headings are {', '.join(HEADINGS)}."
+        elif PLACEHOLDER in headings[heading] or headings[heading] == template[heading]:
+            yield f"the docstring has no text under {heading!r} yet."
+
+
+def _template() -> str:
+    return (script_location() / "script.py.mako").read_text(encoding="utf-8")
+
+
+def _missing_names(operation: MigrateOperation) -> Iterator[str]:
+    text = f"{describe(operation)} has no name. Give it one, which the downgrade and later revisions use."
+    if isinstance(operation, CreateIndexOp | DropIndexOp) and operation.index_name is None:
+        yield text
+    if isinstance(operation, AddConstraintOp | DropConstraintOp) and vars(operation)["constraint_name"] is None:
+        yield text
+    items: Sequence[object] = ()
+    if isinstance(operation, CreateTableOp):
+        items = operation.columns
+    elif isinstance(operation, AddColumnOp):
+        items = [operation.column]
+    table = str(vars(operation).get("table_name"))
+    has_key = any(isinstance(item, PrimaryKeyConstraint) for item in items)
+    kinds = ("unique", "index", *(() if has_key else ("primary_key",)))
+    for item in items:
+        if isinstance(item, Constraint) and item.name is None:
+            yield f"create table {table}: a {type(item).__name__} has no name. Give it one."
+        if isinstance(item, Column):
+            unnamed = [kind for kind in kinds if getattr(item, kind)]
+            unnamed += ["foreign key" for key in item.foreign_keys if key.name is None]
+            for kind in unnamed:
+                yield (
+                    f"{table}.{item.name}: {kind} in the column has no name. Write it as a constraint or an index "
+                    "with a name."
+                )
