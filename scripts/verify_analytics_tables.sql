@@ -153,7 +153,9 @@ tables AS (
          pg_catalog.concat(CASE WHEN relrowsecurity THEN 'on' ELSE 'off' END,
                 CASE WHEN relforcerowsecurity THEN ', forced' END) AS row_security,
          ARRAY(SELECT inhparent::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_inherits WHERE inhrelid OPERATOR(pg_catalog.=) t.oid ORDER BY 1) AS parents,
-         ARRAY(SELECT inhrelid::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_inherits WHERE inhparent OPERATOR(pg_catalog.=) t.oid ORDER BY 1) AS children,
+         ARRAY(SELECT inhrelid::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_inherits JOIN pg_catalog.pg_class AS child ON child.oid OPERATOR(pg_catalog.=) inhrelid
+               WHERE inhparent OPERATOR(pg_catalog.=) t.oid AND NOT child.relispartition ORDER BY 1) AS children,
+         pg_catalog.pg_get_partkeydef(t.oid) AS partition_key,
          pg_catalog.obj_description(t.oid, 'pg_class') AS comment, pg_catalog.pg_get_userbyid(relowner) AS owner,
          ARRAY(SELECT privilege FROM pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS privilege
                WHERE NOT pg_catalog.has_any_column_privilege(t.oid, privilege))
@@ -254,7 +256,8 @@ installed AS (
   SELECT name, 'table', name,
     pg_catalog.concat((SELECT pg_catalog.count(*) FROM columns WHERE table_oid OPERATOR(pg_catalog.=) oid), ' columns',
       CASE WHEN persistence OPERATOR(pg_catalog.<>) 'permanent' THEN ', ' OPERATOR(pg_catalog.||) persistence END,
-      CASE WHEN kind IN ('view', 'foreign table') THEN ', ' OPERATOR(pg_catalog.||) kind END)
+      CASE WHEN kind IN ('view', 'foreign table') THEN ', ' OPERATOR(pg_catalog.||) kind END,
+      ', partitioned by ' OPERATOR(pg_catalog.||) partition_key)
   FROM tables
   UNION ALL
   SELECT '', 'type', name, pg_catalog.array_to_string(labels, ', ') FROM types

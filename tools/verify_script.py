@@ -77,7 +77,8 @@ def expected_rows(schema: Schema, names: set[str]) -> Iterator[Row]:
         yield "", "type", name, ", ".join(schema.types[name])
     for table in sorted(names & schema.tables.keys()):
         parts = schema.tables[table]
-        yield table, "table", table, f"{len(parts.columns)} columns"
+        partitioned = f", partitioned by {parts.partition_key}" if parts.is_partitioned else ""
+        yield table, "table", table, f"{len(parts.columns)} columns{partitioned}"
         for name, column in parts.columns.items():
             yield table, "column", name, column_definition(column)
         for kind, definitions in (

@@ -20,10 +20,20 @@ from syntegra_db.catalog._other_schemas import (
     require_no_tables_elsewhere,
     require_usable_revision,
 )
+from syntegra_db.catalog._partitions import (
+    CREATE_COMMAND,
+    Month,
+    MonthPartitions,
+    Partition,
+    month_column,
+    read_month_partitions,
+    tables_by_month,
+)
 from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.catalog._status import DatabaseStatus, read_status
 
 __all__ = [
+    "CREATE_COMMAND",
     "MANIFESTS",
     "SCHEMAS_WITH_TABLES",
     "SELECT_REVISION",
@@ -33,6 +43,9 @@ __all__ = [
     "DriftReport",
     "Finding",
     "LiveCatalog",
+    "Month",
+    "MonthPartitions",
+    "Partition",
     "Schema",
     "Table",
     "closest_revision",
@@ -46,10 +59,13 @@ __all__ = [
     "load_manifest",
     "managed_tables",
     "managed_types",
+    "month_column",
+    "read_month_partitions",
     "read_status",
     "require_current_schema",
     "require_no_tables_elsewhere",
     "require_usable_revision",
+    "tables_by_month",
     "unversioned_objects",
     "verify",
 ]

@@ -15,12 +15,14 @@ from syntegra_db.catalog._introspection import LiveCatalog, introspect
 from syntegra_db.catalog._lossy_rows import count_lossy_rows
 from syntegra_db.catalog._manifest import load_manifest, managed_tables, managed_types, written_manifests
 from syntegra_db.catalog._other_schemas import later_schemas_with_tables
+from syntegra_db.catalog._partitions import read_month_partitions, tables_by_month
 from syntegra_db.catalog._schema import Schema, Table
 from syntegra_db.catalog.compare import (
     DECLARED_VERSION_TABLE,
     column_label,
     compare_extension,
     compare_owner,
+    compare_partitions,
     compare_privileges,
     compare_schemas,
     constraint_label,
@@ -85,6 +87,11 @@ def verify(connection: Connection) -> DriftReport:
         *compare_extension(declared, installed),
         *_compare_version_table(revision, version_table),
         *differences,
+        *(
+            finding
+            for partitions in read_month_partitions(connection, tables_by_month(declared))
+            for finding in compare_partitions(partitions)
+        ),
         *compare_owner(installed.privileges.owners),
         *compare_privileges(declared, installed),
         *(_unused_set(schema) for schema in later_schemas_with_tables(connection)),

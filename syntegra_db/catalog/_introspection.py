@@ -166,6 +166,7 @@ def _table(row: RowMapping, parts: dict[str, Sequence[RowMapping]]) -> Table:
         row_security=row["row_security"],
         parents=tuple(row["parents"]),
         children=tuple(row["children"]),
+        partition_key=row["partition_key"],
         comment=row["comment"],
         columns={part["name"]: Column(**{name: part[name] for name in COLUMN_FIELDS}) for part in own["columns"]},
         constraints=_definitions(own["constraints"]),

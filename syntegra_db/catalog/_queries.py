@@ -40,7 +40,9 @@ TABLES = catalog_query("""
            concat(CASE WHEN relrowsecurity THEN 'on' ELSE 'off' END,
                   CASE WHEN relforcerowsecurity THEN ', forced' END) AS row_security,
            ARRAY(SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = t.oid ORDER BY 1) AS parents,
-           ARRAY(SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = t.oid ORDER BY 1) AS children,
+           ARRAY(SELECT inhrelid::regclass::text FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
+                 WHERE inhparent = t.oid AND NOT child.relispartition ORDER BY 1) AS children,
+           pg_get_partkeydef(t.oid) AS partition_key,
            obj_description(t.oid, 'pg_class') AS comment, pg_get_userbyid(relowner) AS owner,
            ARRAY(SELECT privilege FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS privilege
                  WHERE NOT has_any_column_privilege(t.oid, privilege))
@@ -170,21 +172,51 @@ SERVER = catalog_query("""
 """)
 
 # Before the first VACUUM or ANALYZE, reltuples is -1 and only the cumulative statistics have a row count.
-TABLE_SIZES = catalog_query("""
-    SELECT relname, CASE WHEN reltuples >= 0 AND pg_stat_get_mod_since_analyze(oid) = 0 THEN reltuples::bigint
-                         ELSE pg_stat_get_live_tuples(oid) END,
-           pg_total_relation_size(oid),
-           greatest(pg_stat_get_last_analyze_time(oid), pg_stat_get_last_autoanalyze_time(oid))
-    FROM pg_class
-    WHERE relnamespace = to_regnamespace(quote_ident(:schema)) AND relkind IN ('r', 'p')
-      AND relname = ANY (:tables)
-    ORDER BY array_position(:tables, relname::text)
-""")
+# The rows of a partitioned table are those of its partitions.
+ESTIMATED_ROWS = """CASE WHEN part.relkind = 'p' THEN 0
+                WHEN part.reltuples >= 0 AND pg_stat_get_mod_since_analyze(part.oid) = 0 THEN part.reltuples::bigint
+                ELSE pg_stat_get_live_tuples(part.oid) END"""
 
-INVALID_INDEXES = catalog_query("""
-    SELECT pg_class.relname
-    FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_class AS tables ON tables.oid = indrelid
-    WHERE tables.relnamespace = to_regnamespace(quote_ident(:schema)) AND tables.relname = ANY (:tables)
+RELATION_AND_PARTITIONS = """(
+      SELECT named.oid AS part_oid UNION SELECT relid::oid FROM pg_partition_tree(named.oid)
+    ) AS parts"""
+
+TABLE_SIZES = catalog_query(f"""
+    SELECT named.relname, sum({ESTIMATED_ROWS})::bigint, sum(pg_total_relation_size(part.oid))::bigint,
+           max(greatest(pg_stat_get_last_analyze_time(part.oid), pg_stat_get_last_autoanalyze_time(part.oid)))
+    FROM pg_class AS named CROSS JOIN LATERAL {RELATION_AND_PARTITIONS} JOIN pg_class AS part ON part.oid = part_oid
+    WHERE named.relnamespace = to_regnamespace(quote_ident(:schema)) AND named.relkind IN ('r', 'p')
+      AND named.relname = ANY (:tables)
+    GROUP BY named.relname
+    ORDER BY array_position(:tables, named.relname::text)
+""")  # noqa: S608  parts of this module
+
+INVALID_INDEXES = catalog_query(f"""
+    SELECT DISTINCT pg_class.relname
+    FROM pg_class AS named CROSS JOIN LATERAL {RELATION_AND_PARTITIONS}
+    JOIN pg_index ON indrelid = part_oid JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE named.relnamespace = to_regnamespace(quote_ident(:schema)) AND named.relname = ANY (:tables)
       AND NOT (indisvalid AND indisready)
     ORDER BY 1
+""")  # noqa: S608  parts of this module
+
+# A bound is `DEFAULT` or `FOR VALUES FROM ('…') TO ('…')`, in the session's DateStyle and TimeZone.
+PARTITIONS = catalog_query(f"""
+    SELECT named.relname AS table_name, part.relname AS name, part.relnamespace = named.relnamespace AS in_schema,
+           part.oid::regclass::text AS qualified,
+           CASE part.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' ELSE 'foreign table' END AS kind,
+           inhdetachpending AS is_detaching, pg_get_expr(part.relpartbound, part.oid) AS bound,
+           {ESTIMATED_ROWS} AS estimated_rows
+    FROM pg_class AS named JOIN pg_inherits ON inhparent = named.oid JOIN pg_class AS part ON part.oid = inhrelid
+    WHERE named.relnamespace = to_regnamespace(quote_ident(:schema)) AND named.relname = ANY (:tables)
+      AND named.relkind = 'p'
+    ORDER BY named.relname, part.relname
+""")  # noqa: S608  parts of this module
+
+PARTITIONED_TABLES = catalog_query("""
+    SELECT relname FROM pg_class
+    WHERE relnamespace = to_regnamespace(quote_ident(:schema)) AND relname = ANY (:tables) AND relkind = 'p'
+    ORDER BY relname
 """)
+
+NOW = catalog_query("SELECT now()")

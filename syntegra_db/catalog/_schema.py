@@ -27,7 +27,8 @@ class Table:
 
     `attached_objects` are triggers, rules, policies and disabled foreign key triggers, by kind and name, such as
     `trigger set_updated_at`. `keys` are the key columns and expressions of installed constraints and indexes, by
-    definition; manifests do not have them.
+    definition; manifests do not have them. `partition_key` is how a partitioned table is divided, such as
+    `RANGE (period_start)`; its partitions are not tables of a schema.
     """
 
     kind: str = "table"
@@ -35,6 +36,7 @@ class Table:
     row_security: str = "off"
     parents: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
+    partition_key: str | None = None
     comment: str | None = None
     columns: dict[str, Column] = field(default_factory=dict)
     constraints: dict[str, str] = field(default_factory=dict)
@@ -42,6 +44,11 @@ class Table:
     sequences: dict[str, str] = field(default_factory=dict)
     attached_objects: dict[str, str] = field(default_factory=dict)
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+
+    @property
+    def is_partitioned(self) -> bool:
+        """Whether the rows are in partitions."""
+        return self.partition_key is not None
 
 
 @dataclass(frozen=True)

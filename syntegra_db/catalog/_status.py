@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import _queries
 from syntegra_db.catalog._introspection import require_current_schema, short_lock_timeout
-from syntegra_db.catalog._manifest import managed_tables
+from syntegra_db.catalog._manifest import managed_tables, written_manifests
 from syntegra_db.catalog._other_schemas import later_schemas_with_tables, require_no_tables_elsewhere
+from syntegra_db.catalog._partitions import read_month_partitions, tables_by_month
+from syntegra_db.catalog._schema import Schema
 from syntegra_db.recorded_steps import read_unfinished_revision
 from syntegra_db.revisions import all_revisions, current_revision, head_revision
 from syntegra_db.search_path import CATALOG_ONLY
@@ -33,6 +35,20 @@ class TableStatus:
 
 
 @dataclass(frozen=True)
+class MonthStatus:
+    """A table that is partitioned by month: its partitions, and what `syntegra-db partitions create` has to do.
+
+    `missing_months` are the current and the next month, such as `2026-11`, if they have no partition; `default_rows`
+    is the estimate for the rows that are in no partition of a month.
+    """
+
+    table: str
+    partitions: list[str]
+    missing_months: list[str]
+    default_rows: int
+
+
+@dataclass(frozen=True)
 class DatabaseStatus:
     """The state of a database; `extension_version` is the version of pgvector.
 
@@ -51,6 +67,7 @@ class DatabaseStatus:
     invalid_indexes: list[str]
     unused_schemas: list[str]
     unfinished: UnfinishedRevision | None
+    by_month: list[MonthStatus]
 
 
 def read_status(connection: Connection) -> DatabaseStatus:
@@ -64,6 +81,15 @@ def read_status(connection: Connection) -> DatabaseStatus:
     known = all_revisions()
     schema = require_current_schema(connection).schema or ""
     parameters = {"schema": schema, "tables": managed_tables()}
+    by_month = [
+        MonthStatus(
+            table.table,
+            [part.name for part in table.partitions],
+            [str(month) for month in table.missing_months],
+            table.default.estimated_rows if table.default else 0,
+        )
+        for table in read_month_partitions(connection, _tables_by_month(connection))
+    ]
     with short_lock_timeout(connection):
         revision = current_revision(connection)
         unfinished = read_unfinished_revision(connection)
@@ -84,4 +110,11 @@ def read_status(connection: Connection) -> DatabaseStatus:
             invalid_indexes=list(connection.scalars(_queries.INVALID_INDEXES, parameters)),
             unused_schemas=unused_schemas,
             unfinished=unfinished,
+            by_month=by_month,
         )
+
+
+def _tables_by_month(connection: Connection) -> dict[str, str]:
+    """Return the tables that the revision of the database declares as partitioned by month, if it is known."""
+    revision = current_revision(connection)
+    return tables_by_month(written_manifests().get(revision or "", Schema()))

@@ -17,6 +17,7 @@ KEY_CONSTRAINT = re.compile(r"(PRIMARY KEY|UNIQUE) (\(.+\))")
 LIMITED_TEXT = re.compile(r"character varying\((\d+)\)")
 FOREIGN_KEY = "FOREIGN KEY"
 UNLOGGED = "UNLOGGED "
+BLOCKS_WRITES = "-- Writes to the partitioned table wait until all its partitions are read."
 
 
 def join_statements(*statements: str) -> str:
@@ -148,23 +149,46 @@ def create_table(name: str, table: Table) -> str:
         for constraint, definition in table.constraints.items()
         if not definition.startswith(FOREIGN_KEY)
     ]
+    partition_by = f" PARTITION BY {table.partition_key}" if table.is_partitioned else ""
     return join_statements(
         "-- If it was renamed, rename it back. Otherwise this creates an empty table; restore the rows from a backup.",
-        f"CREATE TABLE {quote(name)} ({', '.join(parts)});",
+        f"CREATE TABLE {quote(name)} ({', '.join(parts)}){partition_by};",
         *(set_storage(name, column_name, column) for column_name, column in table.columns.items()),
         comment_on("TABLE", quote(name), table.comment),
         *(
             comment_on("COLUMN", f"{quote(name)}.{quote(column_name)}", column.comment)
             for column_name, column in table.columns.items()
         ),
-        *(create_index(index, name, definition) for index, definition in table.indexes.items()),
+        *(
+            create_index(index, name, definition, is_partitioned=table.is_partitioned)
+            for index, definition in table.indexes.items()
+        ),
+        create_default_partition(name) if table.is_partitioned else "",
     )
 
 
-def add_constraint(table: str, name: str, definition: str, *, index_exists: bool = False) -> str:
-    """Return the statements that add a constraint; they do not block writes while they check rows or build an index."""
+def default_partition_name(table: str) -> str:
+    """Return the name of the partition for the rows that no other partition of `table` has."""
+    return f"{table}_default"
+
+
+def create_default_partition(table: str) -> str:
+    """Return the statement that creates the partition for the rows that no other partition of `table` has."""
+    return f"CREATE TABLE {quote(default_partition_name(table))} PARTITION OF {quote(table)} DEFAULT;"
+
+
+def add_constraint(
+    table: str, name: str, definition: str, *, index_exists: bool = False, is_partitioned: bool = False
+) -> str:
+    """Return the statements that add a constraint; they do not block writes while they check rows or build an index.
+
+    For a key of a partitioned table, PostgreSQL has no such form.
+    """
     add = f"ALTER TABLE {quote(table)} ADD CONSTRAINT {quote(name)}"
     key = KEY_CONSTRAINT.fullmatch(definition)
+    if is_partitioned and (key is not None or definition.startswith(FOREIGN_KEY)):
+        drop = drop_index(name, is_partitioned=True) if index_exists else ""
+        return join_statements(BLOCKS_WRITES, drop, f"{add} {definition};")
     if key is None:
         return join_statements(f"{add} {definition} NOT VALID;", validate_constraint(table, name))
     return join_statements(
@@ -183,16 +207,18 @@ def drop_constraint(table: str, name: str) -> str:
     return f"ALTER TABLE {quote(table)} DROP CONSTRAINT {quote(name)};"
 
 
-def create_index(name: str, table: str, definition: str) -> str:
-    """Return the statement that builds an index without blocking writes."""
+def create_index(name: str, table: str, definition: str, *, is_partitioned: bool = False) -> str:
+    """Return the statement that builds an index without blocking writes, except those of a partitioned table."""
     unique = "UNIQUE " if definition.startswith("UNIQUE ") else ""
     method = definition.removeprefix("UNIQUE ")
+    if is_partitioned:
+        return join_statements(BLOCKS_WRITES, f"CREATE {unique}INDEX {quote(name)} ON {quote(table)} USING {method};")
     return f"CREATE {unique}INDEX CONCURRENTLY {quote(name)} ON {quote(table)} USING {method};"
 
 
-def drop_index(name: str) -> str:
-    """Return the statement that drops an index without blocking reads and writes."""
-    return f"DROP INDEX CONCURRENTLY {quote(name)};"
+def drop_index(name: str, *, is_partitioned: bool = False) -> str:
+    """Return the statement that drops an index without blocking reads and writes, if the table is not partitioned."""
+    return f"DROP INDEX {'' if is_partitioned else 'CONCURRENTLY '}{quote(name)};"
 
 
 def reindex(name: str) -> str:

@@ -42,6 +42,7 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
 def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build: int | None) -> None:
     from rich.filesize import decimal
 
+    from syntegra_db.catalog import CREATE_COMMAND
     from syntegra_db.revisions import describe_revision
     from syntegra_db.sql import quote
     from syntegra_db.vectors import EXACT_SCAN_MAX_ROWS, INDEX_NAMES
@@ -66,6 +67,15 @@ def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build:
             ],
             right_aligned=("Rows (estimate)", "Size"),
         )
+    for table in report.by_month:
+        if table.missing_months:
+            months = ", ".join(table.missing_months)
+            echo(f"Warning: {table.table} has no partition for {months}. Create it: {CREATE_COMMAND}")
+        if table.default_rows:
+            echo(
+                f"Warning: about {wording.rows(table.default_rows)} of {table.table} are in no partition of a month. "
+                f"Move them: {CREATE_COMMAND} --move-rows"
+            )
     for schema in report.unused_schemas:
         echo(
             f"Schema {quote(schema)} also has tables of this package. No command uses them, because another schema "

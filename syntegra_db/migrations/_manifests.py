@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import existing_tables, format_manifest, introspect
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy.engine import URL
+
+    from syntegra_db.catalog import Schema
 
 TABLES_AND_VIEWS = "rpvmf"
 
@@ -39,8 +42,13 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
             # Not `upgrade`, which compares the result with the manifest that this replaces.
             run_in_transaction(connection, "upgrade", revision)
             tables = [name for name in existing_tables(connection, TABLES_AND_VIEWS) if name != VERSION_TABLE]
-            schema = introspect(connection, tables).schema
+            schema = _without_partitions(introspect(connection, tables).schema)
         path = directory / f"{revision}.json"
         path.write_text(format_manifest(revision, schema), encoding="utf-8")
         written.append(path)
     return written
+
+
+def _without_partitions(schema: Schema) -> Schema:
+    """Return `schema` without the partitions, which belong to their tables and are made by month."""
+    return replace(schema, tables={name: table for name, table in schema.tables.items() if table.kind != "partition"})

@@ -162,7 +162,7 @@ def test_declared_trigger_rule_and_policy_are_restored(database: Database, chang
     ("statement", "kind"),
     [
         ("CREATE VIEW clusters AS SELECT * FROM groups", "view"),
-        ("CREATE TABLE clusters (LIKE groups) PARTITION BY HASH (client_id)", "partitioned table"),
+        ("CREATE TABLE clusters (LIKE groups) PARTITION BY HASH (client_id)", "partitioned table by HASH (client_id)"),
     ],
     ids=["view", "partitioned"],
 )

@@ -73,7 +73,8 @@ installed AS (
   SELECT name, 'table', name,
     concat((SELECT count(*) FROM columns WHERE table_oid = oid), ' columns',
       CASE WHEN persistence <> 'permanent' THEN ', ' || persistence END,
-      CASE WHEN kind IN ('view', 'foreign table') THEN ', ' || kind END)
+      CASE WHEN kind IN ('view', 'foreign table') THEN ', ' || kind END,
+      ', partitioned by ' || partition_key)
   FROM tables
   UNION ALL
   SELECT '', 'type', name, array_to_string(labels, ', ') FROM types

@@ -13,9 +13,10 @@ from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 from syntegra_db.catalog.compare._enums import compare_enums
 from syntegra_db.catalog.compare._extension import compare_extension
 from syntegra_db.catalog.compare._indexes import COSINE_INDEX, compare_indexes, index_label, serves_cosine_search
+from syntegra_db.catalog.compare._partitions import compare_partitions
 from syntegra_db.catalog.compare._privileges import compare_privileges
 from syntegra_db.catalog.compare._sequences import compare_sequences
-from syntegra_db.catalog.compare._tables import KINDS_WITH_STORAGE, compare_table, missing_table
+from syntegra_db.catalog.compare._tables import compare_table, has_comparable_parts, missing_table
 from syntegra_db.catalog.compare._triggers import DISABLED_FOREIGN_KEY, compare_attached_objects
 from syntegra_db.catalog.compare._version_table import DECLARED_VERSION_TABLE, compare_owner
 
@@ -36,6 +37,7 @@ __all__ = [
     "compare_enums",
     "compare_extension",
     "compare_owner",
+    "compare_partitions",
     "compare_privileges",
     "compare_schemas",
     "constraint_label",
@@ -60,7 +62,7 @@ def compare_schemas(declared: Schema, installed: Schema) -> Iterator[Finding]:
     both = [
         (name, table, installed.tables[name])
         for name, table in declared.tables.items()
-        if name in installed.tables and installed.tables[name].kind in KINDS_WITH_STORAGE
+        if name in installed.tables and has_comparable_parts(table, installed.tables[name])
     ]
     yield from chain.from_iterable(compare_sequences(*tables) for tables in both)
     yield from chain.from_iterable(compare_columns(*tables) for tables in both)

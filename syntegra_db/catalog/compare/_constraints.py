@@ -59,10 +59,16 @@ def compare_constraints(
             expected=expected[name],
             found="no such constraint",
             impact=_impact_if_missing(expected[name]),
-            fix=ddl.add_constraint(table, name, expected[name], index_exists=name in installed.indexes),
+            fix=ddl.add_constraint(
+                table,
+                name,
+                expected[name],
+                index_exists=name in installed.indexes,
+                is_partitioned=installed.is_partitioned,
+            ),
         )
     for name in difference.changed:
-        yield _changed(table, name, expected[name], found[name])
+        yield _changed(table, name, expected[name], found[name], is_partitioned=installed.is_partitioned)
 
 
 def references_no_column(check: str, table: Table) -> bool:
@@ -102,16 +108,18 @@ def _impact_if_missing(definition: str) -> str:
     return next(impact for kind, impact in IMPACTS.items() if definition.startswith(kind))
 
 
-def _changed(table: str, name: str, declared: str, installed: str) -> Finding:
+def _changed(table: str, name: str, declared: str, installed: str, *, is_partitioned: bool) -> Finding:
     if installed == declared + NOT_VALID:
         impact = "Rows that are older than the constraint may violate it."
         fix = ddl.validate_constraint(table, name)
-    elif installed == declared + INVALID_SUFFIX:
+    elif installed == declared + INVALID_SUFFIX and not is_partitioned:
         impact = "Its index is not used and may not contain every row."
         fix = ddl.reindex(name)
     else:
         impact = _impact_if_missing(declared)
-        fix = ddl.join_statements(ddl.drop_constraint(table, name), ddl.add_constraint(table, name, declared))
+        fix = ddl.join_statements(
+            ddl.drop_constraint(table, name), ddl.add_constraint(table, name, declared, is_partitioned=is_partitioned)
+        )
     return Finding(object=constraint_label(table, name), expected=declared, found=installed, impact=impact, fix=fix)
 
 

@@ -41,7 +41,7 @@ def compare_indexes(table: str, declared: Table, installed: Table) -> Iterator[F
             expected=declared.indexes[name],
             found="no such index",
             impact=_impact_if_missing(declared.indexes[name]),
-            fix=ddl.create_index(name, table, declared.indexes[name]),
+            fix=ddl.create_index(name, table, declared.indexes[name], is_partitioned=installed.is_partitioned),
         )
     for name, other in difference.renamed.items():
         yield Finding(
@@ -52,7 +52,7 @@ def compare_indexes(table: str, declared: Table, installed: Table) -> Iterator[F
             fix=f"ALTER INDEX {quote(other)} RENAME TO {quote(name)};",
         )
     for name in difference.changed:
-        yield from _changed(table, name, declared.indexes[name], installed.indexes[name])
+        yield from _changed(table, name, declared.indexes[name], installed)
     for name in difference.extra:
         # The fix for a missing constraint of that name uses this index.
         if name not in declared.constraints:
@@ -72,8 +72,13 @@ def _impact_if_missing(definition: str) -> str:
     return "A query by these columns reads the whole table."
 
 
-def _changed(table: str, name: str, declared: str, installed: str) -> Iterator[Finding]:
+def _changed(table: str, name: str, declared: str, table_installed: Table) -> Iterator[Finding]:
+    installed, is_partitioned = table_installed.indexes[name], table_installed.is_partitioned
     definition = installed.removesuffix(INVALID_SUFFIX)
+    recreate = ddl.join_statements(
+        ddl.drop_index(name, is_partitioned=is_partitioned),
+        ddl.create_index(name, table, declared, is_partitioned=is_partitioned),
+    )
     accepted = name == VECTOR_INDEX and serves_cosine_search(definition)
     if definition != declared and not accepted:
         yield Finding(
@@ -81,11 +86,11 @@ def _changed(table: str, name: str, declared: str, installed: str) -> Iterator[F
             expected=declared,
             found=installed,
             impact=_impact_if_missing(declared),
-            fix=ddl.join_statements(ddl.drop_index(name), ddl.create_index(name, table, declared)),
+            fix=recreate,
         )
         return
     if installed != definition:
-        yield _invalid(name, declared, installed, ddl.reindex(name))
+        yield _invalid(name, declared, installed, recreate if is_partitioned else ddl.reindex(name))
     if definition != declared:
         yield Finding(
             object=index_label(name),
@@ -109,8 +114,9 @@ def _invalid(name: str, declared: str, installed: str, fix: str) -> Finding:
 
 def _extra(name: str, declared: Table, installed: Table) -> Iterator[Finding]:
     definition = installed.indexes[name]
+    drop = ddl.drop_index(name, is_partitioned=installed.is_partitioned)
     if definition.endswith(INVALID_SUFFIX):
-        yield _invalid(name, "no such index, or a valid one", definition, ddl.drop_index(name))
+        yield _invalid(name, "no such index, or a valid one", definition, drop)
     elif definition.startswith("UNIQUE "):
         is_drift = not accepts_inserts(declared, installed, definition)
         yield Finding(
@@ -118,6 +124,6 @@ def _extra(name: str, declared: Table, installed: Table) -> Iterator[Finding]:
             expected="no such index",
             found=definition,
             impact=REJECTS_ROWS if is_drift else NULL_IS_NO_DUPLICATE,
-            fix=ddl.drop_index(name) if is_drift else NO_ACTION,
+            fix=drop if is_drift else NO_ACTION,
             is_drift=is_drift,
         )

@@ -28,17 +28,30 @@ def missing_table(name: str, table: Table) -> Finding:
 
 
 def compare_table(name: str, declared: Table, installed: Table) -> Iterator[Finding]:
-    """Yield the differences of a table as a whole; only the kind is compared unless it is a table or partition."""
-    if installed.kind != declared.kind:
+    """Yield the differences of a table as a whole; only the kind is compared if it is not `has_comparable_parts`."""
+    if _describe_kind(installed) != _describe_kind(declared):
         yield Finding(
             object=f"table {name}",
-            expected=declared.kind,
-            found=installed.kind,
-            impact="Statements, constraints and indexes of a plain table fail or work differently.",
-            fix=_detach(name, installed),
+            expected=_describe_kind(declared),
+            found=_describe_kind(installed),
+            impact=(
+                "Old months cannot be detached, and `syntegra-db partitions` cannot create the next ones."
+                if declared.is_partitioned
+                else "Statements, constraints and indexes of a plain table fail or work differently."
+            ),
+            fix=_conversion(name, declared, installed),
         )
-    if installed.kind in KINDS_WITH_STORAGE:
+    if has_comparable_parts(declared, installed):
         yield from _attributes(name, declared, installed)
+
+
+def has_comparable_parts(declared: Table, installed: Table) -> bool:
+    """Return whether columns, constraints and indexes of the installed table can be changed to the declared ones."""
+    return installed.kind in KINDS_WITH_STORAGE or (declared.is_partitioned and installed.is_partitioned)
+
+
+def _describe_kind(table: Table) -> str:
+    return f"{table.kind} by {table.partition_key}" if table.is_partitioned else table.kind
 
 
 def _attributes(name: str, declared: Table, installed: Table) -> Iterator[Finding]:
@@ -83,9 +96,14 @@ def _format_relation(relation: str, tables: tuple[str, ...]) -> str:
     return f"{relation} {', '.join(tables) or 'no table'}"
 
 
-def _detach(name: str, installed: Table) -> str:
+def _conversion(name: str, declared: Table, installed: Table) -> str:
     if installed.kind == "partition":
         return ddl.join_statements(
             *(f"ALTER TABLE {parent} DETACH PARTITION {quote(name)};" for parent in installed.parents)
+        )
+    if declared.is_partitioned:
+        return (
+            "-- No statement converts it: rename it, create the partitioned table and its partitions by month, then "
+            "copy the rows."
         )
     return "-- No statement converts it: rename it, create the table, then copy the rows."
