@@ -96,6 +96,10 @@ EVOLUTIONS = {
         'op.alter_column("kpi_summary", "kpi_name", type_=sa.String(300))',
         'op.alter_column("kpi_summary", "kpi_name", type_=sa.String(255))',
     ),
+    "partitions by month": Evolution(
+        'op.partition_by_month("kpi_summary", "period_start")',
+        'op.merge_partitions("kpi_summary", "period_start")',
+    ),
     "dropped column": Evolution(
         'op.drop_column("kpi_summary", "metadata")',
         """

@@ -1,7 +1,7 @@
 """Revisions in steps: operations for tables in use, each step committed and recorded before the next one begins."""
 
 # The imports of these modules add the operations to `op`.
-from syntegra_db.migrations.online import _data_operations, _operations  # noqa: F401
+from syntegra_db.migrations.online import _data_operations, _operations, _partitions  # noqa: F401
 from syntegra_db.migrations.online._backfill import BackfillStep
 from syntegra_db.migrations.online._collection import CollectedSteps
 from syntegra_db.migrations.online._execution import (

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # The words of descriptions; the others are names.
 WORDS = re.compile(
-    "add|alter|bulk|check|column|constraint|create|drop|enum|execute|for|foreign|index|insert|key|label|new|not|null|of|on|"
-    "rows|set|sql|table|the|to|trigger|unique",
+    "add|alter|analyze|bulk|by|check|column|constraint|create|drop|enum|execute|exists|for|foreign|if|index|insert|into|key|"
+    "label|merge|month|new|not|null|of|on|partition|rows|set|sql|table|the|to|trigger|unique",
     re.IGNORECASE,
 )
 

@@ -1,0 +1,174 @@
+"""Operations on partitions: divide the rows of a table by month, and join them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from alembic.operations.ops import CreateIndexOp, DropConstraintOp, DropIndexOp
+
+from syntegra_db.catalog import ddl
+from syntegra_db.migrations.online._registry import OnlineOperation, find_violations, object_name, register
+from syntegra_db.migrations.online._steps import AutocommitStep, TransactionStep, ValidationStep, describe, execute
+from syntegra_db.sql import literal, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from alembic.operations import Operations
+
+    from syntegra_db.migrations.online._steps import Step
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
+
+
+class _Names(NamedTuple):
+    """The table and column of an operation, and the names of what it creates."""
+
+    table: str
+    column: str
+    key: tuple[str, ...]
+
+    @property
+    def past(self) -> str:
+        """The partition with the rows that the table had."""
+        return object_name(self.table, "past")
+
+    @property
+    def default(self) -> str:
+        """The partition with the rows of months without a partition."""
+        return ddl.default_partition_name(self.table)
+
+    @property
+    def check(self) -> str:
+        """The CHECK that proves that the rows are before the first month."""
+        return object_name("ck", self.past)
+
+    @property
+    def partition_key(self) -> str:
+        """The primary key of the partition, with the column."""
+        return object_name(self.past, "pkey")
+
+    @property
+    def past_key(self) -> str:
+        """The index that becomes the primary key without the column."""
+        return object_name(self.past, "id")
+
+    def render(self, template: str, **values: object) -> str:
+        """Return a template with the names as string constants."""
+        names = ("table", "column", "past", "default", "check", "partition_key", "past_key")
+        parts = {name: literal(getattr(self, name)) for name in names}
+        checks = _template("partition_checks").format(**parts).rstrip()
+        return _template(template).format(
+            **parts,
+            **values,
+            table_name=self.table,
+            checks=checks,
+            copy_privileges=_template("copy_privileges").rstrip(),
+            key=", ".join(quote(column) for column in (*self.key, self.column)),
+        )
+
+
+def _template(name: str) -> str:
+    return (TEMPLATES / f"{name}.sql").read_text(encoding="utf-8").strip("\n")
+
+
+@register("partition_by_month")
+class PartitionByMonthOp(OnlineOperation):
+    """Divide the rows of a table by month while other sessions read and write."""
+
+    def __init__(self, names: _Names, months_ahead: int) -> None:
+        self._names, self._months_ahead = names, months_ahead
+
+    @classmethod
+    def partition_by_month(
+        cls,
+        operations: Operations,
+        table_name: str,
+        column_name: str,
+        *,
+        key: Sequence[str] = ("id",),
+        months_ahead: int = 3,
+    ) -> None:
+        """Partition a table by the months, in UTC, of a column that is NOT NULL and a date or timestamp.
+
+        The primary key gets the column, because a unique key of a partitioned table has it; `key` are its columns
+        before. No row is moved: the table becomes the first partition, `TABLE_past`, for all rows up to a month after
+        the latest, and of the next seven days. The partitions of the `months_ahead` after the current one follow, and
+        `TABLE_default` for rows of all other months. `syntegra-db partitions create` adds the months later.
+
+        From its second step on, a row that is later than all of those is rejected until the table is partitioned. The
+        last step that other sessions wait for takes some 50 ms. Views, triggers, rules, policies, publications, and
+        foreign keys that reference the table would belong to the first partition: they are listed, and dropped by
+        their owner before.
+        """
+        operations.invoke(cls(_Names(table_name, column_name, tuple(key)), months_ahead))
+
+    def steps(self) -> Sequence[Step]:
+        """Return the examination, the key, the CHECK with its validation, the exchange of the tables, and ANALYZE."""
+        names = self._names
+        columns = [*names.key, names.column]
+        index = CreateIndexOp(names.partition_key, names.table, columns, unique=True, postgresql_concurrently=True)
+        validate = f"ALTER TABLE {quote(names.table)} VALIDATE CONSTRAINT {quote(names.check)}"
+        # Once the tables are exchanged, there is nothing to validate.
+        validate_if_there = (
+            f"DO $$ BEGIN IF EXISTS (SELECT FROM pg_constraint WHERE conname = {literal(names.check)} "
+            f"AND conrelid = to_regclass(format('%I.%I', current_schema(), {literal(names.table)}))) "
+            f"THEN {validate}; END IF; END $$"
+        )
+        drop_check = DropConstraintOp(names.check, names.table)
+        return [
+            TransactionStep((execute(names.render("partition_check")),), f"check table {names.table}"),
+            AutocommitStep(index, describe(index), (DropIndexOp(names.partition_key, names.table),)),
+            TransactionStep(
+                (execute(names.render("partition_limit")),),
+                f"add constraint {names.check} for new rows",
+                cleanup=(drop_check,),
+            ),
+            ValidationStep(
+                validate_if_there,
+                f"check the rows of {names.table} for {names.check}",
+                find_violations(names.table, self._latest_month()),
+            ),
+            TransactionStep(
+                (execute(names.render("partition_by_month", months=self._months_ahead)),),
+                f"partition {names.table} by month into {names.past}, {names.default}",
+            ),
+            TransactionStep((execute(f"ANALYZE {quote(names.table)}"),), f"analyze {names.table}"),
+        ]
+
+    def _latest_month(self) -> str:
+        return f"{quote(self._names.column)} < now() + interval '1 year'"
+
+
+@register("merge_partitions")
+class MergePartitionsOp(OnlineOperation):
+    """Make a table that is partitioned by month a plain one again."""
+
+    def __init__(self, names: _Names) -> None:
+        self._names = names
+
+    @classmethod
+    def merge_partitions(
+        cls, operations: Operations, table_name: str, column_name: str, *, key: Sequence[str] = ("id",)
+    ) -> None:
+        """Undo `op.partition_by_month`, with all rows.
+
+        The first partition becomes the table again. Other sessions wait for the table while the rows of the other
+        partitions, which are those since it was partitioned, are inserted into it.
+        """
+        operations.invoke(cls(_Names(table_name, column_name, tuple(key))))
+
+    def steps(self) -> Sequence[Step]:
+        """Return the first partition if it was dropped, its key, and the exchange of the tables."""
+        names = self._names
+        index = CreateIndexOp(names.past_key, names.past, list(names.key), unique=True, postgresql_concurrently=True)
+        # The names in the descriptions decide what an interrupted revision undoes; a statement whose work is done does nothing.
+        return [
+            TransactionStep((execute(names.render("partition_past")),), f"create table {names.past} if not exists"),
+            AutocommitStep(index, f"create unique index on {names.past}", (DropIndexOp(names.past_key, names.past),)),
+            TransactionStep(
+                (execute(names.render("merge_partitions")),),
+                f"merge {names.default}, {names.partition_key}, {names.check} into {names.table}",
+            ),
+        ]

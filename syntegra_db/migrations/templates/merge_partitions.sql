@@ -1,0 +1,52 @@
+DO $$
+DECLARE
+  schema text := current_schema();
+  source regclass := to_regclass(format('%I.%I', schema, {table}));
+  destination regclass := to_regclass(format('%I.%I', schema, {past}));
+  owner text;
+  primary_key text;
+  column_list text;
+  item record;
+  statements text[];
+  statement text;
+BEGIN
+  IF (SELECT relkind <> 'p' FROM pg_class WHERE oid = source) THEN
+    RETURN;
+  END IF;
+  EXECUTE format('LOCK TABLE %s, %s IN ACCESS EXCLUSIVE MODE', source, destination);
+  SELECT conname INTO primary_key FROM pg_constraint WHERE conrelid = source AND contype = 'p';
+  SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO column_list FROM pg_attribute
+  WHERE attrelid = source AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
+  -- What the first partition has gets the name again; the rest is created.
+  statements := ARRAY(
+    SELECT format('ALTER INDEX %I.%I RENAME TO %I', schema, part.relname, pg_class.relname)
+    FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_inherits ON inhparent = indexrelid
+      JOIN pg_index AS part_index ON part_index.indexrelid = inhrelid AND part_index.indrelid = destination
+      JOIN pg_class AS part ON part.oid = inhrelid
+    WHERE pg_index.indrelid = source AND NOT pg_index.indisprimary
+  ) || ARRAY(
+    SELECT format('ALTER TABLE %s ADD CONSTRAINT %I %s', source, conname, pg_get_constraintdef(oid))
+    FROM pg_constraint WHERE conrelid = source AND contype IN ('u', 'f')
+      AND NOT EXISTS (SELECT FROM pg_constraint AS part WHERE part.conrelid = destination
+                      AND part.conparentid = pg_constraint.oid)
+    ORDER BY contype DESC, conname
+  ) || ARRAY(
+    SELECT replace(pg_get_indexdef(indexrelid), ' ON ONLY ', ' ON ') FROM pg_index
+    WHERE indrelid = source AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND conrelid = source)
+      AND NOT EXISTS (SELECT FROM pg_inherits JOIN pg_index AS part ON part.indexrelid = inhrelid
+                      WHERE inhparent = pg_index.indexrelid AND part.indrelid = destination)
+  );
+  IF EXISTS (SELECT FROM pg_inherits WHERE inhparent = source AND inhrelid = destination) THEN
+    EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', source, destination);
+  END IF;
+  EXECUTE format('INSERT INTO %s (%s) SELECT %2$s FROM %s', destination, column_list, source);
+{copy_privileges}
+  EXECUTE format('DROP TABLE %s', source);
+  EXECUTE format('ALTER TABLE %s RENAME TO %I', destination, {table});
+  EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I, ADD CONSTRAINT %I PRIMARY KEY USING INDEX %I',
+    destination, {partition_key}, primary_key, {past_key});
+  FOREACH statement IN ARRAY statements LOOP
+    EXECUTE statement;
+  END LOOP;
+END
+$$

@@ -1,0 +1,11 @@
+DO $$
+DECLARE
+  target regclass := to_regclass(format('%I.%I', current_schema(), {table}));
+  reasons text;
+BEGIN
+  IF (SELECT relkind = 'p' FROM pg_class WHERE oid = target) THEN
+    RETURN;
+  END IF;
+{checks}
+END
+$$
