@@ -9,7 +9,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, validates
 from sqlalchemy.orm import registry as orm_registry
 from sqlalchemy.util import HasMemoized
 
+from syntegra_db.models.deprecation import is_deprecated, warn_of_deprecated_columns
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Column, FromClause
+
     from syntegra_db.models.data_sources import DataSource
 
 NAMING_CONVENTION = {
@@ -52,9 +58,10 @@ class _ModelNamespace:
 
 
 class ModelMapper(Mapper[Any]):
-    """Mapper that accepts the key `metadata` for `metadata_` in statements and in bulk inserts and updates.
+    """Mapper that accepts the key `metadata` for `metadata_`, and writes no deprecated column unless it is set.
 
-    Without it, SQLAlchemy ignores the key in a list of rows and stores NULL. SQLAlchemy has no public hook for this.
+    Without it, SQLAlchemy ignores the key in a list of rows and stores NULL, and an INSERT names every column.
+    SQLAlchemy has no public hook for either.
     """
 
     @property
@@ -69,6 +76,22 @@ class ModelMapper(Mapper[Any]):
             if "metadata_" in columns:
                 columns["metadata"] = columns["metadata_"]
         return columns_by_table
+
+    @HasMemoized.memoized_attribute
+    def _insert_cols_as_none(self) -> dict[Table, frozenset[str]]:
+        columns_by_table: dict[Table, frozenset[str]] = super()._insert_cols_as_none
+        return {
+            table: frozenset(key for key in keys if not is_deprecated(table.columns[key]))
+            for table, keys in columns_by_table.items()
+        }
+
+    @HasMemoized.memoized_attribute
+    def _server_default_cols(self) -> Mapping[FromClause, frozenset[Column[Any]]]:
+        columns_by_table: Mapping[FromClause, frozenset[Column[Any]]] = super()._server_default_cols
+        return {
+            table: frozenset(column for column in columns if not is_deprecated(column))
+            for table, columns in columns_by_table.items()
+        }
 
 
 # For type checkers: each mapped attribute with an assigned value is an optional keyword argument of the constructor.
@@ -86,6 +109,9 @@ class Base(DeclarativeBase):
         """Show the primary key only: logs show a repr, and rows hold clients' data and credentials."""
         identity = inspect(self).identity
         return f"{type(self).__name__}(id={identity[0] if identity else None})"
+
+
+warn_of_deprecated_columns(Base)
 
 
 class SourceMixin:

@@ -123,7 +123,7 @@ FAULTS = {
 
 
 def write_revisions(checkout: Checkout, revisions: Mapping[str, tuple[str, str, str | None]]) -> dict[str, str]:
-    """Write a revision for each name, each in a release of its own, with the schema of the head; return their ids."""
+    """Write a revision for each name, each in another release, with the schema of the head; return their ids."""
     names: dict[str, str] = {}
     before, releases = HEAD, ""
     for number, (name, (upgrade, downgrade, phase)) in enumerate(revisions.items(), int(HEAD) + 1):

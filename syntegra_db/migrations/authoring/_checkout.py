@@ -25,8 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from support.sample_rows import load_rows, row_digests
-
-if TYPE_CHECKING:
+{imports}
     from revisions.conftest import Revision
 
 REVISION = "{revision}"
@@ -50,6 +49,19 @@ def test_upgrade_and_downgrade_keep_rows(revision: Revision) -> None:
     revision.downgrade()
     assert row_digests(revision.database) == before
 '''
+IMPORTS = "\nif TYPE_CHECKING:"
+EXPANSION_IMPORTS = """\
+from support.services import run_service_before
+
+if TYPE_CHECKING:
+    from pathlib import Path
+"""
+EXPANSION_TEST = """
+
+def test_service_of_revision_before_works_after_upgrade(revision: Revision, tmp_path: Path) -> None:
+    revision.upgrade()
+    run_service_before(REVISION, revision.database, tmp_path)
+"""
 
 
 def require_checkout() -> Path:
@@ -69,10 +81,13 @@ def require_checkout() -> Path:
     return root
 
 
-def write_test_module(root: Path, revision: str, slug: str, message: str) -> Path:
-    """Write the tests that every revision passes."""
+def write_test_module(root: Path, revision: str, slug: str, message: str, *, is_expansion: bool) -> Path:
+    """Write the tests that every revision passes, and the one of an expansion."""
     path = root / TESTS / f"test_{revision}_{slug}.py"
-    path.write_text(TEST_MODULE.format(revision=revision, message=message), encoding="utf-8")
+    text = TEST_MODULE.format(
+        revision=revision, message=message, imports=EXPANSION_IMPORTS if is_expansion else IMPORTS
+    )
+    path.write_text(text + EXPANSION_TEST if is_expansion else text, encoding="utf-8")
     return path
 
 

@@ -26,7 +26,7 @@ from syntegra_db.migrations.authoring._docstring import derive_headings, with_he
 from syntegra_db.migrations.authoring._effects import drops
 from syntegra_db.migrations.authoring._online_forms import with_online_forms
 from syntegra_db.migrations.online import collect_functions
-from syntegra_db.revisions import head_revision, script_directory
+from syntegra_db.revisions import EXPAND, head_revision, phase_of, script_directory
 
 if TYPE_CHECKING:
     from alembic.operations import MigrationScript
@@ -93,7 +93,7 @@ def write_revision(url: URL, name: str) -> NewRevision:
         )
     try:
         is_empty = _complete(path, revision, newest)
-        test = write_test_module(root, revision, slug, message)
+        test = write_test_module(root, revision, slug, message, is_expansion=phase_of(revision) == EXPAND)
         remarks = format_files(root, path, test)
     except BaseException:
         path.unlink()
@@ -133,4 +133,5 @@ def _complete(path: Path, revision: str, newest: str) -> bool:
             text = text.replace('phase = "expand"', 'phase = "contract"')
         headings = derive_headings(upgrade, downgrade, load_manifest(newest), newest)
         path.write_text(with_headings(text, headings), encoding="utf-8")
+        script_directory.cache_clear()
     return False
