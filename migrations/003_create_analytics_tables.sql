@@ -27,11 +27,14 @@ DECLARE
   other_schemas pg_catalog.text[];
   other_stamp pg_catalog.text;
   other_stamps pg_catalog.text[];
+  other_owners pg_catalog.text[];
+  other_usable pg_catalog.bool[];
   other_sets pg_catalog.text;
   new_path pg_catalog.text;
   is_system pg_catalog.bool;
   unfinished pg_catalog.text;
   unfinished_direction pg_catalog.text;
+  texts pg_catalog.text[];
 BEGIN
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   IF NOT pg_try_advisory_xact_lock(('x' || left(encode(sha256(convert_to(
@@ -90,6 +93,7 @@ BEGIN
       WHEN cardinality(columns) > (
         SELECT count(*) FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = ANY (columns)
           AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
+          AND attgenerated = ''
       ) THEN 'has other columns than this package creates; find out who created it, and drop or rename it'
     END AS fault
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN (VALUES
@@ -118,13 +122,19 @@ BEGIN
   -- Without a revision here, the tables may be in another schema.
   IF stamp IS NULL THEN
     FOR object IN
-    SELECT DISTINCT nspname AS schema, EXISTS (
+    SELECT nspname AS schema, has_schema_privilege(pg_namespace.oid, 'USAGE') AS is_usable,
+      has_schema_privilege(pg_namespace.oid, 'USAGE') AND EXISTS (
         SELECT FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
         WHERE relnamespace = pg_namespace.oid AND relname = 'alembic_version' AND relkind = 'r'
-          AND attname = 'version_num'
+          AND attname = 'version_num' AND attgenerated::text = ''
           AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
           AND has_column_privilege(attrelid, attnum, 'SELECT') AND NOT row_security_active(attrelid)
-      ) AS has_revision
+      ) AS has_revision,
+      (SELECT min(rolname::text) FROM pg_roles
+       WHERE (pg_roles.oid = nspowner OR pg_roles.oid = ANY (array_agg(relowner))) AND NOT rolsuper
+         AND rolname <> current_user AND rolname <> 'pg_database_owner'
+         AND NOT EXISTS (SELECT FROM pg_database WHERE datname = current_database() AND datdba = pg_roles.oid)
+      ) AS owner
     FROM pg_namespace JOIN pg_class AS installed ON relnamespace = pg_namespace.oid
       JOIN json_each('{"data_sources": ["id", "client_id", "name", "type", "config_json", "status", "last_run_at", "created_at", "updated_at"],
         "processed_data": ["id", "client_id", "source_id", "source_type", "data", "created_at"],
@@ -133,12 +143,14 @@ BEGIN
         "kpi_summary": ["id", "client_id", "source_id", "kpi_name", "kpi_value", "period_start", "period_end", "calculated_at", "metadata"],
         "text_summary": ["id", "client_id", "source_id", "text_field", "sentiment", "sentiment_score", "keywords", "embedding", "language", "created_at"],
         "trend_signals": ["id", "sector", "term", "period_start", "period_end", "frequency", "delta_pct", "status", "metadata", "created_at"]}') AS declared ON relname = key
-    WHERE (relkind = 'r' OR relkind = 'p') AND relpersistence <> 't' AND has_schema_privilege(pg_namespace.oid, 'USAGE')
+    WHERE (relkind = 'r' OR relkind = 'p') AND relpersistence <> 't'
       AND NOT nspname ~ '^(pg_|information_schema$)' AND nspname <> '$user' AND json_array_length(value) / 2 <= (
         SELECT count(*) FROM json_array_elements_text(value) AS name JOIN pg_attribute ON attname = name
         WHERE attrelid = installed.oid
       )
+    GROUP BY nspname, pg_namespace.oid, nspowner
     LOOP
+      CONTINUE WHEN main_schema IS NULL AND NOT object.is_usable;
       other_stamp := NULL;
       IF object.has_revision THEN
         EXECUTE format('SELECT max(substring(version_num, ''^[0-9][0-9][0-9]$'')) FROM ONLY %I.alembic_version', object.schema)
@@ -146,13 +158,17 @@ BEGIN
       END IF;
       other_schemas := other_schemas || object.schema::text;
       other_stamps := other_stamps || other_stamp;
+      other_owners := other_owners || object.owner;
+      other_usable := other_usable || object.is_usable;
     END LOOP;
-    SELECT array_agg(name), string_agg(concat(
-      quote_ident(name), CASE WHEN array_length(other_schemas, 1) > 1 THEN ' (revision ' || version || ')' END
-    ), ' and ') INTO other_schemas, other_sets
+    SELECT array_agg(name), array_agg(usable), string_agg(concat(quote_ident(name), ' (' || nullif(concat_ws(', ',
+        CASE WHEN array_length(other_schemas, 1) > 1 THEN 'revision ' || version END,
+        'of role ' || quote_ident(owner)
+      ), '') || ')'), ' and ') INTO other_schemas, other_usable, other_sets
     FROM (
-      SELECT name, version FROM unnest(other_schemas, other_stamps) AS sets (name, version)
-      ORDER BY version DESC NULLS LAST, array_position(named_schemas, name), name COLLATE "C"
+      SELECT name, version, owner, usable
+      FROM unnest(other_schemas, other_stamps, other_owners, other_usable) AS sets (name, version, owner, usable)
+      ORDER BY usable DESC, version DESC NULLS LAST, array_position(named_schemas, name), name COLLATE "C"
     ) AS sets;
   END IF;
   new_path := coalesce(nullif(concat_ws(', ', quote_ident(other_schemas[1]), (
@@ -178,9 +194,12 @@ BEGIN
       CASE WHEN is_system THEN 'one of PostgreSQL itself'
         ELSE coalesce('schema ' || quote_ident(main_schema), 'no existing schema') END
       USING HINT = concat(
-        format('Run this in the same session before the file: SET search_path = %s;', new_path),
+        CASE WHEN other_usable[1]
+          THEN format('Run this in the same session before the file: SET search_path = %s;', new_path)
+          ELSE format('Role %1$I may not use that schema. To use it, ask its owner to run: GRANT USAGE ON SCHEMA %2$I '
+            'TO %1$I;', current_user, other_schemas[1]) END,
         CASE WHEN NOT is_system AND main_schema IS NOT NULL
-          THEN format(' or, for a second set of tables: SET syntegra_db.schema = %L;', main_schema) END
+          THEN format(' or, for a second set of tables: SET syntegra_db.schema = %I;', main_schema) END
       );
   ELSIF is_system OR second_schema ~ '^(pg_|information_schema$)' THEN
     RAISE EXCEPTION '% leads to a schema of PostgreSQL itself, where no tables can be created',
@@ -214,8 +233,100 @@ BEGIN
       coalesce('revision ' || stamp, 'no revision')
       USING HINT = 'Run the files of migrations/ in ascending order of their numbers.';
   END IF;
+  -- The file names no schema, so it would find them in that of the extension.
+  FOR object IN
+    SELECT value AS name, min(nspname::text) AS schema,
+           CASE min(form) WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence'
+             WHEN 'v' THEN 'view' ELSE key END AS label
+    FROM json_each(CAST(CASE WHEN unfinished IS NULL THEN '{"relation": ["data_sources", "idx_data_sources_client_id", "idx_data_sources_status", "data_sources_id_seq", "pk_data_sources", "uq_data_sources_client_id_id", "processed_data", "idx_processed_data_client_id", "idx_processed_data_created_at", "idx_processed_data_source_id", "idx_processed_data_source_type", "processed_data_id_seq", "pk_processed_data"]}'
+      ELSE '{"relation": ["data_sources", "idx_data_sources_client_id", "idx_data_sources_status", "data_sources_id_seq", "pk_data_sources", "uq_data_sources_client_id_id", "processed_data", "idx_processed_data_client_id", "idx_processed_data_created_at", "idx_processed_data_source_id", "idx_processed_data_source_type", "processed_data_id_seq", "pk_processed_data"]}' END AS json)) AS kinds (key, names)
+      CROSS JOIN json_array_elements_text(names) WITH ORDINALITY AS declared (value, position)
+      JOIN (
+        SELECT 'relation' AS kind, relname::text AS name, relnamespace AS namespace, relkind::text AS form FROM pg_class
+        UNION ALL SELECT 'type', typname::text, typnamespace, '' FROM pg_type
+        UNION ALL SELECT 'function', proname::text, pronamespace, '' FROM pg_proc
+      ) AS installed ON kind = key AND name = value
+      JOIN pg_namespace ON pg_namespace.oid = namespace
+    WHERE nspname = ANY (declared_schemas) OR namespace = pg_my_temp_schema()
+    GROUP BY key, value, position HAVING NOT bool_or(nspname = main_schema)
+    ORDER BY position, key LIMIT 1
+  LOOP
+    RAISE EXCEPTION 'the % % is missing in schema %, and schema %, which the search_path includes for the extension '
+      'vector, has one of that name, which this file could change', object.label, quote_ident(object.name),
+      quote_ident(main_schema), quote_ident(object.schema)
+      USING HINT = format('Create the %s in schema %I. This command prints the statement: syntegra-db verify',
+        object.label, main_schema);
+  END LOOP;
+  -- The file writes to them. Their owner could change them until they are locked.
+  FOR attempt IN 1 .. 2 LOOP
+    FOR object IN
+    SELECT relname, CASE
+      WHEN EXISTS (
+        SELECT FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid JOIN pg_roles AS creator ON creator.oid = proowner
+        WHERE tgrelid = tables.oid AND NOT creator.rolsuper AND creator.rolname <> current_user
+      ) THEN 'a trigger of another role'
+      WHEN owner.rolsuper OR owner.rolname = current_user THEN NULL
+      WHEN relkind <> 'r' OR relpersistence <> 'p' OR reloftype <> 0 THEN 'another kind'
+      WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = tables.oid) THEN 'a trigger'
+      WHEN EXISTS (SELECT FROM pg_rewrite WHERE ev_class = tables.oid) THEN 'a rule'
+      WHEN relrowsecurity OR relforcerowsecurity OR EXISTS (SELECT FROM pg_policy WHERE polrelid = tables.oid)
+        THEN 'row-level security'
+      WHEN EXISTS (SELECT FROM pg_inherits WHERE inhparent = tables.oid OR inhrelid = tables.oid)
+        THEN 'a parent or child table'
+      WHEN EXISTS (SELECT FROM pg_attrdef WHERE adrelid = tables.oid) THEN 'a default or generated column'
+      WHEN declared_columns IS DISTINCT FROM (
+        SELECT string_agg(concat(attname, ' ', format_type(atttypid, atttypmod),
+          CASE WHEN attnotnull THEN ' NOT NULL' END), ', ' ORDER BY attnum)
+        FROM pg_attribute WHERE attrelid = tables.oid AND attnum > 0 AND NOT attisdropped
+      ) OR EXISTS (
+        SELECT FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
+        WHERE attrelid = tables.oid AND attnum > 0 AND NOT attisdropped
+          AND (typnamespace <> 'pg_catalog'::regnamespace OR attcollation <> typcollation OR attidentity <> '')
+      ) THEN 'other columns'
+      WHEN EXISTS (SELECT FROM pg_constraint WHERE conrelid = tables.oid AND contype <> 'p' AND contype <> 'n')
+        THEN 'another constraint'
+      WHEN NOT EXISTS (
+        SELECT FROM pg_index WHERE indrelid = tables.oid AND indisprimary AND indnatts = 1 AND indkey[0] = 1
+      ) THEN 'no primary key'
+      WHEN EXISTS (SELECT FROM pg_index WHERE indrelid = tables.oid AND NOT indisprimary) THEN 'another index'
+    END AS part, owner.rolname AS owner
+    FROM (VALUES ('alembic_version'::name, 'version_num character varying(32) NOT NULL'), ('alembic_version_steps'::name, 'step integer NOT NULL, revision text NOT NULL, direction text NOT NULL, is_repeated boolean NOT NULL, description text NOT NULL, is_finished boolean NOT NULL, first_id bigint, final_id bigint, last_id bigint, changed_rows bigint')) AS declared (declared_name, declared_columns)
+      JOIN pg_class AS tables ON relname = declared_name
+      JOIN pg_namespace ON pg_namespace.oid = relnamespace
+      JOIN pg_roles AS owner ON owner.oid = relowner
+    WHERE nspname = main_schema
+      ORDER BY relname
+    LOOP
+      IF object.part IS NOT NULL THEN
+        RAISE EXCEPTION '% of % has %, which could run code as %', object.relname, quote_ident(object.owner),
+          object.part, quote_ident(current_user) USING HINT = 'Find out who added that, and drop it, or drop or rename the table.';
+      ELSIF attempt = 1 THEN
+        EXECUTE format('LOCK TABLE ONLY %I.%I IN SHARE ROW EXCLUSIVE MODE', main_schema, object.relname);
+      END IF;
+    END LOOP;
+  END LOOP;
   PERFORM set_config('search_path', string_agg(quote_ident(name), ', ' ORDER BY position), true)
   FROM unnest(declared_schemas || 'pg_temp'::name) WITH ORDINALITY AS path (name, position);
+EXCEPTION WHEN raise_exception THEN
+  -- A terminal executes control characters, which names can have: they become escapes, as in U&"a\+00000a".
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  GET STACKED DIAGNOSTICS old_path = MESSAGE_TEXT, new_path = PG_EXCEPTION_HINT;
+  texts := ARRAY(
+    SELECT (
+      SELECT string_agg(CASE WHEN token ~ E'[\\u0001-\\u001f\\u007f-\\u009f\\u00ad\\u0600-\\u0605\\u061c\\u06dd\\u070f\\u08e2\\u180e\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2064\\u2066-\\u206f\\ufeff\\ufff9-\\ufffb]' THEN concat(CASE WHEN token ~ '^"' THEN 'U&' END, (
+          SELECT string_agg(CASE
+            WHEN letter ~ E'[\\u0001-\\u001f\\u007f-\\u009f\\u00ad\\u0600-\\u0605\\u061c\\u06dd\\u070f\\u08e2\\u180e\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2064\\u2066-\\u206f\\ufeff\\ufff9-\\ufffb]' THEN concat(chr(92), '+', lpad(to_hex(ascii(letter)), 6, '0'))
+            WHEN letter = chr(92) THEN repeat(letter, 2) ELSE letter END, '' ORDER BY place)
+          FROM regexp_split_to_table(token, '') WITH ORDINALITY AS letters (letter, place)
+        )) ELSE token END, '' ORDER BY number)
+      FROM regexp_matches(part, '"(?:[^"]|"")*"|[^"]+|"', 'g') WITH ORDINALITY AS tokens (matches, number),
+        unnest(matches) AS token
+    ) FROM unnest(ARRAY[old_path, new_path]) WITH ORDINALITY AS parts (part, position) ORDER BY position
+  );
+  IF new_path = '' THEN
+    RAISE EXCEPTION USING MESSAGE = texts[1];
+  END IF;
+  RAISE EXCEPTION USING MESSAGE = texts[1], HINT = texts[2];
 END
 $$;
 

@@ -148,7 +148,7 @@ class ExtensionUnavailable(MigrationFailed):
 
 
 class UntrustedObject(SyntegraDBError):
-    """Another role created a function, operator or type that a migration could call; nothing was changed."""
+    """Another role created what a migration could run: a function, operator, type or trigger; nothing was changed."""
 
     exit_status = 31
 

@@ -25,6 +25,7 @@ PROGRESS_COLUMNS = ("first_id", "final_id", "last_id", "changed_rows")
 # Who may write to the table could let it run code; the owner of the version table migrates anyway.
 FIND_TABLE = catalog_query("""
     SELECT relkind::text AS kind, row_security_active(pg_class.oid) AS hides_rows,
+           rolsuper OR rolname = current_user AS is_trusted,
            rolsuper OR rolname = current_user
              OR relowner = (SELECT relowner FROM pg_class WHERE oid = to_regclass(:version)) AS is_own
     FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner WHERE pg_class.oid = to_regclass(:name)
@@ -165,8 +166,14 @@ class StepRecord:
         self._table = step_table(read_session(connection).schema)
 
     def begin(self, revision: UnfinishedRevision) -> None:
-        """Replace the record by `revision`; what is there was read before, so its owner is trusted."""
-        if _find_table(self._connection) is None:
+        """Replace the record by `revision`.
+
+        A table of another role, such as the owner of the version table, is replaced too: a trigger of it could run.
+        """
+        found = _find_table(self._connection)
+        if found is not None and not found.is_trusted:
+            self._table.drop(self._connection, checkfirst=False)
+        if found is None or not found.is_trusted:
             self._table.create(self._connection, checkfirst=False)
             execute_raw(self._connection, f"GRANT SELECT ON {_table_name(self._connection)} TO PUBLIC")
         self._connection.execute(self._table.delete())

@@ -37,6 +37,9 @@ FIND_VERSION_TABLE = catalog_query("""
     SELECT (SELECT relkind::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
             WHERE nspname = :schema AND relname = :name),
            row_security_active(to_regclass(:table)),
+           (SELECT bool_and(typnamespace = 'pg_catalog'::regnamespace AND attgenerated::text = '')
+            FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
+            WHERE attrelid = to_regclass(:table) AND attname = 'version_num' AND NOT attisdropped),
            (SELECT min(nspname::text) FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
             WHERE relname = :name AND nspname = ANY (:path) AND NOT has_schema_privilege(pg_namespace.oid, 'USAGE'))
 """)
@@ -67,7 +70,8 @@ def has_version_table(connection: Connection) -> bool:
     """Return whether the current schema has a version table.
 
     Raises:
-        RevisionError: it is not an ordinary table, or a policy or a missing privilege hides it or its rows.
+        RevisionError: it is not an ordinary table, or a policy or a missing privilege hides it or its rows, or code of
+            its owner would run to read its column. `trusted_tables` is about writing it.
     """
     session = read_session(connection)
     name, role = qualify(session.schema, VERSION_TABLE), quote(session.role)
@@ -75,7 +79,7 @@ def has_version_table(connection: Connection) -> bool:
     # A schema before the current one would be the current one if the role could use it.
     hiding = [] if session.is_named else takewhile(lambda schema: schema != session.schema, session.path_schemas())
     parameters = {"schema": session.schema, "name": VERSION_TABLE, "table": text_name, "path": list(hiding)}
-    kind, hides_rows, hidden_schema = connection.execute(FIND_VERSION_TABLE, parameters).one()
+    kind, hides_rows, is_built_in, hidden_schema = connection.execute(FIND_VERSION_TABLE, parameters).one()
     if kind is None:
         if hidden_schema is None:
             return False
@@ -92,6 +96,11 @@ def has_version_table(connection: Connection) -> bool:
         raise RevisionError(
             f"Row-level security can hide the rows of {name} from this role; ask its owner to run: ALTER TABLE {name} "
             "DISABLE ROW LEVEL SECURITY;"
+        )
+    if is_built_in is False:
+        raise RevisionError(
+            f"The column version_num of {name} is generated or of a type that is not PostgreSQL's, so its content is "
+            "not trusted. Find out who created it, and drop or rename the table."
         )
     return True
 

@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.util import immutabledict
 
-from syntegra_db.errors import SettingsError
+from syntegra_db.errors import SettingsError, escape_control_characters
 from syntegra_db.libpq_options import options_against_environment
 
 DRIVER = "postgresql+psycopg"
@@ -254,7 +254,14 @@ def _hoist_query_credentials(url: URL) -> URL:
 
 
 def describe_database(url: URL) -> str:
-    """Return the database and its host without the password, such as `database syntegra_db on localhost:5432`."""
+    """Return the database and its host without the password, such as `database syntegra_db on localhost:5432`.
+
+    It is one line: control characters are escaped.
+    """
+    return escape_control_characters(_describe_database(url))
+
+
+def _describe_database(url: URL) -> str:
     given = libpq_parameters(url)
     # libpq reads them from its own environment variables.
     defaults = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}

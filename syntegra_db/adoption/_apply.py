@@ -24,6 +24,7 @@ from syntegra_db.network import keep_transaction_alive
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY
 from syntegra_db.search_path import declared_search_path
 from syntegra_db.sql import execute_raw, quote
+from syntegra_db.trusted_tables import require_trusted_version_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -50,6 +51,7 @@ def apply(
         AdoptionFailed: a statement failed, or rows or schema are not as expected; nothing was changed.
         CommitUnconfirmed: see `confirmed_transaction`; the message names the backup.
         BackupFailed, InvalidBackup, ClientProgramNotFound: see `dump_database`.
+        UntrustedObject: see `declared_search_path` and `require_trusted_version_table`.
         LockTimeout: other sessions held a lock for longer than the options allow.
         ExtensionUnavailable: an administrator must create the extension first.
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
@@ -57,6 +59,7 @@ def apply(
     supplied, options = supplied or AdoptionInput(), options or MigrationOptions()
     with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
         first_plan = require_no_open_questions(plan(connection, supplied))
+        require_trusted_version_table(connection)
         connection.rollback()
         if first_plan.is_empty:
             return AdoptionResult(first_plan, None, {})
@@ -164,8 +167,12 @@ def _backfill(
 
 def _stamp(connection: Connection, planned: AdoptionPlan) -> None:
     if planned.stamped is None:
-        _run(connection, ddl.stamp(planned.revision).splitlines())
+        create, *write = ddl.stamp(planned.revision).splitlines()
+        _run(connection, [create])
+        require_trusted_version_table(connection, locked=True)
+        _run(connection, write)
     elif planned.stamped != planned.revision:
+        require_trusted_version_table(connection, locked=True)
         _run(connection, [ddl.restamp(planned.revision)])
 
 

@@ -20,6 +20,7 @@ from syntegra_db.catalog._other_schemas import (
     require_no_tables_elsewhere,
     require_usable_revision,
 )
+from syntegra_db.catalog._own_names import NAMES_ELSEWHERE, declared_names, require_own_names
 from syntegra_db.catalog._partitions import (
     CREATE_COMMAND,
     Month,
@@ -35,6 +36,7 @@ from syntegra_db.catalog._status import DatabaseStatus, read_status
 __all__ = [
     "CREATE_COMMAND",
     "MANIFESTS",
+    "NAMES_ELSEWHERE",
     "SCHEMAS_WITH_TABLES",
     "SELECT_REVISION",
     "Column",
@@ -51,6 +53,7 @@ __all__ = [
     "closest_revision",
     "data_losses",
     "declared_columns",
+    "declared_names",
     "existing_tables",
     "format_manifest",
     "introspect",
@@ -64,6 +67,7 @@ __all__ = [
     "read_status",
     "require_current_schema",
     "require_no_tables_elsewhere",
+    "require_own_names",
     "require_usable_revision",
     "tables_by_month",
     "unversioned_objects",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from syntegra_db.catalog._manifest import written_manifests
 from syntegra_db.errors import TablesInOtherSchema
@@ -26,20 +26,27 @@ if TYPE_CHECKING:
 # The SQL files execute it too. Another application can have a table of the same name, so a table counts if it has half
 # of the declared columns. A revision counts only as built-in text: a cast of another type runs its owner's code.
 SCHEMAS_WITH_TABLES = """
-    SELECT DISTINCT nspname AS schema, EXISTS (
+    SELECT nspname AS schema, has_schema_privilege(pg_namespace.oid, 'USAGE') AS is_usable,
+      has_schema_privilege(pg_namespace.oid, 'USAGE') AND EXISTS (
         SELECT FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
         WHERE relnamespace = pg_namespace.oid AND relname = 'alembic_version' AND relkind = 'r'
-          AND attname = 'version_num'
+          AND attname = 'version_num' AND attgenerated::text = ''
           AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
           AND has_column_privilege(attrelid, attnum, 'SELECT') AND NOT row_security_active(attrelid)
-      ) AS has_revision
+      ) AS has_revision,
+      (SELECT min(rolname::text) FROM pg_roles
+       WHERE (pg_roles.oid = nspowner OR pg_roles.oid = ANY (array_agg(relowner))) AND NOT rolsuper
+         AND rolname <> current_user AND rolname <> 'pg_database_owner'
+         AND NOT EXISTS (SELECT FROM pg_database WHERE datname = current_database() AND datdba = pg_roles.oid)
+      ) AS owner
     FROM pg_namespace JOIN pg_class AS installed ON relnamespace = pg_namespace.oid
       JOIN json_each({declared}) AS declared ON relname = key
-    WHERE (relkind = 'r' OR relkind = 'p') AND relpersistence <> 't' AND has_schema_privilege(pg_namespace.oid, 'USAGE')
+    WHERE (relkind = 'r' OR relkind = 'p') AND relpersistence <> 't'
       AND NOT nspname ~ '{system_schema}' AND nspname <> '$user' AND json_array_length(value) / 2 <= (
         SELECT count(*) FROM json_array_elements_text(value) AS name JOIN pg_attribute ON attname = name
         WHERE attrelid = installed.oid
       )
+    GROUP BY nspname, pg_namespace.oid, nspowner
 """
 SELECT_REVISION = "SELECT max(substring(version_num, '^[0-9][0-9][0-9]$')) FROM ONLY {table}"
 TABLES_BY_SCHEMA = catalog_query(
@@ -48,6 +55,19 @@ TABLES_BY_SCHEMA = catalog_query(
 SCHEMA_PRIVILEGES = catalog_query("""
     SELECT nspname::text, has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = ANY (:names)
 """)
+
+
+class SchemaWithTables(NamedTuple):
+    """A schema with tables of this package.
+
+    `has_revision` means that the role can read the revision there. `owner` is the role that owns the schema or one of
+    the tables, or None if it is this role, a superuser or the owner of the database.
+    """
+
+    name: str
+    is_usable: bool
+    has_revision: bool
+    owner: str | None
 
 
 def declared_columns() -> str:
@@ -62,14 +82,14 @@ def declared_columns() -> str:
     return json.dumps(columns).replace("], ", "],\n        ")
 
 
-def schemas_with_tables(connection: Connection) -> dict[str, bool]:
-    """Return the schemas with tables of this package that the role may use, each with whether it can read a revision.
-
-    First are those on the search_path.
-    """
+def schemas_with_tables(connection: Connection) -> list[SchemaWithTables]:
+    """Return the schemas with tables of this package; first are those on the search_path."""
     path = read_session(connection).path_schemas()
-    rows = connection.execute(TABLES_BY_SCHEMA, {"declared": declared_columns()}).all()
-    return dict(sorted(map(tuple, rows), key=lambda row: (path.index(row[0]) if row[0] in path else len(path), row[0])))
+    rows = connection.execute(TABLES_BY_SCHEMA, {"declared": declared_columns()})
+    schemas = [SchemaWithTables(*row) for row in rows]
+    return sorted(
+        schemas, key=lambda schema: (path.index(schema.name) if schema.name in path else len(path), schema.name)
+    )
 
 
 def later_schemas_with_tables(connection: Connection) -> list[str]:
@@ -78,48 +98,66 @@ def later_schemas_with_tables(connection: Connection) -> list[str]:
     if session.is_named:
         return []
     path = session.path_schemas()
-    return [name for name in schemas_with_tables(connection) if name in path and name != session.schema]
+    names = [schema.name for schema in schemas_with_tables(connection) if schema.is_usable]
+    return [name for name in names if name in path and name != session.schema]
 
 
 def require_no_tables_elsewhere(connection: Connection) -> None:
     """Raise an error if the current schema has no table of this package, and another one has: call it at no revision.
 
-    A schema that the caller named passes.
+    A schema that the caller named passes. One that the role may not use counts too: it hides its tables.
 
     Raises:
         TablesInOtherSchema: the message names the schema, and how to use it or to create a second set of tables.
     """
     session = read_session(connection)
-    schemas = schemas_with_tables(connection)
-    if session.is_named or not schemas or session.schema in schemas:
+    schemas = [schema for schema in schemas_with_tables(connection) if schema.is_usable or session.schema]
+    if session.is_named or not schemas or session.schema in {schema.name for schema in schemas}:
         return
     revisions = _read_revisions(connection, schemas)
-    sets = [
-        f"{quote(name)} ({describe_revision(revision)})" if revision and len(schemas) > 1 else quote(name)
-        for name, revision in revisions
-    ]
     target, second = "no existing schema", ""
     if session.schema and is_system_schema(session.schema):
         target = "one of PostgreSQL itself"
     elif session.schema:
         target = f"schema {quote(session.schema)}"
         second = f" For a second set of tables: syntegra-db upgrade --schema {shell_quote(session.schema)}"
-    fix = _path_fix(session, revisions[0][0])
+    first = revisions[0][0]
+    fix = _path_fix(session, first.name)
     fix = fix.removeprefix("-- ") if fix.startswith("-- ") else f"To use them, run: {fix}"
+    if not first.is_usable:
+        fix = (
+            f"Role {quote(session.role)} may not use that schema. To use it, ask its owner to run: GRANT USAGE ON "
+            f"SCHEMA {quote(first.name)} TO {quote(session.role)};"
+        )
     raise TablesInOtherSchema(
         f"The tables of this package in the {describe_database(connection.engine.url)} are in schema "
-        f"{' and '.join(sets)}, but the search_path leads to {target}; nothing was changed. {fix}{second}"
+        f"{' and '.join(_describe_set(*item, is_only=len(schemas) == 1) for item in revisions)}, but the search_path "
+        f"leads to {target}; nothing was changed. {fix}{second}"
     )
 
 
-def _read_revisions(connection: Connection, schemas: dict[str, bool]) -> list[tuple[str, str | None]]:
-    """Return `schemas` with their revisions, the newest first."""
+def _describe_set(schema: SchemaWithTables, revision: str | None, *, is_only: bool) -> str:
+    notes = [] if is_only or revision is None else [describe_revision(revision)]
+    if schema.owner is not None:
+        notes.append(f"of role {quote(schema.owner)}")
+    return f"{quote(schema.name)} ({', '.join(notes)})" if notes else quote(schema.name)
+
+
+def _read_revisions(
+    connection: Connection, schemas: list[SchemaWithTables]
+) -> list[tuple[SchemaWithTables, str | None]]:
+    """Return `schemas` with their revisions, the newest first, and last those that the role may not use."""
     query = qualify_calls(SELECT_REVISION)
     revisions = [
-        (name, execute_raw(connection, query.format(table=qualify(name, VERSION_TABLE))).scalar() if readable else None)
-        for name, readable in schemas.items()
+        (
+            schema,
+            execute_raw(connection, query.format(table=qualify(schema.name, VERSION_TABLE))).scalar()
+            if schema.has_revision
+            else None,
+        )
+        for schema in schemas
     ]
-    return sorted(revisions, key=lambda item: item[1] or "", reverse=True)
+    return sorted(revisions, key=lambda item: (item[0].is_usable, item[1] or ""), reverse=True)
 
 
 def _path_fix(session: Session, *first: str) -> str:

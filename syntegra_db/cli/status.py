@@ -8,6 +8,7 @@ import typer
 
 from syntegra_db import wording
 from syntegra_db.cli.output import echo, print_json, print_table
+from syntegra_db.errors import escape_control_characters
 
 if TYPE_CHECKING:
     from syntegra_db.catalog import DatabaseStatus
@@ -48,7 +49,8 @@ def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build:
     from syntegra_db.vectors import EXACT_SCAN_MAX_ROWS, INDEX_NAMES
 
     pgvector = f"pgvector {report.extension_version}" if report.extension_version else "no pgvector"
-    echo(f"PostgreSQL {report.server_version}, {pgvector}, database {report.database}, schema {report.schema}")
+    names = [escape_control_characters(name) for name in (report.database, report.schema)]
+    echo(f"PostgreSQL {report.server_version}, {pgvector}, database {names[0]}, schema {names[1]}")
     pending = f"; pending: {', '.join(report.pending)}" if report.pending else ""
     echo(f"At {describe_revision(report.revision)} of {report.head}{pending}")
     if report.unfinished is not None:

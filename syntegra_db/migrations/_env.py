@@ -135,7 +135,8 @@ def _run_on_connection(
     configure = partial(configure, connection=connection, version_table_schema=schema)
     with declared_search_path(connection, for_comparison=not is_migration):
         if is_migration:
-            configure(fn=run_inside_transaction(migrations_function(context)), on_version_apply=record_compatibility)
+            function = run_inside_transaction(migrations_function(context), connection)
+            configure(fn=function, on_version_apply=record_compatibility)
             with describe_bugs(lambda: "Its transaction is not committed."):
                 _run_migrations(context)
         else:

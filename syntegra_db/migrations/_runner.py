@@ -33,6 +33,7 @@ from syntegra_db.revisions import (
     read_versions,
 )
 from syntegra_db.search_path import declared_search_path
+from syntegra_db.trusted_tables import require_trusted_version_table
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -56,7 +57,7 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
     Raises:
         TablesInOtherSchema: see `require_no_tables_elsewhere`.
         LockTimeout: other sessions held a lock for longer than the options allow.
-        UntrustedObject: see `declared_search_path`.
+        UntrustedObject: see `declared_search_path` and `require_trusted_version_table`.
         MigrationFailed: a revision failed; the message says which, why, and the database's current revision.
         CommitUnconfirmed: the connection was lost during COMMIT, and it is unknown whether it was committed.
         SchemaNotVerified, SchemaDrift: see `verify_result`.
@@ -67,6 +68,7 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
         is_purge = context._proxy.context_opts.get("purge", False)  # noqa: SLF001  before `configure`, no other way
         before = _revision(connection, is_purge=is_purge)
         require_usable_revision(connection, before)
+        require_trusted_version_table(connection)
         limit_migration(connection, options)
         named = named_revision(context)
         unfinished = read_unfinished_revision(connection)

@@ -16,7 +16,14 @@ from alembic.util import CommandError
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.schema import CreateTable
 
-from syntegra_db.catalog import SCHEMAS_WITH_TABLES, SELECT_REVISION, ddl, declared_columns
+from syntegra_db.catalog import (
+    NAMES_ELSEWHERE,
+    SCHEMAS_WITH_TABLES,
+    SELECT_REVISION,
+    ddl,
+    declared_columns,
+    declared_names,
+)
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._options import MigrationOptions
@@ -26,6 +33,7 @@ from syntegra_db.recorded_steps import STEP_TABLE, step_table
 from syntegra_db.revisions import VERSION_TABLE, compatibility_comment, list_revisions, script_directory
 from syntegra_db.search_path import UNTRUSTED_OBJECTS
 from syntegra_db.sql import SYSTEM_SCHEMA, literal
+from syntegra_db.trusted_tables import UNTRUSTED_PART, VERSION_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,6 +46,11 @@ if TYPE_CHECKING:
 LOCK_KEY = f"""('x' || left(encode(sha256(convert_to(
        'syntegra_db:' || {{schema}} || '.{VERSION_TABLE}', 'UTF8')), 'hex'), 16))::bit(64)::bigint"""
 DIALECT = PGDialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+# The control, format and separator characters of Unicode that `errors.escape_control_characters` escapes, up to U+FFFF.
+UNPRINTABLE = (
+    r"[\u0001-\u001f\u007f-\u009f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u08e2\u180e\u200b-\u200f\u2028-\u202e"
+    r"\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
+)
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -113,6 +126,7 @@ def _render(script: Script, direction: Direction, texts: dict[str, str]) -> str:
     settings = {
         **texts,
         "revision": script.revision,
+        "names_elsewhere": _names_elsewhere(script, direction),
         "source": Path(script.path).name,
         "lock_timeout": MigrationOptions.model_fields["lock_timeout"].default * 1000,
         "idle_timeout": IDLE_IN_TRANSACTION_SECONDS,
@@ -130,15 +144,45 @@ def _render(script: Script, direction: Direction, texts: dict[str, str]) -> str:
     )
 
 
+def _names_elsewhere(script: Script, direction: Direction) -> str:
+    """Return the query for what is declared before the file, or also after it if some of its steps are finished."""
+    before, after = (_before(script), script.revision)[:: 1 if direction == "upgrade" else -1]
+    declared, kept = (literal(names) for names in (declared_names(before), declared_names(before, after, in_all=True)))
+    return (
+        NAMES_ELSEWHERE.format(
+            declared=f"CAST(CASE WHEN unfinished IS NULL THEN {declared}\n      ELSE {kept} END AS json)",
+            schemas="declared_schemas",
+            schema="main_schema",
+        )
+        .strip("\n")
+        .rstrip()
+    )
+
+
+def _untrusted_part() -> str:
+    """Return the query for what could run code when the file writes to the version table or the record of steps."""
+    steps = ", ".join(
+        f"{column.name} {column.type.compile(DIALECT).lower()}{'' if column.nullable else ' NOT NULL'}"
+        for column in step_table(None).columns
+    )
+    declared = ", ".join(
+        f"({literal(name)}::name, {literal(columns)})"
+        for name, columns in ((VERSION_TABLE, VERSION_COLUMNS), (STEP_TABLE, steps))
+    )
+    return UNTRUSTED_PART.format(declared=declared, schema="main_schema").strip("\n").rstrip()
+
+
 def _guard(is_local: str, settings: dict[str, Any]) -> str:
     guard = _template("guard.sql").format(
         is_local=is_local,
         lock_key=LOCK_KEY.format(schema="main_schema"),
         untrusted_objects=UNTRUSTED_OBJECTS.format(schemas="declared_schemas").strip("\n").rstrip(),
+        unprintable=UNPRINTABLE.replace("\\", "\\\\"),
         system_schema=SYSTEM_SCHEMA,
         schemas_with_tables=SCHEMAS_WITH_TABLES.format(
             declared=literal(declared_columns()), system_schema=SYSTEM_SCHEMA
         ).strip("\n"),
+        untrusted_part=_untrusted_part(),
         select_revision=SELECT_REVISION.format(table=f"%I.{VERSION_TABLE}").replace("'", "''"),
         **{**settings, "revision_guard": settings["revision_guard"].rstrip()},
     )

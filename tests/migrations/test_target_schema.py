@@ -195,11 +195,11 @@ def test_version_of_another_schema_calls_no_function_of_its_owner(
             "ALTER TABLE beta.alembic_version ALTER version_num TYPE beta.kind USING version_num::beta.kind;"
             f"ALTER SCHEMA beta OWNER TO {role}",
         )
-        assert "in schema alpha (revision 001) and beta, but" in error_of_upgrade(
+        assert f"in schema alpha (revision 001) and beta (of role {role}), but" in error_of_upgrade(
             empty_database.url, TablesInOtherSchema
         )
         error = feed(empty_database, tmp_path, "later", render_sql_script("001").text)
-        assert "in schema alpha (revision 001) and beta, but" in error
+        assert f"in schema alpha (revision 001) and beta (of role {role}), but" in error
         assert empty_database.query("SELECT to_regclass('beta.proof')") == [(None,)]
         execute(empty_database, "DROP SCHEMA beta CASCADE")
 

@@ -11,7 +11,7 @@ from alembic import op
 from alembic.operations import Operations
 from alembic.runtime.migration import RevisionStep
 
-from syntegra_db.catalog import later_schemas_with_tables
+from syntegra_db.catalog import declared_names, require_own_names
 from syntegra_db.errors import MigrationFailed
 from syntegra_db.migrations.online._collection import collect_steps
 from syntegra_db.migrations.online._session import StepSession
@@ -25,9 +25,8 @@ from syntegra_db.recorded_steps import (
     read_unfinished_revision,
     require_no_unfinished_revision,
 )
-from syntegra_db.revisions import describe_revision, position_of, script_directory
-from syntegra_db.search_path import read_session
-from syntegra_db.sql import quote
+from syntegra_db.revisions import describe_revision, position_of, revision_before, script_directory
+from syntegra_db.trusted_tables import require_trusted_version_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,21 +72,26 @@ def run_online(
                     return
                 collected = collect_steps(context, migration.migration_fn)
                 direction: Direction = "upgrade" if migration.is_upgrade else "downgrade"
+                names = _Names(connection, revision, direction, is_begun=run.has_begun(revision))
                 if collected is None:
-                    migration.migration_fn = run.whole(revision, direction, migration.migration_fn)
+                    migration.migration_fn = names.checked(run.whole(revision, direction, migration.migration_fn))
                 elif collected.is_divided or run.has_begun(revision):
+                    names.require_before()
                     run.finish(revision, direction, collected.steps)
-                    migration.migration_fn = run.record.remove
+                    migration.migration_fn = names.checked(run.record.remove, is_begun=True)
+                else:
+                    migration.migration_fn = names.checked(migration.migration_fn)
             else:
                 # A stamp would declare the steps finished, or never begun.
                 require_no_unfinished_revision(connection)
+            migration.migration_fn = _with_trusted_version_table(connection, migration.migration_fn)
             yield migration
 
     return with_steps
 
 
-def run_inside_transaction(function: MigrationsFunction) -> MigrationsFunction:
-    """Return `function`, which yields the revisions that Alembic is going to run, for a transaction of the caller."""
+def run_inside_transaction(function: MigrationsFunction, connection: Connection) -> MigrationsFunction:
+    """Return `function`, which yields the revisions that Alembic is going to run, for the caller's transaction."""
 
     def with_steps(heads: tuple[str, ...], context: MigrationContext) -> Iterator[MigrationStep]:
         for migration in function(heads, context):
@@ -102,9 +106,57 @@ def run_inside_transaction(function: MigrationsFunction) -> MigrationsFunction:
                     vars(context)["autocommit_block"] = nullcontext
                 elif collected.is_divided:
                     migration.migration_fn = partial(_invoke_all, Operations(context), collected.steps)
+                direction: Direction = "upgrade" if migration.is_upgrade else "downgrade"
+                names = _Names(connection, migration.revision.revision, direction)
+                migration.migration_fn = names.checked(migration.migration_fn)
+            migration.migration_fn = _with_trusted_version_table(connection, migration.migration_fn)
             yield migration
 
     return with_steps
+
+
+def _with_trusted_version_table(connection: Connection, function: Callable[..., None]) -> Callable[..., None]:
+    """Return `function` with the check, also in the transaction in which Alembic then writes the revision."""
+
+    def run(**arguments: Any) -> None:
+        require_trusted_version_table(connection)
+        function(**arguments)
+        require_trusted_version_table(connection, locked=True)
+
+    return run
+
+
+class _Names:
+    """The names that a revision finds in the schema of the tables, before and after it: see `require_own_names`.
+
+    Of a revision that was begun, only what is declared before and after it must be there. Steps drop the rest with its
+    schema, and CREATE needs none.
+    """
+
+    def __init__(self, connection: Connection, revision: str, direction: Direction, *, is_begun: bool = False) -> None:
+        ends = [revision_before(revision), revision]
+        self._start, self._end = ends if direction == "upgrade" else reversed(ends)
+        self._connection = connection
+        self._is_begun = is_begun
+        self._name = f"the {direction} of revision {revision}"
+
+    def require_before(self) -> None:
+        """Raise `MigrationFailed` if the revision could change or reference an object in another schema."""
+        revisions = (self._start, self._end) if self._is_begun else (self._start,)
+        names = declared_names(*revisions, in_all=True)
+        require_own_names(self._connection, names, f"{self._name} could change that one, so it was not run")
+
+    def checked(self, function: Callable[..., None], *, is_begun: bool = False) -> Callable[..., None]:
+        """Return `function` with that check unless `is_begun`, and with one of what it has created elsewhere."""
+
+        def run(**arguments: Any) -> None:
+            if not is_begun:
+                self.require_before()
+            function(**arguments)
+            consequence = f"a later revision could change that one, so {self._name} was not committed"
+            require_own_names(self._connection, declared_names(self._end), consequence)
+
+        return run
 
 
 def _invoke_all(operations: Operations, steps: Iterable[Step]) -> None:
@@ -146,14 +198,15 @@ class _Run:
         Only what the record has as begun is undone.
 
         Raises:
-            MigrationFailed: what one of the directions does is not known or would change values, or the schema of the
-                extension, where names that are missing here would be found, has another set of tables.
+            MigrationFailed: what one of the directions does is not known or would change values; or see
+                `require_own_names`, for all that is declared before or after the revision.
         """
         unfinished = read_unfinished_revision(self._connection)
         direction = direction_to_undo(unfinished, current, target)
         if unfinished is None or direction is None:
             return
-        self._require_own_names()
+        names = declared_names(revision_before(unfinished.revision), unfinished.revision)
+        require_own_names(self._connection, names, "an undo could drop that one, so it was not run")
         module = script_directory().get_revision(unfinished.revision).module
         begun, undoing = (
             collect_steps(self._context, getattr(module, name)) for name in (OPPOSITE[direction], direction)
@@ -174,17 +227,6 @@ class _Run:
             self.finish(unfinished.revision, direction, steps)
         with session.transaction():
             self.record.remove()
-
-    def _require_own_names(self) -> None:
-        session = read_session(self._connection)
-        if other := [
-            name for name in session.declared_schemas() if name in later_schemas_with_tables(self._connection)
-        ]:
-            raise MigrationFailed(
-                f"The schema {quote(other[0])} of the extension vector has tables of this package too: an undo could "
-                "drop those. Finish the revision, or move the extension: ALTER EXTENSION vector SET SCHEMA "
-                f"{quote(session.schema or '')};"
-            )
 
     def finish(self, revision: str, direction: Direction, steps: Sequence[Step]) -> None:
         """Run the steps of `revision` that are not finished.

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONCURRENTLY = "postgresql_concurrently"
+DropOperation = DropTableOp | DropIndexOp | DropColumnOp | DropConstraintOp
 INDEX_STATE = catalog_query("""
     SELECT indisvalid, indisunique, relname, ARRAY(
         SELECT attname::text FROM unnest(indkey) WITH ORDINALITY AS key (number, position)
@@ -82,7 +83,7 @@ class TransactionStep:
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
         """Run the operations in one transaction."""
-        operations: Sequence[MigrateOperation] = self.operations
+        operations: Sequence[MigrateOperation] = [in_schema(operation, session.schema) for operation in self.operations]
         if session.is_repeated:
             tolerated = [part for operation in operations for part in tolerant(operation, session.schema)]
             operations = self.repeated or tolerated
@@ -96,7 +97,8 @@ class TransactionStep:
 
     def script(self, script: StepScript, number: int) -> str:
         """Return one transaction."""
-        return script.transaction(number, script.render(*self.operations))
+        operations = [in_schema(operation, script.schema) for operation in self.operations]
+        return script.transaction(number, script.render(*operations))
 
 
 @dataclass(frozen=True)
@@ -229,23 +231,27 @@ def not_concurrently(operation: MigrateOperation) -> MigrateOperation:
 
 
 def tolerant(operation: MigrateOperation, schema: str) -> Iterator[MigrateOperation]:
-    """Yield the operations that do the same if its object exists already, or no longer.
-
-    What is dropped is in `schema`: without it, the same name in the next schema of the search_path would be found.
-    """
+    """Yield the operations that do the same if its object exists already, or no longer; see `in_schema`."""
     if isinstance(operation, AddConstraintOp):
         names = vars(operation)
         name, table = str(names["constraint_name"]), str(names.get("table_name") or names["source_table"])
         yield DropConstraintOp(name, table, if_exists=True, schema=schema)
         yield operation
         return
-    copied = copy(operation)
+    copied = in_schema(operation, schema)
     if isinstance(copied, CreateTableOp | CreateIndexOp | AddColumnOp):
         copied.if_not_exists = True
-    elif isinstance(copied, DropTableOp | DropIndexOp | DropColumnOp | DropConstraintOp):
+    elif isinstance(copied, DropOperation):
         copied.if_exists = True
-        copied.schema = schema
     yield copied
+
+
+def in_schema(operation: MigrateOperation, schema: str) -> MigrateOperation:
+    """Return a copy of `operation`; what it drops is in `schema`, because the next one can have the same name."""
+    copied = copy(operation)
+    if isinstance(copied, DropOperation):
+        copied.schema = schema
+    return copied
 
 
 def execute(statement: str) -> ExecuteSQLOp:

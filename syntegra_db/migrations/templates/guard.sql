@@ -12,11 +12,14 @@ DECLARE
   other_schemas pg_catalog.text[];
   other_stamp pg_catalog.text;
   other_stamps pg_catalog.text[];
+  other_owners pg_catalog.text[];
+  other_usable pg_catalog.bool[];
   other_sets pg_catalog.text;
   new_path pg_catalog.text;
   is_system pg_catalog.bool;
   unfinished pg_catalog.text;
   unfinished_direction pg_catalog.text;
+  texts pg_catalog.text[];
 BEGIN
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   IF NOT pg_try_advisory_xact_lock({lock_key}) THEN
@@ -47,6 +50,7 @@ BEGIN
       WHEN cardinality(columns) > (
         SELECT count(*) FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = ANY (columns)
           AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
+          AND attgenerated = ''
       ) THEN 'has other columns than this package creates; find out who created it, and drop or rename it'
     END AS fault
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN (VALUES
@@ -77,6 +81,7 @@ BEGIN
     FOR object IN
 {schemas_with_tables}
     LOOP
+      CONTINUE WHEN main_schema IS NULL AND NOT object.is_usable;
       other_stamp := NULL;
       IF object.has_revision THEN
         EXECUTE format('{select_revision}', object.schema)
@@ -84,13 +89,17 @@ BEGIN
       END IF;
       other_schemas := other_schemas || object.schema::text;
       other_stamps := other_stamps || other_stamp;
+      other_owners := other_owners || object.owner;
+      other_usable := other_usable || object.is_usable;
     END LOOP;
-    SELECT array_agg(name), string_agg(concat(
-      quote_ident(name), CASE WHEN array_length(other_schemas, 1) > 1 THEN ' (revision ' || version || ')' END
-    ), ' and ') INTO other_schemas, other_sets
+    SELECT array_agg(name), array_agg(usable), string_agg(concat(quote_ident(name), ' (' || nullif(concat_ws(', ',
+        CASE WHEN array_length(other_schemas, 1) > 1 THEN 'revision ' || version END,
+        'of role ' || quote_ident(owner)
+      ), '') || ')'), ' and ') INTO other_schemas, other_usable, other_sets
     FROM (
-      SELECT name, version FROM unnest(other_schemas, other_stamps) AS sets (name, version)
-      ORDER BY version DESC NULLS LAST, array_position(named_schemas, name), name COLLATE "C"
+      SELECT name, version, owner, usable
+      FROM unnest(other_schemas, other_stamps, other_owners, other_usable) AS sets (name, version, owner, usable)
+      ORDER BY usable DESC, version DESC NULLS LAST, array_position(named_schemas, name), name COLLATE "C"
     ) AS sets;
   END IF;
   new_path := coalesce(nullif(concat_ws(', ', quote_ident(other_schemas[1]), (
@@ -116,9 +125,12 @@ BEGIN
       CASE WHEN is_system THEN 'one of PostgreSQL itself'
         ELSE coalesce('schema ' || quote_ident(main_schema), 'no existing schema') END
       USING HINT = concat(
-        format('Run this in the same session before the file: SET search_path = %s;', new_path),
+        CASE WHEN other_usable[1]
+          THEN format('Run this in the same session before the file: SET search_path = %s;', new_path)
+          ELSE format('Role %1$I may not use that schema. To use it, ask its owner to run: GRANT USAGE ON SCHEMA %2$I '
+            'TO %1$I;', current_user, other_schemas[1]) END,
         CASE WHEN NOT is_system AND main_schema IS NOT NULL
-          THEN format(' or, for a second set of tables: SET syntegra_db.schema = %L;', main_schema) END
+          THEN format(' or, for a second set of tables: SET syntegra_db.schema = %I;', main_schema) END
       );
   ELSIF is_system OR second_schema ~ '{system_schema}' THEN
     RAISE EXCEPTION '% leads to a schema of PostgreSQL itself, where no tables can be created',
@@ -143,7 +155,51 @@ BEGIN
       USING HINT = 'Finish or undo it first. This command prints how: syntegra-db status';
   END IF;
 {revision_guard}
+  -- The file names no schema, so it would find them in that of the extension.
+  FOR object IN
+{names_elsewhere}
+  LOOP
+    RAISE EXCEPTION 'the % % is missing in schema %, and schema %, which the search_path includes for the extension '
+      'vector, has one of that name, which this file could change', object.label, quote_ident(object.name),
+      quote_ident(main_schema), quote_ident(object.schema)
+      USING HINT = format('Create the %s in schema %I. This command prints the statement: syntegra-db verify',
+        object.label, main_schema);
+  END LOOP;
+  -- The file writes to them. Their owner could change them until they are locked.
+  FOR attempt IN 1 .. 2 LOOP
+    FOR object IN
+{untrusted_part}
+      ORDER BY relname
+    LOOP
+      IF object.part IS NOT NULL THEN
+        RAISE EXCEPTION '% of % has %, which could run code as %', object.relname, quote_ident(object.owner),
+          object.part, quote_ident(current_user) USING HINT = 'Find out who added that, and drop it, or drop or rename the table.';
+      ELSIF attempt = 1 THEN
+        EXECUTE format('LOCK TABLE ONLY %I.%I IN SHARE ROW EXCLUSIVE MODE', main_schema, object.relname);
+      END IF;
+    END LOOP;
+  END LOOP;
   PERFORM set_config('search_path', string_agg(quote_ident(name), ', ' ORDER BY position), {is_local})
   FROM unnest(declared_schemas || 'pg_temp'::name) WITH ORDINALITY AS path (name, position);
+EXCEPTION WHEN raise_exception THEN
+  -- A terminal executes control characters, which names can have: they become escapes, as in U&"a\+00000a".
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  GET STACKED DIAGNOSTICS old_path = MESSAGE_TEXT, new_path = PG_EXCEPTION_HINT;
+  texts := ARRAY(
+    SELECT (
+      SELECT string_agg(CASE WHEN token ~ E'{unprintable}' THEN concat(CASE WHEN token ~ '^"' THEN 'U&' END, (
+          SELECT string_agg(CASE
+            WHEN letter ~ E'{unprintable}' THEN concat(chr(92), '+', lpad(to_hex(ascii(letter)), 6, '0'))
+            WHEN letter = chr(92) THEN repeat(letter, 2) ELSE letter END, '' ORDER BY place)
+          FROM regexp_split_to_table(token, '') WITH ORDINALITY AS letters (letter, place)
+        )) ELSE token END, '' ORDER BY number)
+      FROM regexp_matches(part, '"(?:[^"]|"")*"|[^"]+|"', 'g') WITH ORDINALITY AS tokens (matches, number),
+        unnest(matches) AS token
+    ) FROM unnest(ARRAY[old_path, new_path]) WITH ORDINALITY AS parts (part, position) ORDER BY position
+  );
+  IF new_path = '' THEN
+    RAISE EXCEPTION USING MESSAGE = texts[1];
+  END IF;
+  RAISE EXCEPTION USING MESSAGE = texts[1], HINT = texts[2];
 END
 $$;

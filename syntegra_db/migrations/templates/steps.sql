@@ -50,6 +50,14 @@ BEGIN
     {create_step_table};
     GRANT SELECT ON {step_table} TO PUBLIC;
   ELSE
+    -- The owner of {version_table} could add a trigger to it between two steps.
+    IF NOT EXISTS (
+      SELECT FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner
+      WHERE pg_class.oid = to_regclass(format('%I.{step_table}', current_schema()))
+        AND (rolsuper OR rolname = current_user)
+    ) THEN
+      ALTER TABLE {step_table} OWNER TO CURRENT_USER;
+    END IF;
     is_begun := EXISTS (SELECT FROM {step_table});
   END IF;
   IF NOT EXISTS (SELECT FROM {step_table} WHERE direction = '{direction}') THEN

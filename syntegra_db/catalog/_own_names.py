@@ -1,0 +1,106 @@
+"""Find the names of declared objects that a revision would take from another schema of its search_path.
+
+A revision names no schema, and its search_path includes the schema of the extension `vector`. There, another set of
+tables or another application can have objects of the same names, which a revision would drop, change or reference if
+they are missing in the schema of the tables. CREATE always creates in that schema.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from syntegra_db.catalog._manifest import written_manifests
+from syntegra_db.catalog._schema import Schema
+from syntegra_db.errors import MigrationFailed
+from syntegra_db.search_path import read_session
+from syntegra_db.sql import catalog_query, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+    from syntegra_db.catalog._schema import Table
+
+# Their indexes have the same names.
+KEY_DEFINITION = re.compile(r"(PRIMARY KEY|UNIQUE|EXCLUDE)\b")
+TRIGGER_FUNCTION = re.compile(r'EXECUTE FUNCTION (?:"((?:[^"]|"")+)"|(\w+))\(')
+# The SQL files execute it too. A name in the session's temporary schema is found last.
+NAMES_ELSEWHERE = """
+    SELECT value AS name, min(nspname::text) AS schema,
+           CASE min(form) WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence'
+             WHEN 'v' THEN 'view' ELSE key END AS label
+    FROM json_each({declared}) AS kinds (key, names)
+      CROSS JOIN json_array_elements_text(names) WITH ORDINALITY AS declared (value, position)
+      JOIN (
+        SELECT 'relation' AS kind, relname::text AS name, relnamespace AS namespace, relkind::text AS form FROM pg_class
+        UNION ALL SELECT 'type', typname::text, typnamespace, '' FROM pg_type
+        UNION ALL SELECT 'function', proname::text, pronamespace, '' FROM pg_proc
+      ) AS installed ON kind = key AND name = value
+      JOIN pg_namespace ON pg_namespace.oid = namespace
+    WHERE nspname = ANY ({schemas}) OR namespace = pg_my_temp_schema()
+    GROUP BY key, value, position HAVING NOT bool_or(nspname = {schema})
+    ORDER BY position, key LIMIT 1
+"""
+FIND_NAME_ELSEWHERE = catalog_query(
+    NAMES_ELSEWHERE.format(declared="CAST(:declared AS pg_catalog.json)", schemas=":schemas", schema=":schema")
+)
+
+
+def declared_names(*revisions: str | None, in_all: bool = False) -> str:
+    """Return the names of what any of `revisions` declares, or only of what each of them does, as JSON by kind.
+
+    The revision of a checkout that has no manifest yet, and no revision, declare nothing.
+    """
+    manifests = written_manifests()
+    sets = [_names(manifests.get(revision or "", Schema())) for revision in revisions]
+    kinds = dict.fromkeys(kind for names in sets for kind in names)
+    chosen = {kind: list(dict.fromkeys(name for names in sets for name in names.get(kind, ()))) for kind in kinds}
+    if in_all:
+        chosen = {
+            kind: [name for name in names if all(name in other.get(kind, ()) for other in sets)]
+            for kind, names in chosen.items()
+        }
+    return json.dumps({kind: names for kind, names in chosen.items() if names})
+
+
+def require_own_names(connection: Connection, names: str, consequence: str) -> None:
+    """Raise an error if one of `names`, from `declared_names`, would be found in another schema than the current one.
+
+    `consequence` ends the sentence of the message.
+
+    Raises:
+        MigrationFailed: the message names the object and both schemas.
+    """
+    session = read_session(connection)
+    parameters = {"declared": names, "schemas": session.declared_schemas(), "schema": session.schema}
+    found = connection.execute(FIND_NAME_ELSEWHERE, parameters).first()
+    if found is not None:
+        schema, other = quote(session.schema or ""), quote(found.schema)
+        raise MigrationFailed(
+            f"The {found.label} {quote(found.name)} is missing in schema {schema}, and schema {other}, which the "
+            f"search_path includes for the extension vector, has one of that name: {consequence}. "
+            f"Create the {found.label} in schema {schema}; `syntegra-db verify` prints the statement."
+        )
+
+
+def _names(schema: Schema) -> dict[str, list[str]]:
+    return {
+        "relation": [name for table, parts in schema.tables.items() for name in (table, *_relations(parts))],
+        "type": list(schema.types),
+        "function": [name for table in schema.tables.values() for name in _trigger_functions(table)],
+    }
+
+
+def _relations(table: Table) -> Iterator[str]:
+    yield from table.indexes
+    yield from table.sequences
+    yield from (name for name, definition in table.constraints.items() if KEY_DEFINITION.match(definition))
+
+
+def _trigger_functions(table: Table) -> Iterator[str]:
+    for definition in table.attached_objects.values():
+        if match := TRIGGER_FUNCTION.search(definition):
+            yield match[1].replace('""', '"') if match[1] else match[2]
