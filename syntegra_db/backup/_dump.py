@@ -29,6 +29,7 @@ from syntegra_db.backup._session import (
     RowProgress,
     begin_unlimited_transaction,
     count_rows,
+    find_partitions,
     lock_tables,
     require_no_child_tables,
     server_version,
@@ -41,6 +42,7 @@ from syntegra_db.errors import BackupFailed, InvalidBackup, server_message
 from syntegra_db.migrations import MigrationOptions, current_revision, current_schema
 from syntegra_db.network import keep_transaction_alive, psycopg_connection
 from syntegra_db.recorded_steps import read_unfinished_revision
+from syntegra_db.revisions import all_revisions
 from syntegra_db.search_path import table_name
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import literal, quote
@@ -145,7 +147,11 @@ def _export_snapshot(connection: Connection, program: ClientProgram, options: Mi
         begin_unlimited_transaction(connection)
         # Before the snapshot, because a table that is locked after it may have been emptied in between.
         lock_tables(connection, tables, "ACCESS SHARE", options)
-        require_no_child_tables(connection, tables, BackupFailed, with_partitions=True)
+        # The steps of an unfinished revision may have partitioned a table.
+        revisions = {revision, *({unfinished.revision} & set(all_revisions()) if unfinished else ())}
+        partitions = find_partitions(connection, revisions, tables, BackupFailed)
+        plain = [name for name in tables if name not in partitions]
+        require_no_child_tables(connection, plain, BackupFailed, with_partitions=True)
         row = connection.execute(_queries.EXPORT_SNAPSHOT).mappings().one()
         if current_revision(connection) == revision:
             break
@@ -162,7 +168,7 @@ def _export_snapshot(connection: Connection, program: ClientProgram, options: Mi
         server_version=row["server_version"],
         pg_dump=program.version,
         tables={
-            name: TableSummary(rows, _last_id(connection, name))
+            name: TableSummary(rows, _last_id(connection, name), partitions.get(name))
             for name, rows in count_rows(connection, tables).items()
         },
     )
@@ -225,7 +231,13 @@ def _dump_tables(
         f"--snapshot={snapshot.name}",
         # A session waiting for ACCESS EXCLUSIVE queues behind our lock, and pg_dump would queue behind it.
         f"--lock-wait-timeout={max(1, round(options.lock_retry_timeout * 1000))}",
-        *(f"--table={_pg_dump_pattern(metadata.schema, name)}" for name in metadata.tables),
+        # So that pg_restore alone loads the rows into whatever partitions there are.
+        "--load-via-partition-root",
+        *(
+            f"--table={_pg_dump_pattern(metadata.schema, name)}"
+            for table in metadata.tables
+            for name in metadata.archived_tables(table)
+        ),
     ]
     counter = _DumpedRowCounter(connection, application, metadata)
 
@@ -250,7 +262,8 @@ class _DumpedRowCounter:
         self._connection.execute(_queries.CLEAR_STATS_SNAPSHOT)
         dumping = self._connection.execute(_queries.DUMPED_ROWS, {"application": self._application})
         running: dict[str, int] = {row.relname: row.tuples_processed for row in dumping}
-        for name in self._rows.keys() - running.keys():
+        # Of a partition, the number of rows is not known.
+        for name in self._rows.keys() - running.keys() & self._metadata.tables.keys():
             self._rows[name] = self._metadata.tables[name].rows
         self._rows.update(running)
         return sum(self._rows.values())

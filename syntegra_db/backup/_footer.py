@@ -31,7 +31,8 @@ DIGEST_CHARACTERS = 64
 DIGEST_LINE_BYTES = DIGEST_CHARACTERS + 1
 FOOTER_BYTES = len("\nsyntegra_db backup 1 ") + 12 + 1 + DIGEST_LINE_BYTES
 CHUNK_BYTES = 1 << 20
-MAX_METADATA_BYTES = 1 << 16
+# Some thousand partitions have names of 63 bytes.
+MAX_METADATA_BYTES = 1 << 20
 # A sequence that a restore advances has half of its values left.
 MAX_LAST_ID = 1 << 62
 MAX_ROWS = (1 << 63) - 1
@@ -50,12 +51,16 @@ MajorVersion = Annotated[int, Field(ge=1, le=999)]
 
 @dataclass(frozen=True)
 class TableSummary:
-    """The number of rows of a table, and the last value of its id sequence, None if the sequence was never used."""
+    """The number of rows of a table, and the last value of its id sequence, None if the sequence was never used.
+
+    `partitions` are the tables of the archive with the rows of a partitioned table; it is None for other tables.
+    """
 
     __pydantic_config__ = FORBID_EXTRA_FIELDS
 
     rows: Rows
     last_id: LastId | None
+    partitions: list[Name] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,11 @@ class BackupMetadata:
         """The number of rows of all tables."""
         return sum(table.rows for table in self.tables.values())
 
+    def archived_tables(self, table: str) -> list[str]:
+        """Return the tables of the archive with the rows of `table`: its partitions, or itself."""
+        partitions = self.tables[table].partitions
+        return [table] if partitions is None else partitions
+
 
 @dataclass(frozen=True)
 class Backup:
@@ -98,13 +108,18 @@ def write_footer(file: BinaryIO, metadata: BackupMetadata) -> None:
     size = file.seek(0, 2)
     file.seek(0)
     digest = _sha256(file, size)
-    record = json.dumps(asdict(metadata), ensure_ascii=False).encode()
+    record = json.dumps(asdict(metadata, dict_factory=_without_none_partitions), ensure_ascii=False).encode()
     before_digest = record + b"\nsyntegra_db backup 1 %012d " % len(record)
     digest.update(before_digest)
     footer = memoryview(before_digest + digest.hexdigest().encode() + b"\n")
     # A file without a buffer can write a part.
     while footer:
         footer = footer[file.write(footer) :]
+
+
+def _without_none_partitions(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a record, as versions without partitioned tables read them."""
+    return {name: value for name, value in items if name != "partitions" or value is not None}
 
 
 def open_backup(path: Path) -> BinaryIO:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syntegra_db.backup._footer import Backup
+    from syntegra_db.backup._pg_restore import TableData
     from syntegra_db.client_programs import ClientProgram
 
 logger = logging.getLogger(__name__)
@@ -65,24 +66,32 @@ class TableLoader:
         Raises:
             RestoreFailed: the archive has another number of rows than its footer states.
         """
-        expected = self._archive.backup.metadata.tables[name].rows
-        cursor = psycopg_connection(self._connection).cursor()
-        with open_table_data(self._archive.program, self._archive.file, name) as data:
-            target = prepare_target(data.columns)
-            columns = sql.SQL(", ").join(map(sql.Identifier, data.columns))
-            statement = sql.SQL("COPY {} ({}) FROM STDIN").format(target, columns)
-            with invalidated_if_interrupted(self._connection), cursor.copy(statement) as copy:
-                for chunk in data.chunks:
-                    copy.write(chunk)
-                    self._rows += chunk.count(b"\n")
-                    self._sent += len(chunk)
-                    if self._archive.report is not None:
-                        self._archive.report(RowProgress(self._rows, self._total, self._sent))
-        if cursor.rowcount != expected:
+        metadata = self._archive.backup.metadata
+        expected, loaded = metadata.tables[name].rows, 0
+        target = None
+        for part in metadata.archived_tables(name):
+            with open_table_data(self._archive.program, self._archive.file, part) as data:
+                target = target or prepare_target(data.columns)
+                loaded += self._copy(data, target)
+        if loaded != expected:
             raise RestoreFailed(
-                f"{self._archive.backup.path} contains {wording.rows(cursor.rowcount)} of {name} instead of "
+                f"{self._archive.backup.path} contains {wording.rows(loaded)} of {name} instead of "
                 f"{expected:,}. Nothing was changed. Use another backup."
             )
+
+    def _copy(self, data: TableData, target: sql.Identifier) -> int:
+        """Copy `data` into `target`, which routes the rows of a partitioned table, and return their number."""
+        cursor = psycopg_connection(self._connection).cursor()
+        columns = sql.SQL(", ").join(map(sql.Identifier, data.columns))
+        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(target, columns)
+        with invalidated_if_interrupted(self._connection), cursor.copy(statement) as copy:
+            for chunk in data.chunks:
+                copy.write(chunk)
+                self._rows += chunk.count(b"\n")
+                self._sent += len(chunk)
+                if self._archive.report is not None:
+                    self._archive.report(RowProgress(self._rows, self._total, self._sent))
+        return cursor.rowcount
 
 
 def column_types(connection: Connection, table: str) -> dict[str, str]:

@@ -53,10 +53,19 @@ def require_tables(program: ClientProgram, archive: BinaryIO, metadata: BackupMe
     """Raise `InvalidBackup` unless pg_restore lists the rows of each table of `metadata`."""
     listed = list_archive(program, archive)
     # pg_restore prints a line break in a name as a space.
-    schema = metadata.schema.replace("\n", " ").replace("\r", " ")
-    missing = [name for name in metadata.tables if f" TABLE DATA {schema} {name} " not in listed]
+    schema = _on_one_line(metadata.schema)
+    missing = [
+        name
+        for table in metadata.tables
+        for name in metadata.archived_tables(table)
+        if f" TABLE DATA {schema} {_on_one_line(name)} " not in listed
+    ]
     if missing:
         raise InvalidBackup(f"{archive.name} does not contain the rows of {', '.join(missing)}. Use another backup.")
+
+
+def _on_one_line(name: str) -> str:
+    return name.replace("\n", " ").replace("\r", " ")
 
 
 def count_archived_rows(program: ClientProgram, archive: BinaryIO, metadata: BackupMetadata) -> dict[str, int]:
@@ -65,10 +74,11 @@ def count_archived_rows(program: ClientProgram, archive: BinaryIO, metadata: Bac
     Raises:
         InvalidBackup: pg_restore cannot read it.
     """
-    counts = {}
-    for name in metadata.tables:
-        with open_table_data(program, archive, name) as data:
-            counts[name] = sum(chunk.count(b"\n") for chunk in data.chunks)
+    counts = dict.fromkeys(metadata.tables, 0)
+    for table in metadata.tables:
+        for name in metadata.archived_tables(table):
+            with open_table_data(program, archive, name) as data:
+                counts[table] += sum(chunk.count(b"\n") for chunk in data.chunks)
     return counts
 
 

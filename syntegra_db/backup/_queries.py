@@ -36,6 +36,21 @@ DETACH_CHILD_TABLES = text("""
     ORDER BY 1
 """)
 
+# The tables with the rows of partitioned ones; a foreign table, or one in another schema, is not in a backup.
+PARTITIONS = text("""
+    SELECT named.relname AS table_name, part.relname AS name,
+           part.relkind = 'r' AND part.relnamespace = named.relnamespace AS is_ordinary,
+           pg_catalog.format('ALTER TABLE %s DETACH PARTITION %s;', inhparent::pg_catalog.regclass,
+                             part.oid::pg_catalog.regclass) AS detach
+    FROM pg_catalog.unnest(CAST(:tables AS pg_catalog.regclass[])) AS tables (oid)
+    JOIN pg_catalog.pg_class AS named ON named.oid = tables.oid
+    LEFT JOIN LATERAL pg_catalog.pg_partition_tree(named.oid) AS tree ON isleaf AND named.relkind = 'p'
+    LEFT JOIN pg_catalog.pg_class AS part ON part.oid = tree.relid AND part.oid <> named.oid
+    LEFT JOIN pg_catalog.pg_inherits ON inhrelid = part.oid
+    WHERE named.relkind = 'p'
+    ORDER BY named.relname, part.relname
+""")
+
 VECTOR_INDEXES = text("""
     SELECT relname AS name, pg_get_indexdef(pg_class.oid) AS definition
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam

@@ -17,7 +17,7 @@ from syntegra_db.search_path import table_clause, table_name
 from syntegra_db.sql import execute_raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from sqlalchemy import Connection
 
@@ -100,6 +100,33 @@ def require_no_child_tables(
             "Tables that inherit from those of the package are not part of a backup; nothing was changed. Detach them "
             f"and run this again: {' '.join(statements)}"
         )
+
+
+def find_partitions(
+    connection: Connection, revisions: Collection[str], tables: Iterable[str], error: type[SyntegraDBError]
+) -> dict[str, list[str]]:
+    """Return the partitions of those of `tables` that one of `revisions` declares as partitioned, and that are.
+
+    Raises:
+        error: the rows of a partition cannot be saved.
+    """
+    declared = {
+        name for revision in revisions for name, table in load_manifest(revision).tables.items() if table.is_partitioned
+    }
+    names = [table_name(connection, name) for name in tables if name in declared]
+    found: dict[str, list[str]] = {}
+    rejected = []
+    for row in connection.execute(_queries.PARTITIONS, {"tables": names}).mappings() if names else ():
+        partitions = found.setdefault(row["table_name"], [])
+        if row["name"] is not None:
+            partitions.append(row["name"])
+            rejected += [] if row["is_ordinary"] else [row["detach"]]
+    if rejected:
+        raise error(
+            "A partition that is a foreign table, or in another schema, is not part of a backup; nothing was changed. "
+            f"Detach it and run this again: {' '.join(rejected)}"
+        )
+    return found
 
 
 def lock_tables(connection: Connection, tables: Iterable[str], mode: str, options: MigrationOptions) -> None:
