@@ -94,13 +94,15 @@ class PartitionByMonthOp(OnlineOperation):
 
         The primary key gets the column, because a unique key of a partitioned table has it; `key` are its columns
         before. No row is moved: the table becomes the first partition, `TABLE_past`, for all rows up to a month after
-        the latest, and of the next seven days. The partitions of the `months_ahead` after the current one follow, and
+        the latest, and of the next seven days. A row far in the future makes it long: correct it before. `infinity`
+        has no month, and is rejected. The partitions of the `months_ahead` after the current one follow, and
         `TABLE_default` for rows of all other months. `syntegra-db partitions create` adds the months later.
 
-        From its second step on, a row that is later than all of those is rejected until the table is partitioned. The
-        last step that other sessions wait for takes some 50 ms. Views, triggers, rules, policies, publications, and
-        foreign keys that reference the table would belong to the first partition: they are listed, and dropped by
-        their owner before.
+        From its third step on, a row that is later than the first partition is rejected until the table is
+        partitioned. Other sessions wait for the exchange of the tables, which reads no rows.
+
+        Views, triggers, rules, policies, publications, and foreign keys that reference the table would belong to the
+        first partition: they are listed, and dropped by their owner before.
         """
         operations.invoke(cls(_Names(table_name, column_name, tuple(key)), months_ahead))
 
@@ -128,7 +130,7 @@ class PartitionByMonthOp(OnlineOperation):
             ValidationStep(
                 validate_if_there,
                 f"check the rows of {names.table} for {names.check}",
-                find_violations(names.table, self._latest_month()),
+                find_violations(names.table, f"{quote(names.column)} < 'infinity'"),
             ),
             TransactionStep(
                 (execute(names.render("partition_by_month", months=self._months_ahead)),),
@@ -136,9 +138,6 @@ class PartitionByMonthOp(OnlineOperation):
             ),
             TransactionStep((execute(f"ANALYZE {quote(names.table)}"),), f"analyze {names.table}"),
         ]
-
-    def _latest_month(self) -> str:
-        return f"{quote(self._names.column)} < now() + interval '1 year'"
 
 
 @register("merge_partitions")
@@ -163,7 +162,7 @@ class MergePartitionsOp(OnlineOperation):
         """Return the first partition if it was dropped, its key, and the exchange of the tables."""
         names = self._names
         index = CreateIndexOp(names.past_key, names.past, list(names.key), unique=True, postgresql_concurrently=True)
-        # The names in the descriptions decide what an interrupted revision undoes; a statement whose work is done does nothing.
+        # The names in the descriptions decide what an interrupted revision undoes; it can repeat these statements.
         return [
             TransactionStep((execute(names.render("partition_past")),), f"create table {names.past} if not exists"),
             AutocommitStep(index, f"create unique index on {names.past}", (DropIndexOp(names.past_key, names.past),)),

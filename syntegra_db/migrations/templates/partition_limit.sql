@@ -9,8 +9,7 @@ BEGIN
     RETURN;
   END IF;
   PERFORM set_config('TimeZone', 'UTC', true);
-  EXECUTE format('SELECT max(%1$I)::timestamptz FROM %2$s WHERE %1$I < now() + interval ''1 year''', {column}, target)
-    INTO latest;
+  EXECUTE format('SELECT max(%1$I)::timestamptz FROM %2$s WHERE %1$I < ''infinity''', {column}, target) INTO latest;
   -- Rows that services write until the table is partitioned are before the limit too.
   months_end := date_trunc('month', greatest(now() + interval '7 days', latest)) + interval '1 month';
   EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I', target, {check});

@@ -1,0 +1,187 @@
+"""`op.partition_by_month` and `op.merge_partitions`: what they keep, refuse and undo."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import pytest
+
+from support.checkouts import Checkout
+from support.evolutions import EVOLUTIONS
+from support.processes import writing
+from support.revisions import AFTER_HEAD, HEAD, revision_of
+from support.sample_rows import load_rows, row_digests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.servers import Database, Server
+
+EXIT_MIGRATION_FAILED = 11
+MAX_INSERT_SECONDS = 0.8
+READER = "syntegra_test_kpi_reader"
+INSERT_KPI: LiteralString = (
+    "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end) "
+    "VALUES (1, 'kpi_written', 1, now(), now())"
+)
+RELATIONS: LiteralString = "SELECT relname, relkind::text FROM pg_class WHERE relname LIKE '%kpi_summary%' ORDER BY 1"
+# What would belong to the first partition, and what drops it.
+DEPENDENTS: dict[str, tuple[LiteralString, LiteralString, str]] = {
+    "view": ("CREATE VIEW reader AS SELECT id FROM kpi_summary", "DROP VIEW reader", "view reader reads it"),
+    "materialized view": (
+        "CREATE MATERIALIZED VIEW sums AS SELECT sum(kpi_value) FROM kpi_summary",
+        "DROP MATERIALIZED VIEW sums",
+        "materialized view sums reads it",
+    ),
+    "foreign key": (
+        "CREATE TABLE notes (kpi bigint REFERENCES kpi_summary)",
+        "DROP TABLE notes",
+        "foreign key notes_kpi_fkey of notes references it",
+    ),
+    "function": (
+        "CREATE FUNCTION kpis() RETURNS SETOF kpi_summary LANGUAGE sql AS 'SELECT * FROM kpi_summary'",
+        "DROP FUNCTION kpis()",
+        "function kpis() uses its row type",
+    ),
+    "trigger": (
+        """CREATE TRIGGER tidy BEFORE UPDATE ON kpi_summary FOR EACH ROW
+        EXECUTE FUNCTION suppress_redundant_updates_trigger()""",
+        "DROP TRIGGER tidy ON kpi_summary",
+        "trigger tidy is on it",
+    ),
+    "unique index": (
+        "CREATE UNIQUE INDEX one ON kpi_summary (id, client_id)",
+        "DROP INDEX one",
+        "unique index one has no column period_start",
+    ),
+    "publication": (
+        "SET client_min_messages = error; CREATE PUBLICATION kpis FOR TABLE kpi_summary",
+        "DROP PUBLICATION kpis",
+        "publication kpis has it",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Checkout:
+    checkout = Checkout(tmp_path_factory.mktemp("partitioning") / "checkout")
+    checkout.add_revision(AFTER_HEAD, *EVOLUTIONS["partitions by month"])
+    checkout.write_manifests(server)
+    return checkout
+
+
+@pytest.fixture
+def filled(database: Database) -> Iterator[Database]:
+    load_rows(database, 2_000)
+    yield database
+    database.execute("DROP PUBLICATION IF EXISTS kpis")
+
+
+def migrate(checkout: Checkout, database: Database, *command: str, status: int = 0) -> str:
+    result = checkout.run("syntegra-db", *command, database=database)
+    assert result.returncode == status, result.stderr
+    return result.stderr
+
+
+def description(database: Database) -> dict[str, list[tuple[Any, ...]]]:
+    """Return what the applications of a table depend on, apart from its constraints and indexes."""
+    return {
+        "privileges": database.query(
+            "SELECT grantee, privilege_type, is_grantable FROM information_schema.role_table_grants "
+            "WHERE table_name = 'kpi_summary' ORDER BY 1, 2"
+        ),
+        "columns": database.query(
+            "SELECT attname, format_type(atttypid, atttypmod), attnotnull, attacl::text, attstorage::text, "
+            "pg_get_expr(adbin, adrelid), col_description(attrelid, attnum) FROM pg_attribute LEFT JOIN pg_attrdef "
+            "ON adrelid = attrelid AND adnum = attnum WHERE attrelid = 'kpi_summary'::regclass AND attnum > 0 "
+            "ORDER BY attnum"
+        ),
+        "table": database.query(
+            "SELECT relowner::regrole::text, obj_description(oid, 'pg_class'), "
+            "pg_get_serial_sequence('kpi_summary', 'id') FROM pg_class WHERE oid = 'kpi_summary'::regclass"
+        ),
+    }
+
+
+def test_partitioned_table_keeps_privileges_columns_comments_and_sequence(
+    checkout: Checkout, server: Server, filled: Database
+) -> None:
+    with server.role(READER):
+        filled.execute(
+            f"GRANT SELECT, UPDATE ON kpi_summary TO {READER}; GRANT INSERT (kpi_name) ON kpi_summary TO {READER};"
+            "ALTER TABLE kpi_summary ADD label text DEFAULT 'none', ADD CONSTRAINT ck_label CHECK (label <> '');"
+            "COMMENT ON COLUMN kpi_summary.label IS 'of the application';"
+            "CREATE INDEX app_label ON kpi_summary (label)"
+        )
+        before, rows = description(filled), row_digests(filled)
+        for command in (("upgrade",), ("downgrade", HEAD)):
+            migrate(checkout, filled, *command)
+            assert description(filled) == before
+            assert row_digests(filled) == rows
+            assert filled.query("SELECT FROM pg_indexes WHERE tablename = 'kpi_summary' AND indexname = 'app_label'")
+        filled.execute(f"DROP OWNED BY {READER}")
+
+
+def test_services_write_during_upgrade(checkout: Checkout, filled: Database) -> None:
+    with writing(filled, INSERT_KPI) as inserts:
+        migrate(checkout, filled, "upgrade")
+    assert max(inserts) < MAX_INSERT_SECONDS
+
+
+@pytest.mark.parametrize("kind", DEPENDENTS)
+def test_what_would_belong_to_the_first_partition_is_listed(checkout: Checkout, filled: Database, kind: str) -> None:
+    create, drop, reason = DEPENDENTS[kind]
+    before = filled.query(RELATIONS)
+    filled.execute(create)
+    errors = migrate(checkout, filled, "upgrade", status=EXIT_MIGRATION_FAILED)
+    assert f"table kpi_summary cannot be partitioned in place: {reason}" in errors
+    filled.execute(drop)
+    assert filled.query(RELATIONS) == before
+    migrate(checkout, filled, "upgrade")
+    assert revision_of(filled) == AFTER_HEAD
+
+
+def test_row_at_infinity_is_named_and_the_upgrade_finished_or_undone(checkout: Checkout, filled: Database) -> None:
+    before, relations = row_digests(filled), filled.query(RELATIONS)
+    filled.execute("UPDATE kpi_summary SET period_start = 'infinity', period_end = 'infinity' WHERE id = 5")
+    errors = migrate(checkout, filled, "upgrade", status=EXIT_MIGRATION_FAILED)
+    query = errors.partition("run this again: ")[2].partition(";")[0]
+    assert [row[0] for row in filled.query(query.encode())] == [5]  # type: ignore[arg-type]  # printed
+    assert checkout.run("syntegra-db", "verify", database=filled).returncode == 0
+    migrate(checkout, filled, "downgrade", "-1")
+    assert filled.query(RELATIONS) == relations
+    checkout.succeed("syntegra-db", "verify", database=filled)
+    filled.execute("DELETE FROM kpi_summary WHERE id = 5")
+    migrate(checkout, filled, "upgrade")
+    checkout.succeed("syntegra-db", "verify", database=filled)
+    assert row_digests(filled)["anomaly_log"] == before["anomaly_log"]
+
+
+@pytest.mark.parametrize("end", ["upgrade", "downgrade"])
+def test_interrupted_downgrade_is_finished_or_undone(checkout: Checkout, filled: Database, end: str) -> None:
+    before = row_digests(filled)
+    migrate(checkout, filled, "upgrade")
+    relations = filled.query(RELATIONS)
+    filled.execute("CREATE VIEW reader AS SELECT id FROM kpi_summary")
+    errors = migrate(checkout, filled, "downgrade", HEAD, status=EXIT_MIGRATION_FAILED)
+    assert "reader" in errors
+    assert checkout.run("syntegra-db", "verify", database=filled).returncode == 0
+    if end == "downgrade":
+        filled.execute("DROP VIEW reader")
+        migrate(checkout, filled, "downgrade", HEAD)
+    else:
+        migrate(checkout, filled, "upgrade")
+        assert filled.query(RELATIONS) == relations
+        filled.execute("DROP VIEW reader")
+    checkout.succeed("syntegra-db", "verify", database=filled)
+    assert row_digests(filled) == before
+
+
+def test_downgrade_after_the_first_partition_was_dropped_keeps_the_rest(checkout: Checkout, filled: Database) -> None:
+    migrate(checkout, filled, "upgrade")
+    filled.execute("DROP TABLE kpi_summary_past")
+    filled.execute(INSERT_KPI)
+    before = row_digests(filled, "kpi_summary")
+    migrate(checkout, filled, "downgrade", HEAD)
+    assert row_digests(filled, "kpi_summary") == before
+    checkout.succeed("syntegra-db", "verify", database=filled)
