@@ -14,6 +14,11 @@ from syntegra_db.migrations._lock import (
     migration_lock,
 )
 from syntegra_db.migrations._manifests import write_manifests
+from syntegra_db.migrations._month_partitions import (
+    CreatedPartitions,
+    create_month_partitions,
+    list_month_partitions,
+)
 from syntegra_db.migrations._options import MigrationOptions, load_migration_options
 from syntegra_db.migrations._require_head import async_require_head, require_head
 from syntegra_db.migrations._retry import retry_in_savepoint, retry_on_lock_error
@@ -23,11 +28,13 @@ from syntegra_db.revisions import current_revision, head_revision
 
 __all__ = [
     "Blocker",
+    "CreatedPartitions",
     "MigrationOptions",
     "acquire_session_lock",
     "alembic_config",
     "async_require_head",
     "confirmed_transaction",
+    "create_month_partitions",
     "current_revision",
     "current_schema",
     "describe_data_loss",
@@ -35,6 +42,7 @@ __all__ = [
     "find_data_loss",
     "find_lock_holder",
     "head_revision",
+    "list_month_partitions",
     "load_migration_options",
     "lock_key",
     "log_data_loss",

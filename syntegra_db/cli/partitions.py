@@ -1,0 +1,78 @@
+"""`syntegra-db partitions`: the partitions by month, and those of the next months."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from syntegra_db import wording
+from syntegra_db.cli.output import echo, print_json, print_table
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Engine
+
+app = typer.Typer(help="List and create the partitions of tables that are partitioned by month.", no_args_is_help=True)
+
+NO_TABLE = "No table is partitioned by month at the revision of this database, so there is nothing to do."
+
+
+@app.command("list")
+def list_partitions(*, json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the partitions with their months and rows."""
+    from syntegra_db.migrations import list_month_partitions
+
+    tables = list_month_partitions(_engine())
+    if json_output:
+        print_json(tables)
+        return
+    if not tables:
+        echo(NO_TABLE)
+        return
+    rows = [
+        (
+            table.table,
+            part.name,
+            "default" if part.is_default else _month(part.lower),
+            "" if part.is_default else _month(part.upper),
+            f"{part.estimated_rows:,}",
+        )
+        for table in tables
+        for part in table.partitions
+    ]
+    print_table(("Table", "Partition", "From", "Before", "Rows (estimate)"), rows, right_aligned=("Rows (estimate)",))
+
+
+@app.command()
+def create(
+    months: Annotated[int, typer.Option(min=0, max=120, help="Number of months after the current one.")] = 3,
+    *,
+    move_rows: Annotated[
+        bool, typer.Option("--move-rows", help="Move rows of these months out of the default partition.")
+    ] = False,
+) -> None:
+    """Create the partitions of the current and the next months, while services read and write."""
+    from syntegra_db.migrations import create_month_partitions
+
+    tables = create_month_partitions(_engine(), months, move_rows=move_rows)
+    if not tables:
+        echo(NO_TABLE)
+    for table in tables:
+        if table.created:
+            moved = f", {wording.rows(table.moved_rows)} moved" if table.moved_rows else ""
+            echo(f"{table.table}: created {', '.join(table.created)}{moved}")
+        else:
+            echo(f"{table.table}: the partitions of all these months exist")
+
+
+def _month(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d}" if moment else "no limit"
+
+
+def _engine() -> Engine:
+    from syntegra_db.connections import unpooled_engine
+    from syntegra_db.settings import database_url
+
+    return unpooled_engine(database_url(), "syntegra_db partitions")

@@ -1,0 +1,173 @@
+"""`syntegra-db partitions` creates the partitions of the next months while services read and write."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, LiteralString
+
+import pytest
+
+from support.checkouts import Checkout
+from support.evolutions import EVOLUTIONS
+from support.processes import wait_for_rows, writing
+from support.revisions import AFTER_HEAD
+from support.sample_rows import load_rows, row_digests
+from syntegra_db.catalog import Month
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.servers import Database, Server
+
+EXIT_MIGRATION_FAILED = 11
+EXIT_LOCK_TIMEOUT = 15
+MAX_INSERT_SECONDS = 0.8
+ATTACHED: LiteralString = "SELECT FROM pg_inherits WHERE inhrelid = to_regclass('{}')"
+INSERT_NOW: LiteralString = (
+    "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end) "
+    "VALUES (1, 'kpi_written', 1, now(), now())"
+)
+CREATE = ("syntegra-db", "partitions", "create")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    checkout = Checkout(tmp_path_factory.mktemp("months") / "checkout")
+    checkout.add_revision(AFTER_HEAD, *EVOLUTIONS["partitions by month"])
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def template(checkout: Checkout, server: Server, migrated_template: str) -> Iterator[str]:
+    with server.database(migrated_template, "syntegra_test_months") as database:
+        load_rows(database, 1_000)
+        checkout.migrate(server, database)
+        yield database.name
+
+
+@pytest.fixture
+def partitioned(server: Server, template: str) -> Iterator[Database]:
+    with server.database(template) as database:
+        yield database
+
+
+def month_ahead(months: int) -> Month:
+    return Month.containing(datetime.now(UTC)).later(months)
+
+
+def name_ahead(months: int) -> str:
+    return month_ahead(months).partition_name("kpi_summary")
+
+
+def insert_in(database: Database, month: Month, rows: int) -> None:
+    with database.connect() as connection:
+        connection.execute(
+            "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end) "
+            "SELECT 1, 'later', n, %s, 'infinity' FROM generate_series(1, %s) AS n",
+            (month.start, rows),
+        )
+
+
+def is_attached(database: Database, name: str) -> bool:
+    return bool(database.query(ATTACHED.replace("{}", name)))
+
+
+def test_months_are_created_once_with_everything_of_the_table(checkout: Checkout, partitioned: Database) -> None:
+    before = row_digests(partitioned)
+    printed = checkout.succeed(*CREATE, "--months", "8", database=partitioned)
+    assert f"kpi_summary: created {name_ahead(4)}, " in printed
+    assert name_ahead(8) in printed
+    assert "the partitions of all these months exist" in checkout.succeed(
+        *CREATE, "--months", "8", database=partitioned
+    )
+    listed = checkout.succeed("syntegra-db", "partitions", "list", database=partitioned)
+    assert f"{name_ahead(8)}  {month_ahead(8).start:%Y-%m-%d}  {month_ahead(9).start:%Y-%m-%d}" in listed
+    checkout.succeed("syntegra-db", "verify", database=partitioned)
+    assert row_digests(partitioned) == before
+    insert_in(partitioned, month_ahead(8), 3)
+    [(count,)] = partitioned.query(f"SELECT count(*) FROM {name_ahead(8)}")
+    assert count == 3
+    # The two have the same indexes, constraints and defaults, and no other CHECK.
+    parts = [
+        partitioned.query(
+            "SELECT count(*), count(*) FILTER (WHERE contype = 'c'), count(*) FILTER (WHERE contype = 'f') "
+            f"FROM pg_constraint WHERE conrelid = '{name}'::regclass AND contype <> 'n'"
+        )
+        for name in (name_ahead(8), "kpi_summary")
+    ]
+    assert parts[0] == parts[1]
+
+
+def test_rows_in_the_default_partition_are_moved_on_request_only(checkout: Checkout, partitioned: Database) -> None:
+    insert_in(partitioned, month_ahead(5), 7)
+    before = row_digests(partitioned)
+    result = checkout.run(*CREATE, "--months", "6", database=partitioned)
+    assert result.returncode == EXIT_MIGRATION_FAILED, result.stderr
+    assert f"7 rows of {month_ahead(5)} of kpi_summary are in kpi_summary_default" in result.stderr
+    assert result.stderr.strip().endswith("syntegra-db partitions create --move-rows")
+    assert is_attached(partitioned, name_ahead(4))
+    assert not is_attached(partitioned, name_ahead(5))
+    printed = checkout.succeed(*CREATE, "--months", "6", "--move-rows", database=partitioned)
+    assert "7 rows moved" in printed
+    assert partitioned.query("SELECT count(*) FROM kpi_summary_default") == [(0,)]
+    assert row_digests(partitioned) == before
+    checkout.succeed("syntegra-db", "verify", database=partitioned)
+
+
+def test_services_write_while_months_are_created(checkout: Checkout, partitioned: Database) -> None:
+    with writing(partitioned, INSERT_NOW) as inserts:
+        checkout.succeed(*CREATE, "--months", "20", database=partitioned)
+    assert max(inserts) < MAX_INSERT_SECONDS
+
+
+def test_lock_is_tried_again_and_then_reported(
+    checkout: Checkout, partitioned: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNTEGRA_LOCK_RETRY_TIMEOUT", "2")
+    with partitioned.connect() as blocker:
+        blocker.execute("BEGIN")
+        blocker.execute("LOCK TABLE kpi_summary_default IN ACCESS SHARE MODE")
+        result = checkout.run(*CREATE, "--months", "5", database=partitioned)
+        assert result.returncode == EXIT_LOCK_TIMEOUT, result.stderr
+        assert "Nothing was changed." in result.stderr
+        monkeypatch.setenv("SYNTEGRA_LOCK_RETRY_TIMEOUT", "60")
+        with checkout.running(*CREATE, "--months", "5", database=partitioned) as process:
+            wait_for_rows(partitioned, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            blocker.execute("COMMIT")
+            _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+
+
+@pytest.mark.parametrize("obstacle", ["table", "week"])
+def test_month_that_is_in_use_is_reported(checkout: Checkout, partitioned: Database, obstacle: str) -> None:
+    month = month_ahead(4)
+    if obstacle == "table":
+        partitioned.execute(f"CREATE TABLE {name_ahead(4)} (LIKE kpi_summary INCLUDING ALL)")
+    else:
+        first = f"{month.start:%Y-%m}"
+        partitioned.execute(
+            f"CREATE TABLE week PARTITION OF kpi_summary FOR VALUES FROM ('{first}-01') TO ('{first}-08')"
+        )
+    result = checkout.run(*CREATE, "--months", "4", database=partitioned)
+    assert result.returncode == EXIT_MIGRATION_FAILED, result.stderr
+    assert result.stderr.count("\n") == 1
+    if obstacle == "table":
+        statement = result.stderr.strip().rpartition("of ")[2].partition(": ")[2]
+        partitioned.execute(statement.encode())  # type: ignore[arg-type]  # printed
+        checkout.succeed(*CREATE, "--months", "4", database=partitioned)
+
+
+def test_revision_without_partitions_has_nothing_to_do(checkout: Checkout, database: Database) -> None:
+    for command in ("create", "list"):
+        printed = checkout.succeed("syntegra-db", "partitions", command, database=database)
+        assert (
+            printed == "No table is partitioned by month at the revision of this database, so there is nothing to do.\n"
+        )
+
+
+def test_plain_table_of_the_revision_is_reported(checkout: Checkout, partitioned: Database) -> None:
+    partitioned.execute("DROP TABLE kpi_summary; CREATE TABLE kpi_summary (id bigint)")
+    result = checkout.run(*CREATE, database=partitioned)
+    assert result.returncode == EXIT_MIGRATION_FAILED
+    assert "kpi_summary of the" in result.stderr
+    assert "syntegra-db verify" in result.stderr
