@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from syntegra_db.adoption import _queries
-from syntegra_db.catalog.compare import DISABLED_FOREIGN_KEY, compare_attached_objects, compare_extension
+from syntegra_db.catalog import Table, read_month_partitions, tables_by_month
+from syntegra_db.catalog.compare import (
+    DISABLED_FOREIGN_KEY,
+    compare_attached_objects,
+    compare_extension,
+    compare_partitions,
+    describe_kind,
+)
 from syntegra_db.errors import AdoptionNotPossible
 from syntegra_db.sql import quote
 
@@ -22,7 +29,7 @@ ID_KEY = "PRIMARY KEY (id)"
 
 def require_adoptable(connection: Connection, inspection: Inspection) -> None:
     """Raise `AdoptionNotPossible`, with all reasons, unless the tables can be changed in place by this role."""
-    basic = [*_privileges(connection, inspection), *_kinds(inspection)]
+    basic = [*_privileges(connection, inspection), *_kinds(inspection), *_partitions(connection, inspection)]
     # The other checks need tables that are tables.
     reasons = basic or [
         *_keys(inspection),
@@ -53,8 +60,9 @@ def _privileges(connection: Connection, inspection: Inspection) -> Iterator[str]
 
 def _kinds(inspection: Inspection) -> Iterator[str]:
     for name, table in inspection.installed.tables.items():
-        if table.kind != "table":
-            yield f"{name} is a {table.kind}, not a table: rename it and copy its rows"
+        declared = inspection.declared.tables.get(name, Table())
+        if (table.kind, table.partition_key) != (declared.kind, declared.partition_key):
+            yield f"{name} is a {describe_kind(table)}, not a {describe_kind(declared)}: rename it and copy its rows"
         elif table.parents:
             statements = "; ".join(f"ALTER TABLE {quote(name)} NO INHERIT {parent}" for parent in table.parents)
             yield f"table {name} inherits from {', '.join(table.parents)}: detach it with {statements}"
@@ -71,13 +79,30 @@ def _kinds(inspection: Inspection) -> Iterator[str]:
             )
 
 
+def _partitions(connection: Connection, inspection: Inspection) -> Iterator[str]:
+    """Yield the differences of partitions: the adoption changes none, and its verification would find them."""
+    for table in read_month_partitions(connection, tables_by_month(inspection.declared)):
+        for finding in compare_partitions(table):
+            if finding.is_drift:
+                yield f"{finding.object} has {finding.found}: run {finding.fix.rstrip(';')}"
+
+
 def _keys(inspection: Inspection) -> Iterator[str]:
     for name, table in inspection.installed.tables.items():
         if "id" not in table.columns:
             yield f"table {name} has no column id, which identifies its rows"
         for definition in table.constraints.values():
-            if definition.startswith(PRIMARY_KEY) and definition != ID_KEY:
-                yield f"the primary key of table {name} is {definition.removeprefix(f'{PRIMARY_KEY} ')}, not (id)"
+            if definition.startswith(PRIMARY_KEY) and definition != (declared := _declared_key(inspection, name)):
+                yield f"the primary key of table {name} is {_key_columns(definition)}, not {_key_columns(declared)}"
+
+
+def _declared_key(inspection: Inspection, table: str) -> str:
+    constraints = inspection.declared.tables.get(table, Table()).constraints.values()
+    return next((definition for definition in constraints if definition.startswith(PRIMARY_KEY)), ID_KEY)
+
+
+def _key_columns(definition: str) -> str:
+    return definition.removeprefix(f"{PRIMARY_KEY} ")
 
 
 def _attached_objects(inspection: Inspection) -> Iterator[str]:

@@ -16,7 +16,7 @@ from syntegra_db.catalog.compare._indexes import COSINE_INDEX, compare_indexes, 
 from syntegra_db.catalog.compare._partitions import compare_partitions
 from syntegra_db.catalog.compare._privileges import compare_privileges
 from syntegra_db.catalog.compare._sequences import compare_sequences
-from syntegra_db.catalog.compare._tables import compare_table, has_comparable_parts, missing_table
+from syntegra_db.catalog.compare._tables import compare_table, describe_kind, has_comparable_parts, missing_table
 from syntegra_db.catalog.compare._triggers import DISABLED_FOREIGN_KEY, compare_attached_objects
 from syntegra_db.catalog.compare._version_table import DECLARED_VERSION_TABLE, compare_owner
 
@@ -41,6 +41,7 @@ __all__ = [
     "compare_privileges",
     "compare_schemas",
     "constraint_label",
+    "describe_kind",
     "diff_definitions",
     "index_label",
     "references_no_column",

@@ -36,10 +36,10 @@ def compare_partitions(installed: MonthPartitions) -> Iterator[Finding]:
                 if default
                 else "An insert of a row of this month fails."
             ),
-            fix=f"-- Run {CREATE_COMMAND}.",
+            fix=f"-- Run {CREATE_COMMAND}." if default else ddl.create_default_partition(installed.table),
             is_drift=default is None,
         )
-    if default is None:
+    elif default is None:
         yield Finding(
             object=f"table {installed.table}",
             expected="a default partition",
@@ -48,12 +48,12 @@ def compare_partitions(installed: MonthPartitions) -> Iterator[Finding]:
             fix=ddl.create_default_partition(installed.table),
             is_drift=False,
         )
-    elif default.estimated_rows:
+    if default is not None and default.estimated_rows:
         yield Finding(
             object=f"table {installed.table}",
             expected=f"no row in {default.name}",
             found=f"about {default.estimated_rows:,} rows",
-            impact="They cannot be detached by month, and no partition for their months can be created beside them.",
+            impact="They cannot be detached by month, and no partition for their months can be created next to them.",
             fix=f"-- Run {CREATE_COMMAND} --move-rows.",
             is_drift=False,
         )

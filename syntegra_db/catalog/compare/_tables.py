@@ -29,11 +29,11 @@ def missing_table(name: str, table: Table) -> Finding:
 
 def compare_table(name: str, declared: Table, installed: Table) -> Iterator[Finding]:
     """Yield the differences of a table as a whole; only the kind is compared if it is not `has_comparable_parts`."""
-    if _describe_kind(installed) != _describe_kind(declared):
+    if describe_kind(installed) != describe_kind(declared):
         yield Finding(
             object=f"table {name}",
-            expected=_describe_kind(declared),
-            found=_describe_kind(installed),
+            expected=describe_kind(declared),
+            found=describe_kind(installed),
             impact=(
                 "Old months cannot be detached, and `syntegra-db partitions` cannot create the next ones."
                 if declared.is_partitioned
@@ -50,7 +50,8 @@ def has_comparable_parts(declared: Table, installed: Table) -> bool:
     return installed.kind in KINDS_WITH_STORAGE or (declared.is_partitioned and installed.is_partitioned)
 
 
-def _describe_kind(table: Table) -> str:
+def describe_kind(table: Table) -> str:
+    """Return the kind of a table, with the key of a partitioned one."""
     return f"{table.kind} by {table.partition_key}" if table.is_partitioned else table.kind
 
 
