@@ -49,10 +49,16 @@ def closest_revision(installed: Schema, stamped: str | None = None) -> str | Non
     if not existing & known:
         return None
 
-    def distance(revision: str) -> tuple[int, int, int, bool]:
+    def distance(revision: str) -> tuple[int, int, int, int, bool]:
         findings = list(compare_with_revision(revision, installed))
+        # Of a table that is partitioned in one of them only, nothing else is compared.
+        other_kinds = sum(
+            table.is_partitioned != installed.tables[name].is_partitioned
+            for name, table in load_manifest(revision).tables.items()
+            if name in installed.tables
+        )
         objects = {finding.object for finding in findings if not finding.fix.startswith("COMMENT ON")}
-        return len(objects), -len(existing & names[revision]), len(findings), revision != stamped
+        return other_kinds, len(objects), -len(existing & names[revision]), len(findings), revision != stamped
 
     return min(candidates, key=distance)
 

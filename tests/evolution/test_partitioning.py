@@ -146,7 +146,8 @@ def test_row_at_infinity_is_named_and_the_upgrade_finished_or_undone(checkout: C
     filled.execute("UPDATE kpi_summary SET period_start = 'infinity', period_end = 'infinity' WHERE id = 5")
     errors = migrate(checkout, filled, "upgrade", status=EXIT_MIGRATION_FAILED)
     query = errors.partition("run this again: ")[2].partition(";")[0]
-    assert [row[0] for row in filled.query(query.encode())] == [5]  # type: ignore[arg-type]  # printed
+    # The driver reads no infinity.
+    assert filled.query(f"SELECT id FROM ({query}) AS found".encode()) == [(5,)]  # type: ignore[arg-type]  # printed
     assert checkout.run("syntegra-db", "verify", database=filled).returncode == 0
     migrate(checkout, filled, "downgrade", "-1")
     assert filled.query(RELATIONS) == relations
