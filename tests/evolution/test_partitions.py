@@ -162,8 +162,10 @@ def test_partition_that_no_backup_has_is_drift_and_refused(
     )
     partitioned.execute(create)
     if "FOREIGN" in create:
-        # A foreign table has no unique index.
-        partitioned.execute("ALTER TABLE kpi_summary DROP CONSTRAINT pk_kpi_summary")
+        # A foreign table has no key.
+        partitioned.execute(
+            "ALTER TABLE kpi_summary DROP CONSTRAINT pk_kpi_summary, DROP CONSTRAINT fk_kpi_summary_source"
+        )
     partitioned.execute(
         f"ALTER TABLE kpi_summary ATTACH PARTITION {'other.' if 'other' in create else ''}kpi_extra "
         "FOR VALUES FROM ('2090-01-01') TO ('2090-02-01')"
