@@ -67,10 +67,10 @@ rollback-003: $(ENVIRONMENT) ## Back up the rows, downgrade to 002, print the re
 ##@ Vector index
 
 vectors-status: $(ENVIRONMENT) ## Measure recall and speed, and recommend whether to rebuild
-	@$(SYNTEGRA_DB) vectors status
+	@$(SYNTEGRA_DB) vectors status $(if $(COLUMN),--column '$(COLUMN)')
 
 vectors-rebuild: $(ENVIRONMENT) ## Rebuild the index from the current rows while services run
-	@$(SYNTEGRA_DB) vectors rebuild
+	@$(SYNTEGRA_DB) vectors rebuild $(if $(COLUMN),--column '$(COLUMN)')
 
 ##@ Backups, in backups/
 

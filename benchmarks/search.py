@@ -36,7 +36,7 @@ from syntegra_db.connections import conninfo
 from syntegra_db.database import create_engine, session_factory
 from syntegra_db.settings import parse_url
 from syntegra_db.vectors import nearest, search
-from syntegra_db.vectors._statements import index_statement
+from syntegra_db.vectors._statements import index_statement, text_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +131,7 @@ class Bench:
 
     def _overhead(self, bare: BareSearch, setting: int, *, half: bool) -> float:
         """Return the overhead of `search` compared with its statement in psycopg, in milliseconds (medians)."""
-        statement = str(index_statement((), is_half=half).compile(self.engine))
+        statement = str(index_statement(text_embedding(), (), is_half=half).compile(self.engine))
         bare.connection.execute(f"SET {SETTINGS[bare.method]} = {setting}")
         search_seconds: list[float] = []
         bare_seconds: list[float] = []

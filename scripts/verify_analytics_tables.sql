@@ -268,7 +268,7 @@ compared AS (
       WHEN installed.definition IS NULL THEN 'MISSING'
       WHEN expected.definition IS NULL THEN 'EXTRA'
       WHEN installed.definition OPERATOR(pg_catalog.=) expected.definition THEN 'OK'
-      -- A rebuild chooses the method, parameters and precision of the vector index by the number of rows.
+      -- A rebuild chooses the method, parameters and precision of a vector index by the number of rows.
       WHEN name OPERATOR(pg_catalog.=) 'idx_text_summary_embedding' AND installed.definition OPERATOR(pg_catalog.~) '^(ivfflat|hnsw) \((embedding vector_cosine_ops|\(\(embedding\)::halfvec\(384\)\) halfvec_cosine_ops)\)( WITH \([^()]*\))?$' THEN 'OK'
       ELSE 'DIFFERENT'
     END AS result

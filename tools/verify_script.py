@@ -8,13 +8,12 @@ from textwrap import dedent, indent
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import Schema, _queries, load_manifest
-from syntegra_db.catalog.compare import COSINE_INDEX
-from syntegra_db.pgvector_support import VECTOR_INDEX
+from syntegra_db.catalog.compare import equivalent_index_pattern
 from syntegra_db.revisions import VERSION_TABLE, all_revisions
 from syntegra_db.sql import literal, qualify_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy import TextClause
 
@@ -53,8 +52,7 @@ def render() -> str:
         indexes=query(_queries.INDEXES),
         sequences=query(_queries.SEQUENCES),
         types=query(_queries.TYPES),
-        vector_index=literal(VECTOR_INDEX),
-        accepted_vector_index=literal(f"^{COSINE_INDEX.pattern}$"),
+        is_equivalent_index=" OR ".join(dict.fromkeys(equivalent_indexes(manifests.values(), names))),
     )
 
 
@@ -88,6 +86,20 @@ def expected_rows(schema: Schema, names: set[str]) -> Iterator[Row]:
         ):
             for name, definition in definitions.items():
                 yield table, kind, name, definition
+
+
+def equivalent_indexes(schemas: Iterable[Schema], names: set[str]) -> Iterator[str]:
+    """Yield the condition for an installed index to be what a rebuild may make of a vector index."""
+    for schema in schemas:
+        for table in sorted(names & schema.tables.keys()):
+            parts = schema.tables[table]
+            for name, definition in parts.indexes.items():
+                pattern = equivalent_index_pattern(definition, parts.columns)
+                if pattern is not None:
+                    yield (
+                        f"name OPERATOR(pg_catalog.=) {literal(name)} "
+                        f"AND installed.definition OPERATOR(pg_catalog.~) {literal(f'^{pattern}$')}"
+                    )
 
 
 def column_definition(column: Column) -> str:

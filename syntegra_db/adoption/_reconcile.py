@@ -14,9 +14,8 @@ from syntegra_db.catalog.compare import (
     accepts_inserts,
     diff_definitions,
     references_no_column,
-    serves_cosine_search,
+    serves_same_search,
 )
-from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.sql import execute_query, literal, quote
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def reconcile_table(
     _reconcile_foreign_keys(inspection, reconciled)
     _reconcile_checks(inspection, reconciled)
     _reconcile_unique(reconciled)
-    _reconcile_vector_index(reconciled)
+    _reconcile_vector_indexes(reconciled)
     reconcile_sequence(connection, inspection, reconciled)
     return reconciled
 
@@ -182,13 +181,18 @@ def _is_index_of(constraint: str, index: str) -> bool:
     return key is not None and index == f"UNIQUE btree {key[2]}"
 
 
-def _reconcile_vector_index(reconciled: ReconciledTable) -> None:
-    """If `VECTOR_INDEX` is missing, give its name to an index that serves the same search, with any method."""
-    if VECTOR_INDEX in reconciled.declared.indexes and VECTOR_INDEX not in reconciled.table.indexes:
-        installed = reconciled.table.indexes.items()
-        equivalent = next((name for name, definition in installed if serves_cosine_search(definition)), None)
+def _reconcile_vector_indexes(reconciled: ReconciledTable) -> None:
+    """Give the name of each vector index that is missing to one that serves the same search, with any method."""
+    declared = reconciled.declared
+    for missing, definition in declared.indexes.items():
+        if missing in reconciled.table.indexes:
+            continue
+        others = ((name, other) for name, other in reconciled.table.indexes.items() if name not in declared.indexes)
+        equivalent = next(
+            (name for name, other in others if serves_same_search(definition, declared.columns, other)), None
+        )
         if equivalent is not None:
-            reconciled.rename_index(equivalent, VECTOR_INDEX)
+            reconciled.rename_index(equivalent, missing)
 
 
 def reconcile_sequence(connection: Connection, inspection: Inspection, reconciled: ReconciledTable) -> None:

@@ -51,13 +51,18 @@ PARTITIONS = text("""
     ORDER BY named.relname, part.relname
 """)
 
+# The first column of a vector index has as many dimensions as its vectors, also if it is an expression.
 VECTOR_INDEXES = text("""
-    SELECT relname AS name, pg_get_indexdef(pg_class.oid) AS definition
+    SELECT relname AS name, pg_get_indexdef(pg_class.oid) AS definition,
+           (SELECT atttypmod FROM pg_attribute WHERE attrelid = indexrelid AND attnum = 1) AS dimensions
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam
     WHERE amname IN ('ivfflat', 'hnsw') AND indrelid = CAST(:table AS regclass)
       AND (CAST(:columns AS text[]) IS NULL
-           OR EXISTS (SELECT FROM pg_attribute
-                      WHERE attrelid = indrelid AND attnum = ANY (indkey) AND attname = ANY (CAST(:columns AS text[]))))
+           OR EXISTS (SELECT FROM pg_depend JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
+                      WHERE classid = 'pg_class'::regclass AND objid = indexrelid
+                        AND refclassid = 'pg_class'::regclass AND refobjid = indrelid
+                        AND attname = ANY (CAST(:columns AS text[]))))
+    ORDER BY relname
 """)
 
 # Never backwards, because a rollback does not undo setval(): an id that was used once is never used again.

@@ -14,6 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import psycopg
+from pgvector.sqlalchemy import VECTOR
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from sqlalchemy import JSON, BigInteger, Double, Enum, Integer, Numeric, String, inspect
@@ -24,7 +25,7 @@ from syntegra_db.errors import BulkLoadError
 from syntegra_db.models import exact_types
 from syntegra_db.models.exact_types import ExactType
 from syntegra_db.models.json_values import exact_json
-from syntegra_db.models.types import Embedding, to_vector
+from syntegra_db.models.types import Embedding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -149,8 +150,10 @@ class _EnumDumper(_BinaryDumper):
 class _VectorDumper(_BinaryDumper):
     """The server rejects NaN and infinities."""
 
+    to_vector: ClassVar[Any]
+
     def dump(self, obj: Any) -> Any:
-        return to_vector(obj).to_binary()
+        return self.to_vector(obj).to_binary()
 
 
 def _text_encoder(dumper: Dumper) -> Callable[[str], bytes]:
@@ -206,7 +209,7 @@ def _exact_type(column: NamedColumn[Any]) -> ExactType[Any]:
 
 # The dumper of each type, and its attributes. A base class comes after the classes derived from it.
 DUMPERS: tuple[tuple[type[ExactType[Any]], type[_BinaryDumper], Callable[[Any], dict[str, Any]]], ...] = (
-    (Embedding, _VectorDumper, lambda _: {}),
+    (Embedding, _VectorDumper, lambda kind: {"to_vector": staticmethod(kind.to_vector)}),
     (exact_types.ExactJson, _JsonbDumper, lambda _: {}),
     (exact_types.ExactEnum, _EnumDumper, lambda kind: {"labels": {label: label.encode() for label in kind.enum}}),
     (exact_types.ExactString, _TextDumper, lambda kind: {"length": kind.length or inf}),
@@ -218,6 +221,7 @@ DUMPERS: tuple[tuple[type[ExactType[Any]], type[_BinaryDumper], Callable[[Any], 
 )
 EXACT_TYPES: tuple[tuple[type, Callable[[Any], ExactType[Any] | None]], ...] = (
     (JSONB, lambda _: exact_types.ExactJson()),
+    (VECTOR, lambda kind: Embedding(kind.dim) if kind.dim else None),
     (Enum, lambda kind: kind.enum_class and exact_types.ExactEnum(kind.enum_class, kind.name)),
     (String, lambda kind: exact_types.ExactString(kind.length)),
     (BigInteger, lambda _: exact_types.ExactBigInteger()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -12,8 +12,14 @@ from syntegra_db.errors import escape_control_characters
 
 if TYPE_CHECKING:
     from syntegra_db.catalog import DatabaseStatus
+    from syntegra_db.vectors import EmbeddingColumn
 
-REBUILD = "syntegra-db vectors rebuild"
+
+class IndexBuild(NamedTuple):
+    """Whether the vector index of an embedding was built on data, and the number of rows, as far as they are known."""
+
+    trained: bool | None
+    rows: int | None
 
 
 def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -22,31 +28,36 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.revisions import require_known_revision, supports_package
     from syntegra_db.settings import database_url
-    from syntegra_db.vectors import read_primary_index, was_built_on_data
+    from syntegra_db.vectors import declared_embeddings, read_primary_index, was_built_on_data
 
     with connect(unpooled_engine(database_url())) as connection:
         report = read_status(connection)
-        index = read_primary_index(connection)
-        built_on_data = was_built_on_data(connection)
+        builds = {}
+        for embedding in declared_embeddings():
+            index = read_primary_index(connection, embedding)
+            rows = None if index is None else index.rows_at_build
+            builds[embedding] = IndexBuild(was_built_on_data(connection, embedding), rows)
         is_supported = supports_package(connection, report.revision)
-    rows_at_build = index.rows_at_build if index is not None else None
     if json_output:
-        print_json({**vars(report), "vector_index_trained": built_on_data, "vector_index_rows": rows_at_build})
+        first = next(iter(builds.values()))
+        by_column = {str(embedding): build._asdict() for embedding, build in builds.items()}
+        keys = {"vector_index_trained": first.trained, "vector_index_rows": first.rows, "vector_indexes": by_column}
+        print_json({**vars(report), **keys})
     else:
-        _print(report, built_on_data=built_on_data, rows_at_build=rows_at_build)
+        _print(report, builds)
     if is_supported:
         echo("Services of this package work on this newer revision. Its commands need the package that has it.")
     else:
         require_known_revision(report.revision, report.schema)
 
 
-def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build: int | None) -> None:
+def _print(report: DatabaseStatus, builds: dict[EmbeddingColumn, IndexBuild]) -> None:
     from rich.filesize import decimal
 
     from syntegra_db.catalog import CREATE_COMMAND
     from syntegra_db.revisions import describe_revision
     from syntegra_db.sql import quote
-    from syntegra_db.vectors import EXACT_SCAN_MAX_ROWS, INDEX_NAMES
+    from syntegra_db.vectors import EXACT_SCAN_MAX_ROWS, rebuild_command
 
     pgvector = f"pgvector {report.extension_version}" if report.extension_version else "no pgvector"
     names = [escape_control_characters(name) for name in (report.database, report.schema)]
@@ -83,11 +94,17 @@ def _print(report: DatabaseStatus, *, built_on_data: bool | None, rows_at_build:
             f"Schema {quote(schema)} also has tables of this package. No command uses them, because another schema "
             "comes first on the search_path."
         )
+    rebuilds = {name: rebuild_command(embedding) for embedding in builds for name in embedding.index_names}
     for index in report.invalid_indexes:
-        fix = REBUILD if index in INDEX_NAMES else f"REINDEX INDEX CONCURRENTLY {quote(index)};"
+        fix = rebuilds.get(index, f"REINDEX INDEX CONCURRENTLY {quote(index)};")
         echo(f"Invalid index: {index}. Rebuild it: {fix}")
-    texts = next((table.estimated_rows for table in report.tables if table.name == "text_summary"), 0)
-    if rows_at_build is not None:
-        echo(f"The vector index was built on {wording.rows(rows_at_build)}.")
-    elif built_on_data is False and texts > EXACT_SCAN_MAX_ROWS:
-        echo(f"The vector index was built on the empty table, so its recall is low. Rebuild it: {REBUILD}")
+    rows = {table.name: table.estimated_rows for table in report.tables}
+    for embedding, build in builds.items():
+        index = f"vector index of {embedding}" if len(builds) > 1 else "vector index"
+        if build.rows is not None:
+            echo(f"The {index} was built on {wording.rows(build.rows)}.")
+        elif build.trained is False and rows.get(embedding.table, 0) > EXACT_SCAN_MAX_ROWS:
+            echo(
+                f"The {index} was built on the empty table, so its recall is low. Rebuild it: "
+                f"{rebuild_command(embedding)}"
+            )

@@ -14,7 +14,7 @@ import typer
 from syntegra_db import wording
 from syntegra_db.cli.arguments import require_finite
 from syntegra_db.cli.output import echo, print_json
-from syntegra_db.pgvector_support import DEFAULT_RECALL, VECTOR_INDEX
+from syntegra_db.pgvector_support import DEFAULT_RECALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,17 +41,43 @@ def status(
     seconds: Annotated[
         float, typer.Option(min=1, max=86_400, callback=require_finite, help="Approximate duration of the measurement.")
     ] = 10,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Embedding, such as embedding or text_summary.embedding.  [default: all of them]"
+        ),
+    ] = None,
     *,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print JSON: an object, or a list of them if there are several embeddings.")
+    ] = False,
 ) -> None:
     """Measure recall and speed of the index with stored rows, and recommend whether to rebuild it."""
+    from syntegra_db.vectors import declared_embeddings
     from syntegra_db.vectors.maintenance import check_index_health
 
-    health = check_index_health(_engine("syntegra_db"), seconds)
+    names = [str(embedding) for embedding in declared_embeddings()]
+    columns = names if column is None else [_find_column(column)]
+    engine = _engine("syntegra_db")
+    reports = [check_index_health(engine, seconds, embedding=name) for name in columns]
     if json_output:
-        print_json(health)
-    else:
+        print_json(reports if len(reports) > 1 else reports[0])
+        return
+    for number, health in enumerate(reports):
+        if len(names) > 1:
+            echo(("\n" if number else "") + health.column)
         _print_health(health, seconds)
+
+
+def _find_column(name: str | None) -> str:
+    """Return the embedding that `--column` names, as TABLE.COLUMN."""
+    from syntegra_db.errors import RebuildFailed
+    from syntegra_db.vectors.maintenance import find_embedding
+
+    try:
+        return str(find_embedding(name))
+    except RebuildFailed as error:
+        raise typer.BadParameter(str(error), param_hint="--column") from None
 
 
 def _engine(application_name: str) -> Engine:
@@ -67,7 +93,7 @@ def _print_health(health: IndexHealth, seconds: float) -> None:
 
     definition = health.definition
     if definition is None:
-        echo(f"Index: {VECTOR_INDEX} is missing")
+        echo(f"Index: {health.index} is missing")
     else:
         options = "".join(f", {name} = {value:,}" for name, value in definition.options.items())
         precision = "half" if definition.is_half else "full"
@@ -121,6 +147,12 @@ def rebuild(  # noqa: PLR0913  one parameter per option
     ] = None,
     workers: Annotated[int, typer.Option(min=0, max=1024, help="Number of parallel workers.")] = 2,
     *,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Embedding, such as embedding or text_summary.embedding.  [default: the only one]"
+        ),
+    ] = None,
     half: Annotated[
         bool | None,
         typer.Option(
@@ -136,8 +168,11 @@ def rebuild(  # noqa: PLR0913  one parameter per option
     if lists is not None and method == "hnsw":
         raise typer.BadParameter("--lists is for ivfflat; an hnsw index has no lists")
     options = RebuildOptions(method, lists, half, _bytes(memory), workers)
+    embedding = _find_column(column)
     with _build_progress() as show:
-        result = rebuild_index(_engine("syntegra_db rebuild"), options, recall=recall, on_progress=show)
+        result = rebuild_index(
+            _engine("syntegra_db rebuild"), options, embedding=embedding, recall=recall, on_progress=show
+        )
     _print_result(result)
 
 

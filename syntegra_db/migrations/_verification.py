@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.catalog import verify
+from syntegra_db.catalog.compare import index_label
 from syntegra_db.connections import connect
 from syntegra_db.errors import (
     ConnectionFailed,
@@ -19,6 +20,7 @@ from syntegra_db.errors import (
     server_message,
 )
 from syntegra_db.migrations._lock import current_schema, find_lock_holder, lock_key
+from syntegra_db.models.embeddings import declared_embeddings
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.revisions import VERSION_TABLE, current_revision, describe_revision
 from syntegra_db.settings import describe_database
@@ -81,7 +83,10 @@ def _require_no_new_drift(connection: Connection, state: str, existing_drift: Co
     drift = {finding.identity: finding.object for finding in verify(connection).findings}
     if find_lock_holder(connection, lock_key(VECTOR_INDEX, current_schema(connection))) is not None:
         # A rebuild, which waited for the command, has begun: its unfinished index is not drift.
-        drift = {key: name for key, name in drift.items() if not name.startswith(f"index {VECTOR_INDEX}_")}
+        rebuilding = {
+            index_label(name) for column in declared_embeddings() for name in (column.new_index, column.old_index)
+        }
+        drift = {key: name for key, name in drift.items() if name not in rebuilding}
     known = drift.keys() if existing_drift is None else {finding.identity for finding in existing_drift}
     if existing := [name for identity, name in drift.items() if identity in known]:
         logger.warning(

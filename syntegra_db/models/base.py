@@ -10,6 +10,7 @@ from sqlalchemy.orm import registry as orm_registry
 from sqlalchemy.util import HasMemoized
 
 from syntegra_db.models.deprecation import is_deprecated, warn_of_deprecated_columns
+from syntegra_db.models.types import Embedding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,6 +113,23 @@ class Base(DeclarativeBase):
 
 
 warn_of_deprecated_columns(Base)
+
+
+@event.listens_for(Base, "attribute_instrument", propagate=True)
+def _check_embeddings(_model: type[Base], _name: str, attribute: Any) -> None:
+    """Let each attribute with an embedding reject an invalid value when it is set, and keep a text as numbers."""
+    columns = getattr(attribute.property, "columns", ())
+    if not columns or not isinstance(columns[0].type, Embedding):
+        return
+    embedding = columns[0].type
+
+    def convert(_row: Base, value: Any, _before: Any, _initiator: Any) -> Any:
+        if value is None:
+            return None
+        vector = embedding.convert(value)
+        return vector.to_list() if isinstance(value, str) else value
+
+    event.listen(attribute, "set", convert, retval=True)
 
 
 class SourceMixin:

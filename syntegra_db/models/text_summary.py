@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import DDL, Index, event
-from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from syntegra_db.models.base import Base, SourceMixin, source_foreign_key, source_primaryjoin
 from syntegra_db.models.exact_types import ExactDouble, ExactJson, ExactString, ExactText
@@ -16,7 +16,6 @@ from syntegra_db.models.types import (
     EmbeddingVector,
     SourceId,
     TimestampNow,
-    validate_embedding,
 )
 
 if TYPE_CHECKING:
@@ -81,13 +80,6 @@ class TextSummary(SourceMixin, Base):
     source: Mapped[DataSource | None] = relationship(
         primaryjoin=source_primaryjoin("TextSummary"), back_populates="text_summaries", lazy="raise"
     )
-
-    @validates("embedding")
-    def _check_embedding(self, _name: str, value: Any) -> Any:
-        if value is None:
-            return None
-        vector = validate_embedding(value)
-        return vector.to_list() if isinstance(value, str) else value
 
 
 # Stored in line, an exact scan of 50,000 rows was 3.4 times as fast. CREATE TABLE accepts STORAGE since version 16.

@@ -28,8 +28,6 @@ from syntegra_db.pgvector_support import EMBEDDING_DIMENSIONS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-EMBEDDING_RULE = f"text_summary.embedding takes {EMBEDDING_DIMENSIONS} finite numbers"
-
 BigSerial = Annotated[
     int, mapped_column(ExactBigInteger, primary_key=True, comment="Primary key, from a sequence owned by this column")
 ]
@@ -62,88 +60,91 @@ class InvalidEmbedding(InvalidValue):
     """The value is not a valid embedding; the message says why."""
 
 
-def validate_embedding(value: EmbeddingInput) -> Vector:
-    """Return `value` as the 384 single-precision floats that the server would store.
-
-    Raises:
-        InvalidEmbedding: another length, not numbers, a masked number, NaN or an infinity.
-    """
-    vector = to_vector(value)
-    numbers = vector.to_list()
-    # One infinity or NaN makes the sum one too, and 384 single-precision numbers cannot overflow a double.
-    if not isfinite(sum(numbers)):
-        index, number = next((index, number) for index, number in enumerate(numbers) if not isfinite(number))
-        raise InvalidEmbedding(f"{EMBEDDING_RULE}; number {index} of this vector is {number}.")
-    return vector
-
-
-def to_vector(value: EmbeddingInput) -> Vector:
-    """Return `value` as 384 single-precision floats, NaN and infinities included: the server rejects these.
-
-    Raises:
-        InvalidEmbedding: another length, not numbers, or a masked number.
-    """
-    try:
-        vector = value if isinstance(value, Vector) else Vector(_to_numbers(value))
-    except InvalidEmbedding:
-        raise
-    except (TypeError, ValueError, OverflowError, AttributeError):
-        dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
-        array = "" if dtype is None else f" of {dtype} and shape {shape}"
-        raise InvalidEmbedding(f"{EMBEDDING_RULE}, not {type(value).__name__}{array}.") from None
-    if vector.dimensions() != EMBEDDING_DIMENSIONS:
-        raise InvalidEmbedding(f"{EMBEDDING_RULE}; this vector has {vector.dimensions()}.")
-    return vector
-
-
-def embedding_to_floats(value: EmbeddingInput) -> list[float]:
-    """Return the numbers of `value` in double precision, after the checks of `validate_embedding`."""
-    vector = validate_embedding(value)
-    if isinstance(value, Vector):
-        return vector.to_list()
-    return [float(number) for number in (_to_numbers(value) if isinstance(value, str) else value)]
-
-
-def _to_numbers(value: Any) -> Any:
-    """Return `value` as a list, or as a NumPy array of single precision."""
-    if isinstance(value, str):
-        text = value.strip()
-        try:
-            if text[0] + text[-1] == "[]" and "_" not in text:
-                return [float(number) for number in text[1:-1].split(",")]
-        except (IndexError, ValueError):
-            pass
-        raise InvalidEmbedding(f"{EMBEDDING_RULE}; a text must have the form [1,2,…].")
-    if not hasattr(value, "dtype"):
-        return list(value) if isinstance(value, tuple) else value
-    # The caller has an array, so NumPy is loaded; importing the models does not load it.
-    import numpy as np
-
-    if np.ma.is_masked(value):
-        raise InvalidEmbedding(f"{EMBEDDING_RULE}; this array has masked numbers.")
-    # NumPy would convert other kinds too, even text.
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in NUMERIC_DTYPE_KINDS:
-        raise TypeError
-    # A number beyond single precision becomes an infinity, which is rejected later; NumPy would warn as well.
-    with np.errstate(over="ignore"):
-        return np.asarray(value, dtype=np.float32)
-
-
 class Embedding(ExactType[EmbeddingVector]):
-    """`vector(384)`, checked before it is sent, and compared with pgvector's own operators.
+    """`vector` of `dimensions` numbers, checked before it is sent, and compared with pgvector's own operators.
 
     It is sent as text, which every connection supports; the engines of `syntegra_db.database` send it in binary format.
     """
 
     impl = VECTOR
     cache_ok = True
-    accepts = f"{EMBEDDING_DIMENSIONS} finite numbers"
 
-    def __init__(self) -> None:
-        super().__init__(EMBEDDING_DIMENSIONS)
+    def __init__(self, dimensions: int = EMBEDDING_DIMENSIONS) -> None:
+        super().__init__(dimensions)
+        # SQLAlchemy reads the arguments from attributes of their names, for its cache and for copies.
+        self.dimensions = dimensions
 
-    def convert(self, value: EmbeddingInput) -> Vector:  # noqa: D102  inherited
-        return validate_embedding(value)
+    @property
+    def accepts(self) -> str:  # type: ignore[override]  # noqa: D102  computed
+        return f"{self.dimensions} finite numbers"
+
+    def convert(self, value: EmbeddingInput) -> Vector:
+        """Return `value` as the single-precision floats that the server would store.
+
+        Raises:
+            InvalidEmbedding: another length, not numbers, a masked number, NaN or an infinity.
+        """
+        vector = self.to_vector(value)
+        numbers = vector.to_list()
+        # One infinity or NaN makes the sum one too, and that many single-precision numbers cannot overflow a double.
+        if not isfinite(sum(numbers)):
+            index, number = next((index, number) for index, number in enumerate(numbers) if not isfinite(number))
+            raise InvalidEmbedding(f"{self._rule}; number {index} of this vector is {number}.")
+        return vector
+
+    def to_vector(self, value: EmbeddingInput) -> Vector:
+        """Return `value` as single-precision floats, NaN and infinities included: the server rejects these.
+
+        Raises:
+            InvalidEmbedding: another length, not numbers, or a masked number.
+        """
+        try:
+            vector = value if isinstance(value, Vector) else Vector(self._to_numbers(value))
+        except InvalidEmbedding:
+            raise
+        except (TypeError, ValueError, OverflowError, AttributeError):
+            dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+            array = "" if dtype is None else f" of {dtype} and shape {shape}"
+            raise InvalidEmbedding(f"{self._rule}, not {type(value).__name__}{array}.") from None
+        if vector.dimensions() != self.dimensions:
+            raise InvalidEmbedding(f"{self._rule}; this vector has {vector.dimensions()}.")
+        return vector
+
+    def to_floats(self, value: EmbeddingInput) -> list[float]:
+        """Return the numbers of `value` in double precision, after the checks of `convert`."""
+        vector = self.convert(value)
+        if isinstance(value, Vector):
+            return vector.to_list()
+        return [float(number) for number in (self._to_numbers(value) if isinstance(value, str) else value)]
+
+    @property
+    def _rule(self) -> str:
+        place = "An embedding" if self._column is None else f"{self._column.table.name}.{self._column.name}"
+        return f"{place} takes {self.accepts}"
+
+    def _to_numbers(self, value: Any) -> Any:
+        """Return `value` as a list, or as a NumPy array of single precision."""
+        if isinstance(value, str):
+            text = value.strip()
+            try:
+                if text[0] + text[-1] == "[]" and "_" not in text:
+                    return [float(number) for number in text[1:-1].split(",")]
+            except (IndexError, ValueError):
+                pass
+            raise InvalidEmbedding(f"{self._rule}; a text must have the form [1,2,…].")
+        if not hasattr(value, "dtype"):
+            return list(value) if isinstance(value, tuple) else value
+        # The caller has an array, so NumPy is loaded; importing the models does not load it.
+        import numpy as np
+
+        if np.ma.is_masked(value):
+            raise InvalidEmbedding(f"{self._rule}; this array has masked numbers.")
+        # NumPy would convert other kinds too, even text.
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in NUMERIC_DTYPE_KINDS:
+            raise TypeError
+        # A number beyond single precision becomes an infinity, which is rejected later; NumPy would warn as well.
+        with np.errstate(over="ignore"):
+            return np.asarray(value, dtype=np.float32)
 
     def coerce_compared_value(self, op: Any, value: Any) -> Any:  # noqa: ARG002, D102  SQLAlchemy's signature
         return self

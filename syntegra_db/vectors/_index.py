@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from syntegra_db.pgvector_support import (
     COSINE_OPERATOR_CLASSES,
     ITERATIVE_SCAN_PGVECTOR,
-    VECTOR_INDEX,
     parse_version,
 )
 from syntegra_db.search_path import table_name
@@ -19,11 +18,8 @@ from syntegra_db.sql import catalog_query
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-TABLE = "text_summary"
-# The names that exist during a rebuild: the index being built, and the previous one until it is dropped.
-NEW_INDEX = f"{VECTOR_INDEX}_new"
-OLD_INDEX = f"{VECTOR_INDEX}_old"
-INDEX_NAMES = (VECTOR_INDEX, NEW_INDEX, OLD_INDEX)
+    from syntegra_db.models.embeddings import EmbeddingColumn, Method
+
 # Recall is measured among this many nearest rows. The second depth represents a search with a filter that 10 % of the
 # rows pass: the 10 nearest of these rows are about 10 % of the 100 nearest of all rows.
 RECALL_DEPTHS = (10, 100)
@@ -31,7 +27,13 @@ RECALL_DEPTHS = (10, 100)
 DEFAULT_LISTS = 100
 MAX_EF_SEARCH = 1000
 MAX_PROBES = 32_768
-INDEXES = catalog_query("""
+# The condition that an index is on a column, or on an expression of it.
+IS_ON_COLUMN = """EXISTS (
+        SELECT FROM pg_depend JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
+        WHERE classid = 'pg_class'::regclass AND objid = indexrelid AND refclassid = 'pg_class'::regclass
+          AND refobjid = indrelid AND attname = :column
+      )"""
+INDEXES = catalog_query(f"""
     SELECT pg_class.oid::bigint AS oid, pg_class.relname AS name, amname AS method, opcname AS operator_class,
            pg_class.relfilenode::bigint AS filenode, tables.relfilenode::bigint AS table_filenode,
            (SELECT option_value::int FROM pg_options_to_table(pg_class.reloptions)
@@ -47,8 +49,9 @@ INDEXES = catalog_query("""
     JOIN pg_namespace ON pg_namespace.oid = extnamespace
     WHERE indrelid = to_regclass(:table) AND indisvalid AND amname = ANY (:methods)
       AND opcname = ANY (:operator_classes) AND pg_class.relname = ANY (:names)
+      AND {IS_ON_COLUMN}
     ORDER BY pg_class.relname <> :index, pg_class.relname
-""")
+""")  # noqa: S608  a constant
 # PostgreSQL does not store how many rows an index was built on. It stores the transaction that created the index (the
 # same as the primary key's if both were created with the empty table) and a file number that changes with each rewrite.
 INDEX_BUILD = catalog_query("""
@@ -61,7 +64,6 @@ INDEX_BUILD = catalog_query("""
     WHERE indexes.oid = to_regclass(:index)
 """)
 
-Method = Literal["ivfflat", "hnsw"]
 SETTING_NAMES: dict[Method, str] = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.ef_search"}
 MAX_SETTINGS: dict[Method, int] = {"ivfflat": MAX_PROBES, "hnsw": MAX_EF_SEARCH}
 
@@ -132,13 +134,14 @@ class Calibration:
 
 @dataclass(frozen=True)
 class VectorIndex:
-    """A valid index on the embeddings by cosine distance, with one of `INDEX_NAMES`.
+    """A valid index on the embeddings by cosine distance, with one of its `index_names`.
 
     `lists` is 0 for hnsw. `is_half` is true for an index in half precision. `has_iterative_scans` is true if this
     pgvector continues a scan when a filter has left too few rows. `extension_schema` is the
     schema of pgvector. `calibration` is None if no rebuild stored one.
     """
 
+    embedding: EmbeddingColumn
     oid: int
     name: str
     filenode: int
@@ -172,20 +175,22 @@ class VectorIndex:
         return self.calibration.rows if self.calibration is not None and self.is_calibration_current else None
 
 
-def read_indexes(connection: Connection) -> tuple[VectorIndex, ...]:
+def read_indexes(connection: Connection, embedding: EmbeddingColumn) -> tuple[VectorIndex, ...]:
     """Return the valid indexes that searches may use: the primary index first, then those of a rebuild."""
     rows = connection.execute(
         INDEXES,
         {
-            "table": table_name(connection, TABLE),
-            "index": VECTOR_INDEX,
-            "names": [*INDEX_NAMES],
+            "table": table_name(connection, embedding.table),
+            "column": embedding.name,
+            "index": embedding.index,
+            "names": [*embedding.index_names],
             "methods": [*SETTING_NAMES],
             "operator_classes": [*COSINE_OPERATOR_CLASSES],
         },
     )
     return tuple(
         VectorIndex(
+            embedding=embedding,
             oid=row["oid"],
             name=row["name"],
             filenode=row["filenode"],
@@ -201,18 +206,18 @@ def read_indexes(connection: Connection) -> tuple[VectorIndex, ...]:
     )
 
 
-def read_primary_index(connection: Connection) -> VectorIndex | None:
-    """Return the valid index named `idx_text_summary_embedding`, or None if it does not exist."""
-    return next((index for index in read_indexes(connection) if index.name == VECTOR_INDEX), None)
+def read_primary_index(connection: Connection, embedding: EmbeddingColumn) -> VectorIndex | None:
+    """Return the valid index of the declared name, or None if it does not exist."""
+    return next((index for index in read_indexes(connection, embedding) if index.name == embedding.index), None)
 
 
-def was_built_on_data(connection: Connection) -> bool | None:
+def was_built_on_data(connection: Connection, embedding: EmbeddingColumn) -> bool | None:
     """Return whether the vector index was built after its table was created, and so perhaps on rows.
 
     False: it was created with the empty table. None: there is no index, or the catalog cannot tell, because TRUNCATE
     or VACUUM FULL rewrote both.
     """
-    build = connection.execute(INDEX_BUILD, {"index": table_name(connection, VECTOR_INDEX)}).first()
+    build = connection.execute(INDEX_BUILD, {"index": table_name(connection, embedding.index)}).first()
     if build is None:
         return None
     created_later, index_rewritten, table_rewritten = build

@@ -6,21 +6,21 @@ import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from syntegra_db.errors import InvalidSearchArgument
-from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.search_path import schema_of, table_name
 from syntegra_db.sql import catalog_query, execute_raw, literal, qualify_calls
-from syntegra_db.vectors._index import INDEX_NAMES, SETTING_NAMES, TABLE, read_indexes
-from syntegra_db.vectors._statements import Filters, estimate_statement
+from syntegra_db.vectors._index import SETTING_NAMES, read_indexes
+from syntegra_db.vectors._statements import Filters, estimate_statement, rebuild_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection, Pool
 
-    from syntegra_db.vectors._index import Method, VectorIndex
+    from syntegra_db.models.embeddings import EmbeddingColumn, Method
+    from syntegra_db.vectors._index import VectorIndex
 
 logger = logging.getLogger(__name__)
 
@@ -43,21 +43,18 @@ CUSTOM_PLAN = {"plan_cache_mode": "force_custom_plan"}
 class IndexState:
     """The indexes that a search may use, and estimated numbers of rows with an embedding: in total and per filter.
 
-    `filenodes` are those of all valid indexes with one of `INDEX_NAMES`, including any that no search can use. With
+    `filenodes` are those of all valid indexes with one of the column's `index_names`, including any that no search can
+    use. `index` is the one with the declared name if it is valid. With
     row-level security, where each transaction sees different rows, `embeddings` counts all rows of the table and
     `estimates` is None. `expires` is in seconds of `time.monotonic`.
     """
 
     indexes: tuple[VectorIndex, ...]
+    index: VectorIndex | None
     filenodes: frozenset[int]
     embeddings: int
     expires: float
     estimates: dict[tuple[tuple[str, Any], ...], int] | None
-
-    @property
-    def index(self) -> VectorIndex | None:
-        """`VECTOR_INDEX` if it is valid; `read_indexes` returns it first."""
-        return self.indexes[0] if self.indexes and self.indexes[0].name == VECTOR_INDEX else None
 
     @property
     def extension_schema(self) -> str | None:
@@ -65,65 +62,72 @@ class IndexState:
         return self.indexes[0].extension_schema if self.indexes else None
 
 
-# By pool, which an engine shares with the engines that its execution_options() returns, and by the schema to which the
-# connection translates that of the models.
-_states_by_pool: WeakKeyDictionary[Pool, dict[str | None, IndexState]] = WeakKeyDictionary()
-_warned_pools: WeakSet[Pool] = WeakSet()
+# By pool, which an engine shares with the engines that its execution_options() returns; then by embedding, and by the
+# schema to which the connection translates that of the models.
+_states_by_pool: WeakKeyDictionary[Pool, dict[tuple[EmbeddingColumn, str | None], IndexState]] = WeakKeyDictionary()
+_warned_pools: WeakKeyDictionary[Pool, set[EmbeddingColumn]] = WeakKeyDictionary()
 
 
-def get_index_state(connection: Connection) -> IndexState:
+def get_index_state(connection: Connection, embedding: EmbeddingColumn) -> IndexState:
     """Return the cached index state of the connection's pool and schema, refreshed after 30 s."""
-    state = _states_by_pool.get(connection.engine.pool, {}).get(schema_of(connection))
-    return state if state is not None and time.monotonic() < state.expires else refresh_index_state(connection)
+    state = _states_by_pool.get(connection.engine.pool, {}).get((embedding, schema_of(connection)))
+    if state is not None and time.monotonic() < state.expires:
+        return state
+    return refresh_index_state(connection, embedding)
 
 
-def refresh_index_state(connection: Connection) -> IndexState:
+def refresh_index_state(connection: Connection, embedding: EmbeddingColumn) -> IndexState:
     """Refresh the cached index state; warn once per pool if the index is missing."""
     pool = connection.engine.pool
-    indexes = read_indexes(connection)
-    table = {"table": table_name(connection, TABLE)}
+    indexes = read_indexes(connection, embedding)
+    table = {"table": table_name(connection, embedding.table)}
     has_row_security, rows = connection.execute(TABLE_STATE, table).one_or_none() or (False, 0)
     state = IndexState(
         indexes,
-        filenodes=frozenset(execute_raw(connection, _select_valid_filenodes(connection)).scalar_one()),
-        embeddings=rows if has_row_security else estimate_rows(connection, Filters()),
+        index=next((index for index in indexes if index.name == embedding.index), None),
+        filenodes=frozenset(execute_raw(connection, _select_valid_filenodes(connection, embedding)).scalar_one()),
+        embeddings=rows if has_row_security else estimate_rows(connection, embedding, Filters()),
         expires=time.monotonic() + CACHE_TTL_SECONDS,
         estimates=None if has_row_security else {},
     )
-    if state.index is None and pool not in _warned_pools:
-        _warned_pools.add(pool)
+    warned = _warned_pools.setdefault(pool, set())
+    if state.index is None and embedding not in warned:
+        warned.add(embedding)
         logger.warning(
-            "No valid index %s exists, so each search scans all matching rows; run `syntegra-db vectors rebuild`",
-            VECTOR_INDEX,
+            "No valid index %s exists, so each search scans all matching rows; run `%s`",
+            embedding.index,
+            rebuild_command(embedding),
         )
     states = _states_by_pool.setdefault(pool, {})
     if len(states) >= MAX_CACHED_SCHEMAS:
         states.clear()
-    states[schema_of(connection)] = state
+    states[embedding, schema_of(connection)] = state
     return state
 
 
-def estimate_rows_cached(connection: Connection, state: IndexState, filters: Filters) -> int:
+def estimate_rows_cached(
+    connection: Connection, embedding: EmbeddingColumn, state: IndexState, filters: Filters
+) -> int:
     """Return `estimate_rows`, cached in `state`."""
     if state.estimates is None:
-        return estimate_rows(connection, filters)
+        return estimate_rows(connection, embedding, filters)
     parameters = filters.as_parameters()
     if not parameters:
         return state.embeddings
     key = tuple(parameters.items())
     rows = state.estimates.get(key)
     if rows is None:
-        rows = estimate_rows(connection, filters)
+        rows = estimate_rows(connection, embedding, filters)
         # The same timestamp is rarely searched for twice.
         if "since" not in parameters and len(state.estimates) < MAX_CACHED_ESTIMATES:
             state.estimates[key] = rows
     return rows
 
 
-def estimate_rows(connection: Connection, filters: Filters) -> int:
+def estimate_rows(connection: Connection, embedding: EmbeddingColumn, filters: Filters) -> int:
     """Return the planner's estimate of the rows with an embedding that pass `filters`."""
     parameters = filters.as_parameters()
-    statement = estimate_statement(tuple(parameters), schema_of(connection))
+    statement = estimate_statement(embedding, tuple(parameters), schema_of(connection))
     (plan,) = connection.scalars(statement, parameters).one()
     rows: int = plan["Plan"]["Plan Rows"]
     return rows
@@ -141,7 +145,7 @@ def require_transaction(connection: Connection) -> None:
 def configure_scan(
     connection: Connection, indexes: Sequence[VectorIndex], settings: Mapping[Method, int]
 ) -> frozenset[int]:
-    """Apply the settings for a scan of `indexes` until the transaction ends, in one round trip.
+    """Apply the settings for a scan of `indexes` of one column until the transaction ends, in one round trip.
 
     Return the filenodes of the valid indexes, to compare them with `IndexState.filenodes`.
     """
@@ -149,10 +153,10 @@ def configure_scan(
     if indexes[0].has_iterative_scans:
         values |= {f"{method}.iterative_scan": "relaxed_order" for method in settings}
     calls = "".join(f", pg_catalog.set_config('{name}', '{value}', true)" for name, value in values.items())
-    filenodes, *_ = execute_raw(connection, _select_valid_filenodes(connection) + calls).one()
+    filenodes, *_ = execute_raw(connection, _select_valid_filenodes(connection, indexes[0].embedding) + calls).one()
     return frozenset(filenodes)
 
 
-def _select_valid_filenodes(connection: Connection) -> str:
-    names = (literal(table_name(connection, name)) for name in INDEX_NAMES)
+def _select_valid_filenodes(connection: Connection, embedding: EmbeddingColumn) -> str:
+    names = (literal(table_name(connection, name)) for name in embedding.index_names)
     return VALID_FILENODES.format(indexes=", ".join(f"pg_catalog.to_regclass({name})" for name in names))

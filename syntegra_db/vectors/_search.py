@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isnan
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import inspect
 from sqlalchemy.ext.horizontal_shard import ShardedSession
@@ -27,6 +27,7 @@ from syntegra_db.vectors._statements import (
     exact_statement,
     index_statement,
     normalize,
+    text_embedding,
     validate_bounds,
 )
 from syntegra_db.vectors._strategy import choose_settings
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from syntegra_db.models import EmbeddingInput
+    from syntegra_db.models.embeddings import EmbeddingColumn
     from syntegra_db.vectors._index_state import IndexState
 
 
@@ -53,8 +55,9 @@ class Match(NamedTuple):
 
 def search(  # noqa: PLR0913  one keyword per filter
     session: Session,
-    embedding: EmbeddingInput,
+    query: EmbeddingInput,
     *,
+    embedding: str | None = None,
     client_id: int | None = None,
     sentiment: str | None = None,
     language: str | None = None,
@@ -63,7 +66,7 @@ def search(  # noqa: PLR0913  one keyword per filter
     max_distance: float | None = None,
     recall: float = DEFAULT_RECALL,
 ) -> list[Match]:
-    """Return the texts nearest to `embedding`, nearest first.
+    """Return the texts nearest to `query`, nearest first.
 
     If at least `limit` texts match, it returns `limit` of them. If few rows pass the filters, or there is no index, or
     an index scan would not be faster, the search is exact. Otherwise it uses the vector index with the setting that
@@ -74,7 +77,8 @@ def search(  # noqa: PLR0913  one keyword per filter
     Args:
         session: not in autocommit, not connected through a pooler in statement mode, and not a `ShardedSession`. One
             that chooses a database for each statement is asked once per search.
-        embedding: 384 finite numbers, not all of them 0.
+        query: as many finite numbers as the embedding has dimensions, such as 384, not all of them 0.
+        embedding: the column to compare it with; by default the first one that is declared, `embedding`.
         client_id: only texts of this client.
         sentiment: only texts with this sentiment, such as `negative`.
         language: only texts in this language, an ISO 639-1 code.
@@ -84,22 +88,25 @@ def search(  # noqa: PLR0913  one keyword per filter
         recall: mean share of the exact nearest texts to find, above 0 and up to 1; 1 is an exact search.
 
     Raises:
-        InvalidEmbedding: not 384 numbers, or NaN, infinite, or all zero.
-        InvalidSearchArgument: an argument has the wrong type or is out of range, or the session cannot search: it is in
-            autocommit or a `ShardedSession`.
+        InvalidEmbedding: not as many numbers as the column has dimensions, or NaN, infinite, or all zero.
+        InvalidSearchArgument: an argument has the wrong type or is out of range, no such embedding is declared, or the
+            session cannot search: it is in autocommit or a `ShardedSession`.
     """
     validate_bounds(limit, max_distance)
     if not 0 < recall <= 1:
         raise InvalidSearchArgument(f"recall={recall} is out of range; pass a share above 0 and up to 1.")
-    request = SearchRequest(normalize(embedding), Filters(client_id, sentiment, language, since), limit, recall)
+    column = text_embedding(embedding)
+    filters = Filters(client_id, sentiment, language, since)
+    request = SearchRequest(column, normalize(column, query), filters, limit, recall)
     matches = request.execute(session)
     return [match for match in matches if max_distance is None or match.distance <= max_distance]
 
 
 async def async_search(  # noqa: PLR0913  one keyword per filter
     session: AsyncSession,
-    embedding: EmbeddingInput,
+    query: EmbeddingInput,
     *,
+    embedding: str | None = None,
     client_id: int | None = None,
     sentiment: str | None = None,
     language: str | None = None,
@@ -108,10 +115,11 @@ async def async_search(  # noqa: PLR0913  one keyword per filter
     max_distance: float | None = None,
     recall: float = DEFAULT_RECALL,
 ) -> list[Match]:
-    """Return the texts nearest to `embedding`: `search` for asyncio."""
+    """Return the texts nearest to `query`: `search` for asyncio."""
     return await session.run_sync(
         search,
-        embedding,
+        query,
+        embedding=embedding,
         client_id=client_id,
         sentiment=sentiment,
         language=language,
@@ -126,6 +134,7 @@ async def async_search(  # noqa: PLR0913  one keyword per filter
 class SearchRequest:
     """The validated arguments of one search."""
 
+    embedding: EmbeddingColumn
     query: Vector
     filters: Filters
     limit: int
@@ -134,27 +143,28 @@ class SearchRequest:
     def execute(self, session: Session) -> list[Match]:
         """Return at most `limit` matches in order of distance, from an index scan or an exact search."""
         filters = tuple(self.filters.as_parameters())
-        with _pinned_connection(session, exact_statement(filters)) as connection:
+        with _pinned_connection(session, exact_statement(self.embedding, filters)) as connection:
             require_transaction(connection)
             return self._execute(session, connection, filters)
 
     def _execute(self, session: Session, connection: Connection, filters: tuple[str, ...]) -> list[Match]:
-        state = get_index_state(connection)
+        state = get_index_state(connection, self.embedding)
         use_index = self._configure_index_scan(connection, state)
         if use_index is None:
-            state = refresh_index_state(connection)
+            state = refresh_index_state(connection, self.embedding)
             use_index = self._configure_index_scan(connection, state)
         if use_index and state.index is not None:
-            matches = self._run(session, index_statement(filters, state.extension_schema, is_half=state.index.is_half))
+            statement = index_statement(self.embedding, filters, state.extension_schema, is_half=state.index.is_half)
+            matches = self._run(session, statement)
             if len(matches) == self.limit:
                 return matches
-        return self._run(session, exact_statement(filters, state.extension_schema))
+        return self._run(session, exact_statement(self.embedding, filters, state.extension_schema))
 
     def _configure_index_scan(self, connection: Connection, state: IndexState) -> bool | None:
         """Return whether to use the index, after applying its settings; None if the cached `state` is out of date."""
         if state.index is None:
             return False
-        rows = estimate_rows_cached(connection, state, self.filters)
+        rows = estimate_rows_cached(connection, self.embedding, state, self.filters)
         settings = choose_settings(
             state.indexes, recall=self.recall, limit=self.limit, rows=rows, all_rows=state.embeddings
         )
@@ -162,7 +172,7 @@ class SearchRequest:
             return False
         return configure_scan(connection, state.indexes, settings) == state.filenodes or None
 
-    def _run(self, session: Session, statement: Select[TextSummary, float]) -> list[Match]:
+    def _run(self, session: Session, statement: Select[Any, float]) -> list[Match]:
         parameters = {"query": self.query, "limit": self.limit, **self.filters.as_parameters()}
         rows = session.execute(statement, parameters)
         # The distance of a stored vector of zeros is NaN.
@@ -172,7 +182,7 @@ class SearchRequest:
 
 @contextmanager
 def _pinned_connection(
-    session: Session | scoped_session[Session], statement: Select[TextSummary, float]
+    session: Session | scoped_session[Session], statement: Select[Any, float]
 ) -> Iterator[Connection]:
     """Yield the connection on which `session` runs `statement`, and let it run all others of the block there too.
 

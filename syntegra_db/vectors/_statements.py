@@ -26,8 +26,9 @@ from sqlalchemy import (
 )
 
 from syntegra_db.errors import InvalidSearchArgument
-from syntegra_db.models import EMBEDDING_DIMENSIONS, InvalidEmbedding, TextSummary
-from syntegra_db.models.types import Embedding, embedding_to_floats
+from syntegra_db.models import InvalidEmbedding, TextSummary
+from syntegra_db.models.embeddings import declared_embeddings, text_embeddings
+from syntegra_db.models.types import Embedding
 from syntegra_db.sql import qualify, qualify_operator
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import BindParameter, TextClause
 
     from syntegra_db.models import EmbeddingInput
+    from syntegra_db.models.embeddings import EmbeddingColumn
 
 MAX_COSINE_DISTANCE = 2.0
 BIGINT_LIMIT = 2**63
@@ -75,8 +77,9 @@ class Filters:
 
 
 def nearest(  # noqa: PLR0913  one keyword per filter
-    embedding: EmbeddingInput,
+    query: EmbeddingInput,
     *,
+    embedding: str | None = None,
     client_id: int | None = None,
     sentiment: str | None = None,
     language: str | None = None,
@@ -84,58 +87,105 @@ def nearest(  # noqa: PLR0913  one keyword per filter
     limit: int = 10,
     max_distance: float | None = None,
 ) -> Select[TextSummary, float]:
-    """Return the statement that selects the texts nearest to `embedding` with their cosine distance, nearest first.
+    """Return the statement that selects the texts nearest to `query` with their cosine distance, nearest first.
 
     The arguments are those of `search`. The statement runs with the session's settings: its recall depends on
     `ivfflat.probes` or `hnsw.ef_search`, and it cannot use an index in half precision. `search` handles both.
 
     Raises:
-        InvalidEmbedding: not 384 numbers, or NaN, infinite, or all zero.
-        InvalidSearchArgument: an argument has the wrong type or is out of range.
+        InvalidEmbedding: not as many numbers as the column has dimensions, or NaN, infinite, or all zero.
+        InvalidSearchArgument: an argument has the wrong type or is out of range, or no such embedding is declared.
     """
     validate_bounds(limit, max_distance)
-    distance = cosine_distance(literal(normalize(embedding), Embedding()))
-    conditions = _conditions(Filters(client_id, sentiment, language, since).as_parameters())
+    column = text_embedding(embedding)
+    distance = cosine_distance(column, literal(normalize(column, query), Embedding(column.dimensions)))
+    conditions = _conditions(column, Filters(client_id, sentiment, language, since).as_parameters())
     if max_distance is not None:
         conditions.append(distance <= max_distance)
     labelled = distance.label("distance")
-    return select(TextSummary, labelled).where(*conditions).order_by(labelled).limit(limit)
+    return select(column.model, labelled).where(*conditions).order_by(labelled).limit(limit)
+
+
+def text_embedding(name: str | None = None) -> EmbeddingColumn:
+    """Return the embedding of texts with this name, or the first one.
+
+    Raises:
+        InvalidSearchArgument: no such embedding is declared.
+    """
+    if not isinstance(name, str | None):
+        raise InvalidSearchArgument(
+            f"embedding is of type {type(name).__name__}; pass the name of a column, and the vector as query."
+        )
+    return _find_text_embedding(name)
+
+
+@lru_cache
+def _find_text_embedding(name: str | None) -> EmbeddingColumn:
+    declared = text_embeddings()
+    if name is None:
+        return declared[0]
+    found = next((embedding for embedding in declared if name in {embedding.attribute, embedding.name}), None)
+    if found is None:
+        known = " or ".join(repr(embedding.name) for embedding in declared)
+        is_column = name in TextSummary.__table__.c
+        reason = (
+            f"The column {name} of text_summary is not" if is_column else f"text_summary has no column {name!r} with"
+        )
+        raise InvalidSearchArgument(f"{reason} an embedding; pass embedding={known}.")
+    return found
+
+
+def rebuild_command(embedding: EmbeddingColumn) -> str:
+    """Return the command that rebuilds the index of `embedding`, which is named if there are several."""
+    column = f" --column {column_option(embedding)}" if len(declared_embeddings()) > 1 else ""
+    return f"syntegra-db vectors rebuild{column}"
+
+
+def column_option(embedding: EmbeddingColumn) -> str:
+    """Return how a command names `embedding`: with its table if another table has a column of that name."""
+    names = [other.name for other in declared_embeddings()]
+    return embedding.name if names.count(embedding.name) == 1 else str(embedding)
 
 
 @lru_cache
 def index_statement(
-    filters: tuple[str, ...], extension_schema: str | None = None, *, is_half: bool
-) -> Select[TextSummary, float]:
-    """Return the search that uses an index on the embeddings, or an index in half precision.
+    embedding: EmbeddingColumn, filters: tuple[str, ...], extension_schema: str | None = None, *, is_half: bool
+) -> Select[Any, float]:
+    """Return the search that uses an index on `embedding`, or an index in half precision.
 
     It names the schema of pgvector's operators unless that is None. Its parameters are `query`, `limit` and the names
     in `filters`. It is cached, so SQLAlchemy finds the compiled SQL without traversing the statement again.
     """
-    query = query_parameter()
-    distance = cosine_distance(query, extension_schema)
-    order = half_cosine_distance(query, extension_schema) if is_half else distance
-    statement = select(TextSummary, distance).where(*_bind_conditions(filters))
+    query = query_parameter(embedding)
+    distance = cosine_distance(embedding, query, extension_schema)
+    order = half_cosine_distance(embedding, query, extension_schema) if is_half else distance
+    statement = select(embedding.model, distance).where(*_bind_conditions(embedding, filters))
     return statement.order_by(order).limit(bindparam("limit"))
 
 
 @lru_cache
-def exact_statement(filters: tuple[str, ...], extension_schema: str | None = None) -> Select[TextSummary, float]:
+def exact_statement(
+    embedding: EmbeddingColumn, filters: tuple[str, ...], extension_schema: str | None = None
+) -> Select[Any, float]:
     """Return the exact search over all rows that pass the filters, with the same parameters.
 
     It sorts ids and distances only, and fetches the rows at the end. That takes 60 % of the time for a client of
     20,000 rows, and an index on (client_id) INCLUDE (id, embedding) serves all but the last step.
     """
     # The addition keeps the planner from using a vector index; that of equal types is always pg_catalog's.
-    distance = (cosine_distance(query_parameter(), extension_schema) + cast(0, Double())).label("distance")
-    candidates = select(TextSummary.id, distance).where(*_bind_conditions(filters))
-    nearest_ids = candidates.order_by(distance).limit(bindparam("limit")).subquery()
-    return select(TextSummary, nearest_ids.c.distance).join(nearest_ids, TextSummary.id == nearest_ids.c.id)
+    distance = cosine_distance(embedding, query_parameter(embedding), extension_schema)
+    ranked = (distance + cast(0, Double())).label("distance")
+    row_id = row_id_of(embedding)
+    candidates = select(row_id, ranked).where(*_bind_conditions(embedding, filters))
+    nearest_ids = candidates.order_by(ranked).limit(bindparam("limit")).subquery()
+    return select(embedding.model, nearest_ids.c.distance).join(nearest_ids, row_id == nearest_ids.c.id)
 
 
 @lru_cache
-def estimate_statement(filters: tuple[str, ...], schema: str | None) -> TextClause:
+def estimate_statement(embedding: EmbeddingColumn, filters: tuple[str, ...], schema: str | None) -> TextClause:
     """Return EXPLAIN for the rows with an embedding that pass the filters, with a parameter per name in `filters`."""
-    return explain(select(literal_column("1", Integer)).where(*_bind_conditions(filters)), schema, "(FORMAT JSON)")
+    conditions = _bind_conditions(embedding, filters)
+    return explain(select(literal_column("1", Integer)).where(*conditions), schema, "(FORMAT JSON)")
 
 
 def explain(statement: ClauseElement, schema: str | None, options: str = "") -> TextClause:
@@ -169,54 +219,67 @@ def validate_bounds(limit: int, max_distance: float | None) -> None:
         )
 
 
-def normalize(embedding: EmbeddingInput) -> Vector:
-    """Return the vector of length 1 with the direction of `embedding`.
+def normalize(embedding: EmbeddingColumn, query: EmbeddingInput) -> Vector:
+    """Return the vector of length 1 with the direction of `query`, which is compared with `embedding`.
 
     Raises:
-        InvalidEmbedding: not 384 numbers, or NaN, infinite, or all zero.
+        InvalidEmbedding: not as many numbers as the column has dimensions, or NaN, infinite, or all zero.
     """
     # In double precision: the server's sums of squares overflow or vanish for very long or short vectors.
-    numbers = embedding_to_floats(embedding)
+    numbers = embedding.type.to_floats(query)
     length = hypot(*numbers)
     if not length:
         raise InvalidEmbedding("A vector of zeros has no direction, so no text is near it; pass a text's embedding.")
     return Vector([number / length for number in numbers])
 
 
-def query_parameter() -> BindParameter[Vector]:
+def row_id_of(embedding: EmbeddingColumn) -> ColumnElement[int]:
+    """Return the primary key of the rows with `embedding`."""
+    row_id: ColumnElement[int] = embedding.model.id
+    return row_id
+
+
+def query_parameter(embedding: EmbeddingColumn) -> BindParameter[Vector]:
     """Return the parameter `query`, for a vector that `normalize` returned."""
-    return bindparam("query", type_=VECTOR(EMBEDDING_DIMENSIONS))
+    return bindparam("query", type_=VECTOR(embedding.dimensions))
 
 
-def cosine_distance(query: ColumnElement[Any], extension_schema: str | None = None) -> ColumnElement[float]:
-    """Return the cosine distance between `text_summary.embedding` and `query`, 0 to 2."""
-    return TextSummary.embedding.op(qualify_operator(extension_schema, "<=>"), return_type=Double())(query)
+def cosine_distance(
+    embedding: EmbeddingColumn, query: ColumnElement[Any], extension_schema: str | None = None
+) -> ColumnElement[float]:
+    """Return the cosine distance between `embedding` and `query`, 0 to 2."""
+    distance: ColumnElement[float] = embedding.sql.op(qualify_operator(extension_schema, "<=>"), return_type=Double())(
+        query
+    )
+    return distance
 
 
-def half_cosine_distance(query: ColumnElement[Any], extension_schema: str | None = None) -> ColumnElement[float]:
-    """Return the cosine distance in half precision, the expression of an index on `embedding::halfvec(384)`."""
-    half = QualifiedHalfvec(extension_schema)
+def half_cosine_distance(
+    embedding: EmbeddingColumn, query: ColumnElement[Any], extension_schema: str | None = None
+) -> ColumnElement[float]:
+    """Return the cosine distance in half precision, the expression of an index on, say, `embedding::halfvec(384)`."""
+    half = QualifiedHalfvec(embedding.dimensions, extension_schema)
     operator = qualify_operator(extension_schema, "<=>")
-    return cast(TextSummary.embedding, half).op(operator, return_type=Double())(cast(query, half))
+    return cast(embedding.sql, half).op(operator, return_type=Double())(cast(query, half))
 
 
 class QualifiedHalfvec(HALFVEC):
-    """`halfvec(384)` with the schema of pgvector, unless that is None."""
+    """`halfvec` of `dim` numbers with the schema of pgvector, unless that is None."""
 
     cache_ok = True
 
-    def __init__(self, schema: str | None) -> None:
-        super().__init__(EMBEDDING_DIMENSIONS)
+    def __init__(self, dim: int, schema: str | None) -> None:
+        super().__init__(dim)
         self.schema = schema
 
     def get_col_spec(self, **_: Any) -> str:
         """Return the name of the type in SQL."""
-        return f"{qualify(self.schema, 'halfvec')}({EMBEDDING_DIMENSIONS})"
+        return f"{qualify(self.schema, 'halfvec')}({self.dim})"
 
 
-def _conditions(values: dict[str, Any]) -> list[ColumnElement[bool]]:
-    return [TextSummary.embedding.is_not(None), *(FILTER_CONDITIONS[name](value) for name, value in values.items())]
+def _conditions(embedding: EmbeddingColumn, values: dict[str, Any]) -> list[ColumnElement[bool]]:
+    return [embedding.sql.is_not(None), *(FILTER_CONDITIONS[name](value) for name, value in values.items())]
 
 
-def _bind_conditions(filters: tuple[str, ...]) -> list[ColumnElement[bool]]:
-    return _conditions({name: bindparam(name) for name in filters})
+def _bind_conditions(embedding: EmbeddingColumn, filters: tuple[str, ...]) -> list[ColumnElement[bool]]:
+    return _conditions(embedding, {name: bindparam(name) for name in filters})

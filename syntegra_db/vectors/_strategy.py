@@ -10,7 +10,8 @@ from syntegra_db.vectors._index import MAX_EF_SEARCH, RECALL_DEPTHS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from syntegra_db.vectors._index import Calibration, CalibrationPoint, Method, VectorIndex
+    from syntegra_db.models.embeddings import Method
+    from syntegra_db.vectors._index import Calibration, CalibrationPoint, VectorIndex
 
 # Up to this number, an exact search takes no longer than an IVFFlat index with a recall of 0.95.
 EXACT_SCAN_MAX_ROWS = 25_000

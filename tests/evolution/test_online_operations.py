@@ -73,7 +73,9 @@ def test_evolution_goes_up_and_down_without_drift_while_services_write(
             assert row_digests(filled) == before
 
 
-@pytest.mark.parametrize("kind", [LABEL_EVOLUTION, "index", "foreign key", "unique constraint", "partitions by month"])
+@pytest.mark.parametrize(
+    "kind", [LABEL_EVOLUTION, "index", "foreign key", "unique constraint", "partitions by month", "second embedding"]
+)
 def test_killed_upgrade_is_reported_and_continues(
     checkout: Checkout, server: Server, filled: Database, kind: str
 ) -> None:

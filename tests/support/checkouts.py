@@ -31,6 +31,7 @@ Downgrade: reverts it.
 
 from __future__ import annotations
 
+import pgvector.sqlalchemy
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql

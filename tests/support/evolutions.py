@@ -100,6 +100,23 @@ EVOLUTIONS = {
         'op.partition_by_month("kpi_summary", "period_start")',
         'op.merge_partitions("kpi_summary", "period_start")',
     ),
+    "second embedding": Evolution(
+        """
+        op.add_column("text_summary", sa.Column("embedding_768", pgvector.sqlalchemy.VECTOR(768)))
+        op.execute("ALTER TABLE text_summary ALTER COLUMN embedding_768 SET STORAGE PLAIN")
+        op.create_index_online(
+            "idx_text_summary_embedding_768",
+            "text_summary",
+            ["embedding_768"],
+            postgresql_using="hnsw",
+            postgresql_ops={"embedding_768": "vector_cosine_ops"},
+        )
+        """,
+        """
+        op.drop_index_online("idx_text_summary_embedding_768", "text_summary")
+        op.drop_column("text_summary", "embedding_768")
+        """,
+    ),
     "dropped column": Evolution(
         'op.drop_column("kpi_summary", "metadata")',
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, LiteralString
 
+from support.embeddings import EMBEDDING
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.vectors._index import VectorIndex, read_primary_index
 from syntegra_db.vectors.maintenance import RebuildOptions
@@ -40,7 +41,7 @@ def options_for(spec: IndexSpec, **others: Any) -> RebuildOptions:
 def only_index(database: Database) -> VectorIndex:
     """The installed index, which must be the only one."""
     with database.engine.connect() as connection:
-        assert index_validity(connection) == {VECTOR_INDEX: True}
-        index = read_primary_index(connection)
+        assert index_validity(connection, EMBEDDING) == {VECTOR_INDEX: True}
+        index = read_primary_index(connection, EMBEDDING)
     assert index is not None
     return index

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import numpy as np
 from sqlalchemy import text
 
+from support.embeddings import EMBEDDING
 from syntegra_db.vectors import search
 from syntegra_db.vectors._index import Calibration, CalibrationPoint, read_primary_index
 
@@ -40,7 +41,7 @@ def store_calibration(session: Session, calibration: Calibration) -> None:
 
 
 def calibration_of(session: Session, *points: CalibrationPoint) -> Calibration:
-    index = read_primary_index(session.connection())
+    index = read_primary_index(session.connection(), EMBEDDING)
     assert index is not None
     return Calibration(
         rows=ROWS,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from support.embeddings import EMBEDDING
 from support.texts import Texts, load_texts
 from syntegra_db.binary_vectors import enable_binary_vectors
 from syntegra_db.connections import unpooled_engine
@@ -56,13 +57,13 @@ def snapshot(loaded: tuple[Database, Texts]) -> Iterator[Connection]:
 
 
 def read_index(connection: Connection) -> VectorIndex:
-    index = read_primary_index(connection)
+    index = read_primary_index(connection, EMBEDDING)
     assert index is not None
     return index
 
 
 def test_ground_truth_excludes_source_row(snapshot: Connection, loaded: tuple[Database, Texts]) -> None:
-    queries = sample_queries(snapshot, 30, ROWS)
+    queries = sample_queries(snapshot, EMBEDDING, 30, ROWS)
     # With one list, the index gives a loose bound.
     for setting in (1, LISTS):
         truth = compute_ground_truth(snapshot, read_index(snapshot), queries, setting, min_queries=30, seconds=60)
@@ -76,7 +77,7 @@ def test_ground_truth_excludes_source_row(snapshot: Connection, loaded: tuple[Da
 def test_sample_queries_differ_from_stored_rows_and_cover_the_table(
     snapshot: Connection, loaded: tuple[Database, Texts]
 ) -> None:
-    queries = sample_queries(snapshot, 200, ROWS)
+    queries = sample_queries(snapshot, EMBEDDING, 200, ROWS)
     assert len({query.source_id for query in queries}) == 200
     assert max(query.source_id for query in queries) > ROWS * 0.8
     assert min(query.source_id for query in queries) < ROWS * 0.2
@@ -89,12 +90,14 @@ def test_sample_queries_differ_from_stored_rows_and_cover_the_table(
 
 
 def test_sample_queries_with_wrong_row_estimate_are_complete(snapshot: Connection) -> None:
-    assert len(sample_queries(snapshot, 100, 10**9)) == 100
+    assert len(sample_queries(snapshot, EMBEDDING, 100, 10**9)) == 100
 
 
 def test_recall_grows_with_probes(snapshot: Connection) -> None:
     index = read_index(snapshot)
-    truth = compute_ground_truth(snapshot, index, sample_queries(snapshot, 60, ROWS), LISTS, min_queries=60, seconds=60)
+    truth = compute_ground_truth(
+        snapshot, index, sample_queries(snapshot, EMBEDDING, 60, ROWS), LISTS, min_queries=60, seconds=60
+    )
     all_lists, one_list = (evaluate_setting(snapshot, index, truth, setting) for setting in (LISTS, 1))
     assert all_lists.recall == (1.0, 1.0)
     assert one_list.recall[1] < 0.9
@@ -167,7 +170,7 @@ def test_ground_truth_with_too_few_approximate_rows_is_complete(
 ) -> None:
     approximate = iter([[0.5] * 100, [0.5] * 7])
     monkeypatch.setattr("syntegra_db.vectors.maintenance._ground_truth.index_distances", lambda *_: next(approximate))
-    queries = sample_queries(snapshot, 2, ROWS)
+    queries = sample_queries(snapshot, EMBEDDING, 2, ROWS)
     bounded, unbounded = compute_ground_truth(
         snapshot, read_index(snapshot), queries, LISTS, min_queries=2, seconds=60
     ).distances

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.embeddings import EMBEDDING, OLD_INDEX
 from support.texts import load_texts
 from syntegra_db.pgvector_support import VECTOR_INDEX
-from syntegra_db.vectors._index import OLD_INDEX, Calibration, CalibrationPoint, VectorIndex, read_primary_index
+from syntegra_db.vectors._index import Calibration, CalibrationPoint, VectorIndex, read_primary_index
 from syntegra_db.vectors.maintenance import RebuildOptions, check_index_health, rebuild
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def index_scans_of_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read_index(connection: Connection) -> VectorIndex:
-    index = read_primary_index(connection)
+    index = read_primary_index(connection, EMBEDDING)
     assert index is not None
     return index
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import pytest
 from sqlalchemy import text
 
+from support.embeddings import EMBEDDING
 from support.search import (
     HNSW,
     IVFFLAT,
@@ -50,8 +51,8 @@ def test_index_scan_with_too_few_rows_falls_back_to_exact_search(
 ) -> None:
     """Before 0.8, pgvector ends a scan even if the filter left too few rows; here the estimate is wrong too."""
 
-    def old_indexes(connection: Any) -> tuple[VectorIndex, ...]:
-        return tuple(replace(index, has_iterative_scans=False) for index in read_indexes(connection))
+    def old_indexes(connection: Any, _embedding: Any) -> tuple[VectorIndex, ...]:
+        return tuple(replace(index, has_iterative_scans=False) for index in read_indexes(connection, EMBEDDING))
 
     monkeypatch.setattr(_index_state, "read_indexes", old_indexes)
     monkeypatch.setattr("syntegra_db.vectors._search.estimate_rows_cached", lambda *_: ROWS)
@@ -130,6 +131,6 @@ def test_search_without_index_is_exact_and_warns_once(
 
 def test_engine_with_execution_options_shares_index_state(engine: Engine) -> None:
     with engine.connect() as connection:
-        state = _index_state.get_index_state(connection)
+        state = _index_state.get_index_state(connection, EMBEDDING)
     with engine.execution_options(request=1).connect() as connection:
-        assert _index_state.get_index_state(connection) is state
+        assert _index_state.get_index_state(connection, EMBEDDING) is state

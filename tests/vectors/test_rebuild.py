@@ -11,6 +11,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import text
 
+from support.embeddings import EMBEDDING, NEW_INDEX, OLD_INDEX
 from support.rebuild import QUICK, ROWS, SPECS, only_index, options_for
 from support.texts import load_texts
 from syntegra_db.binary_vectors import enable_binary_vectors
@@ -18,7 +19,7 @@ from syntegra_db.catalog import verify
 from syntegra_db.connections import unpooled_engine
 from syntegra_db.errors import InsufficientResources, RebuildFailed
 from syntegra_db.pgvector_support import VECTOR_INDEX
-from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, VectorIndex, read_primary_index
+from syntegra_db.vectors._index import VectorIndex, read_primary_index
 from syntegra_db.vectors._statements import index_statement
 from syntegra_db.vectors.maintenance import RebuildOptions, rebuild
 from syntegra_db.vectors.maintenance._build import index_validity
@@ -51,7 +52,7 @@ def test_rebuild_installs_calibrated_index_that_searches_use(
 
 def measure_recall(database: Database, index: VectorIndex, texts: Texts, setting: int) -> float:
     """The mean recall at ten rows of index scans, which the plan must contain."""
-    statement = index_statement((), is_half=index.is_half)
+    statement = index_statement(EMBEDDING, (), is_half=index.is_half)
     hits = 0
     with database.engine.connect() as connection, force_index_scan(connection, index, setting):
         plan = connection.scalars(
@@ -154,7 +155,7 @@ def test_rebuild_recovers_from_interrupted_run(loaded: Database, interruption: s
     with pytest.raises(InsufficientResources):
         rebuild(loaded.engine, RebuildOptions("ivfflat", memory=2**20))
     with loaded.engine.connect() as connection:
-        validity = index_validity(connection)
+        validity = index_validity(connection, EMBEDDING)
     assert validity.keys() <= {VECTOR_INDEX}
     assert validity.get(VECTOR_INDEX, False) is works
     rebuild(loaded.engine, RebuildOptions("ivfflat"), calibration_seconds=QUICK)
@@ -180,7 +181,7 @@ def test_index_replaced_during_calibration_raises(loaded: Database) -> None:
     engine = unpooled_engine(loaded.url)
     enable_binary_vectors(engine)
     with engine.connect() as connection:
-        index = read_primary_index(connection)
+        index = read_primary_index(connection, EMBEDDING)
         assert index is not None
         connection.rollback()
         loaded.execute(f"DROP INDEX {VECTOR_INDEX}")

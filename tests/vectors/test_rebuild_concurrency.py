@@ -12,13 +12,14 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from support.embeddings import EMBEDDING, NEW_INDEX
 from support.rebuild import INSERT, QUICK, SPECS, only_index, options_for
 from syntegra_db.connections import conninfo
 from syntegra_db.database import create_engine, session_factory
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.vectors import search
-from syntegra_db.vectors._index import NEW_INDEX, read_primary_index
+from syntegra_db.vectors._index import read_primary_index
 from syntegra_db.vectors.maintenance import RebuildOptions, rebuild
 from syntegra_db.vectors.maintenance._build import BuildProgress, index_validity
 
@@ -141,8 +142,8 @@ def test_rebuild_with_locked_index_names_blocker_and_keeps_old_index(
         with pytest.raises(RebuildFailed, match=rf"index audit.* The index {VECTOR_INDEX} is unchanged\."):
             rebuild(loaded.engine, RebuildOptions("ivfflat", 7), calibration_seconds=QUICK)
     with loaded.engine.connect() as connection:
-        assert index_validity(connection) == {VECTOR_INDEX: True, NEW_INDEX: True}
-        index = read_primary_index(connection)
+        assert index_validity(connection, EMBEDDING) == {VECTOR_INDEX: True, NEW_INDEX: True}
+        index = read_primary_index(connection, EMBEDDING)
     assert index is not None
     assert index.lists == 100
     rebuild(loaded.engine, RebuildOptions("ivfflat", 7), calibration_seconds=QUICK)

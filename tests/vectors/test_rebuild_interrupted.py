@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from support.commands import PROGRAMS, ROOT
+from support.embeddings import EMBEDDING
 from support.texts import load_texts
 from syntegra_db.catalog import verify
 from syntegra_db.connections import conninfo
@@ -89,14 +90,14 @@ def wait_until_gone(database: Database) -> None:
 
 def assert_index_works(database: Database) -> None:
     with database.engine.connect() as connection:
-        assert index_validity(connection).get(VECTOR_INDEX) is True
+        assert index_validity(connection, EMBEDDING).get(VECTOR_INDEX) is True
 
 
 def assert_next_run_completes(database: Database) -> None:
     rebuild(database.engine, RebuildOptions("ivfflat", 20), calibration_seconds=0.5)
     with database.engine.connect() as connection:
-        assert index_validity(connection) == {VECTOR_INDEX: True}
-        index = read_primary_index(connection)
+        assert index_validity(connection, EMBEDDING) == {VECTOR_INDEX: True}
+        index = read_primary_index(connection, EMBEDDING)
         assert index is not None
         assert index.is_calibration_current
         assert verify(connection).findings == []
@@ -176,4 +177,4 @@ def test_rebuild_with_cancelled_statement_drops_unfinished_index(loaded: Databas
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 26, errors
     with loaded.engine.connect() as connection:
-        assert index_validity(connection) == {VECTOR_INDEX: True}
+        assert index_validity(connection, EMBEDDING) == {VECTOR_INDEX: True}

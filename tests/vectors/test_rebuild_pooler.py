@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from migrations.test_pooler import ADVISORY_LOCKS, pgbouncer
 
+from support.embeddings import EMBEDDING
 from support.texts import load_texts
 from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.errors import RebuildFailed
@@ -45,4 +46,4 @@ def test_rebuild_in_session_mode_leaks_no_setting(database: Database, tmp_path: 
             client.execute("SELECT '[1]'::vector")
             assert client.execute(settings).fetchall() == defaults
     with database.engine.connect() as connection:
-        assert index_validity(connection) == {VECTOR_INDEX: True}
+        assert index_validity(connection, EMBEDDING) == {VECTOR_INDEX: True}

@@ -12,6 +12,7 @@ from psycopg.errors import DiskFull
 from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 
+from support.embeddings import EMBEDDING, NEW_INDEX
 from support.rebuild import INSERT, QUICK, ROWS, SPECS, only_index, options_for
 from support.texts import load_texts
 from syntegra_db import migrations
@@ -19,7 +20,6 @@ from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.errors import DatabaseBehind, InsufficientResources, RebuildFailed
 from syntegra_db.models import EMBEDDING_DIMENSIONS
 from syntegra_db.pgvector_support import MEBIBYTE, ivfflat_build_memory
-from syntegra_db.vectors._index import NEW_INDEX
 from syntegra_db.vectors.maintenance import RebuildOptions, _build, _resources, rebuild
 from syntegra_db.vectors.maintenance._build import index_validity
 
@@ -125,8 +125,8 @@ def test_build_without_shared_memory_uses_no_workers(loaded: Database, caplog: p
 
     with engine.connect() as connection, caplog.at_level(logging.WARNING, "syntegra_db"):
         connection.execution_options(isolation_level="AUTOCOMMIT")
-        _build.build_index(connection, SPECS[2][0], memory=2**26, workers=2)
-        assert index_validity(connection)[NEW_INDEX] is True
+        _build.build_index(connection, EMBEDDING, SPECS[2][0], memory=2**26, workers=2)
+        assert index_validity(connection, EMBEDDING)[NEW_INDEX] is True
         assert connection.scalars(text("SHOW max_parallel_maintenance_workers")).one() == "0"
     assert len(attempts) == 2
     assert "Not enough shared memory for parallel workers" in caplog.text

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from support.embeddings import EMBEDDING
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.vectors._index import Calibration, CalibrationPoint, VectorIndex
 from syntegra_db.vectors.maintenance._health import HealthMeasurement, IndexDefinition, recommend
 
 CALIBRATION = Calibration(100_000, 7, 5, 0.95, 50.0, (CalibrationPoint(20, (0.96, 0.95), 5.0),))
 INDEX = VectorIndex(
+    EMBEDDING,
     1,
     VECTOR_INDEX,
     7,

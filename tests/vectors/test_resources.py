@@ -57,7 +57,9 @@ def test_ivfflat_memory_is_the_minimum_of_the_server(loaded: Database) -> None:
 def test_memory_and_disk_match_a_build(loaded: Database, spec: IndexSpec) -> None:
     column = "((embedding::halfvec(384)) halfvec_cosine_ops)" if spec.is_half else "(embedding vector_cosine_ops)"
     options = f" WITH (lists = {spec.lists})" if spec.lists else ""
-    memory = hnsw_build_memory(ROWS, is_half=spec.is_half) if spec.method == "hnsw" else 64 * MEBIBYTE
+    memory = (
+        hnsw_build_memory(ROWS, EMBEDDING_DIMENSIONS, is_half=spec.is_half) if spec.method == "hnsw" else 64 * MEBIBYTE
+    )
     notices: list[str | None] = []
     with loaded.connect() as connection:
         connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from support.embeddings import EMBEDDING
 from support.search import HNSW, current_setting, ids, replace_index
 from support.texts import clustered_vectors
 from syntegra_db.bulk import async_upsert_rows, copy_rows, upsert_rows
@@ -232,9 +233,9 @@ def test_translated_schema_is_searched_with_its_own_index_state(tenants: Engine,
         assert ids(search(session, QUERY, client_id=1))[0] == TENANT
         connection = session.connection({"mapper": TextSummary})
         assert connection.scalar(text("SELECT current_setting('hnsw.ef_search', true)")) != "100"
-        state = _index_state.get_index_state(connection)
+        state = _index_state.get_index_state(connection, EMBEDDING)
         assert (state.index, state.embeddings) == (None, 100)
-        assert _index_state.estimate_rows(connection, Filters(client_id=1)) == 100
+        assert _index_state.estimate_rows(connection, EMBEDDING, Filters(client_id=1)) == 100
         if place == "connection":
             connection.close()
     # The other schema's state is still cached, so its index is used at once.

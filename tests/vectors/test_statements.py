@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import SelectBase, func, select, text
 
+from support.embeddings import EMBEDDING
 from support.texts import Texts, load_texts
 from syntegra_db.database import create_engine, session_factory
 from syntegra_db.models import InvalidEmbedding, TextSummary
@@ -94,22 +95,22 @@ def test_nearest_with_invalid_bounds_raises(texts: Texts) -> None:
 def test_nearest_and_search_use_the_index(session: Session, texts: Texts) -> None:
     query = texts.queries[0].tolist()
     assert f"Index Scan using {VECTOR_INDEX}" in plan(session, nearest(query))
-    found = index_statement((), is_half=False)
+    found = index_statement(EMBEDDING, (), is_half=False)
     assert f"Index Scan using {VECTOR_INDEX}" in plan(session, found, query=str(query), limit=10)
 
 
 def test_half_precision_search_uses_half_precision_index(session: Session, texts: Texts) -> None:
     session.execute(text(f"DROP INDEX {VECTOR_INDEX}"))
     session.execute(text(HALF))
-    found = index_statement((), is_half=True)
+    found = index_statement(EMBEDDING, (), is_half=True)
     assert f"Index Scan using {VECTOR_INDEX}" in plan(session, found, query=str(texts.queries[0].tolist()), limit=10)
     session.rollback()
 
 
 def test_exact_search_uses_no_vector_index(session: Session, texts: Texts) -> None:
     query = str(texts.queries[0].tolist())
-    assert VECTOR_INDEX not in plan(session, exact_statement(()), query=query, limit=10)
-    of_client = plan(session, exact_statement(("client_id",)), query=query, limit=10, client_id=1)
+    assert VECTOR_INDEX not in plan(session, exact_statement(EMBEDDING, ()), query=query, limit=10)
+    of_client = plan(session, exact_statement(EMBEDDING, ("client_id",)), query=query, limit=10, client_id=1)
     assert VECTOR_INDEX not in of_client
     assert "idx_text_summary_client_id" in of_client
 
@@ -117,5 +118,5 @@ def test_exact_search_uses_no_vector_index(session: Session, texts: Texts) -> No
 def test_exact_search_of_client_uses_covering_index(session: Session, texts: Texts) -> None:
     session.execute(text("CREATE INDEX covering ON text_summary (client_id) INCLUDE (id, embedding)"))
     parameters = {"query": str(texts.queries[0].tolist()), "limit": 10, "client_id": 3}
-    assert "Index Only Scan using covering" in plan(session, exact_statement(("client_id",)), **parameters)
+    assert "Index Only Scan using covering" in plan(session, exact_statement(EMBEDDING, ("client_id",)), **parameters)
     session.rollback()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
-from syntegra_db.vectors._index import Calibration, CalibrationPoint, Method, VectorIndex
+from support.embeddings import EMBEDDING
+from syntegra_db.vectors._index import Calibration, CalibrationPoint, VectorIndex
 from syntegra_db.vectors._strategy import choose_setting, choose_settings
+
+if TYPE_CHECKING:
+    from syntegra_db.models.embeddings import Method
 
 POINTS = (
     CalibrationPoint(5, (0.80, 0.60), 4.0),
@@ -19,6 +24,7 @@ CALIBRATION = Calibration(
     rows=200_000, filenode=9, table_filenode=5, recall=0.95, exact_milliseconds=100.0, points=POINTS
 )
 INDEX = VectorIndex(
+    embedding=EMBEDDING,
     oid=1,
     name="idx_text_summary_embedding",
     filenode=9,

@@ -85,8 +85,8 @@ compared AS (
       WHEN installed.definition IS NULL THEN 'MISSING'
       WHEN expected.definition IS NULL THEN 'EXTRA'
       WHEN installed.definition = expected.definition THEN 'OK'
-      -- A rebuild chooses the method, parameters and precision of the vector index by the number of rows.
-      WHEN name = {vector_index} AND installed.definition ~ {accepted_vector_index} THEN 'OK'
+      -- A rebuild chooses the method, parameters and precision of a vector index by the number of rows.
+      WHEN {is_equivalent_index} THEN 'OK'
       ELSE 'DIFFERENT'
     END AS result
   FROM expected FULL JOIN installed USING (relation, kind, name)

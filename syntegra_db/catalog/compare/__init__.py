@@ -12,7 +12,12 @@ from syntegra_db.catalog.compare._constraints import compare_constraints, constr
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 from syntegra_db.catalog.compare._enums import compare_enums
 from syntegra_db.catalog.compare._extension import compare_extension
-from syntegra_db.catalog.compare._indexes import COSINE_INDEX, compare_indexes, index_label, serves_cosine_search
+from syntegra_db.catalog.compare._indexes import (
+    compare_indexes,
+    equivalent_index_pattern,
+    index_label,
+    serves_same_search,
+)
 from syntegra_db.catalog.compare._partitions import compare_partitions
 from syntegra_db.catalog.compare._privileges import compare_privileges
 from syntegra_db.catalog.compare._sequences import compare_sequences
@@ -27,7 +32,6 @@ if TYPE_CHECKING:
     from syntegra_db.catalog._schema import Schema
 
 __all__ = [
-    "COSINE_INDEX",
     "DECLARED_VERSION_TABLE",
     "DISABLED_FOREIGN_KEY",
     "INVALID_SUFFIX",
@@ -43,9 +47,10 @@ __all__ = [
     "constraint_label",
     "describe_kind",
     "diff_definitions",
+    "equivalent_index_pattern",
     "index_label",
     "references_no_column",
-    "serves_cosine_search",
+    "serves_same_search",
 ]
 
 

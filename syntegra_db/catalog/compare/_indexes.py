@@ -9,27 +9,44 @@ from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import NO_ACTION, Finding
 from syntegra_db.catalog.compare._application_keys import NULL_IS_NO_DUPLICATE, REJECTS_ROWS, accepts_inserts
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
-from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from syntegra_db.catalog._schema import Table
+    from syntegra_db.catalog._schema import Column, Table
 
+VECTOR_METHODS = ("ivfflat ", "hnsw ")
+# As the server writes them, with the name of the column or its expression in half precision.
 COSINE_INDEX = re.compile(
-    r"(ivfflat|hnsw) "
-    r"\((embedding vector_cosine_ops|\(\(embedding\)::halfvec\(384\)\) halfvec_cosine_ops)\)"
-    r"( WITH \([^()]*\))?"
+    r"(ivfflat|hnsw) \((?:(?P<column>\S+|\".+\") vector_cosine_ops"
+    r"|\(\((?P<half>\S+|\".+\")\)::halfvec\(\d+\)\) halfvec_cosine_ops)\)( WITH \([^()]*\))?"
 )
 
 
-def serves_cosine_search(definition: str) -> bool:
-    """Return whether an index serves searches by cosine distance over all rows, as `idx_text_summary_embedding` does.
+def equivalent_index_pattern(declared: str, columns: Mapping[str, Column]) -> str | None:
+    """Return the regular expression of the indexes that serve the searches of a declared one by cosine distance.
 
-    Its method, parameters and precision are chosen after the migration, by the number of rows.
+    It is None if the declared index serves none. The method, the parameters and the precision are chosen after the
+    migration, by the number of rows; the column and its dimensions are declared.
     """
-    return COSINE_INDEX.fullmatch(definition) is not None
+    match = COSINE_INDEX.fullmatch(declared)
+    if match is None:
+        return None
+    types = {quote(name): column.type for name, column in columns.items()}
+    quoted = match["column"] or match["half"]
+    name, half = re.escape(quoted), re.escape(types[quoted].replace("vector", "halfvec", 1))
+    return (
+        r"(ivfflat|hnsw) "
+        rf"\(({name} vector_cosine_ops|\(\({name}\)::{half}\) halfvec_cosine_ops)\)"
+        r"( WITH \([^()]*\))?"
+    )
+
+
+def serves_same_search(declared: str, columns: Mapping[str, Column], definition: str) -> bool:
+    """Return whether an index serves the searches by cosine distance of a declared one, over all rows."""
+    pattern = equivalent_index_pattern(declared, columns)
+    return pattern is not None and re.fullmatch(pattern, definition) is not None
 
 
 def compare_indexes(table: str, declared: Table, installed: Table) -> Iterator[Finding]:
@@ -52,7 +69,7 @@ def compare_indexes(table: str, declared: Table, installed: Table) -> Iterator[F
             fix=f"ALTER INDEX {quote(other)} RENAME TO {quote(name)};",
         )
     for name in difference.changed:
-        yield from _changed(table, name, declared.indexes[name], installed)
+        yield from _changed(table, name, declared, installed)
     for name in difference.extra:
         # The fix for a missing constraint of that name uses this index.
         if name not in declared.constraints:
@@ -65,21 +82,22 @@ def index_label(index: str) -> str:
 
 
 def _impact_if_missing(definition: str) -> str:
-    if "embedding" in definition:
+    if definition.startswith(VECTOR_METHODS):
         return "A vector search reads every row."
     if "(source_id)" in definition:
         return "Deleting a data source, or a query by this column, reads the whole table."
     return "A query by these columns reads the whole table."
 
 
-def _changed(table: str, name: str, declared: str, table_installed: Table) -> Iterator[Finding]:
-    installed, is_partitioned = table_installed.indexes[name], table_installed.is_partitioned
+def _changed(table: str, name: str, declared_table: Table, installed_table: Table) -> Iterator[Finding]:
+    declared = declared_table.indexes[name]
+    installed, is_partitioned = installed_table.indexes[name], installed_table.is_partitioned
     definition = installed.removesuffix(INVALID_SUFFIX)
     recreate = ddl.join_statements(
         ddl.drop_index(name, is_partitioned=is_partitioned),
         ddl.create_index(name, table, declared, is_partitioned=is_partitioned),
     )
-    accepted = name == VECTOR_INDEX and serves_cosine_search(definition)
+    accepted = serves_same_search(declared, declared_table.columns, definition)
     if definition != declared and not accepted:
         yield Finding(
             object=index_label(name),

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONCURRENTLY = "postgresql_concurrently"
+# As `make revision` writes it. It has a name, because dropping the column undoes it.
+SET_STORAGE = re.compile(
+    r"ALTER TABLE (?P<table>\w+) ALTER (?:COLUMN )?(?P<column>\w+) SET STORAGE \w+;?", re.ASCII | re.IGNORECASE
+)
 DropOperation = DropTableOp | DropIndexOp | DropColumnOp | DropConstraintOp
 INDEX_STATE = catalog_query("""
     SELECT indisvalid, indisunique, relname, ARRAY(
@@ -262,7 +266,8 @@ def execute(statement: str) -> ExecuteSQLOp:
 def describe(operation: MigrateOperation) -> str:
     """Return an operation of Alembic in words, such as `add column kpi_summary.unit`."""
     if isinstance(operation, ExecuteSQLOp):
-        return "execute SQL"
+        storage = SET_STORAGE.fullmatch(str(operation.sqltext))
+        return f"set storage of {storage['table']}.{storage['column']}" if storage else "execute SQL"
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(operation).__name__.removesuffix("Op")).lower()
     names = vars(operation)
     column = names["column"].name if "column" in names else names.get("column_name")

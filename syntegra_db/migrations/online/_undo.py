@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # The words of descriptions; the others are names.
 WORDS = re.compile(
     "add|alter|analyze|bulk|by|check|column|constraint|create|drop|enum|execute|exists|for|foreign|if|index|insert|into|key|"
-    "label|merge|month|new|not|null|of|on|partition|rows|set|sql|table|the|to|trigger|unique",
+    "label|merge|month|new|not|null|of|on|partition|rows|set|sql|storage|table|the|to|trigger|unique",
     re.IGNORECASE,
 )
 

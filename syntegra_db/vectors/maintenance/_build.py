@@ -14,12 +14,10 @@ from sqlalchemy.exc import OperationalError
 from syntegra_db.connections import poll_in_background
 from syntegra_db.errors import LockTimeout, RebuildFailed, server_message
 from syntegra_db.migrations import Blocker, read_blockers, retry_on_lock_error
-from syntegra_db.models import EMBEDDING_DIMENSIONS
 from syntegra_db.network import limit_session, psycopg_connection
-from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.search_path import extension_schema, table_name
 from syntegra_db.sql import execute_raw, qualify, quote
-from syntegra_db.vectors._index import INDEX_NAMES, NEW_INDEX, OLD_INDEX, TABLE
+from syntegra_db.vectors._index import IS_ON_COLUMN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from syntegra_db.migrations import MigrationOptions
+    from syntegra_db.models.embeddings import EmbeddingColumn
     from syntegra_db.vectors.maintenance._resources import IndexSpec
 
 logger = logging.getLogger(__name__)
@@ -37,11 +36,11 @@ POLL_SECONDS = 0.25
 # Not translated, unlike the message around it.
 SHARED_MEMORY_ERROR_MARK = "/PostgreSQL."
 INDEX_VALIDITY = text(
-    """
+    f"""
     SELECT relname, indisvalid
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-    WHERE indrelid = to_regclass(:table) AND relname = ANY (:names)
-    """
+    WHERE indrelid = to_regclass(:table) AND relname = ANY (:names) AND {IS_ON_COLUMN}
+    """  # noqa: S608  a constant
 )
 PROGRESS = text(
     "SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total FROM pg_stat_progress_create_index "
@@ -76,36 +75,55 @@ def configure_session(connection: Connection) -> int:
     return pid
 
 
-def index_validity(connection: Connection) -> dict[str, bool]:
-    """Return the installed indexes with one of `INDEX_NAMES`, and whether each is valid."""
-    parameters = {"table": table_name(connection, TABLE), "names": [*INDEX_NAMES]}
+def index_validity(connection: Connection, embedding: EmbeddingColumn) -> dict[str, bool]:
+    """Return the installed indexes of `embedding` with one of its `index_names`, and whether each is valid."""
+    parameters = {
+        "table": table_name(connection, embedding.table),
+        "column": embedding.name,
+        "names": [*embedding.index_names],
+    }
     rows = connection.execute(INDEX_VALIDITY, parameters)
     return {name: is_valid for name, is_valid in rows}  # noqa: C416  mypy does not take rows for pairs
 
 
-def recover_interrupted_rebuild(connection: Connection, options: MigrationOptions) -> None:
-    """Recover from an interrupted rebuild: keep one working `idx_text_summary_embedding`, drop the rest.
+def recover_interrupted_rebuild(connection: Connection, embedding: EmbeddingColumn, options: MigrationOptions) -> None:
+    """Recover from an interrupted rebuild: keep one working index with the declared name, drop the rest.
 
     If the index of that name is missing or invalid, the finished new index or the old one gets the name.
     """
-    validity = index_validity(connection)
-    if not validity.get(VECTOR_INDEX):
-        usable = next((name for name in (NEW_INDEX, OLD_INDEX) if validity.get(name)), None)
+    validity = index_validity(connection, embedding)
+    rebuild_indexes = (embedding.new_index, embedding.old_index)
+    if not validity.get(embedding.index):
+        usable = next((name for name in rebuild_indexes if validity.get(name)), None)
         if usable is not None:
-            if VECTOR_INDEX in validity:
-                drop_index(connection, VECTOR_INDEX)
-            rename = f"ALTER INDEX {table_name(connection, usable)} RENAME TO {VECTOR_INDEX}"
-            run_with_retries(connection, rename, options=options, state=f"The index {usable} is unchanged.")
-            logger.info("Renamed %s, left by an interrupted rebuild, to %s", usable, VECTOR_INDEX)
-            validity = index_validity(connection)
-    for name in (NEW_INDEX, OLD_INDEX):
+            if embedding.index in validity:
+                drop_index(connection, embedding.index)
+            run_with_retries(
+                connection,
+                _rename(connection, usable, embedding.index),
+                options=options,
+                state=f"The index {usable} is unchanged.",
+            )
+            logger.info("Renamed %s, left by an interrupted rebuild, to %s", usable, embedding.index)
+            validity = index_validity(connection, embedding)
+    for name in rebuild_indexes:
         if name in validity:
             drop_index(connection, name)
             logger.info("Dropped %s, left by an interrupted rebuild", name)
 
 
-def build_index(
-    connection: Connection, spec: IndexSpec, *, memory: int, workers: int, tablespace: str | None = None
+def _rename(connection: Connection, index: str, name: str) -> str:
+    return f"ALTER INDEX {table_name(connection, index)} RENAME TO {quote(name)}"
+
+
+def build_index(  # noqa: PLR0913  the index, its resources and its place
+    connection: Connection,
+    embedding: EmbeddingColumn,
+    spec: IndexSpec,
+    *,
+    memory: int,
+    workers: int,
+    tablespace: str | None = None,
 ) -> None:
     """Build the new index alongside the current one, while other sessions read and write.
 
@@ -115,13 +133,14 @@ def build_index(
     halfvec, vector_ops, halfvec_ops = (
         qualify(schema, name) for name in ("halfvec", "vector_cosine_ops", "halfvec_cosine_ops")
     )
-    half = f"((embedding::{halfvec}({EMBEDDING_DIMENSIONS})) {halfvec_ops})"
-    column = half if spec.is_half else f"(embedding {vector_ops})"
+    name = quote(embedding.name)
+    half = f"(({name}::{halfvec}({embedding.dimensions})) {halfvec_ops})"
+    column = half if spec.is_half else f"({name} {vector_ops})"
     parameters = f"lists = {spec.lists:d}" if spec.method == "ivfflat" else f"ef_construction = {EF_CONSTRUCTION}"
     location = f" TABLESPACE {quote(tablespace)}" if tablespace else ""
     statement = (
-        f"CREATE INDEX CONCURRENTLY {NEW_INDEX} ON {table_name(connection, TABLE)} USING {spec.method} {column} "
-        f"WITH ({parameters}){location}"
+        f"CREATE INDEX CONCURRENTLY {quote(embedding.new_index)} ON {table_name(connection, embedding.table)} "
+        f"USING {spec.method} {column} WITH ({parameters}){location}"
     )
     connection.exec_driver_sql(f"SET maintenance_work_mem = '{memory // 1024:d}kB'")
     connection.exec_driver_sql(f"SET max_parallel_maintenance_workers = {workers:d}")
@@ -133,12 +152,12 @@ def build_index(
         logger.warning(
             "Not enough shared memory for parallel workers (%s); building without them", server_message(error)
         )
-        drop_index(connection, NEW_INDEX)
+        drop_index(connection, embedding.new_index)
         connection.exec_driver_sql("SET max_parallel_maintenance_workers = 0")
         execute_raw(connection, statement)
 
 
-def swap_indexes(connection: Connection, options: MigrationOptions) -> None:
+def swap_indexes(connection: Connection, embedding: EmbeddingColumn, options: MigrationOptions) -> None:
     """Rename the current index to the old name and the new index to the primary name, in one transaction.
 
     Renaming an index does not block reads or writes.
@@ -146,10 +165,10 @@ def swap_indexes(connection: Connection, options: MigrationOptions) -> None:
     Raises:
         RebuildFailed: other sessions held a lock on one of the indexes; the message names them.
     """
-    renames = [f"ALTER INDEX {table_name(connection, NEW_INDEX)} RENAME TO {VECTOR_INDEX}"]
-    if VECTOR_INDEX in index_validity(connection):
-        renames.insert(0, f"ALTER INDEX {table_name(connection, VECTOR_INDEX)} RENAME TO {OLD_INDEX}")
-    run_with_retries(connection, *renames, options=options, state=f"The index {VECTOR_INDEX} is unchanged.")
+    renames = [_rename(connection, embedding.new_index, embedding.index)]
+    if embedding.index in index_validity(connection, embedding):
+        renames.insert(0, _rename(connection, embedding.index, embedding.old_index))
+    run_with_retries(connection, *renames, options=options, state=f"The index {embedding.index} is unchanged.")
 
 
 def drop_index(connection: Connection, name: str) -> None:

@@ -15,8 +15,8 @@ from sqlalchemy import text
 
 from syntegra_db.connections import connect
 from syntegra_db.errors import RebuildFailed
-from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.search_path import schema_of
+from syntegra_db.sql import quote
 from syntegra_db.vectors._index import MAX_EF_SEARCH, RECALL_DEPTHS, Calibration, CalibrationPoint
 from syntegra_db.vectors._statements import explain, index_statement
 from syntegra_db.vectors.maintenance._ground_truth import (
@@ -118,7 +118,7 @@ def calibrate(connection: Connection, index: VectorIndex, *, rows: int, recall: 
         RebuildFailed: the planner does not use the index, or no embedding is left.
     """
     started = time.monotonic()
-    queries = sample_queries(connection, QUERIES, rows)
+    queries = sample_queries(connection, index.embedding, QUERIES, rows)
     if not queries:
         raise RebuildFailed(
             "All embeddings were deleted during the rebuild. The new index is in use, but it is not calibrated. Load "
@@ -126,7 +126,7 @@ def calibrate(connection: Connection, index: VectorIndex, *, rows: int, recall: 
         )
     baseline = baseline_setting(index)
     require_index_used(connection, index, queries[0], baseline)
-    exact = time_exact_search(connection, queries, started + EXACT_TIME_SHARE * seconds)
+    exact = time_exact_search(connection, index.embedding, queries, started + EXACT_TIME_SHARE * seconds)
     truth = compute_ground_truth(
         connection, index, queries, baseline, min_queries=MIN_QUERIES, seconds=GROUND_TRUTH_TIME_SHARE * seconds
     )
@@ -178,16 +178,16 @@ def evaluate_setting(
 
 def require_index_used(connection: Connection, index: VectorIndex, query: SampleQuery, setting: int) -> None:
     """Raise `RebuildFailed` unless the planner uses `index` once other plans are disabled."""
-    statement = index_statement((), index.extension_schema, is_half=index.is_half)
+    statement = index_statement(index.embedding, (), index.extension_schema, is_half=index.is_half)
     with force_index_scan(connection, index, setting):
         plan = connection.scalars(
             explain(statement, schema_of(connection)), {"query": query.vector.to_text(), "limit": RECALL_DEPTHS[0]}
         ).all()
-    if not any(f" {VECTOR_INDEX} " in line for line in plan):
+    if not any(f" {quote(index.name)} " in line for line in plan):
         used = re.search(r" using (\S+) on ", "\n".join(plan))
         raise RebuildFailed(
-            f"{VECTOR_INDEX} was not measured, because the planner uses another index on the embeddings of "
-            f"text_summary: {used[1] if used else 'unknown'}. Drop that index and run this again."
+            f"{index.name} was not measured, because the planner uses another index on the embeddings of "
+            f"{index.embedding.table}: {used[1] if used else 'unknown'}. Drop that index and run this again."
         )
 
 

@@ -14,11 +14,9 @@ from sqlalchemy import Double, func, select, text
 from sqlalchemy.sql.functions import Function
 
 from syntegra_db.errors import RebuildFailed
-from syntegra_db.models import TextSummary
-from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.search_path import extension_schema, table_name
-from syntegra_db.sql import qualify, qualify_operator
-from syntegra_db.vectors._index import RECALL_DEPTHS, TABLE
+from syntegra_db.sql import qualify, qualify_operator, quote
+from syntegra_db.vectors._index import RECALL_DEPTHS
 from syntegra_db.vectors._index_state import configure_scan
 from syntegra_db.vectors._statements import (
     MAX_COSINE_DISTANCE,
@@ -26,6 +24,7 @@ from syntegra_db.vectors._statements import (
     exact_statement,
     index_statement,
     query_parameter,
+    row_id_of,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Select
 
+    from syntegra_db.models.embeddings import EmbeddingColumn
     from syntegra_db.vectors._index import VectorIndex
 
 RECALL_DEPTH, FILTERED_RECALL_DEPTH = RECALL_DEPTHS
@@ -51,10 +51,10 @@ EXACT_DISTANCES = """
     FROM (
       SELECT number, distance, row_number() OVER (PARTITION BY number ORDER BY distance) AS rank
       FROM (
-        SELECT number, bound, embedding {operator} vector AS distance
+        SELECT number, bound, {column} {operator} query AS distance
         FROM {table}
         JOIN unnest(CAST(:excluded_ids AS bigint[]), CAST(:vectors AS {vector}[]), CAST(:bounds AS float8[]))
-          WITH ORDINALITY AS queries (excluded_id, vector, bound, number) ON id <> excluded_id
+          WITH ORDINALITY AS queries (excluded_id, query, bound, number) ON id <> excluded_id
       ) AS candidates
       WHERE distance <= bound
     ) AS ranked
@@ -87,7 +87,7 @@ class GroundTruth:
         return GroundTruth(self.queries[:count], self.distances[:count])
 
 
-def sample_queries(connection: Connection, count: int, rows: int) -> list[SampleQuery]:
+def sample_queries(connection: Connection, embedding: EmbeddingColumn, count: int, rows: int) -> list[SampleQuery]:
     """Return at most `count` random queries; `rows` is the estimated number of rows.
 
     A query is the direction of a stored embedding plus 0.4 times those of two others, like a text about several topics.
@@ -98,9 +98,9 @@ def sample_queries(connection: Connection, count: int, rows: int) -> list[Sample
     percent = min(100, 100 * OVERSAMPLING * count / max(rows, 1))
     drawn: Sequence[tuple[int, list[float]]] = []
     for share in dict.fromkeys((percent, 100)):
-        sampled = TextSummary.__table__.tablesample(func.system(share))
-        embedding = sampled.c.embedding
-        usable = select(sampled.c.id, embedding).where(embedding.is_not(None), vector_norm(connection, embedding) > 0)
+        sampled = embedding.model.__table__.tablesample(func.system(share))
+        vectors = sampled.c[embedding.name]
+        usable = select(sampled.c.id, vectors).where(vectors.is_not(None), vector_norm(connection, vectors) > 0)
         drawn = connection.execute(usable.order_by(func.random()).limit(count)).all()
         if len(drawn) == count:
             break
@@ -144,27 +144,31 @@ def compute_ground_truth(  # noqa: PLR0913  an index scan, and how many queries 
     return GroundTruth(queries[: len(distances)], distances)
 
 
-def time_exact_search(connection: Connection, queries: list[SampleQuery], deadline: float = inf) -> float:
+def time_exact_search(
+    connection: Connection, embedding: EmbeddingColumn, queries: list[SampleQuery], deadline: float = inf
+) -> float:
     """Return the median milliseconds of a few exact searches for the ten nearest rows."""
     times: list[float] = []
     for query in queries[:MAX_EXACT_SEARCHES]:
         if times and time.monotonic() > deadline:
             break
-        times.append(_time_search(connection, exact_statement((), extension_schema(connection)), query))
+        times.append(_time_search(connection, exact_statement(embedding, (), extension_schema(connection)), query))
     # The first one may have read the table from disk.
     return median(times[1:] or times)
 
 
 def time_index_search(connection: Connection, index: VectorIndex, query: SampleQuery) -> float:
     """Return the milliseconds of a search for the ten nearest rows; call it inside `force_index_scan`."""
-    return _time_search(connection, index_statement((), index.extension_schema, is_half=index.is_half), query)
+    return _time_search(
+        connection, index_statement(index.embedding, (), index.extension_schema, is_half=index.is_half), query
+    )
 
 
 def index_distances(connection: Connection, index: VectorIndex, query: SampleQuery) -> list[float]:
     """Return the distances of the 100 rows that the index finds, in its order; call it inside `force_index_scan`."""
-    distance = cosine_distance(query_parameter(), index.extension_schema)
-    statement = index_statement((), index.extension_schema, is_half=index.is_half).with_only_columns(
-        TextSummary.id, distance
+    distance = cosine_distance(index.embedding, query_parameter(index.embedding), index.extension_schema)
+    statement = index_statement(index.embedding, (), index.extension_schema, is_half=index.is_half).with_only_columns(
+        row_id_of(index.embedding), distance
     )
     rows = connection.execute(statement, {"query": query.vector, "limit": FILTERED_RECALL_DEPTH + 1})
     return [distance for row_id, distance in rows if row_id != query.source_id][:FILTERED_RECALL_DEPTH]
@@ -179,7 +183,7 @@ def force_index_scan(connection: Connection, index: VectorIndex, setting: int) -
     """
     if configure_scan(connection, [index], {index.method: setting}) != {index.filenode}:
         raise RebuildFailed(
-            f"Another session built or dropped {VECTOR_INDEX} during the measurement, so the measurement is not valid. "
+            f"Another session built or dropped {index.name} during the measurement, so the measurement is not valid. "
             "Run this again."
         )
     for name in DISABLED_PLAN_NODES:
@@ -195,7 +199,8 @@ def _exact_distances(
     with force_index_scan(connection, index, setting):
         approximate = [index_distances(connection, index, query) for query in queries]
     names = {
-        "table": table_name(connection, TABLE),
+        "table": table_name(connection, index.embedding.table),
+        "column": quote(index.embedding.name),
         "vector": qualify(index.extension_schema, "vector"),
         "operator": qualify_operator(index.extension_schema, "<=>"),
     }
@@ -217,7 +222,7 @@ def _exact_distances(
     return [by_number.get(number, []) for number in range(1, len(queries) + 1)]
 
 
-def _time_search(connection: Connection, statement: Select[TextSummary, float], query: SampleQuery) -> float:
+def _time_search(connection: Connection, statement: Select[Any, float], query: SampleQuery) -> float:
     started = time.perf_counter()
     connection.execute(statement, {"query": query.vector, "limit": RECALL_DEPTH}).all()
     return 1000 * (time.perf_counter() - started)

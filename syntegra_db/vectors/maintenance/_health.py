@@ -13,20 +13,22 @@ from sqlalchemy.exc import OperationalError
 from syntegra_db.connections import connect
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations import require_head
-from syntegra_db.pgvector_support import DEFAULT_RECALL, VECTOR_INDEX
+from syntegra_db.pgvector_support import DEFAULT_RECALL
 from syntegra_db.search_path import table_name
-from syntegra_db.vectors._index import NEW_INDEX, OLD_INDEX, read_primary_index, was_built_on_data
+from syntegra_db.vectors._index import read_primary_index, was_built_on_data
 from syntegra_db.vectors._index_state import estimate_rows
-from syntegra_db.vectors._statements import Filters
+from syntegra_db.vectors._statements import Filters, rebuild_command
 from syntegra_db.vectors._strategy import EXACT_SCAN_MAX_ROWS, choose_setting
 from syntegra_db.vectors.maintenance._build import index_validity
 from syntegra_db.vectors.maintenance._calibration import evaluate_setting, read_only_snapshot, require_index_used
+from syntegra_db.vectors.maintenance._embeddings import find_embedding
 from syntegra_db.vectors.maintenance._ground_truth import compute_ground_truth, sample_queries, time_exact_search
 from syntegra_db.vectors.maintenance._preconditions import is_rebuilding
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+    from syntegra_db.models.embeddings import EmbeddingColumn
     from syntegra_db.vectors._index import VectorIndex
 
 QUERIES = 200
@@ -39,7 +41,6 @@ CONFIDENCE_STDERRS = 1.96
 MAX_MARGIN = 0.03
 # With 10 times the rows that it was built on, an ivfflat index has 90 % of its speed, with 100 times 57 %.
 REBUILD_GROWTH = 10
-REBUILD_COMMAND = "syntegra-db vectors rebuild"
 INDEX_DEFINITION = text("""
     SELECT amname AS method,
            coalesce((SELECT json_object_agg(option_name, option_value::int) FROM pg_options_to_table(reloptions)),
@@ -81,13 +82,16 @@ class HealthMeasurement:
 
 @dataclass(frozen=True)
 class IndexHealth:
-    """State, measurement and recommendation for the vector index.
+    """State, measurement and recommendation for the vector index of one embedding.
 
+    `column` is the embedding as `TABLE.COLUMN`, `index` the declared name of its index.
     `rows` is the estimated number of rows with an embedding. `rows_at_build` is their number when the index was built:
     0 if it was created with the empty table, None if unknown. `rebuild_indexes` are those of an interrupted or running
     rebuild. If `measurement` is None, `not_measured_reason` gives the reason. `command` is None if no action is needed.
     """
 
+    column: str
+    index: str
     definition: IndexDefinition | None
     rebuild_indexes: list[str]
     rows: int
@@ -98,28 +102,35 @@ class IndexHealth:
     command: str | None
 
 
-def check_index_health(engine: Engine, seconds: float = 10) -> IndexHealth:
-    """Inspect the vector index and benchmark it for about `seconds`, without changing anything.
+def check_index_health(engine: Engine, seconds: float = 10, *, embedding: str | None = None) -> IndexHealth:
+    """Inspect a vector index and benchmark it for about `seconds`, without changing anything.
+
+    Args:
+        engine: connections of a role that reads the table.
+        seconds: approximate duration.
+        embedding: the column, as `COLUMN` or `TABLE.COLUMN`; may be omitted if only one is declared.
 
     Raises:
+        RebuildFailed: no such embedding is declared.
         DatabaseBehind, DatabaseAhead, RevisionError: see `require_head`.
         ConnectionFailed: no connection could be opened; one of its subclasses gives the reason.
     """
+    column = find_embedding(embedding)
     with connect(engine) as connection:
         require_head(connection)
-        index = read_primary_index(connection)
-        row = connection.execute(INDEX_DEFINITION, {"index": table_name(connection, VECTOR_INDEX)}).mappings().first()
+        index = read_primary_index(connection, column)
+        row = connection.execute(INDEX_DEFINITION, {"index": table_name(connection, column.index)}).mappings().first()
         definition = IndexDefinition(**row) if row else None
-        validity = index_validity(connection)
-        rows = estimate_rows(connection, Filters())
+        validity = index_validity(connection, column)
+        rows = estimate_rows(connection, column, Filters())
         rows_at_build = _rows_at_build(connection, index)
         rebuilding = is_rebuilding(connection)
-    rebuild_indexes = sorted(validity.keys() & {NEW_INDEX, OLD_INDEX})
+    rebuild_indexes = sorted(validity.keys() & {column.new_index, column.old_index})
     competing = [name for name in rebuild_indexes if validity[name]]
     measurement: HealthMeasurement | None = None
     reason: str | None = f"the planner may use {', '.join(competing)} instead"
     if not competing:
-        measurement, reason = _try_to_measure(engine, index, rows, seconds)
+        measurement, reason = _try_to_measure(engine, column, index, rows, seconds)
     advice, is_rebuild_due = recommend(
         index,
         definition,
@@ -130,6 +141,8 @@ def check_index_health(engine: Engine, seconds: float = 10) -> IndexHealth:
         is_rebuilding=rebuilding,
     )
     return IndexHealth(
+        column=str(column),
+        index=column.index,
         definition=definition,
         rebuild_indexes=rebuild_indexes,
         rows=rows,
@@ -137,25 +150,25 @@ def check_index_health(engine: Engine, seconds: float = 10) -> IndexHealth:
         measurement=measurement,
         not_measured_reason=reason,
         advice=advice,
-        command=REBUILD_COMMAND if is_rebuild_due else None,
+        command=rebuild_command(column) if is_rebuild_due else None,
     )
 
 
 def _rows_at_build(connection: Connection, index: VectorIndex | None) -> int | None:
     if index is None:
         return None
-    if index.calibration is None and was_built_on_data(connection) is False:
+    if index.calibration is None and was_built_on_data(connection, index.embedding) is False:
         return 0
     return index.rows_at_build
 
 
 def _try_to_measure(
-    engine: Engine, index: VectorIndex | None, rows: int, seconds: float
+    engine: Engine, column: EmbeddingColumn, index: VectorIndex | None, rows: int, seconds: float
 ) -> tuple[HealthMeasurement | None, str | None]:
     """Return the measurement, or None and the reason."""
     try:
         with read_only_snapshot(engine, seconds) as snapshot:
-            measurement = _measure(snapshot, index, rows, seconds) if rows else None
+            measurement = _measure(snapshot, column, index, rows, seconds) if rows else None
     except RebuildFailed as error:
         return None, str(error)
     except OperationalError as error:
@@ -165,12 +178,14 @@ def _try_to_measure(
     return measurement, None if measurement else "no row has an embedding"
 
 
-def _measure(connection: Connection, index: VectorIndex | None, rows: int, seconds: float) -> HealthMeasurement | None:
+def _measure(
+    connection: Connection, column: EmbeddingColumn, index: VectorIndex | None, rows: int, seconds: float
+) -> HealthMeasurement | None:
     started = time.monotonic()
-    queries = sample_queries(connection, QUERIES, rows)
+    queries = sample_queries(connection, column, QUERIES, rows)
     if not queries:
         return None
-    exact = time_exact_search(connection, queries, started + EXACT_TIME_SHARE * seconds)
+    exact = time_exact_search(connection, column, queries, started + EXACT_TIME_SHARE * seconds)
     if index is None:
         return HealthMeasurement(exact)
     setting = choose_setting(index, recall=DEFAULT_RECALL, limit=10, rows=rows, all_rows=rows)

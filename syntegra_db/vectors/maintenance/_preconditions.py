@@ -11,7 +11,6 @@ from syntegra_db.migrations import acquire_session_lock, current_schema, find_lo
 from syntegra_db.pgvector_support import HALFVEC_PGVECTOR, HNSW_PGVECTOR, VECTOR_INDEX, parse_version
 from syntegra_db.search_path import table_name
 from syntegra_db.sql import quote
-from syntegra_db.vectors._index import TABLE
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -49,12 +48,12 @@ def acquire_rebuild_lock(connection: Connection) -> None:
         raise RebuildFailed(str(error)) from None
 
 
-def require_ownership(connection: Connection) -> None:
-    """Raise `RebuildFailed` unless the role owns text_summary and can create an index in its schema."""
-    table = connection.execute(TABLE_PRIVILEGES, {"table": table_name(connection, TABLE)}).mappings().one()
+def require_ownership(connection: Connection, name: str) -> None:
+    """Raise `RebuildFailed` unless the role owns the table `name` and can create an index in its schema."""
+    table = connection.execute(TABLE_PRIVILEGES, {"table": table_name(connection, name)}).mappings().one()
     if not table["owns"]:
         raise RebuildFailed(
-            f"Role {quote(table['role'])} does not own text_summary, so it cannot rebuild its index; nothing was "
+            f"Role {quote(table['role'])} does not own {name}, so it cannot rebuild its index; nothing was "
             f"changed. Connect as the owner, {quote(table['owner'])}."
         )
     if not table["can_create"]:
@@ -78,4 +77,5 @@ def require_pgvector(connection: Connection, spec: IndexSpec) -> None:
 
 
 def _rebuild_lock_key(connection: Connection) -> int:
+    # One lock for all embeddings: builds on one table wait for each other anyway, and a restore asks for one holder.
     return lock_key(VECTOR_INDEX, current_schema(connection))

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import text
 
-from syntegra_db.models import EMBEDDING_DIMENSIONS
-from syntegra_db.pgvector_support import MEBIBYTE, hnsw_build_memory, ivfflat_build_memory
+from syntegra_db.pgvector_support import (
+    EMBEDDING_DIMENSIONS,
+    MEBIBYTE,
+    hnsw_build_memory,
+    ivfflat_build_memory,
+    vector_bytes,
+)
 
 if TYPE_CHECKING:
-    from syntegra_db.vectors._index import Method
+    from syntegra_db.models.embeddings import Method
 
 # PostgreSQL starts a parallel worker of an index build only if each process gets this much of maintenance_work_mem.
 WORKER_MEMORY = 32 * MEBIBYTE
@@ -24,15 +29,18 @@ DEFAULT_MEMORY_LIMIT = text("""
     SELECT greatest(pg_size_bytes(current_setting('maintenance_work_mem')),
                     pg_size_bytes(current_setting('effective_cache_size')) / 4)
 """)
-# Measured at 200,000 rows with pgvector 0.8.5, m = 16 and 384 dimensions, by method and half precision: the index, and
-# the temporary files in which an ivfflat build sorts the rows by list.
+# Measured at 200,000 rows with pgvector 0.8.5, m = 16 and 384 dimensions, by method and half precision.
 INDEX_BYTES_PER_ROW = {
     ("ivfflat", False): 1_650,
     ("ivfflat", True): 830,
     ("hnsw", False): 2_050,
     ("hnsw", True): 1_370,
 }
-SORT_BYTES_PER_ROW = {False: 1_600, True: 830}
+# An entry does not continue on the next page. It has this many bytes besides its vector; hnsw with m = 16.
+PAGE_BYTES = 8_152
+ENTRY_BYTES: dict[Method, int] = {"ivfflat": 12, "hnsw": 280}
+# An ivfflat build sorts the rows by list in temporary files, with this many bytes per row besides the vector.
+SORT_BYTES = 56
 
 
 class IndexSpec(NamedTuple):
@@ -70,15 +78,23 @@ def list_count_candidates(rows: int) -> list[int]:
     return [min(max(lists, 1), max(rows, 1), MAX_LISTS) for lists in candidates]
 
 
-def estimate_resources(spec: IndexSpec, rows: int, *, memory_limit: int, workers: int) -> ResourceEstimate:
+def estimate_resources(
+    spec: IndexSpec, rows: int, dimensions: int, *, memory_limit: int, workers: int
+) -> ResourceEstimate:
     """Return what building `spec` on `rows` embeddings takes; `memory_limit` is in bytes."""
-    disk = rows * INDEX_BYTES_PER_ROW[spec.method, spec.is_half]
+    growth = _rows_per_page(spec, EMBEDDING_DIMENSIONS) / _rows_per_page(spec, dimensions)
+    disk = round(rows * INDEX_BYTES_PER_ROW[spec.method, spec.is_half] * growth)
     if spec.method == "hnsw":
-        needed = hnsw_build_memory(rows, is_half=spec.is_half)
+        needed = hnsw_build_memory(rows, dimensions, is_half=spec.is_half)
     else:
-        needed = ivfflat_build_memory(spec.lists, rows, EMBEDDING_DIMENSIONS, is_half=spec.is_half)
-        disk += rows * SORT_BYTES_PER_ROW[spec.is_half]
+        needed = ivfflat_build_memory(spec.lists, rows, dimensions, is_half=spec.is_half)
+        disk += rows * (vector_bytes(dimensions, is_half=spec.is_half) + SORT_BYTES)
     return ResourceEstimate(min(max(needed, WORKER_MEMORY * (workers + 1)), memory_limit), needed, disk)
+
+
+def _rows_per_page(spec: IndexSpec, dimensions: int) -> int:
+    entry = ENTRY_BYTES[spec.method] + vector_bytes(dimensions, is_half=spec.is_half)
+    return max(1, PAGE_BYTES // entry)
 
 
 def format_megabytes(count: int) -> str:
