@@ -6,7 +6,8 @@
 - an iterable of tuples or lists in the order of `columns`: by default all columns of the model except `id`. Named
   tuples and SQLAlchemy's `Row` are matched by the names of the first one, unless `columns` is given;
 - an iterable of instances of the model. They are read, not added to the session, and get no values from the server;
-- one mapping from attribute to a NumPy array or list, all of the same length; embeddings have the shape (rows, 384);
+- one mapping from attribute to a NumPy array or list, all of the same length; embeddings have the shape (rows,
+  dimensions);
 - one NumPy structured array, or an iterable of them;
 - one pyarrow Table or RecordBatch, or an iterable of RecordBatches, such as a reader; embeddings are lists of floats.
 

@@ -57,7 +57,6 @@ def _print(report: DatabaseStatus, builds: dict[EmbeddingColumn, IndexBuild]) ->
     from syntegra_db.catalog import CREATE_COMMAND
     from syntegra_db.revisions import describe_revision
     from syntegra_db.sql import quote
-    from syntegra_db.vectors import EXACT_SCAN_MAX_ROWS, rebuild_command
 
     pgvector = f"pgvector {report.extension_version}" if report.extension_version else "no pgvector"
     names = [escape_control_characters(name) for name in (report.database, report.schema)]
@@ -94,6 +93,13 @@ def _print(report: DatabaseStatus, builds: dict[EmbeddingColumn, IndexBuild]) ->
             f"Schema {quote(schema)} also has tables of this package. No command uses them, because another schema "
             "comes first on the search_path."
         )
+    _print_indexes(report, builds)
+
+
+def _print_indexes(report: DatabaseStatus, builds: dict[EmbeddingColumn, IndexBuild]) -> None:
+    from syntegra_db.sql import quote
+    from syntegra_db.vectors import EXACT_SCAN_MAX_ROWS, rebuild_command
+
     rebuilds = {name: rebuild_command(embedding) for embedding in builds for name in embedding.index_names}
     for index in report.invalid_indexes:
         fix = rebuilds.get(index, f"REINDEX INDEX CONCURRENTLY {quote(index)};")

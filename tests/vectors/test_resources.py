@@ -9,10 +9,11 @@ import pytest
 
 from support.texts import load_texts
 from syntegra_db.models import EMBEDDING_DIMENSIONS
-from syntegra_db.pgvector_support import MEBIBYTE, hnsw_build_memory, ivfflat_build_memory
+from syntegra_db.pgvector_support import MEBIBYTE, hnsw_build_memory, ivfflat_build_memory, vector_bytes
 from syntegra_db.vectors.maintenance._resources import (
-    INDEX_BYTES_PER_ROW,
+    SORT_BYTES,
     IndexSpec,
+    estimate_resources,
     list_count_candidates,
 )
 
@@ -45,6 +46,7 @@ def test_ivfflat_memory_is_the_minimum_of_the_server(loaded: Database) -> None:
         connection.execute("DROP INDEX try")
 
 
+@pytest.mark.parametrize("dimensions", [EMBEDDING_DIMENSIONS, 768, 1_536])
 @pytest.mark.parametrize(
     "spec",
     [
@@ -54,22 +56,28 @@ def test_ivfflat_memory_is_the_minimum_of_the_server(loaded: Database) -> None:
         IndexSpec("hnsw", 0, is_half=True),
     ],
 )
-def test_memory_and_disk_match_a_build(loaded: Database, spec: IndexSpec) -> None:
-    column = "((embedding::halfvec(384)) halfvec_cosine_ops)" if spec.is_half else "(embedding vector_cosine_ops)"
-    options = f" WITH (lists = {spec.lists})" if spec.lists else ""
-    memory = (
-        hnsw_build_memory(ROWS, EMBEDDING_DIMENSIONS, is_half=spec.is_half) if spec.method == "hnsw" else 64 * MEBIBYTE
+def test_memory_and_disk_match_a_build(loaded: Database, spec: IndexSpec, dimensions: int) -> None:
+    vector = " || ".join(["embedding"] * (dimensions // EMBEDDING_DIMENSIONS))
+    loaded.execute(
+        f"DROP TABLE IF EXISTS wide; CREATE TABLE wide AS SELECT ({vector})::vector({dimensions}) AS embedding"
+        " FROM text_summary"
     )
+    half = f"((embedding::halfvec({dimensions})) halfvec_cosine_ops)"
+    column = half if spec.is_half else "(embedding vector_cosine_ops)"
+    options = f" WITH (lists = {spec.lists})" if spec.lists else ""
+    memory = hnsw_build_memory(ROWS, dimensions, is_half=spec.is_half) if spec.method == "hnsw" else 64 * MEBIBYTE
     notices: list[str | None] = []
     with loaded.connect() as connection:
         connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
         connection.execute(f"SET maintenance_work_mem = '{memory // 1024}kB'".encode())
-        connection.execute(f"CREATE INDEX try ON text_summary USING {spec.method} {column}{options}".encode())
+        connection.execute(f"CREATE INDEX try ON wide USING {spec.method} {column}{options}".encode())
         (size,) = connection.execute("SELECT pg_relation_size('try')").fetchone() or (0,)
         connection.execute("DROP INDEX try")
     # The server prints a notice if an hnsw graph does not fit.
     assert notices == []
-    expected = INDEX_BYTES_PER_ROW[spec.method, spec.is_half] * ROWS
+    expected = estimate_resources(spec, ROWS, dimensions, memory_limit=memory, workers=0).disk
+    if spec.method == "ivfflat":
+        expected -= ROWS * (vector_bytes(dimensions, is_half=spec.is_half) + SORT_BYTES)
     assert 0.8 * expected < size < 1.2 * expected
 
 

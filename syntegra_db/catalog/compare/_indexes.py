@@ -33,9 +33,9 @@ def equivalent_index_pattern(declared: str, columns: Mapping[str, Column]) -> st
     match = COSINE_INDEX.fullmatch(declared)
     if match is None:
         return None
-    types = {quote(name): column.type for name, column in columns.items()}
     quoted = match["column"] or match["half"]
-    name, half = re.escape(quoted), re.escape(types[quoted].replace("vector", "halfvec", 1))
+    declared_type = next((column.type for name, column in columns.items() if quote(name) == quoted), "")
+    name, half = re.escape(quoted), re.escape(declared_type.replace("vector", "halfvec", 1))
     return (
         r"(ivfflat|hnsw) "
         rf"\(({name} vector_cosine_ops|\(\({name}\)::{half}\) halfvec_cosine_ops)\)"
