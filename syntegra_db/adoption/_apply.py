@@ -174,6 +174,8 @@ def _stamp(connection: Connection, planned: AdoptionPlan) -> None:
     elif planned.stamped != planned.revision:
         require_trusted_version_table(connection, locked=True)
         _run(connection, [ddl.restamp(planned.revision)])
+    if planned.stamped != planned.revision:
+        _run(connection, [ddl.comment_version_table(planned.revision)])
 
 
 def _verify_unchanged(connection: Connection, planned: AdoptionPlan, expected: Mapping[str, Fingerprint]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from syntegra_db.revisions import VERSION_TABLE
+from syntegra_db.revisions import VERSION_TABLE, compatibility_comment
 from syntegra_db.sql import literal, quote
 
 if TYPE_CHECKING:
@@ -248,6 +248,11 @@ def stamp(revision: str) -> str:
         f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num));",
         f"INSERT INTO {VERSION_TABLE} VALUES ({literal(revision)}) ON CONFLICT DO NOTHING;",  # noqa: S608  a fix
     )
+
+
+def comment_version_table(revision: str | None) -> str:
+    """Return the statement that records in the comment of the version table which code works on `revision`."""
+    return f"COMMENT ON TABLE {VERSION_TABLE} IS {literal(compatibility_comment(revision))};"
 
 
 def restamp(revision: str | None) -> str:

@@ -30,7 +30,7 @@ from syntegra_db.migrations._options import MigrationOptions
 from syntegra_db.migrations.online import StepScript, collect_revision
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
 from syntegra_db.recorded_steps import STEP_TABLE, step_table
-from syntegra_db.revisions import VERSION_TABLE, compatibility_comment, list_revisions, script_directory
+from syntegra_db.revisions import VERSION_TABLE, list_revisions, script_directory
 from syntegra_db.search_path import UNTRUSTED_OBJECTS
 from syntegra_db.sql import SYSTEM_SCHEMA, literal
 from syntegra_db.trusted_tables import UNTRUSTED_PART, VERSION_COLUMNS
@@ -199,7 +199,7 @@ def _step_texts(script: Script, direction: Direction, steps: Sequence[Step]) -> 
         "steps": StepScript().render_steps(steps),
         "stamp": ddl.join_statements(
             ddl.stamp(revision) if reached and before is None else ddl.restamp(reached),
-            f"COMMENT ON TABLE {VERSION_TABLE} IS {literal(compatibility_comment(reached))};",
+            ddl.comment_version_table(reached),
         ),
         "lock_key": LOCK_KEY.format(schema="current_schema()"),
     }
