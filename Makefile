@@ -22,7 +22,7 @@ EXAMPLE_PASSWORDS = ^(password|secret|s3cret|pw|any|HUNTER2|hunter2-is-the-passw
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 vectors-status \
-  vectors-rebuild backup backups restore local-stop up down psql logs constraints audit test test-all faults coverage \
+  vectors-rebuild backup backups restore local-stop up down psql logs constraints audit test test-all test-evolution faults coverage \
   lint imports words revisions secrets format revision generate build clean
 
 help: ## Show this list
@@ -147,6 +147,10 @@ test-all: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 16, embedded Po
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --postgres 16 -m 'not docker and not slow' $(TESTS_ON_OTHER_SERVERS)
 	@$(TEST_ON_18) $(COVERAGE)
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --database docker -m 'not slow and not embedded' $(TESTS_ON_OTHER_SERVERS)
+
+test-evolution: $(ENVIRONMENT) ## Run every kind of schema change on 200,000 rows, with 10 interruptions, on 16 and 18
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 --rows 200000 --kills 10 tests/evolution
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 --rows 200000 --kills 10 tests/evolution
 
 faults: $(ENVIRONMENT) ## As root: run every command with every fault and print the outcomes as a table
 	@$(VENV)/bin/pytest --numprocesses 2 tests/faults/test_matrix.py

@@ -56,6 +56,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--cases", type=int, metavar="N", help="run at most N parameter sets of each test, evenly chosen; default: all"
     )
+    group.addoption("--rows", type=int, help="rows of the tests of every kind of evolution; default: a few")
+    group.addoption("--kills", type=int, default=2, help="interruptions of each of them")
 
 
 def pytest_configure(config: pytest.Config) -> None:

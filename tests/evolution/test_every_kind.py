@@ -1,0 +1,153 @@
+"""Every kind of evolution under the same conditions: `make test-evolution` has more rows and more interruptions."""
+
+from __future__ import annotations
+
+import random
+import shlex
+import threading
+import time
+from contextlib import contextmanager
+from subprocess import TimeoutExpired
+from typing import TYPE_CHECKING, LiteralString
+
+import pytest
+
+from support.evolutions import EVOLUTIONS
+from support.processes import writing
+from support.revisions import AFTER_HEAD, HEAD
+from support.sample_rows import load_rows, row_digests
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+
+    from support.checkouts import Checkout
+    from support.servers import Database, Server
+
+# What uses the connection itself has no steps: after an interruption inside its block, the author continues.
+WITHOUT_STEPS = {"index after a query"}
+REDUCED_ROWS = 4_000
+BLOCKER_SECONDS, REDUCED_BLOCKER_SECONDS = 8, 1
+# Of an upgrade that is interrupted.
+LONGEST_SECONDS = 5
+INSERT_KPI: LiteralString = (
+    "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end) "
+    "VALUES (1, 'kpi_written', 1, now(), now())"
+)
+INSERT_ANOMALY: LiteralString = "INSERT INTO anomaly_log (client_id, kpi_name, value) VALUES (1, 'kpi_written', 1)"
+UNFINISHED = "SELECT FROM pg_class WHERE relname = 'alembic_version_steps'"
+DIGESTS: tuple[LiteralString, ...] = (
+    "SELECT count(*), sum(hashtextextended(t::text, 0)) FROM kpi_summary AS t WHERE kpi_name <> 'kpi_written'",
+    "SELECT count(*), sum(hashtextextended(t::text, 0)) FROM anomaly_log AS t WHERE kpi_name <> 'kpi_written'",
+)
+WRITTEN: tuple[LiteralString, ...] = (
+    "SELECT count(*) FROM kpi_summary WHERE kpi_name = 'kpi_written'",
+    "SELECT count(*) FROM anomaly_log WHERE kpi_name = 'kpi_written'",
+)
+INVALID_INDEXES = "SELECT FROM pg_index WHERE NOT indisvalid"
+
+every_kind = pytest.mark.parametrize("evolved", sorted(EVOLUTIONS.keys() - WITHOUT_STEPS), indirect=True)
+
+
+@pytest.fixture
+def evolved(request: pytest.FixtureRequest, checkout: Checkout, server: Server) -> Checkout:
+    """A checkout with a revision of one kind."""
+    checkout.add_revision(AFTER_HEAD, *EVOLUTIONS[request.param])
+    checkout.write_manifests(server)
+    return checkout
+
+
+@pytest.fixture
+def loaded(request: pytest.FixtureRequest, database: Database) -> Database:
+    """A database with as many rows as the options say."""
+    load_rows(database, request.config.getoption("--rows") or REDUCED_ROWS)
+    return database
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--kills"))
+
+
+@contextmanager
+def blocking(database: Database, seconds: float) -> Iterator[None]:
+    """Keep a transaction that has written rows open for `seconds` from the beginning of the block."""
+
+    def block() -> None:
+        with database.connect() as connection, connection.transaction():
+            connection.execute(INSERT_KPI)
+            connection.execute(INSERT_ANOMALY)
+            time.sleep(seconds)
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def kill_at_random(process: subprocess.Popen[str]) -> None:
+    """Kill `process` at a random moment, or let it end before that."""
+    try:
+        process.communicate(timeout=random.uniform(0.5, LONGEST_SECONDS))
+    except TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+@every_kind
+def test_killed_and_blocked_evolution_is_finished_and_loses_nothing(
+    request: pytest.FixtureRequest, evolved: Checkout, loaded: Database, kills: int
+) -> None:
+    def run(*command: str) -> str:
+        return evolved.succeed("syntegra-db", *command, database=loaded)
+
+    before = [loaded.query(query) for query in DIGESTS]
+    is_full = request.config.getoption("--rows") is not None
+    with (
+        blocking(loaded, BLOCKER_SECONDS if is_full else REDUCED_BLOCKER_SECONDS),
+        writing(loaded, INSERT_KPI) as kpis,
+        writing(loaded, INSERT_ANOMALY) as anomalies,
+    ):
+        for _ in range(kills):
+            with evolved.running("syntegra-db", "upgrade", database=loaded) as process:
+                kill_at_random(process)
+            if process.returncode == 0:
+                # The next one is interrupted from the beginning again.
+                run("downgrade", HEAD)
+            run("verify")
+        run("upgrade")
+    assert not loaded.query(INVALID_INDEXES)
+    assert not loaded.query(UNFINISHED)
+    assert f"revision {AFTER_HEAD}: no drift" in run("verify")
+    run("downgrade", HEAD)
+    assert f"revision {HEAD}: no drift" in run("verify")
+    assert [loaded.query(query) for query in DIGESTS] == before
+    # With the row of the blocking transaction.
+    assert [loaded.query(query) for query in WRITTEN] == [[(len(kpis) + 1,)], [(len(anomalies) + 1,)]]
+
+
+@every_kind
+def test_evolution_is_backed_up_restored_rolled_back_and_adopted(
+    evolved: Checkout, loaded: Database, empty_database: Database
+) -> None:
+    def run(*command: str, on: Database = loaded) -> str:
+        return evolved.succeed("syntegra-db", *command, database=on)
+
+    before = row_digests(loaded)
+    run("upgrade")
+    upgraded = row_digests(loaded)
+    file = run("backup").splitlines()[-1].split(": ")[-1]
+    run("restore", file, on=empty_database)
+    assert row_digests(empty_database) == upgraded
+    assert f"revision {AFTER_HEAD}: no drift" in run("verify", on=empty_database)
+    printed = run("rollback", HEAD).splitlines()[-1]
+    assert row_digests(loaded) == before
+    run(*shlex.split(printed)[1:])
+    assert row_digests(loaded) == upgraded
+    loaded.execute("DROP TABLE alembic_version")
+    assert f"closest to revision {AFTER_HEAD}" in run("adopt")
+    run("adopt", "--apply", "--no-backup", "--yes")
+    assert f"revision {AFTER_HEAD}: no drift" in run("verify")
+    assert row_digests(loaded) == upgraded
