@@ -20,7 +20,14 @@ from syntegra_db.catalog._other_schemas import (
     require_no_tables_elsewhere,
     require_usable_revision,
 )
-from syntegra_db.catalog._own_names import NAMES_ELSEWHERE, declared_names, require_own_names
+from syntegra_db.catalog._own_names import (
+    CHANGED_ELSEWHERE,
+    NAMES_ELSEWHERE,
+    OBJECTS_ELSEWHERE,
+    ObjectsElsewhere,
+    declared_names,
+    require_own_names,
+)
 from syntegra_db.catalog._partitions import (
     CREATE_COMMAND,
     Month,
@@ -34,9 +41,11 @@ from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.catalog._status import DatabaseStatus, read_status
 
 __all__ = [
+    "CHANGED_ELSEWHERE",
     "CREATE_COMMAND",
     "MANIFESTS",
     "NAMES_ELSEWHERE",
+    "OBJECTS_ELSEWHERE",
     "SCHEMAS_WITH_TABLES",
     "SELECT_REVISION",
     "Column",
@@ -47,6 +56,7 @@ __all__ = [
     "LiveCatalog",
     "Month",
     "MonthPartitions",
+    "ObjectsElsewhere",
     "Partition",
     "Schema",
     "Table",

@@ -44,6 +44,27 @@ NAMES_ELSEWHERE = """
     GROUP BY key, value, position HAVING NOT bool_or(nspname = {schema})
     ORDER BY position, key LIMIT 1
 """
+# Objects in other declared schemas; the SQL files keep them in a setting.
+OBJECTS_ELSEWHERE = """
+    SELECT pg_class.oid FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE nspname = ANY ({schemas}) AND nspname <> {schema}
+    UNION ALL
+    SELECT pg_type.oid FROM pg_type JOIN pg_namespace ON pg_namespace.oid = typnamespace
+    WHERE nspname = ANY ({schemas}) AND nspname <> {schema}
+"""
+# A lock stays until the end of the transaction, also on an object that it has dropped.
+CHANGED_ELSEWHERE = """
+    SELECT locktype, coalesce(relation, objid) AS object FROM pg_locks
+    WHERE pid = pg_backend_pid()
+      AND coalesce(relation, objid) = ANY ({objects})
+      AND (locktype = 'relation' AND mode <> 'AccessShareLock'
+        OR locktype = 'object' AND mode = 'AccessExclusiveLock')
+"""
+FIND_OBJECTS_ELSEWHERE = catalog_query(OBJECTS_ELSEWHERE.format(schemas=":schemas", schema=":schema"))
+FIND_CHANGED_ELSEWHERE = catalog_query(f"""
+    SELECT object, CASE locktype WHEN 'relation' THEN object::regclass::text ELSE object::regtype::text END AS name
+    FROM ({CHANGED_ELSEWHERE.format(objects="CAST(:objects AS pg_catalog.oid[])")}) AS changed ORDER BY 1
+""")  # noqa: S608  constants
 FIND_NAME_ELSEWHERE = catalog_query(
     NAMES_ELSEWHERE.format(declared="CAST(:declared AS pg_catalog.json)", schemas=":schemas", schema=":schema")
 )
@@ -84,6 +105,37 @@ def require_own_names(connection: Connection, names: str, consequence: str) -> N
             f"search_path includes for the extension vector, has one of that name: {consequence}. "
             f"Create the {found.label} in schema {schema}; `syntegra-db verify` prints the statement."
         )
+
+
+class ObjectsElsewhere:
+    """The objects in the schema of the extension if the tables are in another one: a migration must not change them."""
+
+    def __init__(self, connection: Connection) -> None:
+        session = read_session(connection)
+        parameters = {"schemas": session.declared_schemas(), "schema": session.schema}
+        self._connection = connection
+        self._objects = list(connection.scalars(FIND_OBJECTS_ELSEWHERE, parameters))
+        # The caller of a migration may have changed some in the same transaction.
+        self._changed_before = self._changed().keys()
+
+    def require_unchanged(self, cause: str) -> None:
+        """Raise an error if the open transaction has locked one as a statement does that changes or references it.
+
+        Raises:
+            MigrationFailed: the message begins with `cause`, and the transaction must be rolled back.
+        """
+        changed = self._changed()
+        if new := [name for number, name in changed.items() if number not in self._changed_before]:
+            raise MigrationFailed(
+                f"{cause} would have changed {new[0]}, which is in another schema, because a table was renamed or "
+                "dropped at the same time. This was rolled back; `syntegra-db verify` shows what is missing."
+            )
+
+    def _changed(self) -> dict[int, str]:
+        if not self._objects:
+            return {}
+        rows = self._connection.execute(FIND_CHANGED_ELSEWHERE, {"objects": self._objects})
+        return {row.object: row.name for row in rows}
 
 
 def _names(schema: Schema) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ from sqlalchemy.schema import CreateTable
 
 from syntegra_db.catalog import (
     NAMES_ELSEWHERE,
+    OBJECTS_ELSEWHERE,
     SCHEMAS_WITH_TABLES,
     SELECT_REVISION,
     ddl,
@@ -27,7 +28,7 @@ from syntegra_db.catalog import (
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._options import MigrationOptions
-from syntegra_db.migrations.online import StepScript, collect_revision
+from syntegra_db.migrations.online import StepScript, collect_revision, require_own_objects
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
 from syntegra_db.recorded_steps import STEP_TABLE, step_table
 from syntegra_db.revisions import VERSION_TABLE, list_revisions, script_directory
@@ -132,6 +133,7 @@ def _render(script: Script, direction: Direction, texts: dict[str, str]) -> str:
         "idle_timeout": IDLE_IN_TRANSACTION_SECONDS,
         "version_table": VERSION_TABLE,
         "step_table": STEP_TABLE,
+        "require_own_objects": require_own_objects(),
     }
     steps = collect_revision(script.module)
     if steps is None:
@@ -183,6 +185,9 @@ def _guard(is_local: str, settings: dict[str, Any]) -> str:
             declared=literal(declared_columns()), system_schema=SYSTEM_SCHEMA
         ).strip("\n"),
         untrusted_part=_untrusted_part(),
+        objects_elsewhere=OBJECTS_ELSEWHERE.format(schemas="declared_schemas", schema="main_schema")
+        .strip("\n")
+        .rstrip(),
         select_revision=SELECT_REVISION.format(table=f"%I.{VERSION_TABLE}").replace("'", "''"),
         **{**settings, "revision_guard": settings["revision_guard"].rstrip()},
     )

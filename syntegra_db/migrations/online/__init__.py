@@ -10,7 +10,7 @@ from syntegra_db.migrations.online._execution import (
     run_inside_transaction,
     run_online,
 )
-from syntegra_db.migrations.online._script import StepScript, collect_functions, collect_revision
+from syntegra_db.migrations.online._script import StepScript, collect_functions, collect_revision, require_own_objects
 from syntegra_db.migrations.online._steps import (
     CONCURRENTLY,
     AutocommitStep,
@@ -34,6 +34,7 @@ __all__ = [
     "describe",
     "direction_to_undo",
     "migrations_function",
+    "require_own_objects",
     "run_inside_transaction",
     "run_online",
 ]

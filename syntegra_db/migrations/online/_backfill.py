@@ -84,6 +84,7 @@ class BackfillStep:
         return BACKFILL.read_text(encoding="utf-8").format(
             table=quote(self.table),
             update=self._statement(),
+            own_objects=script.check_own_objects(),
             condition=self.condition,
             number=number,
             step_table=script.step_table,

@@ -11,7 +11,7 @@ from alembic import op
 from alembic.operations import Operations
 from alembic.runtime.migration import RevisionStep
 
-from syntegra_db.catalog import declared_names, require_own_names
+from syntegra_db.catalog import ObjectsElsewhere, declared_names, require_own_names
 from syntegra_db.errors import MigrationFailed
 from syntegra_db.migrations.online._collection import collect_steps
 from syntegra_db.migrations.online._session import StepSession
@@ -152,7 +152,9 @@ class _Names:
         def run(**arguments: Any) -> None:
             if not is_begun:
                 self.require_before()
+            elsewhere = ObjectsElsewhere(self._connection)
             function(**arguments)
+            elsewhere.require_unchanged(self._name.capitalize())
             consequence = f"a later revision could change that one, so {self._name} was not committed"
             require_own_names(self._connection, declared_names(self._end), consequence)
 
@@ -184,7 +186,7 @@ class _Run:
     def __init__(self, connection: Connection, options: MigrationOptions, operations: Operations) -> None:
         self.record = StepRecord(connection)
         self._connection = connection
-        self._session = partial(StepSession, connection, operations, options, self.record)
+        self._session = partial(StepSession, connection, operations, options, self.record, ObjectsElsewhere(connection))
         self._context = operations.migration_context
 
     def has_begun(self, revision: str) -> bool:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 
+from syntegra_db.catalog import CHANGED_ELSEWHERE
 from syntegra_db.migrations.online._collection import collect_steps
 from syntegra_db.recorded_steps import STEP_TABLE
-from syntegra_db.sql import literal, quote
+from syntegra_db.sql import literal, qualify_calls, quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from syntegra_db.migrations.online._steps import Step
     from syntegra_db.recorded_steps import Direction
 
+TEMPLATES = Path(__file__).parents[1] / "templates"
+OWN_OBJECTS, REQUIRE_OWN_OBJECTS = (
+    (TEMPLATES / f"{name}.sql").read_text(encoding="utf-8") for name in ("own_objects", "require_own_objects")
+)
 BLOCK = """\
 SELECT is_finished FROM {step_table} WHERE step = {number} \\gset
 \\if :is_finished
@@ -57,6 +63,18 @@ def collect_revision(module: ModuleType) -> dict[Direction, list[Step]] | None:
     return {"upgrade": upgrade.steps, "downgrade": downgrade.steps}
 
 
+def require_own_objects() -> str:
+    """Return the statement that fails if the open transaction has changed an object in the schema of the extension."""
+    return REQUIRE_OWN_OBJECTS.format(statements=check_own_objects())
+
+
+def check_own_objects() -> str:
+    """Return the same for a block of PL/pgSQL."""
+    objects = "string_to_array(current_setting('syntegra_db.other_objects'), ' ')::oid[]"
+    query = qualify_calls(CHANGED_ELSEWHERE.format(objects=objects)).strip("\n").rstrip()
+    return OWN_OBJECTS.format(changed_elsewhere=query)
+
+
 class StepScript:
     """The statements for psql of steps."""
 
@@ -85,7 +103,7 @@ class StepScript:
 
     def transaction(self, number: int, statements: str) -> str:
         """Return one transaction that also records step `number` as finished."""
-        return f"BEGIN;\n{statements}\n{self._finish(number)}\nCOMMIT;"
+        return f"BEGIN;\n{statements}\n{self._finish(number)}\n{require_own_objects()}\nCOMMIT;"
 
     def autocommit(self, number: int, statements: str) -> str:
         """Return statements without a limit for locks, followed by the record of step `number`."""
@@ -95,6 +113,11 @@ class StepScript:
     def drop_invalid_index(self, name: str) -> str:
         """Return statements that drop an index if an interrupted run left it invalid."""
         return DROP_INVALID_INDEX.format(name=literal(name), quoted=quote(name), schema=SCHEMA)
+
+    @staticmethod
+    def check_own_objects() -> str:
+        """Return the check at the end of a transaction for a block of PL/pgSQL."""
+        return check_own_objects()
 
     def _finish(self, number: int) -> str:
         return f"UPDATE {STEP_TABLE} SET is_finished = true WHERE step = {number};"  # noqa: S608  of a file

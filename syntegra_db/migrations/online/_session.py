@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from alembic.operations import Operations
     from sqlalchemy import Connection
 
+    from syntegra_db.catalog import ObjectsElsewhere
     from syntegra_db.migrations._options import MigrationOptions
     from syntegra_db.recorded_steps import StepRecord
 
@@ -37,6 +38,7 @@ class StepSession:
     operations: Operations
     options: MigrationOptions
     record: StepRecord
+    elsewhere: ObjectsElsewhere
     is_repeated: bool = False
 
     @property
@@ -46,11 +48,16 @@ class StepSession:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run the block in a separate transaction."""
+        """Run the block in a separate transaction.
+
+        Raises:
+            MigrationFailed: it changed an object in the schema of the extension.
+        """
         # Before the first revision, Alembic has created its version table in the open one.
         self.connection.commit()
         with self.connection.begin():
             yield
+            self.elsewhere.require_unchanged("A step of the revision")
 
     @contextmanager
     def recorded_transaction(self, number: int) -> Iterator[None]:

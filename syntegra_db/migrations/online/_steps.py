@@ -193,7 +193,7 @@ def _create_index(session: StepSession, operation: CreateIndexOp) -> None:
         logger.info("The index %s is already there", operation.index_name)
         return
     try:
-        session.operations.invoke(operation)
+        session.operations.invoke(in_schema(operation, session.schema))
     except DBAPIError as error:
         if not connection_was_lost(error):
             session.connection.rollback()
@@ -251,9 +251,9 @@ def tolerant(operation: MigrateOperation, schema: str) -> Iterator[MigrateOperat
 
 
 def in_schema(operation: MigrateOperation, schema: str) -> MigrateOperation:
-    """Return a copy of `operation`; what it drops is in `schema`, because the next one can have the same name."""
+    """Return a copy of `operation`; what it drops or indexes is in `schema`: the next one can have the same name."""
     copied = copy(operation)
-    if isinstance(copied, DropOperation):
+    if isinstance(copied, DropOperation | CreateIndexOp):
         copied.schema = schema
     return copied
 

@@ -22,6 +22,7 @@ BEGIN
     BEGIN
       {update} WHERE id > batch_begin AND id <= batch_end AND ({condition});
       GET DIAGNOSTICS batch_changes = ROW_COUNT;
+{own_objects}
       UPDATE {step_table} SET last_id = batch_end, changed_rows = changed_rows + batch_changes WHERE step = {number};
       batch_attempts := 0;
     EXCEPTION WHEN lock_not_available OR deadlock_detected THEN

@@ -155,6 +155,10 @@ BEGIN
       USING HINT = 'Finish or undo it first. This command prints how: syntegra-db status';
   END IF;
 {revision_guard}
+  -- Before the end of each transaction, it must not have changed one of these.
+  PERFORM set_config('syntegra_db.other_objects', array_to_string(ARRAY(
+{objects_elsewhere}
+  ), ' '), {is_local});
   -- The file names no schema, so it would find them in that of the extension.
   FOR object IN
 {names_elsewhere}

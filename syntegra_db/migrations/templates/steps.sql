@@ -83,6 +83,7 @@ COMMIT;
 BEGIN;
 {stamp}
 DROP TABLE {step_table};
+{require_own_objects}
 COMMIT;
 
 SELECT pg_advisory_unlock(:'syntegra_db_lock'::int8) AS syntegra_db_unlocked,
@@ -90,7 +91,8 @@ SELECT pg_advisory_unlock(:'syntegra_db_lock'::int8) AS syntegra_db_unlocked,
   set_config('lock_timeout', :'syntegra_db_lock_timeout', false) AS syntegra_db_lock_timeout,
   set_config('idle_in_transaction_session_timeout', :'syntegra_db_idle_timeout', false)
     AS syntegra_db_idle_timeout,
-  set_config('search_path', :'syntegra_db_path', false) AS syntegra_db_path \gset
+  set_config('search_path', :'syntegra_db_path', false) AS syntegra_db_path,
+  set_config('syntegra_db.other_objects', '', false) AS syntegra_db_other_objects \gset
 \unset syntegra_db_is_begun
 \unset syntegra_db_lock
 \unset syntegra_db_has_settings
