@@ -190,25 +190,27 @@ constraints AS (
          pg_catalog.concat(pg_catalog.pg_get_constraintdef(c.oid),
                 CASE WHEN contype IN ('p', 'u', 'x') AND NOT (indisvalid AND indisready) THEN ' INVALID' END)
          AS definition,
-         CASE WHEN contype IN ('p', 'u', 'x')
-              THEN ARRAY(SELECT pg_catalog.pg_get_indexdef(conindid, key, false) FROM pg_catalog.generate_series(1, indnkeyatts) AS key)
-              ELSE ARRAY(SELECT pg_catalog.quote_ident(attname) FROM pg_catalog.pg_attribute
-                         WHERE attrelid OPERATOR(pg_catalog.=) conrelid AND attnum OPERATOR(pg_catalog.=) ANY (conkey)) END AS keys
+         ARRAY(SELECT attname::pg_catalog.text FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) conrelid AND attnum OPERATOR(pg_catalog.=) ANY (conkey)) AS columns,
+         nullif(confrelid, 0)::pg_catalog.regclass::pg_catalog.text AS target, confdeltype::pg_catalog.text AS on_delete
   FROM pg_catalog.pg_constraint AS c LEFT JOIN pg_catalog.pg_index ON indexrelid OPERATOR(pg_catalog.=) conindid
   WHERE conrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT oid FROM tables)) AND contype IN ('p', 'u', 'x', 'f', 'c')
   ORDER BY pg_catalog.array_position(ARRAY['p', 'u', 'x', 'c', 'f'], contype::pg_catalog.text), conname
 ),
 indexes AS (
-  SELECT indrelid AS table_oid, relname AS name,
-         pg_catalog.concat(CASE WHEN indisunique THEN 'UNIQUE ' END, pg_catalog.split_part(definition, ' USING ', 2),
-                CASE WHEN NOT (indisvalid AND indisready) THEN ' INVALID' END) AS definition,
-         ARRAY(SELECT pg_catalog.pg_get_indexdef(indexrelid, key, false) FROM pg_catalog.generate_series(1, indnkeyatts) AS key) AS keys
+  SELECT indrelid AS table_oid, i.relname AS name,
+         pg_catalog.concat(CASE WHEN indisunique THEN 'UNIQUE ' END,
+                pg_catalog.substr(pg_catalog.pg_get_indexdef(indexrelid),
+                       pg_catalog.length(pg_catalog.format('CREATE INDEX %I ON %I.%I USING ', i.relname, nspname, t.relname))
+                       OPERATOR(pg_catalog.+) CASE WHEN indisunique THEN pg_catalog.length('UNIQUE ') ELSE 0 END
+                       OPERATOR(pg_catalog.+) CASE WHEN i.relkind OPERATOR(pg_catalog.=) 'I' THEN pg_catalog.length('ONLY ') ELSE 0 END OPERATOR(pg_catalog.+) 1),
+                CASE WHEN NOT (indisvalid AND indisready) THEN ' INVALID' END) AS definition
   FROM pg_catalog.pg_index
-  JOIN pg_catalog.pg_class ON pg_class.oid OPERATOR(pg_catalog.=) indexrelid
-  CROSS JOIN LATERAL pg_catalog.pg_get_indexdef(indexrelid) AS definition
+  JOIN pg_catalog.pg_class AS i ON i.oid OPERATOR(pg_catalog.=) indexrelid
+  JOIN pg_catalog.pg_class AS t ON t.oid OPERATOR(pg_catalog.=) indrelid
+  JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.relnamespace
   WHERE indrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT oid FROM tables))
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conindid OPERATOR(pg_catalog.=) indexrelid AND contype IN ('p', 'u', 'x'))
-  ORDER BY relname
+  ORDER BY name
 ),
 sequences AS (
   WITH used AS (

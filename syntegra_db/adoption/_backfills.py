@@ -13,17 +13,18 @@ from syntegra_db.errors import DecisionRequired, server_message
 from syntegra_db.sql import execute_query, literal, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from sqlalchemy import Connection
 
     from syntegra_db.adoption._inspection import Inspection
+    from syntegra_db.adoption._supplied_expressions import Problem
 
 PLAIN_VALUE = re.compile(r"[\w .:+{}-]+")
 
 
-def plan_backfills(connection: Connection, inspection: Inspection) -> list[Backfill]:
-    """Return the columns that get the supplied values; `rows` is not counted yet.
+def plan_backfills(connection: Connection, inspection: Inspection, problems: Mapping[str, Problem]) -> list[Backfill]:
+    """Return the columns that get the supplied values; `rows` is not counted yet. `problems` are of `find_problems`.
 
     Raises:
         DecisionRequired: a value is for an unknown or nullable column, or is not valid.
@@ -41,13 +42,21 @@ def plan_backfills(connection: Connection, inspection: Inspection) -> list[Backf
         if new.nullability == "NULL" and old is not None:
             raise DecisionRequired(f"--set {name}: the column is nullable, and adopt changes no existing value.")
         if old is None or old.nullability == "NULL":
-            expression = parse_column_value(connection, inspection, table, column, value)
+            expression = parse_column_value(connection, inspection, table, column, value, problem=problems.get(name))
             backfills.append(Backfill(table, column, expression, 0, old is None))
     return backfills
 
 
-def parse_column_value(connection: Connection, inspection: Inspection, table: str, column: str, value: str) -> str:
-    """Return a supplied value for a column, which may be missing, as SQL.
+def parse_column_value(  # noqa: PLR0913  the parts of an assignment
+    connection: Connection,
+    inspection: Inspection,
+    table: str,
+    column: str,
+    value: str,
+    *,
+    problem: Problem | None = None,
+) -> str:
+    """Return a supplied value for a column, which may be missing, as SQL; see `find_problems` for its `problem`.
 
     Raises:
         DecisionRequired: see `parse_fill_value`.
@@ -57,11 +66,13 @@ def parse_column_value(connection: Connection, inspection: Inspection, table: st
     kind = (inspection.declared.tables[table].columns if is_missing else columns)[column].type
     # An ENUM type may not be installed yet.
     is_enum = is_missing and kind in inspection.declared.types
-    expression = parse_fill_value(connection, table, columns, "text" if is_enum else kind, value)
+    expression = parse_fill_value(connection, table, columns, "text" if is_enum else kind, value, problem=problem)
     return f"({expression})::text::{kind}" if is_enum else expression
 
 
-def parse_fill_value(connection: Connection, table: str, columns: Collection[str], kind: str, value: str) -> str:
+def parse_fill_value(  # noqa: PLR0913  the parts of an assignment
+    connection: Connection, table: str, columns: Collection[str], kind: str, value: str, *, problem: Problem | None
+) -> str:
     """Return a supplied value as SQL: a constant if it is a plain value of the type `kind`, else an expression.
 
     An expression may use the columns of the row, subqueries, and functions that are not volatile, because it is
@@ -76,6 +87,8 @@ def parse_fill_value(connection: Connection, table: str, columns: Collection[str
         with suppress(DBAPIError), rolled_back(connection):
             execute_query(connection, f"SELECT CAST({constant} AS {kind})")
             return constant
+    if problem is not None:
+        raise DecisionRequired(f"--set {table}.…={value}: {problem.describe(kind)} Nothing was changed.")
     try:
         with rolled_back(connection):
             is_volatile = _is_volatile(connection, table, kind, value)

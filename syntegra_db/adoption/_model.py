@@ -20,8 +20,9 @@ class AdoptionInput:
     """What only a person can decide: values by `table.column`, the time zone of naive timestamps, and accepted losses.
 
     A value is a plain word, number or date that the column can store, or one SQL expression over the row's columns. An
-    expression may use subqueries and functions, but no volatile function, aggregate or window function. `timezone` is
-    None for the session's own. `accepted_losses` are the `table.column` whose conversion may change values.
+    expression may use subqueries and functions of PostgreSQL and pgvector, but no volatile function, aggregate or
+    window function, and nothing that can run a function of a user. `timezone` is None for the session's own.
+    `accepted_losses` are the `table.column` whose conversion may change values.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)

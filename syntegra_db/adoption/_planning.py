@@ -15,6 +15,7 @@ from syntegra_db.adoption._preconditions import require_adoptable
 from syntegra_db.adoption._reconcile import reconcile_table
 from syntegra_db.adoption._rewrites import converted_table, plan_rewrites
 from syntegra_db.adoption._row_checks import PlannedRows, accepted_losses, check_rows
+from syntegra_db.adoption._supplied_expressions import Problem, find_problems
 from syntegra_db.adoption._writers import writer_requirements
 from syntegra_db.catalog import Column, Schema, Table, ddl
 from syntegra_db.catalog.compare import compare_enums, compare_extension, compare_schemas
@@ -24,7 +25,7 @@ from syntegra_db.search_path import declared_search_path
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Connection
 
@@ -36,7 +37,8 @@ CONCURRENTLY = re.compile(r"^((?:CREATE|CREATE UNIQUE|DROP|REINDEX) INDEX) CONCU
 def plan(connection: Connection, supplied: AdoptionInput | None = None) -> AdoptionPlan:
     """Return the steps from tables created outside migrations to the revision that they are closest to.
 
-    Reads the catalog and the rows in a read-only savepoint of the connection's transaction, and changes nothing.
+    Reads the catalog and the rows in a savepoint of the connection's transaction, and changes nothing. It is read-only,
+    after the server has parsed the supplied expressions.
 
     Raises:
         AdoptionNotPossible: there is nothing to adopt, or it cannot be changed in place; the message has all reasons.
@@ -47,9 +49,11 @@ def plan(connection: Connection, supplied: AdoptionInput | None = None) -> Adopt
     """
     savepoint = connection.begin_nested()
     try:
-        connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
         with declared_search_path(connection):
-            return _plan(connection, inspect_database(connection, supplied or AdoptionInput()))
+            supplied = supplied or AdoptionInput()
+            problems = find_problems(connection, supplied.values)
+            connection.exec_driver_sql("SET LOCAL transaction_read_only = on")
+            return _plan(connection, inspect_database(connection, supplied), problems)
     except OperationalError:
         # Lock timeouts are retried, and lost connections are reported, by the caller.
         raise
@@ -59,9 +63,9 @@ def plan(connection: Connection, supplied: AdoptionInput | None = None) -> Adopt
         savepoint.rollback()
 
 
-def _plan(connection: Connection, inspection: Inspection) -> AdoptionPlan:
+def _plan(connection: Connection, inspection: Inspection, problems: Mapping[str, Problem]) -> AdoptionPlan:
     require_adoptable(connection, inspection)
-    backfills = plan_backfills(connection, inspection)
+    backfills = plan_backfills(connection, inspection, problems)
     expressions = {(backfill.table, backfill.column): backfill.expression for backfill in backfills}
     rows = PlannedRows(connection, inspection, expressions)
     losses = tuple(accepted_losses(rows))
@@ -80,7 +84,7 @@ def _plan(connection: Connection, inspection: Inspection) -> AdoptionPlan:
         *(change for table in reconciled for change in table.changes),
     ]
     # A foreign key is dropped before the key that it refers to is changed.
-    preparations.sort(key=lambda change: ddl.FOREIGN_KEY not in change.found)
+    preparations.sort(key=lambda change: not change.found.startswith(ddl.FOREIGN_KEY))
     notes = (f"{finding.object} ({finding.found})" for finding in findings if not finding.is_drift)
     return AdoptionPlan(
         revision=inspection.revision,

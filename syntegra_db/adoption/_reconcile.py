@@ -12,8 +12,9 @@ from syntegra_db.catalog import ddl
 from syntegra_db.catalog.compare import (
     INVALID_SUFFIX,
     accepts_inserts,
+    column_label,
     diff_definitions,
-    references_no_column,
+    preventing_actions,
     serves_same_search,
 )
 from syntegra_db.sql import execute_query, literal, quote
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 CHECK = "CHECK "
 NOT_VALID = " NOT VALID"
+NAMES = re.compile(r"\w+")
+# `verify` prints it for a column without a value, and it changes no row.
+DROP_NOT_NULL = ("DROP NOT NULL",)
 NEXTVAL = re.compile(r"nextval\('(?P<name>[^']+)'::regclass\)")
 IDENTITY = "IDENTITY"
 
@@ -57,9 +61,21 @@ class ReconciledTable:
         self._remove_constraint(constraint)
 
     def ask_about_index(self, index: str) -> None:
-        """Ask whether a unique index that rejects valid rows is needed."""
+        """Ask whether an index that rejects valid rows is needed."""
         self._ask(f"index {index}", self.table.indexes[index], f"DROP INDEX {quote(index)};")
         self._move_index(index, None)
+
+    def ask_about_column(self, column: str, actions: tuple[str, ...]) -> None:
+        """Ask whether what `actions` change in an application's column, which rejects valid rows, is needed."""
+        fix = ddl.alter_column(self.name, column, *actions)
+        self._ask(column_label(self.name, column), "its type, default or expression", fix)
+        self.table = replace(
+            self.table,
+            rejections=tuple(
+                replace(each, parts=tuple(part for part in each.parts if (part.kind, part.part) != ("columns", column)))
+                for each in self.table.rejections
+            ),
+        )
 
     def rename_index(self, old: str, new: str) -> None:
         """Rename an index, unless it has the name already."""
@@ -68,9 +84,9 @@ class ReconciledTable:
             self.changes.append(SchemaChange(f"index {new}", f"named {new}", f"named {old}", (statement,)))
             self._move_index(old, new)
 
-    def accepts_inserts(self, definition: str) -> bool:
-        """Return whether an installed key accepts each insert of the models; see `compare.accepts_inserts`."""
-        return accepts_inserts(self.declared, self.table, definition)
+    def accepts_inserts(self, kind: str, definition: str) -> bool:
+        """Return whether an installed constraint or index accepts each insert; see `compare.accepts_inserts`."""
+        return accepts_inserts(self.declared, self.table, kind, definition)
 
     def _ask(self, label: str, definition: str, drop: str) -> None:
         reason = f"{definition} rejects rows that the models write"
@@ -91,6 +107,7 @@ def reconcile_table(
 ) -> ReconciledTable:
     """Return the changes and questions after which the declared constraints, indexes and sequence can be created."""
     reconciled = ReconciledTable(name, declared, installed)
+    _reconcile_columns(reconciled)
     _reconcile_foreign_keys(inspection, reconciled)
     _reconcile_checks(inspection, reconciled)
     _reconcile_unique(reconciled)
@@ -99,10 +116,19 @@ def reconcile_table(
     return reconciled
 
 
+def _reconcile_columns(reconciled: ReconciledTable) -> None:
+    """Ask about columns of the application that reject valid rows for another reason than a missing value."""
+    for name in reconciled.table.columns.keys() - reconciled.declared.columns.keys():
+        actions = preventing_actions(reconciled.declared, reconciled.table, "columns", name)
+        if actions and actions != DROP_NOT_NULL:
+            reconciled.ask_about_column(name, actions)
+
+
 def _reconcile_foreign_keys(inspection: Inspection, reconciled: ReconciledTable) -> None:
     """Drop foreign keys between managed tables that differ from the declared ones or duplicate one.
 
-    An application's own foreign key is kept if it accepts each insert of the models.
+    An application's own foreign key is kept if it accepts each insert of the models. One to another table is asked
+    about if not.
     """
     declared, installed = (
         {name: definition for name, definition in table.constraints.items() if definition.startswith(ddl.FOREIGN_KEY)}
@@ -110,11 +136,13 @@ def _reconcile_foreign_keys(inspection: Inspection, reconciled: ReconciledTable)
     )
     difference = diff_definitions(declared, installed)
     for row in inspection.constraints:
-        is_managed = (
-            row["type"] == "f" and row["table"] == reconciled.name and row["target"] in inspection.installed.tables
-        )
-        extra = (name for name in difference.extra if not reconciled.accepts_inserts(installed[name]))
-        if is_managed and row["name"] in (*extra, *difference.changed):
+        if row["type"] != "f" or row["table"] != reconciled.name:
+            continue
+        extra = [name for name in difference.extra if not reconciled.accepts_inserts("constraints", installed[name])]
+        if row["target"] not in inspection.installed.tables:
+            if row["name"] in extra:
+                reconciled.ask_about_constraint(row["name"])
+        elif row["name"] in (*extra, *difference.changed):
             same_target = (key for key in declared.values() if f"REFERENCES {row['target']}(" in key)
             replacement = declared.get(row["name"]) or next(same_target, None)
             reconciled.drop_constraint(row["name"], replacement)
@@ -138,36 +166,33 @@ def _reconcile_checks(inspection: Inspection, reconciled: ReconciledTable) -> No
         enums = {name for name in columns[check] & converted if table.columns[name].type in inspection.declared.types}
         if replacements:
             reconciled.drop_constraint(check, declared.get(check, replacements[0]))
-        elif enums == columns[check]:
+        elif enums and enums == columns[check]:
             reconciled.drop_constraint(check, f"the ENUM type of {', '.join(sorted(enums))}")
-        elif not references_no_column(definition, table):
+        elif not reconciled.accepts_inserts("constraints", definition):
             reconciled.ask_about_constraint(check)
 
 
 def _columns(check: str, table: Table) -> set[str]:
-    return {
-        name
-        for name, column in table.columns.items()
-        if not references_no_column(check, replace(table, columns={name: column}))
-    }
+    """Return the columns that a declared CHECK references."""
+    return table.columns.keys() & set(NAMES.findall(check))
 
 
 def _reconcile_unique(reconciled: ReconciledTable) -> None:
-    """Rename unique indexes that ADD CONSTRAINT … USING INDEX can take, and ask about all other uniqueness."""
+    """Rename unique indexes that ADD CONSTRAINT … USING INDEX can take, and ask about others that reject rows."""
     declared = reconciled.declared
     for constraint, definition in list(reconciled.table.constraints.items()):
         is_key = definition.startswith(("UNIQUE", "EXCLUDE")) and definition not in declared.constraints.values()
-        if is_key and not reconciled.accepts_inserts(definition):
+        if is_key and not reconciled.accepts_inserts("constraints", definition):
             reconciled.ask_about_constraint(constraint)
     for index, definition in list(reconciled.table.indexes.items()):
-        if not definition.startswith("UNIQUE ") or definition.endswith(INVALID_SUFFIX):
+        if definition.endswith(INVALID_SUFFIX):
             continue
         usable = (
             key for key in _missing_constraints(reconciled) if _is_index_of(declared.constraints[key], definition)
         )
         if key := next(usable, None):
             reconciled.rename_index(index, key)
-        elif index not in declared.indexes and not reconciled.accepts_inserts(definition):
+        elif index not in declared.indexes and not reconciled.accepts_inserts("indexes", definition):
             reconciled.ask_about_index(index)
 
 

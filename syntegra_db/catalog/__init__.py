@@ -4,7 +4,13 @@ from syntegra_db.catalog._closest import closest_revision
 from syntegra_db.catalog._data_loss import DataLoss, data_losses
 from syntegra_db.catalog._drift import is_accepted, unversioned_objects, verify
 from syntegra_db.catalog._findings import DriftReport, Finding
-from syntegra_db.catalog._introspection import LiveCatalog, existing_tables, introspect, require_current_schema
+from syntegra_db.catalog._introspection import (
+    LiveCatalog,
+    existing_tables,
+    introspect,
+    require_current_schema,
+    short_lock_timeout,
+)
 from syntegra_db.catalog._manifest import (
     MANIFESTS,
     format_manifest,
@@ -79,6 +85,7 @@ __all__ = [
     "require_no_tables_elsewhere",
     "require_own_names",
     "require_usable_revision",
+    "short_lock_timeout",
     "tables_by_month",
     "unversioned_objects",
     "verify",

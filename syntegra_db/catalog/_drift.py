@@ -61,9 +61,9 @@ def verify(connection: Connection) -> DriftReport:
     """Compare the current schema with the manifest of its revision, and report drift and notes.
 
     The role must be allowed to use the schema and to read `alembic_version`. Tables of other applications are ignored,
-    and so are their indexes on managed tables unless they are unique or invalid. A key of an application that accepts
-    each insert of the models is a note. No lock is kept, and no setting of the session is changed. The connection must
-    not be in AUTOCOMMIT.
+    and so are their indexes on managed tables unless they are unique or invalid or can reject an insert. Another object
+    of an application is a note if it can reject no insert of the models. No lock is kept, and no setting of the session
+    is changed. The connection must not be in AUTOCOMMIT.
 
     Raises:
         RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psycopg.errors import LockNotAvailable
@@ -11,7 +11,8 @@ from sqlalchemy.exc import OperationalError
 
 from syntegra_db.catalog import _queries
 from syntegra_db.catalog._other_schemas import describe_missing_schema, require_no_tables_elsewhere
-from syntegra_db.catalog._schema import Column, Schema, Table
+from syntegra_db.catalog._rejections import find_rejections
+from syntegra_db.catalog._schema import Column, Reference, Schema, Table
 from syntegra_db.errors import LockTimeout, SettingsError
 from syntegra_db.search_path import SETTINGS, format_search_path, read_session, search_path_fix, set_statements
 from syntegra_db.sql import execute_raw, quote
@@ -88,11 +89,13 @@ def introspect(connection: Connection, tables: Collection[str], types: Collectio
         oids = [row["oid"] for row in installed]
         labels = _fetch_all(connection, _queries.TYPES, schema=session.schema, names=list(types), tables=oids)
         parts = {kind: _fetch_all(connection, query, tables=oids) for kind, query in PART_QUERIES.items()}
+        found = {row["name"]: _table(row, parts) for row in installed}
+        rejections = find_rejections(connection, found, {row["name"]: row["oid"] for row in installed})
     return LiveCatalog(
         schema_name=session.schema or "",
         schema=Schema(
             types={row["name"]: tuple(row["labels"]) for row in labels},
-            tables={row["name"]: _table(row, parts) for row in installed},
+            tables={name: replace(table, rejections=rejections[name]) for name, table in found.items()},
         ),
         extension=_extension(role_and_extension, session),
         privileges=Privileges(
@@ -173,7 +176,11 @@ def _table(row: RowMapping, parts: dict[str, Sequence[RowMapping]]) -> Table:
         indexes=_definitions(own["indexes"]),
         sequences=_definitions(own["sequences"]),
         attached_objects={f"{part['kind']} {part['name']}": part["definition"] for part in own["attached_objects"]},
-        keys={part["definition"]: tuple(part["keys"]) for part in (*own["constraints"], *own["indexes"])},
+        references={
+            part["definition"]: Reference(tuple(part["columns"]), part["target"], part["on_delete"])
+            for part in own["constraints"]
+            if part["target"]
+        },
     )
 
 

@@ -80,26 +80,29 @@ CONSTRAINTS = catalog_query("""
            concat(pg_get_constraintdef(c.oid),
                   CASE WHEN contype IN ('p', 'u', 'x') AND NOT (indisvalid AND indisready) THEN ' INVALID' END)
            AS definition,
-           CASE WHEN contype IN ('p', 'u', 'x')
-                THEN ARRAY(SELECT pg_get_indexdef(conindid, key, false) FROM generate_series(1, indnkeyatts) AS key)
-                ELSE ARRAY(SELECT quote_ident(attname) FROM pg_attribute
-                           WHERE attrelid = conrelid AND attnum = ANY (conkey)) END AS keys
+           ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY (conkey)) AS columns,
+           nullif(confrelid, 0)::regclass::text AS target, confdeltype::text AS on_delete
     FROM pg_constraint AS c LEFT JOIN pg_index ON indexrelid = conindid
     WHERE conrelid = ANY (CAST(:tables AS oid[])) AND contype IN ('p', 'u', 'x', 'f', 'c')
     ORDER BY array_position(ARRAY['p', 'u', 'x', 'c', 'f'], contype::text), conname
 """)
 
+# A definition begins with the names of the index and its table, which can have any text.
 INDEXES = catalog_query("""
-    SELECT indrelid AS table_oid, relname AS name,
-           concat(CASE WHEN indisunique THEN 'UNIQUE ' END, split_part(definition, ' USING ', 2),
-                  CASE WHEN NOT (indisvalid AND indisready) THEN ' INVALID' END) AS definition,
-           ARRAY(SELECT pg_get_indexdef(indexrelid, key, false) FROM generate_series(1, indnkeyatts) AS key) AS keys
+    SELECT indrelid AS table_oid, i.relname AS name,
+           concat(CASE WHEN indisunique THEN 'UNIQUE ' END,
+                  substr(pg_get_indexdef(indexrelid),
+                         length(format('CREATE INDEX %I ON %I.%I USING ', i.relname, nspname, t.relname))
+                         + CASE WHEN indisunique THEN length('UNIQUE ') ELSE 0 END
+                         + CASE WHEN i.relkind = 'I' THEN length('ONLY ') ELSE 0 END + 1),
+                  CASE WHEN NOT (indisvalid AND indisready) THEN ' INVALID' END) AS definition
     FROM pg_index
-    JOIN pg_class ON pg_class.oid = indexrelid
-    CROSS JOIN LATERAL pg_get_indexdef(indexrelid) AS definition
+    JOIN pg_class AS i ON i.oid = indexrelid
+    JOIN pg_class AS t ON t.oid = indrelid
+    JOIN pg_namespace AS n ON n.oid = t.relnamespace
     WHERE indrelid = ANY (CAST(:tables AS oid[]))
       AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
-    ORDER BY relname
+    ORDER BY name
 """)
 
 # The sequences that a column owns, and those that a default uses without an owner.

@@ -10,6 +10,26 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Rejection:
+    """What can make an insert of the models fail; `kind` is columns, constraints or indexes.
+
+    `part` is the name of a column, or a definition. `actions` of ALTER COLUMN prevent that a column rejects a row.
+    """
+
+    kind: str
+    part: str
+    actions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rejections:
+    """What an application added that can reject rows of models that declare these columns."""
+
+    declared_columns: tuple[str, ...]
+    parts: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True)
 class Column:
     """One column; `default` is also the clause of an identity or generated column; `collation` None is the type's."""
 
@@ -22,13 +42,22 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """The columns of a foreign key, and what it refers to; `on_delete` is its `pg_constraint.confdeltype`."""
+
+    columns: tuple[str, ...]
+    table: str
+    on_delete: str
+
+
+@dataclass(frozen=True)
 class Table:
     """One table and the objects that belong to it, by name.
 
     `attached_objects` are triggers, rules, policies and disabled foreign key triggers, by kind and name, such as
-    `trigger set_updated_at`. `keys` are the key columns and expressions of installed constraints and indexes, by
-    definition; manifests do not have them. `partition_key` is how a partitioned table is divided, such as
-    `RANGE (period_start)`; its partitions are not tables of a schema.
+    `trigger set_updated_at`. `partition_key` is how a partitioned table is divided, such as `RANGE (period_start)`; its
+    partitions are not tables of a schema. Manifests have no `references`, which are the installed foreign keys by
+    definition, and no `rejections`; see `Rejections`.
     """
 
     kind: str = "table"
@@ -43,7 +72,8 @@ class Table:
     indexes: dict[str, str] = field(default_factory=dict)
     sequences: dict[str, str] = field(default_factory=dict)
     attached_objects: dict[str, str] = field(default_factory=dict)
-    keys: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    references: dict[str, Reference] = field(default_factory=dict, compare=False)
+    rejections: tuple[Rejections, ...] = field(default=(), compare=False)
 
     @property
     def is_partitioned(self) -> bool:

@@ -23,7 +23,8 @@ Values = Annotated[
         "--set",
         metavar="TABLE.COLUMN=VALUE",
         help="Value, or SQL expression, for rows that have none. An expression may use the columns of the row, "
-        "subqueries and functions; volatile functions such as random() are rejected.",
+        "subqueries and functions of PostgreSQL; volatile functions such as random(), and whatever can run a function "
+        "that a user created, are rejected.",
     ),
 ]
 Timezone = Annotated[

@@ -126,21 +126,40 @@ def test_digits_beyond_double_precision_are_listed(empty_database: Database) -> 
     assert open_questions(empty_database)["column anomaly_log.deviation"].ids == (6,)
 
 
+NOT_NULL_VALUE = "CHECK (VALUE IS NOT NULL) NOT VALID"
+REFERENCES_NAMES = "FOREIGN KEY (cluster_id) REFERENCES names NOT VALID"
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         "CREATE UNIQUE INDEX once ON clusters (client_id, cluster_id)",
         "ALTER TABLE clusters ADD CONSTRAINT once UNIQUE (client_id, cluster_id)",
         "ALTER TABLE clusters ADD CONSTRAINT once CHECK (cluster_id < 1000)",
+        "ALTER TABLE clusters ADD CONSTRAINT once CHECK (false) NOT VALID",
+        "ALTER TABLE clusters ADD code text, ADD CONSTRAINT once CHECK (code IS NOT NULL) NOT VALID",
+        "CREATE INDEX once ON clusters ((1 / cluster_id))",
+        f"CREATE TABLE names (id bigint PRIMARY KEY); ALTER TABLE clusters ADD CONSTRAINT once {REFERENCES_NAMES}",
+        f"CREATE DOMAIN word AS text; ALTER TABLE clusters ADD once word; ALTER DOMAIN word ADD {NOT_NULL_VALUE}",
     ],
-    ids=["unique index", "unique constraint", "check"],
+    ids=[
+        "unique index",
+        "unique constraint",
+        "check",
+        "check of no column",
+        "check of a column",
+        "index",
+        "key",
+        "domain",
+    ],
 )
 def test_constraint_that_rejects_valid_rows_is_asked_about(empty_database: Database, statement: str) -> None:
     create_legacy_database(empty_database, "other_names")
-    execute(empty_database, statement)
+    execute(empty_database, *statement.split(";"))
     (question,) = open_questions(empty_database).values()
     assert "once" in question.object
-    assert "DROP" in question.advice
+    assert question.reason.endswith(" rejects rows that the models write")
+    assert ("DROP" if "domain" not in statement.lower() else "TYPE text") in question.advice
     execute(empty_database, question.advice.removeprefix("If it is not needed: "))
     assert open_questions(empty_database) == {}
 

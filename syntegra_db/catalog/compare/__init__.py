@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from syntegra_db.catalog._expected_objects import DECLARED_VERSION_TABLE
 from syntegra_db.catalog._schema import Table
-from syntegra_db.catalog.compare._application_keys import accepts_inserts
+from syntegra_db.catalog.compare._application_objects import accepts_inserts, preventing_actions
 from syntegra_db.catalog.compare._columns import column_label, compare_columns
-from syntegra_db.catalog.compare._constraints import compare_constraints, constraint_label, references_no_column
+from syntegra_db.catalog.compare._constraints import compare_constraints, constraint_label
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 from syntegra_db.catalog.compare._enums import compare_enums
 from syntegra_db.catalog.compare._extension import compare_extension
@@ -23,7 +24,7 @@ from syntegra_db.catalog.compare._privileges import compare_privileges
 from syntegra_db.catalog.compare._sequences import compare_sequences
 from syntegra_db.catalog.compare._tables import compare_table, describe_kind, has_comparable_parts, missing_table
 from syntegra_db.catalog.compare._triggers import DISABLED_FOREIGN_KEY, compare_attached_objects
-from syntegra_db.catalog.compare._version_table import DECLARED_VERSION_TABLE, compare_owner
+from syntegra_db.catalog.compare._version_table import compare_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ __all__ = [
     "diff_definitions",
     "equivalent_index_pattern",
     "index_label",
-    "references_no_column",
+    "preventing_actions",
     "serves_same_search",
 ]
 
@@ -75,8 +76,6 @@ def compare_schemas(declared: Schema, installed: Schema) -> Iterator[Finding]:
     yield from chain.from_iterable(compare_constraints(*tables, foreign_keys=False) for tables in both)
     # Foreign keys need the keys that they reference. A missing table's may reference another missing table.
     missing = [(name, table, Table()) for name, table in declared.tables.items() if name not in installed.tables]
-    yield from chain.from_iterable(
-        compare_constraints(*tables, foreign_keys=True, managed=declared.tables) for tables in both + missing
-    )
+    yield from chain.from_iterable(compare_constraints(*tables, foreign_keys=True) for tables in both + missing)
     yield from chain.from_iterable(compare_indexes(*tables) for tables in both)
     yield from chain.from_iterable(compare_attached_objects(*tables) for tables in both)

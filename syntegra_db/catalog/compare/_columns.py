@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import NO_ACTION, Finding
 from syntegra_db.catalog._schema import Column
+from syntegra_db.catalog.compare._application_objects import preventing_actions
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ def compare_columns(table: str, declared: Table, installed: Table) -> Iterator[F
                 impact="Every statement of the models on this table fails.",
                 fix=ddl.add_column(table, name, column),
             )
-    for name, column in installed.columns.items():
+    for name in installed.columns:
         if name not in declared.columns:
-            yield _extra(table, name, column)
+            yield _extra(table, name, declared, installed)
     declared_order = [name for name in declared.columns if name in installed.columns]
     installed_order = [name for name in installed.columns if name in declared.columns]
     if installed_order != declared_order:
@@ -109,17 +110,21 @@ def _default_fix(table: str, name: str, declared: Column, installed: Column) -> 
     )
 
 
-def _extra(table: str, name: str, column: Column) -> Finding:
-    is_required = column.nullability != "NULL" and column.default is None
+def _extra(table: str, name: str, declared: Table, installed: Table) -> Finding:
+    column = installed.columns[name]
+    actions = preventing_actions(declared, installed, "columns", name)
+    is_required = actions == (f"DROP {NOT_NULL}",)
     return Finding(
         object=column_label(table, name),
         expected="no such column",
         found=f"{column.type} {column.nullability}{f' DEFAULT {column.default}' if column.default else ''}",
-        impact="Every insert of the models fails, because it gives no value."
+        impact="None: this package does not use the column."
+        if actions is None
+        else "Every insert of the models fails, because it gives no value."
         if is_required
-        else "None: this package does not use the column.",
-        fix=ddl.alter_column(table, name, f"DROP {NOT_NULL}") if is_required else NO_ACTION,
-        is_drift=is_required,
+        else "Inserts of the models can fail, because they give no value and its type or expression can reject that.",
+        fix=ddl.alter_column(table, name, *actions) if actions else NO_ACTION,
+        is_drift=actions is not None,
     )
 
 

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import ddl
+from syntegra_db.catalog._expected_objects import APPLICATION_COLUMN
 from syntegra_db.catalog._findings import NO_ACTION, Finding
-from syntegra_db.catalog.compare._application_keys import NULL_IS_NO_DUPLICATE, REJECTS_ROWS, accepts_inserts
+from syntegra_db.catalog.compare._application_objects import (
+    REJECTS_NO_ROW,
+    REJECTS_ROWS,
+    accepts_inserts,
+)
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from syntegra_db.catalog._schema import Table
 
 NOT_VALID = " NOT VALID"
-NAME = re.compile(r"\w+")
-TARGET = re.compile(r"^FOREIGN KEY .*\) REFERENCES (?P<table>.+?)\(")
+# By `pg_constraint.confdeltype`.
 DELETE_ACTIONS = {
-    "ON DELETE CASCADE": "A DELETE in {} also deletes the rows that reference it.",
-    "ON DELETE SET": "A DELETE in {} sets the columns that reference it to NULL, or fails if one is NOT NULL.",
+    "c": "A DELETE in {} also deletes the rows that reference it.",
+    "n": "A DELETE in {} sets the columns that reference it to NULL, or fails if one is NOT NULL.",
+    "d": "A DELETE in {} sets the columns that reference it to their default, or fails if that references nothing.",
 }
+BLOCKED_DELETE = "It can block a DELETE in {}."
 IMPACTS = {
     "PRIMARY KEY": "Two rows can have the same id, and a query by id reads the whole table.",
     "UNIQUE": "No foreign key can reference these columns, and their values can repeat.",
@@ -31,19 +36,16 @@ IMPACTS = {
 }
 
 
-def compare_constraints(
-    table: str, declared: Table, installed: Table, *, foreign_keys: bool, managed: Collection[str] = ()
-) -> Iterator[Finding]:
+def compare_constraints(table: str, declared: Table, installed: Table, *, foreign_keys: bool) -> Iterator[Finding]:
     """Yield the differences in the foreign keys of one table, or in its other constraints.
 
-    An extra constraint is a note if it is a foreign key to a table that is not in `managed`, a CHECK on extra columns,
-    or accepts each insert of the models.
+    An extra constraint is a note if it accepts each insert of the models, or references a client of the application.
     """
     expected = _select(declared.constraints, foreign_keys=foreign_keys)
     found = _select(installed.constraints, foreign_keys=foreign_keys)
     difference = diff_definitions(expected, found)
     for name in difference.extra:
-        impact = _impact_if_accepted(declared, installed, found[name], managed)
+        impact = _impact_if_accepted(declared, installed, found[name])
         yield _extra(table, name, found[name], impact)
     for name, other in difference.renamed.items():
         yield Finding(
@@ -71,24 +73,17 @@ def compare_constraints(
         yield _changed(table, name, expected[name], found[name], is_partitioned=installed.is_partitioned)
 
 
-def references_no_column(check: str, table: Table) -> bool:
-    """Return whether `check` is a CHECK that references no column of `table`."""
-    return check.startswith("CHECK") and table.columns.keys().isdisjoint(NAME.findall(check))
-
-
-def _impact_if_accepted(declared: Table, installed: Table, definition: str, managed: Collection[str]) -> str | None:
+def _impact_if_accepted(declared: Table, installed: Table, definition: str) -> str | None:
     """Return what an extra constraint does without rejecting an insert of the models, or None if it can reject one."""
-    target = TARGET.search(definition)
-    if references_no_column(definition, declared) or (target and target["table"] not in managed):
-        return "None for this package: it concerns columns or tables of another application."
-    if not accepts_inserts(declared, installed, definition):
+    if not accepts_inserts(declared, installed, "constraints", definition):
         return None
-    if target is None:
-        return NULL_IS_NO_DUPLICATE
-    action = next(
-        (text for clause, text in DELETE_ACTIONS.items() if clause in definition), "It can block a DELETE in {}."
-    )
-    return f"None for inserts of the models. {action.format(target['table'])}"
+    reference = installed.references.get(definition)
+    if reference is None:
+        return REJECTS_NO_ROW
+    action = DELETE_ACTIONS.get(reference.on_delete, BLOCKED_DELETE).format(reference.table)
+    if reference.columns == (APPLICATION_COLUMN,):
+        return f"A row whose {APPLICATION_COLUMN} is not in {reference.table} is rejected. {action}"
+    return f"None for inserts of the models. {action}"
 
 
 def _select(constraints: dict[str, str], *, foreign_keys: bool) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import NO_ACTION, Finding
-from syntegra_db.catalog.compare._application_keys import NULL_IS_NO_DUPLICATE, REJECTS_ROWS, accepts_inserts
+from syntegra_db.catalog.compare._application_objects import REJECTS_NO_ROW, REJECTS_ROWS, accepts_inserts
 from syntegra_db.catalog.compare._diff import INVALID_SUFFIX, diff_definitions
 from syntegra_db.sql import quote
 
@@ -50,7 +50,7 @@ def serves_same_search(declared: str, columns: Mapping[str, Column], definition:
 
 
 def compare_indexes(table: str, declared: Table, installed: Table) -> Iterator[Finding]:
-    """Yield the indexes of one table that are missing or different, and extra ones that are unique or invalid."""
+    """Yield the indexes that are missing or different, and extra ones that are unique, invalid or reject rows."""
     difference = diff_definitions(declared.indexes, installed.indexes)
     for name in difference.missing:
         yield Finding(
@@ -135,13 +135,14 @@ def _extra(name: str, declared: Table, installed: Table) -> Iterator[Finding]:
     drop = ddl.drop_index(name, is_partitioned=installed.is_partitioned)
     if definition.endswith(INVALID_SUFFIX):
         yield _invalid(name, "no such index, or a valid one", definition, drop)
-    elif definition.startswith("UNIQUE "):
-        is_drift = not accepts_inserts(declared, installed, definition)
+        return
+    is_drift = not accepts_inserts(declared, installed, "indexes", definition)
+    if is_drift or definition.startswith("UNIQUE "):
         yield Finding(
             object=index_label(name),
             expected="no such index",
             found=definition,
-            impact=REJECTS_ROWS if is_drift else NULL_IS_NO_DUPLICATE,
+            impact=REJECTS_ROWS if is_drift else REJECTS_NO_ROW,
             fix=drop if is_drift else NO_ACTION,
             is_drift=is_drift,
         )

@@ -5,17 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog._findings import Finding
-from syntegra_db.catalog._schema import Column, Table
 from syntegra_db.revisions import VERSION_TABLE
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-DECLARED_VERSION_TABLE = Table(
-    columns={"version_num": Column("character varying(32)", "NOT NULL", "EXTENDED")},
-    constraints={f"{VERSION_TABLE}_pkc": "PRIMARY KEY (version_num)"},
-)
 
 
 def compare_owner(owners: Mapping[str, str]) -> Iterator[Finding]:
