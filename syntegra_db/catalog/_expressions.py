@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 FUNCTION = re.compile(r" :(?:funcid|opfuncid) (\d+)")
+# An explicit cast has the format 1.
+CALL = re.compile(r"\{FUNCEXPR :funcid (\d+) :funcresulttype \d+ :funcretset \w+ :funcvariadic \w+ :funcformat (\d)")
+EXPLICIT = "1"
+# They reject longer values, but an explicit cast cuts them.
+LENGTH_FUNCTIONS = ("bit", "bpchar", "varbit", "varchar")
 NODE = re.compile(r"\{([A-Z]+)")
 ATTRIBUTE = re.compile(r" :varattno (-?\d+)")
 RESULT_TYPE = re.compile(r" :resulttype (\d+)")
@@ -122,7 +127,17 @@ class Expression:
     @cached_property
     def is_total(self) -> bool:
         """Whether it fails for no row."""
-        return self._has_nodes(TOTAL_NODES) and all(function and function.is_total for function in self.called)
+        implicit = {
+            self.functions.get(int(oid)) for oid, call_format in CALL.findall(self.tree) if call_format != EXPLICIT
+        }
+        return self._has_nodes(TOTAL_NODES) and all(
+            function
+            and (
+                function.is_total
+                or (function.is_builtin and function.name in LENGTH_FUNCTIONS and function not in implicit)
+            )
+            for function in self.called
+        )
 
     @cached_property
     def is_total_default(self) -> bool:
