@@ -128,6 +128,11 @@ def test_killed_and_blocked_evolution_is_finished_and_loses_nothing(
     assert [loaded.query(query) for query in WRITTEN] == [[(len(kpis) + 1,)], [(len(anomalies) + 1,)]]
 
 
+def contents(database: Database) -> dict[str, tuple[int, int]]:
+    """Return the number and a checksum of the rows by table; the state of a sequence has two forms for one value."""
+    return {table: digest[:2] for table, digest in row_digests(database).items()}
+
+
 @every_kind
 def test_evolution_is_backed_up_restored_rolled_back_and_adopted(
     evolved: Checkout, loaded: Database, empty_database: Database
@@ -135,19 +140,19 @@ def test_evolution_is_backed_up_restored_rolled_back_and_adopted(
     def run(*command: str, on: Database = loaded) -> str:
         return evolved.succeed("syntegra-db", *command, database=on)
 
-    before = row_digests(loaded)
+    before = contents(loaded)
     run("upgrade")
-    upgraded = row_digests(loaded)
+    upgraded = contents(loaded)
     file = run("backup").splitlines()[-1].split(": ")[-1]
     run("restore", file, on=empty_database)
-    assert row_digests(empty_database) == upgraded
+    assert contents(empty_database) == upgraded
     assert f"revision {AFTER_HEAD}: no drift" in run("verify", on=empty_database)
     printed = run("rollback", HEAD).splitlines()[-1]
-    assert row_digests(loaded) == before
+    assert contents(loaded) == before
     run(*shlex.split(printed)[1:])
-    assert row_digests(loaded) == upgraded
+    assert contents(loaded) == upgraded
     loaded.execute("DROP TABLE alembic_version")
     assert f"closest to revision {AFTER_HEAD}" in run("adopt")
     run("adopt", "--apply", "--no-backup", "--yes")
     assert f"revision {AFTER_HEAD}: no drift" in run("verify")
-    assert row_digests(loaded) == upgraded
+    assert contents(loaded) == upgraded

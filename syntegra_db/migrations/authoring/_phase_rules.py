@@ -16,7 +16,7 @@ from alembic.operations.ops import (
 )
 
 from syntegra_db.migrations.authoring._effects import ALTERED_TABLE, is_widened, sql_of
-from syntegra_db.migrations.online import describe
+from syntegra_db.migrations.online import TransactionStep, describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,6 +35,7 @@ ENDING_SQL = re.compile(
 BEGINNING_SQL = re.compile(
     r"\bADD (?:COLUMN|VALUE)\b|\bCREATE (?:OR REPLACE )?(?:TABLE|TRIGGER|VIEW|TYPE)\b", re.IGNORECASE
 )
+PHASE_OF_ONLINE_SQL = re.compile(r"CREATE OR REPLACE TRIGGER|DROP TRIGGER|ALTER TYPE|ALTER TABLE \S+ ALTER COLUMN")
 
 
 class PhaseOperations(NamedTuple):
@@ -55,13 +56,14 @@ def divide_by_phase(steps: Iterable[Step], before: Schema) -> PhaseOperations:
     added: dict[tuple[str, str], bool] = {}
     for step in steps:
         for operation in step.in_transaction():
-            table = _table_of(operation)
+            sql = _sql(step, operation)
+            table = _table_of(operation, sql)
             if isinstance(operation, AddColumnOp):
                 added[table, str(operation.column.name)] = operation.column.server_default is not None
             words = step.description if isinstance(operation, ExecuteSQLOp) else describe(operation)
-            endings = list(_endings(operation, words, before, added))
+            endings = list(_endings(operation, sql, words, before, added))
             found.ending.extend(endings)
-            is_beginning = isinstance(operation, AddColumnOp | CreateTableOp) or BEGINNING_SQL.search(sql_of(operation))
+            is_beginning = isinstance(operation, AddColumnOp | CreateTableOp) or BEGINNING_SQL.search(sql)
             if is_beginning:
                 found.beginning.append(words)
             if (endings or is_beginning) and table in before.tables:
@@ -69,20 +71,27 @@ def divide_by_phase(steps: Iterable[Step], before: Schema) -> PhaseOperations:
     return found
 
 
-def _table_of(operation: MigrateOperation) -> str:
-    altered = ALTERED_TABLE.search(sql_of(operation))
+def _sql(step: Step, operation: MigrateOperation) -> str:
+    """Return the SQL to judge: of an online operation, only what begins or ends something for services."""
+    sql = sql_of(operation)
+    is_online = isinstance(step, TransactionStep) and not step.is_collected
+    return "" if is_online and not PHASE_OF_ONLINE_SQL.match(sql) else sql
+
+
+def _table_of(operation: MigrateOperation, sql: str) -> str:
+    altered = ALTERED_TABLE.search(sql)
     return altered["table"] if altered else str(vars(operation).get("table_name"))
 
 
 def _endings(
-    operation: MigrateOperation, words: str, before: Schema, added: dict[tuple[str, str], bool]
+    operation: MigrateOperation, sql: str, words: str, before: Schema, added: dict[tuple[str, str], bool]
 ) -> Iterator[str]:
-    table = _table_of(operation)
-    if isinstance(operation, DropColumnOp | DropTableOp | RenameTableOp) or ENDING_SQL.search(sql_of(operation)):
+    table = _table_of(operation, sql)
+    if isinstance(operation, DropColumnOp | DropTableOp | RenameTableOp) or ENDING_SQL.search(sql):
         yield words
     column = str(vars(operation).get("column_name"))
     is_not_null = isinstance(operation, AlterColumnOp) and operation.modify_nullable is False
-    if set_in_sql := SET_NOT_NULL.search(sql_of(operation)):
+    if set_in_sql := SET_NOT_NULL.search(sql):
         column, is_not_null = set_in_sql["column"], True
     if is_not_null and not _has_value(table, column, before, added):
         yield f"set {table}.{column} NOT NULL, which services of the revision before may not give"
