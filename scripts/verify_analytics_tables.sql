@@ -191,7 +191,7 @@ constraints AS (
                 CASE WHEN contype IN ('p', 'u', 'x') AND NOT (indisvalid AND indisready) THEN ' INVALID' END)
          AS definition,
          ARRAY(SELECT attname::pg_catalog.text FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) conrelid AND attnum OPERATOR(pg_catalog.=) ANY (conkey)) AS columns,
-         nullif(confrelid, 0)::pg_catalog.regclass::pg_catalog.text AS target, confdeltype::pg_catalog.text AS on_delete
+         CASE WHEN contype OPERATOR(pg_catalog.=) 'f' THEN confrelid::pg_catalog.regclass::pg_catalog.text END AS target, confdeltype::pg_catalog.text AS on_delete
   FROM pg_catalog.pg_constraint AS c LEFT JOIN pg_catalog.pg_index ON indexrelid OPERATOR(pg_catalog.=) conindid
   WHERE conrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT oid FROM tables)) AND contype IN ('p', 'u', 'x', 'f', 'c')
   ORDER BY pg_catalog.array_position(ARRAY['p', 'u', 'x', 'c', 'f'], contype::pg_catalog.text), conname

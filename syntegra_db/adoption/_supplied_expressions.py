@@ -43,8 +43,8 @@ CALLED = catalog_query("""
     LEFT JOIN pg_type AS t ON refclassid = 'pg_type'::regclass AND t.oid = refobjid
     LEFT JOIN pg_type AS element ON element.oid = t.typelem
     WHERE refobjid <> view.oid
-      AND (refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
-           OR coalesce(nullif(element.typtype, 'b'), t.typtype) <> 'e'
+      AND (refclassid = 'pg_proc'::regclass OR refclassid = 'pg_operator'::regclass
+           OR CASE WHEN t.typelem <> 0 THEN element.typtype ELSE t.typtype END <> 'e'
            OR c.relkind IN ('v', 'f') OR c.relrowsecurity)
       AND NOT EXISTS (SELECT FROM pg_depend AS member JOIN pg_extension AS e ON member.refobjid = e.oid
                       WHERE member.classid = d.refclassid AND member.objid = d.refobjid AND member.deptype = 'e'
@@ -56,7 +56,7 @@ CALLED = catalog_query("""
     UNION ALL
     SELECT pg_describe_object('pg_cast'::regclass, foreign_casts.oid, 0)
     FROM foreign_casts CROSS JOIN view
-    WHERE castsource IN (type, 'text'::regtype)
+    WHERE castsource = type OR castsource = 'text'::regtype
        OR (casttarget = 'json'::regtype
            AND EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = ANY (functions) AND proname ~ 'json'))
     ORDER BY 1

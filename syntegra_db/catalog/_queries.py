@@ -81,7 +81,7 @@ CONSTRAINTS = catalog_query("""
                   CASE WHEN contype IN ('p', 'u', 'x') AND NOT (indisvalid AND indisready) THEN ' INVALID' END)
            AS definition,
            ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY (conkey)) AS columns,
-           nullif(confrelid, 0)::regclass::text AS target, confdeltype::text AS on_delete
+           CASE WHEN contype = 'f' THEN confrelid::regclass::text END AS target, confdeltype::text AS on_delete
     FROM pg_constraint AS c LEFT JOIN pg_index ON indexrelid = conindid
     WHERE conrelid = ANY (CAST(:tables AS oid[])) AND contype IN ('p', 'u', 'x', 'f', 'c')
     ORDER BY array_position(ARRAY['p', 'u', 'x', 'c', 'f'], contype::text), conname
