@@ -21,6 +21,8 @@ DECLARE
   main_schema pg_catalog.text := pg_catalog.current_schema();
   declared_schemas pg_catalog.name[];
   object pg_catalog.record;
+  locked pg_catalog.oid[];
+  locked_schemas pg_catalog.name[];
   stamp pg_catalog.text;
   second_schema pg_catalog.text := pg_catalog.current_setting('syntegra_db.schema', true);
   named_schemas pg_catalog.text[];
@@ -80,36 +82,43 @@ BEGIN
       USING HINT = format('DROP %1$s %2$s; or, if you trust it, ALTER %1$s %2$s OWNER TO %3$s; and then REVOKE CREATE '
         'ON SCHEMA %4$s FROM %5$s, PUBLIC;', object.kind, object.identity, object.role, object.schema, object.creator);
   END LOOP;
-  -- A policy, or a cast of a type, would run its owner's code.
-  FOR object IN
-    SELECT relname, CASE
-      WHEN relkind <> 'r' THEN 'is not an ordinary table; find out who created it, and drop or rename it'
-      WHEN relname = 'alembic_version_steps' AND (pg_get_userbyid(relowner) = current_user OR relowner = (
-        SELECT relowner FROM pg_class WHERE relnamespace = pg_namespace.oid AND relname = 'alembic_version'
-      )) IS NOT TRUE THEN 'belongs to another role; find out who created it, and drop or rename it'
-      WHEN row_security_active(pg_class.oid) THEN
-        format('has row-level security; ask its owner to run: ALTER TABLE %I.%I DISABLE ROW LEVEL SECURITY;',
-          nspname, relname)
-      WHEN cardinality(columns) > (
-        SELECT count(*) FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = ANY (columns)
-          AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
-          AND attgenerated = ''
-      ) THEN 'has other columns than this package creates; find out who created it, and drop or rename it'
-    END AS fault
-    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN (VALUES
-      ('alembic_version', ARRAY['version_num']), ('alembic_version_steps', ARRAY['revision', 'direction'])
-    ) AS read (name, columns) ON relname = name
-    WHERE nspname = main_schema ORDER BY relname
-  LOOP
-    IF object.fault IS NOT NULL THEN
-      RAISE EXCEPTION '% %', object.relname, object.fault;
-    ELSIF object.relname = 'alembic_version' THEN
-      EXECUTE format('SELECT string_agg(version_num, '' and '' ORDER BY version_num) FROM ONLY %I.alembic_version',
-        main_schema) INTO stamp;
-    ELSE
-      EXECUTE format('SELECT min(revision), min(direction) FROM ONLY %I.alembic_version_steps', main_schema)
-        INTO unfinished, unfinished_direction;
-    END IF;
+  -- A policy, or a cast of a type, would run its owner's code. It could replace the table until it is locked.
+  FOR attempt IN 1 .. 2 LOOP
+    FOR object IN
+      SELECT pg_class.oid, relname, CASE
+        WHEN relkind <> 'r' THEN 'is not an ordinary table; find out who created it, and drop or rename it'
+        WHEN relname = 'alembic_version_steps' AND (pg_get_userbyid(relowner) = current_user OR relowner = (
+          SELECT relowner FROM pg_class WHERE relnamespace = pg_namespace.oid AND relname = 'alembic_version'
+        )) IS NOT TRUE THEN 'belongs to another role; find out who created it, and drop or rename it'
+        WHEN row_security_active(pg_class.oid) THEN
+          format('has row-level security; ask its owner to run: ALTER TABLE %I.%I DISABLE ROW LEVEL SECURITY;',
+            nspname, relname)
+        WHEN cardinality(columns) > (
+          SELECT count(*) FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = ANY (columns)
+            AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
+            AND attgenerated = '' AND (pg_identify_object(pg_class.tableoid, attrelid, attnum)).identity = format('%I.%I.%I', nspname, relname, attname) AND relfilenode = pg_relation_filenode(attrelid)
+        ) THEN 'has other columns than this package creates; find out who created it, and drop or rename it'
+      END AS fault
+      FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN (VALUES
+        ('alembic_version', ARRAY['version_num']), ('alembic_version_steps', ARRAY['revision', 'direction'])
+      ) AS read (name, columns) ON relname = name
+      WHERE nspname = main_schema ORDER BY relname
+    LOOP
+      IF object.fault IS NOT NULL THEN
+        RAISE EXCEPTION '% %', object.relname, object.fault;
+      ELSIF attempt = 1 THEN
+        EXECUTE format('LOCK TABLE ONLY %I.%I IN ACCESS SHARE MODE', main_schema, object.relname);
+        locked := locked || object.oid;
+      ELSIF (object.oid = ANY (locked)) IS NOT TRUE THEN
+        RAISE EXCEPTION '% was replaced while this file read it; run the file again', object.relname;
+      ELSIF object.relname = 'alembic_version' THEN
+        EXECUTE format('SELECT string_agg(version_num, '' and '' ORDER BY version_num) FROM ONLY %I.alembic_version',
+          main_schema) INTO stamp;
+      ELSE
+        EXECUTE format('SELECT min(revision), min(direction) FROM ONLY %I.alembic_version_steps', main_schema)
+          INTO unfinished, unfinished_direction;
+      END IF;
+    END LOOP;
   END LOOP;
   named_schemas := ARRAY(
     SELECT name FROM (
@@ -121,14 +130,16 @@ BEGIN
   );
   -- Without a revision here, the tables may be in another schema.
   IF stamp IS NULL THEN
-    FOR object IN
+    FOR attempt IN 1 .. 2 LOOP
+      FOR object IN
     SELECT nspname AS schema, has_schema_privilege(pg_namespace.oid, 'USAGE') AS is_usable,
       has_schema_privilege(pg_namespace.oid, 'USAGE') AND EXISTS (
         SELECT FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
         WHERE relnamespace = pg_namespace.oid AND relname = 'alembic_version' AND relkind = 'r'
           AND attname = 'version_num' AND attgenerated::text = ''
           AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
-          AND has_column_privilege(attrelid, attnum, 'SELECT') AND NOT row_security_active(attrelid)
+          AND has_table_privilege(attrelid, 'SELECT') AND NOT row_security_active(attrelid)
+          AND (pg_identify_object(pg_class.tableoid, attrelid, attnum)).identity = format('%I.%I.%I', nspname, relname, attname) AND relfilenode = pg_relation_filenode(attrelid)
       ) AS has_revision,
       (SELECT min(rolname::text) FROM pg_roles
        WHERE (pg_roles.oid = nspowner OR pg_roles.oid = ANY (array_agg(relowner))) AND NOT rolsuper
@@ -149,17 +160,25 @@ BEGIN
         WHERE attrelid = installed.oid
       )
     GROUP BY nspname, pg_namespace.oid, nspowner
-    LOOP
-      CONTINUE WHEN main_schema IS NULL AND NOT object.is_usable;
-      other_stamp := NULL;
-      IF object.has_revision THEN
-        EXECUTE format('SELECT max(substring(version_num, ''^[0-9][0-9][0-9]$'')) FROM ONLY %I.alembic_version', object.schema)
-          INTO other_stamp;
-      END IF;
-      other_schemas := other_schemas || object.schema::text;
-      other_stamps := other_stamps || other_stamp;
-      other_owners := other_owners || object.owner;
-      other_usable := other_usable || object.is_usable;
+      LOOP
+        IF attempt = 1 THEN
+          IF object.has_revision THEN
+            EXECUTE format('LOCK TABLE ONLY %I.alembic_version IN ACCESS SHARE MODE', object.schema);
+            locked_schemas := locked_schemas || object.schema;
+          END IF;
+          CONTINUE;
+        END IF;
+        CONTINUE WHEN main_schema IS NULL AND NOT object.is_usable;
+        other_stamp := NULL;
+        IF object.has_revision AND object.schema = ANY (locked_schemas) THEN
+          EXECUTE format('SELECT max(substring(version_num, ''^[0-9][0-9][0-9]$'')) FROM ONLY %I.alembic_version', object.schema)
+            INTO other_stamp;
+        END IF;
+        other_schemas := other_schemas || object.schema::text;
+        other_stamps := other_stamps || other_stamp;
+        other_owners := other_owners || object.owner;
+        other_usable := other_usable || object.is_usable;
+      END LOOP;
     END LOOP;
     SELECT array_agg(name), array_agg(usable), string_agg(concat(quote_ident(name), ' (' || nullif(concat_ws(', ',
         CASE WHEN array_length(other_schemas, 1) > 1 THEN 'revision ' || version END,
@@ -271,6 +290,13 @@ BEGIN
         SELECT FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid JOIN pg_roles AS creator ON creator.oid = proowner
         WHERE tgrelid = tables.oid AND NOT creator.rolsuper AND creator.rolname <> current_user
       ) THEN 'a trigger of another role'
+      WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = tables.oid AND tgqual IS NOT NULL)
+        THEN 'a trigger with a condition'
+      WHEN EXISTS (
+        SELECT FROM pg_constraint JOIN pg_class AS follower ON follower.oid = conrelid
+          JOIN pg_roles AS creator ON creator.oid = follower.relowner
+        WHERE confrelid = tables.oid AND NOT creator.rolsuper AND creator.rolname <> current_user
+      ) THEN 'a foreign key of another role'
       WHEN owner.rolsuper OR owner.rolname = current_user THEN NULL
       WHEN relkind <> 'r' OR relpersistence <> 'p' OR reloftype <> 0 THEN 'another kind'
       WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = tables.oid) THEN 'a trigger'

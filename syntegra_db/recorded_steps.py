@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, Table, Te
 from syntegra_db.errors import RevisionError, escape_control_characters
 from syntegra_db.revisions import ORDINARY_TABLE, VERSION_TABLE, all_revisions, revision_before
 from syntegra_db.search_path import read_session
-from syntegra_db.sql import catalog_query, execute_raw, qualify, qualify_name
+from syntegra_db.sql import catalog_query, execute_raw, lock_for_reading, qualify, qualify_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,11 @@ FIND_TABLE = catalog_query("""
     SELECT relkind::text AS kind, row_security_active(pg_class.oid) AS hides_rows,
            rolsuper OR rolname = current_user AS is_trusted,
            rolsuper OR rolname = current_user
-             OR relowner = (SELECT relowner FROM pg_class WHERE oid = to_regclass(:version)) AS is_own
+             OR relowner = (SELECT relowner FROM pg_class WHERE oid = to_regclass(:version)) AS is_own,
+           CAST(:columns AS pg_catalog.text[]) <@ ARRAY(
+             SELECT concat(attname, ' ', format_type(atttypid, atttypmod)) FROM pg_attribute
+             WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
+           ) AS has_columns
     FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner WHERE pg_class.oid = to_regclass(:name)
 """)
 
@@ -120,14 +124,12 @@ def read_unfinished_revision(connection: Connection) -> UnfinishedRevision | Non
     Raises:
         RevisionError: the table of the record is not an ordinary table of a role that migrates.
     """
-    name, found = _table_name(connection), _find_table(connection)
-    if found is None:
+    if not _has_trusted_table(connection):
         return None
-    if found.kind != ORDINARY_TABLE or found.hides_rows or not found.is_own:
-        raise RevisionError(
-            f"{name} is not an ordinary table of the owner of {VERSION_TABLE}, so its content is not trusted. Find out "
-            "who created it, and drop or rename it."
-        )
+    lock_for_reading(connection, _table_name(connection))
+    # It may have been replaced before the lock was granted.
+    if not _has_trusted_table(connection):
+        return None
     table = step_table(read_session(connection).schema)
     rows = connection.execute(select(table).order_by(table.c.step)).all()
     if not rows:
@@ -224,11 +226,34 @@ def step_table(schema: str | None) -> Table:
     )
 
 
+def _has_trusted_table(connection: Connection) -> bool:
+    found = _find_table(connection)
+    if found is None:
+        return False
+    name = _table_name(connection)
+    if found.kind != ORDINARY_TABLE or found.hides_rows or not found.is_own:
+        raise RevisionError(
+            f"{name} is not an ordinary table of the owner of {VERSION_TABLE}, so its content is not trusted. Find out "
+            "who created it, and drop or rename it."
+        )
+    if not found.has_columns:
+        raise RevisionError(
+            f"{name} has other columns than this package creates. Find out who created it, and drop or rename it."
+        )
+    return True
+
+
 def _table_name(connection: Connection) -> str:
     return qualify(read_session(connection).schema, STEP_TABLE)
 
 
 def _find_table(connection: Connection) -> Row[Any] | None:
     schema = read_session(connection).schema
-    parameters = {"name": qualify_name(schema, STEP_TABLE), "version": qualify_name(schema, VERSION_TABLE)}
+    parameters = {
+        "name": qualify_name(schema, STEP_TABLE),
+        "version": qualify_name(schema, VERSION_TABLE),
+        "columns": [
+            f"{column.name} {column.type.compile(connection.dialect).lower()}" for column in step_table(None).c
+        ],
+    }
     return connection.execute(FIND_TABLE, parameters).first()

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alembic.script import ScriptDirectory
-from psycopg.errors import InsufficientPrivilege, UndefinedColumn
+from psycopg.errors import InsufficientPrivilege, UndefinedColumn, UndefinedTable
 from sqlalchemy.exc import ProgrammingError
 
 from syntegra_db.errors import DatabaseAhead, RevisionError
 from syntegra_db.search_path import read_session
-from syntegra_db.sql import catalog_query, execute_raw, qualify, qualify_name, quote
+from syntegra_db.sql import catalog_query, execute_raw, lock_for_reading, qualify, qualify_name, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy import Connection
+
+    from syntegra_db.search_path import Session
 
 VERSION_TABLE = "alembic_version"
 ORDINARY_TABLE = "r"
@@ -32,17 +34,29 @@ SELECT_COMMENT = catalog_query("SELECT obj_description(to_regclass(:table), 'pg_
 RELATIVE = re.compile(r"(?P<start>\w+)?(?P<steps>[+-]\d+)")
 # As text, because the column may have been changed.
 SELECT_VERSIONS = "SELECT CAST(version_num AS pg_catalog.text) FROM ONLY {table} ORDER BY 1"
+# Whether a column is now what the query sees, which can be older: with REPEATABLE READ, the catalogs are those of the
+# first statement, but names mean what they mean now.
+IS_UNCHANGED = (
+    "(pg_identify_object(pg_class.tableoid, attrelid, attnum)).identity = format('%I.%I.%I', nspname, relname, attname)"
+    " AND relfilenode = pg_relation_filenode(attrelid)"
+)
 # In a schema of the search_path that the role may not use, the version table is hidden.
-FIND_VERSION_TABLE = catalog_query("""
+FIND_VERSION_TABLE = catalog_query(
+    """
     SELECT (SELECT relkind::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
             WHERE nspname = :schema AND relname = :name),
            row_security_active(to_regclass(:table)),
+           (SELECT bool_and({is_unchanged})
+            FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+              JOIN pg_namespace ON pg_namespace.oid = relnamespace
+            WHERE nspname = :schema AND relname = :name AND attname = 'version_num' AND NOT attisdropped),
            (SELECT bool_and(typnamespace = 'pg_catalog'::regnamespace AND attgenerated::text = '')
             FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
             WHERE attrelid = to_regclass(:table) AND attname = 'version_num' AND NOT attisdropped),
            (SELECT min(nspname::text) FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
             WHERE relname = :name AND nspname = ANY (:path) AND NOT has_schema_privilege(pg_namespace.oid, 'USAGE'))
-""")
+""".replace("{is_unchanged}", IS_UNCHANGED)
+)
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -67,19 +81,39 @@ def current_revision(connection: Connection) -> str | None:
 
 
 def has_version_table(connection: Connection) -> bool:
-    """Return whether the current schema has a version table.
+    """Return whether the current schema has a version table, which then stays as it is until the transaction ends.
+
+    The connection must not be in AUTOCOMMIT: see `sql.one_transaction`.
 
     Raises:
         RevisionError: it is not an ordinary table, or a policy or a missing privilege hides it or its rows, or code of
             its owner would run to read its column. `trusted_tables` is about writing it.
     """
     session = read_session(connection)
+    if not _check_version_table(connection, session):
+        return False
+    name = qualify(session.schema, VERSION_TABLE)
+    try:
+        lock_for_reading(connection, name)
+    except ProgrammingError as error:
+        if isinstance(error.orig, InsufficientPrivilege):
+            raise _missing_privilege(session) from None
+        if not isinstance(error.orig, UndefinedTable):
+            raise
+        raise RevisionError(f"{name} was dropped while this command read it. Run it again.") from None
+    # It may have been replaced before the lock was granted.
+    return _check_version_table(connection, session)
+
+
+def _check_version_table(connection: Connection, session: Session) -> bool:
     name, role = qualify(session.schema, VERSION_TABLE), quote(session.role)
     text_name = qualify_name(session.schema, VERSION_TABLE)
     # A schema before the current one would be the current one if the role could use it.
     hiding = [] if session.is_named else takewhile(lambda schema: schema != session.schema, session.path_schemas())
     parameters = {"schema": session.schema, "name": VERSION_TABLE, "table": text_name, "path": list(hiding)}
-    kind, hides_rows, is_built_in, hidden_schema = connection.execute(FIND_VERSION_TABLE, parameters).one()
+    kind, hides_rows, is_unchanged, is_built_in, hidden_schema = connection.execute(
+        FIND_VERSION_TABLE, parameters
+    ).one()
     if kind is None:
         if hidden_schema is None:
             return False
@@ -92,6 +126,8 @@ def has_version_table(connection: Connection) -> bool:
             f"{name} is not an ordinary table, so its content is not trusted. Find out who created it, and drop or "
             "rename it."
         )
+    if is_unchanged is False:
+        raise RevisionError(f"{name} was changed while this command read it. Run it again.")
     if hides_rows:
         raise RevisionError(
             f"Row-level security can hide the rows of {name} from this role; ask its owner to run: ALTER TABLE {name} "
@@ -106,7 +142,7 @@ def has_version_table(connection: Connection) -> bool:
 
 
 def read_versions(connection: Connection) -> list[str]:
-    """Return the rows of the version table, which exists.
+    """Return the rows of the version table, which `has_version_table` found in this transaction.
 
     Raises:
         RevisionError: this role cannot read it, or its column is not Alembic's.
@@ -123,15 +159,19 @@ def read_versions(connection: Connection) -> list[str]:
             ) from None
         if not isinstance(error.orig, InsufficientPrivilege):
             raise
-        raise RevisionError(
-            f"This role cannot read {VERSION_TABLE}; ask its owner to run: GRANT SELECT ON {name} TO "
-            f"{quote(session.role)};"
-        ) from None
+        raise _missing_privilege(session) from None
     if None in versions:
         raise RevisionError(
             f"{name} has a row without a revision. Delete it: DELETE FROM {name} WHERE version_num IS NULL;"  # noqa: S608  printed
         )
     return versions
+
+
+def _missing_privilege(session: Session) -> RevisionError:
+    return RevisionError(
+        f"This role cannot read {VERSION_TABLE}; ask its owner to run: GRANT SELECT ON "
+        f"{qualify(session.schema, VERSION_TABLE)} TO {quote(session.role)};"
+    )
 
 
 def foreign_revisions(revisions: Iterable[str]) -> list[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Connection, CursorResult, Dialect, TextClause
 
 # Words that cannot be a name without quotes, and that SQLAlchemy does not know.
@@ -80,6 +83,27 @@ def execute_query(connection: Connection, query: str) -> CursorResult[Any]:
 def execute_raw(connection: Connection, statement: str) -> CursorResult[Any]:
     """Execute a statement of this package as written: a colon or a percent sign has no meaning to the driver."""
     return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+def lock_for_reading(connection: Connection, table: str) -> None:
+    """Keep others from replacing or changing `table`, a name for a statement, until the transaction ends.
+
+    A read that waits for a lock could find a view instead, whose functions it runs; a lock runs none.
+    """
+    execute_raw(connection, f"LOCK TABLE ONLY {table} IN ACCESS SHARE MODE")
+
+
+@contextmanager
+def one_transaction(connection: Connection) -> Iterator[None]:
+    """Run the block, which changes nothing, in one transaction, also if `connection` is in autocommit."""
+    if not getattr(connection.connection.dbapi_connection, "autocommit", False):
+        yield
+        return
+    execute_raw(connection, "BEGIN")
+    try:
+        yield
+    finally:
+        execute_raw(connection, "ROLLBACK")
 
 
 def catalog_query(query: str) -> TextClause:

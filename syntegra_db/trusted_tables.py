@@ -20,13 +20,21 @@ if TYPE_CHECKING:
 
 VERSION_COLUMNS = "version_num character varying(32) NOT NULL"
 # What a table of another role has that could run code, or NULL; the SQL files execute it too. With the privilege
-# TRIGGER, another role can add a trigger to a table of a trusted role.
+# TRIGGER or REFERENCES, another role can add a trigger or a foreign key to a table of a trusted role. The condition of
+# a trigger can call any function, and a foreign key writes to its table, whose triggers then run.
 UNTRUSTED_PART = """
     SELECT relname, CASE
       WHEN EXISTS (
         SELECT FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid JOIN pg_roles AS creator ON creator.oid = proowner
         WHERE tgrelid = tables.oid AND NOT creator.rolsuper AND creator.rolname <> current_user
       ) THEN 'a trigger of another role'
+      WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = tables.oid AND tgqual IS NOT NULL)
+        THEN 'a trigger with a condition'
+      WHEN EXISTS (
+        SELECT FROM pg_constraint JOIN pg_class AS follower ON follower.oid = conrelid
+          JOIN pg_roles AS creator ON creator.oid = follower.relowner
+        WHERE confrelid = tables.oid AND NOT creator.rolsuper AND creator.rolname <> current_user
+      ) THEN 'a foreign key of another role'
       WHEN owner.rolsuper OR owner.rolname = current_user THEN NULL
       WHEN relkind <> 'r' OR relpersistence <> 'p' OR reloftype <> 0 THEN 'another kind'
       WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = tables.oid) THEN 'a trigger'

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from syntegra_db.catalog._manifest import written_manifests
 from syntegra_db.errors import TablesInOtherSchema
 from syntegra_db.revisions import (
+    IS_UNCHANGED,
     VERSION_TABLE,
     describe_revision,
     require_known_revision,
@@ -15,7 +16,16 @@ from syntegra_db.revisions import (
 )
 from syntegra_db.search_path import read_session, require_schema_name, search_path_fix
 from syntegra_db.settings import describe_database
-from syntegra_db.sql import SYSTEM_SCHEMA, catalog_query, execute_raw, is_system_schema, qualify, qualify_calls, quote
+from syntegra_db.sql import (
+    SYSTEM_SCHEMA,
+    catalog_query,
+    execute_raw,
+    is_system_schema,
+    lock_for_reading,
+    qualify,
+    qualify_calls,
+    quote,
+)
 from syntegra_db.wording import shell_quote
 
 if TYPE_CHECKING:
@@ -32,7 +42,8 @@ SCHEMAS_WITH_TABLES = """
         WHERE relnamespace = pg_namespace.oid AND relname = 'alembic_version' AND relkind = 'r'
           AND attname = 'version_num' AND attgenerated::text = ''
           AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
-          AND has_column_privilege(attrelid, attnum, 'SELECT') AND NOT row_security_active(attrelid)
+          AND has_table_privilege(attrelid, 'SELECT') AND NOT row_security_active(attrelid)
+          AND {is_unchanged}
       ) AS has_revision,
       (SELECT min(rolname::text) FROM pg_roles
        WHERE (pg_roles.oid = nspowner OR pg_roles.oid = ANY (array_agg(relowner))) AND NOT rolsuper
@@ -50,7 +61,9 @@ SCHEMAS_WITH_TABLES = """
 """
 SELECT_REVISION = "SELECT max(substring(version_num, '^[0-9][0-9][0-9]$')) FROM ONLY {table}"
 TABLES_BY_SCHEMA = catalog_query(
-    SCHEMAS_WITH_TABLES.format(declared="CAST(:declared AS pg_catalog.json)", system_schema=SYSTEM_SCHEMA)
+    SCHEMAS_WITH_TABLES.format(
+        declared="CAST(:declared AS pg_catalog.json)", system_schema=SYSTEM_SCHEMA, is_unchanged=IS_UNCHANGED
+    )
 )
 SCHEMA_PRIVILEGES = catalog_query("""
     SELECT nspname::text, has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = ANY (:names)
@@ -148,11 +161,16 @@ def _read_revisions(
 ) -> list[tuple[SchemaWithTables, str | None]]:
     """Return `schemas` with their revisions, the newest first, and last those that the role may not use."""
     query = qualify_calls(SELECT_REVISION)
+    locked = {schema.name for schema in schemas if schema.has_revision}
+    for name in sorted(locked):
+        lock_for_reading(connection, qualify(name, VERSION_TABLE))
+    # One may have been replaced before its lock was granted.
+    readable = locked & {schema.name for schema in schemas_with_tables(connection) if schema.has_revision}
     revisions = [
         (
             schema,
             execute_raw(connection, query.format(table=qualify(schema.name, VERSION_TABLE))).scalar()
-            if schema.has_revision
+            if schema.name in readable
             else None,
         )
         for schema in schemas

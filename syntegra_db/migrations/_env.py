@@ -25,7 +25,7 @@ from syntegra_db.migrations._runner import migrate
 from syntegra_db.migrations.online import migrations_function, run_inside_transaction
 from syntegra_db.network import psycopg_connection
 from syntegra_db.recorded_steps import require_no_unfinished_revision
-from syntegra_db.revisions import VERSION_TABLE, current_revision
+from syntegra_db.revisions import VERSION_TABLE, current_revision, has_version_table
 from syntegra_db.search_path import declared_search_path, require_schema_name, with_schema
 from syntegra_db.sql import quote
 
@@ -138,7 +138,7 @@ def _run_on_connection(
             function = run_inside_transaction(migrations_function(context), connection)
             configure(fn=function, on_version_apply=record_compatibility)
             with describe_bugs(lambda: "Its transaction is not committed."):
-                _run_migrations(context)
+                _run_migrations(context, connection)
         else:
             _run_inspection(context, configure, connection, models_metadata())
 
@@ -156,7 +156,7 @@ def _run_inspection(context: ModuleType, configure: partial[None], connection: C
     """
     configure(**comparison_options(connection, metadata))
     try:
-        _run_migrations(context)
+        _run_migrations(context, connection)
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
@@ -165,8 +165,11 @@ def _run_inspection(context: ModuleType, configure: partial[None], connection: C
         ) from error
 
 
-def _run_migrations(context: ModuleType) -> None:
+def _run_migrations(context: ModuleType, connection: Connection | None = None) -> None:
     with context.begin_transaction():
+        if connection is not None:
+            # Alembic reads the version table without a check.
+            has_version_table(connection)
         context.run_migrations()
 
 

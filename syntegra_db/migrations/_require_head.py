@@ -12,6 +12,7 @@ from syntegra_db.connections import connect
 from syntegra_db.errors import DatabaseBehind
 from syntegra_db.revisions import current_revision, describe_revision, head_revision, supports_package
 from syntegra_db.settings import describe_database
+from syntegra_db.sql import one_transaction
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -40,10 +41,11 @@ def require_head(bind: Engine | Connection) -> None:
         with connect(bind) as connection:
             require_head(connection)
         return
-    revision = current_revision(bind)
-    if supports_package(bind, revision):
-        return
-    require_usable_revision(bind, revision)
+    with one_transaction(bind):
+        revision = current_revision(bind)
+        if supports_package(bind, revision):
+            return
+        require_usable_revision(bind, revision)
     head = head_revision()
     if revision != head:
         raise DatabaseBehind(

@@ -120,6 +120,8 @@ def _run_with_retries(
         configure(transaction_per_migration=not steps.is_purge)
         steps.begin()
         with context.begin_transaction():
+            # Alembic reads the version table without a check.
+            has_version_table(connection)
             context.run_migrations()
         steps.log_pending()
 

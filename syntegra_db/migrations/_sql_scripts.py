@@ -31,7 +31,7 @@ from syntegra_db.migrations._options import MigrationOptions
 from syntegra_db.migrations.online import StepScript, collect_revision, require_own_objects
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
 from syntegra_db.recorded_steps import STEP_TABLE, step_table
-from syntegra_db.revisions import VERSION_TABLE, list_revisions, script_directory
+from syntegra_db.revisions import IS_UNCHANGED, VERSION_TABLE, list_revisions, script_directory
 from syntegra_db.search_path import UNTRUSTED_OBJECTS
 from syntegra_db.sql import SYSTEM_SCHEMA, literal
 from syntegra_db.trusted_tables import UNTRUSTED_PART, VERSION_COLUMNS
@@ -182,12 +182,13 @@ def _guard(is_local: str, settings: dict[str, Any]) -> str:
         unprintable=UNPRINTABLE.replace("\\", "\\\\"),
         system_schema=SYSTEM_SCHEMA,
         schemas_with_tables=SCHEMAS_WITH_TABLES.format(
-            declared=literal(declared_columns()), system_schema=SYSTEM_SCHEMA
+            declared=literal(declared_columns()), system_schema=SYSTEM_SCHEMA, is_unchanged=IS_UNCHANGED
         ).strip("\n"),
         untrusted_part=_untrusted_part(),
         objects_elsewhere=OBJECTS_ELSEWHERE.format(schemas="declared_schemas", schema="main_schema")
         .strip("\n")
         .rstrip(),
+        is_unchanged=IS_UNCHANGED,
         select_revision=SELECT_REVISION.format(table=f"%I.{VERSION_TABLE}").replace("'", "''"),
         **{**settings, "revision_guard": settings["revision_guard"].rstrip()},
     )

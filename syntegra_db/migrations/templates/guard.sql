@@ -6,6 +6,8 @@ DECLARE
   main_schema pg_catalog.text := pg_catalog.current_schema();
   declared_schemas pg_catalog.name[];
   object pg_catalog.record;
+  locked pg_catalog.oid[];
+  locked_schemas pg_catalog.name[];
   stamp pg_catalog.text;
   second_schema pg_catalog.text := pg_catalog.current_setting('syntegra_db.schema', true);
   named_schemas pg_catalog.text[];
@@ -37,36 +39,43 @@ BEGIN
       USING HINT = format('DROP %1$s %2$s; or, if you trust it, ALTER %1$s %2$s OWNER TO %3$s; and then REVOKE CREATE '
         'ON SCHEMA %4$s FROM %5$s, PUBLIC;', object.kind, object.identity, object.role, object.schema, object.creator);
   END LOOP;
-  -- A policy, or a cast of a type, would run its owner's code.
-  FOR object IN
-    SELECT relname, CASE
-      WHEN relkind <> 'r' THEN 'is not an ordinary table; find out who created it, and drop or rename it'
-      WHEN relname = '{step_table}' AND (pg_get_userbyid(relowner) = current_user OR relowner = (
-        SELECT relowner FROM pg_class WHERE relnamespace = pg_namespace.oid AND relname = '{version_table}'
-      )) IS NOT TRUE THEN 'belongs to another role; find out who created it, and drop or rename it'
-      WHEN row_security_active(pg_class.oid) THEN
-        format('has row-level security; ask its owner to run: ALTER TABLE %I.%I DISABLE ROW LEVEL SECURITY;',
-          nspname, relname)
-      WHEN cardinality(columns) > (
-        SELECT count(*) FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = ANY (columns)
-          AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
-          AND attgenerated = ''
-      ) THEN 'has other columns than this package creates; find out who created it, and drop or rename it'
-    END AS fault
-    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN (VALUES
-      ('{version_table}', ARRAY['version_num']), ('{step_table}', ARRAY['revision', 'direction'])
-    ) AS read (name, columns) ON relname = name
-    WHERE nspname = main_schema ORDER BY relname
-  LOOP
-    IF object.fault IS NOT NULL THEN
-      RAISE EXCEPTION '% %', object.relname, object.fault;
-    ELSIF object.relname = '{version_table}' THEN
-      EXECUTE format('SELECT string_agg(version_num, '' and '' ORDER BY version_num) FROM ONLY %I.{version_table}',
-        main_schema) INTO stamp;
-    ELSE
-      EXECUTE format('SELECT min(revision), min(direction) FROM ONLY %I.{step_table}', main_schema)
-        INTO unfinished, unfinished_direction;
-    END IF;
+  -- A policy, or a cast of a type, would run its owner's code. It could replace the table until it is locked.
+  FOR attempt IN 1 .. 2 LOOP
+    FOR object IN
+      SELECT pg_class.oid, relname, CASE
+        WHEN relkind <> 'r' THEN 'is not an ordinary table; find out who created it, and drop or rename it'
+        WHEN relname = '{step_table}' AND (pg_get_userbyid(relowner) = current_user OR relowner = (
+          SELECT relowner FROM pg_class WHERE relnamespace = pg_namespace.oid AND relname = '{version_table}'
+        )) IS NOT TRUE THEN 'belongs to another role; find out who created it, and drop or rename it'
+        WHEN row_security_active(pg_class.oid) THEN
+          format('has row-level security; ask its owner to run: ALTER TABLE %I.%I DISABLE ROW LEVEL SECURITY;',
+            nspname, relname)
+        WHEN cardinality(columns) > (
+          SELECT count(*) FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = ANY (columns)
+            AND (atttypid = 'pg_catalog.varchar'::regtype OR atttypid = 'pg_catalog.text'::regtype)
+            AND attgenerated = '' AND {is_unchanged}
+        ) THEN 'has other columns than this package creates; find out who created it, and drop or rename it'
+      END AS fault
+      FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN (VALUES
+        ('{version_table}', ARRAY['version_num']), ('{step_table}', ARRAY['revision', 'direction'])
+      ) AS read (name, columns) ON relname = name
+      WHERE nspname = main_schema ORDER BY relname
+    LOOP
+      IF object.fault IS NOT NULL THEN
+        RAISE EXCEPTION '% %', object.relname, object.fault;
+      ELSIF attempt = 1 THEN
+        EXECUTE format('LOCK TABLE ONLY %I.%I IN ACCESS SHARE MODE', main_schema, object.relname);
+        locked := locked || object.oid;
+      ELSIF (object.oid = ANY (locked)) IS NOT TRUE THEN
+        RAISE EXCEPTION '% was replaced while this file read it; run the file again', object.relname;
+      ELSIF object.relname = '{version_table}' THEN
+        EXECUTE format('SELECT string_agg(version_num, '' and '' ORDER BY version_num) FROM ONLY %I.{version_table}',
+          main_schema) INTO stamp;
+      ELSE
+        EXECUTE format('SELECT min(revision), min(direction) FROM ONLY %I.{step_table}', main_schema)
+          INTO unfinished, unfinished_direction;
+      END IF;
+    END LOOP;
   END LOOP;
   named_schemas := ARRAY(
     SELECT name FROM (
@@ -78,19 +87,28 @@ BEGIN
   );
   -- Without a revision here, the tables may be in another schema.
   IF stamp IS NULL THEN
-    FOR object IN
+    FOR attempt IN 1 .. 2 LOOP
+      FOR object IN
 {schemas_with_tables}
-    LOOP
-      CONTINUE WHEN main_schema IS NULL AND NOT object.is_usable;
-      other_stamp := NULL;
-      IF object.has_revision THEN
-        EXECUTE format('{select_revision}', object.schema)
-          INTO other_stamp;
-      END IF;
-      other_schemas := other_schemas || object.schema::text;
-      other_stamps := other_stamps || other_stamp;
-      other_owners := other_owners || object.owner;
-      other_usable := other_usable || object.is_usable;
+      LOOP
+        IF attempt = 1 THEN
+          IF object.has_revision THEN
+            EXECUTE format('LOCK TABLE ONLY %I.{version_table} IN ACCESS SHARE MODE', object.schema);
+            locked_schemas := locked_schemas || object.schema;
+          END IF;
+          CONTINUE;
+        END IF;
+        CONTINUE WHEN main_schema IS NULL AND NOT object.is_usable;
+        other_stamp := NULL;
+        IF object.has_revision AND object.schema = ANY (locked_schemas) THEN
+          EXECUTE format('{select_revision}', object.schema)
+            INTO other_stamp;
+        END IF;
+        other_schemas := other_schemas || object.schema::text;
+        other_stamps := other_stamps || other_stamp;
+        other_owners := other_owners || object.owner;
+        other_usable := other_usable || object.is_usable;
+      END LOOP;
     END LOOP;
     SELECT array_agg(name), array_agg(usable), string_agg(concat(quote_ident(name), ' (' || nullif(concat_ws(', ',
         CASE WHEN array_length(other_schemas, 1) > 1 THEN 'revision ' || version END,
