@@ -59,7 +59,12 @@ def describe_data_loss(connection: Connection, losses: list[DataLoss]) -> str:
     """Return the tables, columns and values with their rows, such as `clusters (6 rows)`; empty if there are none.
 
     A count that takes more than 2 s is an estimate. What is not installed has nothing to lose.
+
+    Raises:
+        UntrustedObject: see `declared_search_path`; not if there is nothing to count.
     """
+    if not losses:
+        return ""
     with declared_search_path(connection):
         counted = [(loss.label, _count(connection, loss)) for loss in losses]
     return ", ".join(f"{label} ({rows})" for label, rows in counted if rows)
