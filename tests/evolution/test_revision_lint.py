@@ -203,3 +203,10 @@ def test_contraction_in_the_release_of_its_expansion_is_reported(checkout: Check
     assert "this contraction of kpi_summary is in release 1.4.0 like its expansion, revision 004." in report
     changelog.write_text(text.replace(entry, ""), encoding="utf-8")
     assert "CHANGELOG.md has no entry of the revision." in checkout.succeed("tools.revision_lint", status=1)
+
+
+def test_failure_of_squawk_is_reported(checkout: Checkout) -> None:
+    (checkout.folder / ".squawk.toml").write_text("excluded_rules = [", encoding="utf-8")
+    result = checkout.run("tools.revision_lint")
+    assert result.returncode == 1
+    assert result.stderr.startswith("squawk failed: Configuration error")

@@ -54,7 +54,8 @@ def report_of_squawk(
     command = [str(program), "--config", CONFIGURATION, "--reporter", "json"]
     result = subprocess.run(command, cwd=root, input=statements, capture_output=True, text=True, check=False)  # noqa: S603  constants
     try:
-        found = json.loads(result.stdout or "[]")
+        # It prints a list also if it finds nothing, and none if it fails.
+        found = json.loads(result.stdout)
     except ValueError:
         raise RevisionError(f"squawk failed: {result.stderr or result.stdout}") from None
     lines = statements.splitlines()
