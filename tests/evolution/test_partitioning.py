@@ -43,6 +43,16 @@ DEPENDENTS: dict[str, tuple[LiteralString, LiteralString, str]] = {
         "DROP FUNCTION kpis()",
         "function kpis() uses its row type",
     ),
+    "function with a body": (
+        "CREATE FUNCTION total() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM kpi_summary; END",
+        "DROP FUNCTION total()",
+        "function total() reads it",
+    ),
+    "policy of another table": (
+        "CREATE POLICY known ON clusters USING (EXISTS (SELECT FROM kpi_summary AS k WHERE k.client_id = cluster_id))",
+        "DROP POLICY known ON clusters",
+        "policy known on table clusters reads it",
+    ),
     "trigger": (
         """CREATE TRIGGER tidy BEFORE UPDATE ON kpi_summary FOR EACH ROW
         EXECUTE FUNCTION suppress_redundant_updates_trigger()""",
@@ -59,7 +69,14 @@ DEPENDENTS: dict[str, tuple[LiteralString, LiteralString, str]] = {
         "DROP PUBLICATION kpis",
         "publication kpis has it",
     ),
+    "row-level security": (
+        "ALTER TABLE kpi_summary FORCE ROW LEVEL SECURITY",
+        "ALTER TABLE kpi_summary DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;",
+        "row-level security is on it: ALTER TABLE kpi_summary DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;",
+    ),
 }
+# What a downgrade would drop with the partitioned table.
+OWN_PARTS = ("trigger", "publication", "row-level security")
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +156,37 @@ def test_what_would_belong_to_the_first_partition_is_listed(checkout: Checkout, 
     assert filled.query(RELATIONS) == before
     migrate(checkout, filled, "upgrade")
     assert revision_of(filled) == AFTER_HEAD
+
+
+@pytest.mark.parametrize("kind", OWN_PARTS)
+def test_what_a_downgrade_would_drop_is_listed(checkout: Checkout, filled: Database, kind: str) -> None:
+    create, drop, reason = DEPENDENTS[kind]
+    before = row_digests(filled)
+    migrate(checkout, filled, "upgrade")
+    filled.execute(create)
+    errors = migrate(checkout, filled, "downgrade", HEAD, status=EXIT_MIGRATION_FAILED)
+    assert f"the partitions of table kpi_summary cannot be merged: {reason}" in errors
+    filled.execute(drop)
+    migrate(checkout, filled, "downgrade", HEAD)
+    assert row_digests(filled) == before
+
+
+def test_downgrade_keeps_rows_of_an_interrupted_detach(checkout: Checkout, filled: Database) -> None:
+    migrate(checkout, filled, "upgrade")
+    filled.execute(INSERT_KPI)
+    before = row_digests(filled)
+    # As DETACH CONCURRENTLY leaves it, which is rejected next to a default partition.
+    filled.execute(
+        "SET allow_system_table_mods = on;"
+        "UPDATE pg_inherits SET inhdetachpending = true WHERE inhrelid = 'kpi_summary_past'::regclass"
+    )
+    errors = migrate(checkout, filled, "downgrade", HEAD, status=EXIT_MIGRATION_FAILED)
+    fix = errors.partition("a DETACH is not finished: ")[2].partition(";")[0]
+    [(bound,)] = filled.query("SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = 'kpi_summary_past'")
+    for statement in (fix, f"ALTER TABLE kpi_summary ATTACH PARTITION kpi_summary_past {bound}"):
+        filled.execute(statement.encode())  # type: ignore[arg-type]  # printed
+    migrate(checkout, filled, "downgrade", HEAD)
+    assert row_digests(filled) == before
 
 
 def test_row_at_infinity_is_named_and_the_upgrade_finished_or_undone(checkout: Checkout, filled: Database) -> None:

@@ -58,12 +58,13 @@ class _Names(NamedTuple):
         """Return a template with the names as string constants."""
         names = ("table", "column", "past", "default", "check", "partition_key", "past_key")
         parts = {name: literal(getattr(self, name)) for name in names}
-        checks = _template("partition_checks").format(**parts).rstrip()
+        own_parts = _template("partition_own_parts")
         return _template(template).format(
             **parts,
             **values,
             table_name=self.table,
-            checks=checks,
+            own_parts=own_parts,
+            checks=_template("partition_checks").format(**parts, own_parts=own_parts),
             copy_privileges=_template("copy_privileges").rstrip(),
             key=", ".join(quote(column) for column in (*self.key, self.column)),
         )
@@ -155,6 +156,9 @@ class MergePartitionsOp(OnlineOperation):
 
         The first partition becomes the table again. Other sessions wait for the table while the rows of the other
         partitions, which are those since it was partitioned, are inserted into it.
+
+        Triggers, rules, policies, publications and row-level security of the partitioned table would be dropped with
+        it: they are listed, and dropped by their owner before. So is a partition whose DETACH was interrupted.
         """
         operations.invoke(cls(_Names(table_name, column_name, tuple(key))))
 

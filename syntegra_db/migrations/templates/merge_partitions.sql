@@ -1,8 +1,10 @@
 DO $$
 DECLARE
   schema text := current_schema();
-  source regclass := to_regclass(format('%I.%I', schema, {table}));
+  target regclass := to_regclass(format('%I.%I', schema, {table}));
+  source regclass := target;
   destination regclass := to_regclass(format('%I.%I', schema, {past}));
+  reasons text;
   owner text;
   primary_key text;
   column_list text;
@@ -14,6 +16,17 @@ BEGIN
     RETURN;
   END IF;
   EXECUTE format('LOCK TABLE %s, %s IN ACCESS EXCLUSIVE MODE', source, destination);
+  -- They would be dropped with the partitioned table, and so would rows that a query does not return.
+  SELECT string_agg(reason, '; ' ORDER BY reason) INTO reasons FROM (
+{own_parts}
+    UNION
+    SELECT format('a DETACH is not finished: ALTER TABLE %s DETACH PARTITION %s FINALIZE;', target, inhrelid::regclass)
+    FROM pg_inherits WHERE inhparent = target AND inhdetachpending
+  ) AS found (reason);
+  IF reasons IS NOT NULL THEN
+    RAISE EXCEPTION 'the partitions of table % cannot be merged: %', target, reasons
+      USING HINT = 'Drop these objects, run this again, and create them again on the table.';
+  END IF;
   SELECT conname INTO primary_key FROM pg_constraint WHERE conrelid = source AND contype = 'p';
   SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO column_list FROM pg_attribute
   WHERE attrelid = source AND attnum > 0 AND NOT attisdropped AND attgenerated = '';

@@ -4,6 +4,11 @@
     WHERE classid = 'pg_rewrite'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = target
       AND ev_class <> target
     UNION
+    SELECT format('%s reads it', pg_describe_object(classid, objid, 0))
+    FROM pg_depend LEFT JOIN pg_policy ON classid = 'pg_policy'::regclass AND pg_policy.oid = objid
+    WHERE refclassid = 'pg_class'::regclass AND refobjid = target
+      AND (classid = 'pg_proc'::regclass OR polrelid <> target)
+    UNION
     SELECT format('%s uses its row type', pg_describe_object(classid, objid, objsubid))
     FROM pg_depend JOIN pg_type ON pg_type.oid = refobjid
     WHERE refclassid = 'pg_type'::regclass AND deptype = 'n'
@@ -12,14 +17,7 @@
     SELECT format('foreign key %I of %s references it', conname, conrelid::regclass)
     FROM pg_constraint WHERE contype = 'f' AND confrelid = target
     UNION
-    SELECT format('trigger %I is on it', tgname) FROM pg_trigger WHERE tgrelid = target AND NOT tgisinternal
-    UNION
-    SELECT format('rule %I is on it', rulename) FROM pg_rewrite WHERE ev_class = target
-    UNION
-    SELECT format('policy %I is on it', polname) FROM pg_policy WHERE polrelid = target
-    UNION
-    SELECT format('publication %I has it', pubname)
-    FROM pg_publication_rel JOIN pg_publication ON pg_publication.oid = prpubid WHERE prrelid = target
+{own_parts}
     UNION
     SELECT format('unique index %s has no column %I', indexrelid::regclass, {column})
     FROM pg_index WHERE indrelid = target AND indisunique AND NOT indisprimary AND NOT (
