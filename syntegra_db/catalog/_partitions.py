@@ -61,7 +61,7 @@ class Month(NamedTuple):
 class Partition:
     """One partition; `lower` and `upper` are None if it has no such limit, or is the default partition.
 
-    `qualified` is its name for a statement. `kind` is as in `Table`; only an ordinary table can be backed up.
+    `qualified` is its name for a statement. `kind` is as in `Table`; a foreign table cannot be backed up.
     `is_detaching` means that an interrupted DETACH CONCURRENTLY hides its rows.
     """
 

@@ -179,6 +179,23 @@ def test_partition_that_no_backup_has_is_drift_and_refused(
     backup_file(checkout, partitioned, tmp_path)
 
 
+def test_partition_that_has_partitions_is_in_backups_and_no_drift(
+    checkout: Checkout, server: Server, partitioned: Database, tmp_path: Path
+) -> None:
+    partitioned.execute(
+        "CREATE TABLE kpi_year PARTITION OF kpi_summary FOR VALUES FROM ('2090-01-01') TO ('2091-01-01') "
+        "PARTITION BY RANGE (period_start); CREATE TABLE kpi_rest PARTITION OF kpi_year DEFAULT;"
+        "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end) "
+        "VALUES (1, 'later', 1, '2090-05-01', '2090-06-01')"
+    )
+    before = row_digests(partitioned)
+    checkout.succeed("syntegra-db", "verify", database=partitioned)
+    path = backup_file(checkout, partitioned, tmp_path)
+    with server.database() as empty:
+        checkout.succeed("syntegra-db", "restore", path, database=empty)
+        assert row_digests(empty) == before
+
+
 def test_status_counts_rows_and_bytes_of_all_partitions(checkout: Checkout, partitioned: Database) -> None:
     partitioned.execute("ANALYZE kpi_summary")
     report = json.loads(checkout.succeed("syntegra-db", "status", "--json", database=partitioned))

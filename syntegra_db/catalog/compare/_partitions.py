@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from syntegra_db.catalog._partitions import MonthPartitions, Partition
 
-ORDINARY = "table"
+# A backup has the rows of the parts of a partitioned partition too.
+IN_BACKUPS = ("table", "partitioned table")
 
 
 def compare_partitions(installed: MonthPartitions) -> Iterator[Finding]:
@@ -68,11 +69,14 @@ def _unusual(table: str, part: Partition) -> Iterator[Finding]:
             impact="Queries on the table do not return its rows.",
             fix=f"ALTER TABLE {quote(table)} DETACH PARTITION {part.qualified} FINALIZE;",
         )
-    elif part.kind != ORDINARY or not part.in_schema:
+    elif part.kind not in IN_BACKUPS or not part.in_schema:
         yield Finding(
             object=f"partition {part.name} of {table}",
             expected="an ordinary table in the same schema",
-            found=part.kind if part.kind != ORDINARY else f"named {part.qualified}",
-            impact="A backup is rejected, because it would not have these rows.",
+            found=part.kind if part.kind not in IN_BACKUPS else f"named {part.qualified}",
+            impact=(
+                "A backup is rejected, because it would not have these rows. Once the partition is detached, queries "
+                "on the table do not return them."
+            ),
             fix=f"ALTER TABLE {quote(table)} DETACH PARTITION {part.qualified};",
         )
