@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from support.servers import Database, Server
 
+pytestmark = pytest.mark.long
+
 EXIT_MIGRATION_FAILED = 11
 EXIT_LOCK_TIMEOUT = 15
 MAX_INSERT_SECONDS = 0.8

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from support.servers import Database, Server
 
+pytestmark = pytest.mark.long
+
 EXIT_MIGRATION_FAILED = 11
 MAX_INSERT_SECONDS = 0.8
 READER = "syntegra_test_kpi_reader"

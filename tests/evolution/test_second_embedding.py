@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from support.checkouts import Checkout
     from support.servers import Database, Server
 
+pytestmark = pytest.mark.long
+
 SECOND = "idx_text_summary_embedding_768"
 INDEXES: LiteralString = """SELECT relname::text, amname::text, indisvalid
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam
