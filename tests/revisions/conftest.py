@@ -27,7 +27,7 @@ class Revision:
             migrations.upgrade(self.before, database.url)
 
     def upgrade(self) -> None:
-        migrations.upgrade(self.number, self.database.url)
+        migrations.upgrade(self.number, self.database.url, contract=True)
 
     def downgrade(self) -> None:
         migrations.downgrade(self.before, self.database.url)
