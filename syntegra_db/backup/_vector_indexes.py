@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from syntegra_db.backup import _queries
 from syntegra_db.backup._session import lock_tables, raise_build_memory
+from syntegra_db.catalog import tables_with_vectors
 from syntegra_db.errors import LockTimeout
 from syntegra_db.migrations import current_schema, find_lock_holder, lock_key
-from syntegra_db.models.embeddings import declared_embeddings
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY, VECTOR_INDEX, ivfflat_build_memory
 from syntegra_db.search_path import table_name
 from syntegra_db.sql import execute_raw
@@ -42,8 +42,7 @@ def require_no_rebuild(connection: Connection, locked_tables: Iterable[str]) -> 
     One that begins later waits for the lock on the table.
     """
     holder = find_lock_holder(connection, lock_key(VECTOR_INDEX, current_schema(connection)))
-    tables_with_vectors = {embedding.table for embedding in declared_embeddings()}
-    if holder is not None and not tables_with_vectors.isdisjoint(locked_tables):
+    if holder is not None and not tables_with_vectors().isdisjoint(locked_tables):
         raise LockTimeout(
             f"A rebuild of the vector index is running ({holder}); nothing was changed. Wait for it, or end it with "
             f"SELECT pg_terminate_backend({holder.pid}), and run this again."

@@ -17,6 +17,7 @@ from syntegra_db.catalog._manifest import (
     load_manifest,
     managed_tables,
     managed_types,
+    tables_with_vectors,
 )
 from syntegra_db.catalog._other_schemas import (
     SCHEMAS_WITH_TABLES,
@@ -87,6 +88,7 @@ __all__ = [
     "require_usable_revision",
     "short_lock_timeout",
     "tables_by_month",
+    "tables_with_vectors",
     "unversioned_objects",
     "verify",
 ]

@@ -54,6 +54,16 @@ def managed_tables() -> list[str]:
     return list(dict.fromkeys(name for manifest in written_manifests().values() for name in manifest.tables))
 
 
+def tables_with_vectors() -> set[str]:
+    """Return the tables of all manifests that have a column of the type `vector`."""
+    return {
+        name
+        for manifest in written_manifests().values()
+        for name, table in manifest.tables.items()
+        if any(column.type.startswith("vector") for column in table.columns.values())
+    }
+
+
 def managed_types() -> list[str]:
     """Return the ENUM types of all manifests, in the order of the revisions."""
     return list(dict.fromkeys(name for manifest in written_manifests().values() for name in manifest.types))

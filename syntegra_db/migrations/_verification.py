@@ -20,7 +20,6 @@ from syntegra_db.errors import (
     server_message,
 )
 from syntegra_db.migrations._lock import current_schema, find_lock_holder, lock_key
-from syntegra_db.models.embeddings import declared_embeddings
 from syntegra_db.pgvector_support import VECTOR_INDEX
 from syntegra_db.revisions import VERSION_TABLE, current_revision, describe_revision
 from syntegra_db.settings import describe_database
@@ -82,6 +81,9 @@ def verify_result(engine: Engine, revision: str | None, state: str, existing_dri
 def _require_no_new_drift(connection: Connection, state: str, existing_drift: Collection[Finding] | None) -> None:
     drift = {finding.identity: finding.object for finding in verify(connection).findings}
     if find_lock_holder(connection, lock_key(VECTOR_INDEX, current_schema(connection))) is not None:
+        # Loading the models takes a fifth of the start of a command.
+        from syntegra_db.models.embeddings import declared_embeddings
+
         # A rebuild, which waited for the command, has begun: its unfinished index is not drift.
         rebuilding = {
             index_label(name) for column in declared_embeddings() for name in (column.new_index, column.old_index)
