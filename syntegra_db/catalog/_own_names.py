@@ -112,9 +112,12 @@ class ObjectsElsewhere:
 
     def __init__(self, connection: Connection) -> None:
         session = read_session(connection)
-        parameters = {"schemas": session.declared_schemas(), "schema": session.schema}
+        schemas = session.declared_schemas()
+        parameters = {"schemas": schemas, "schema": session.schema}
         self._connection = connection
-        self._objects = list(connection.scalars(FIND_OBJECTS_ELSEWHERE, parameters))
+        self._objects = (
+            [] if schemas == [session.schema] else list(connection.scalars(FIND_OBJECTS_ELSEWHERE, parameters))
+        )
         # The caller of a migration may have changed some in the same transaction.
         self._changed_before = self._changed().keys()
 

@@ -28,6 +28,7 @@ from syntegra_db.catalog import (
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.migrations._templates import as_block, read_template
 from syntegra_db.migrations.online import StepScript, collect_revision, require_own_objects
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
 from syntegra_db.recorded_steps import STEP_TABLE, step_table
@@ -52,7 +53,6 @@ UNPRINTABLE = (
     r"[\u0001-\u001f\u007f-\u009f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u08e2\u180e\u200b-\u200f\u2028-\u202e"
     r"\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
 )
-TEMPLATES = Path(__file__).with_name("templates")
 
 
 class SqlScript(NamedTuple):
@@ -100,7 +100,7 @@ def upgrade_script(script: Script) -> SqlScript:
     texts = {
         "title": f"Revision {revision}. {script.doc}",
         "result": f"Revision {revision} applied.",
-        "revision_guard": _template("upgrade_guard.sql").format(
+        "revision_guard": read_template("upgrade_guard").format(
             revision=revision,
             before=literal(before),
             before_name=f"revision {before}" if before else "no revision",
@@ -115,7 +115,7 @@ def rollback_script(script: Script) -> SqlScript:
     texts = {
         "title": f"Revert revision {revision} and delete all rows of its tables. Its upgrade: {script.doc}",
         "result": f"Revision {revision} reverted.",
-        "revision_guard": _template("rollback_guard.sql").format(revision=revision, before=_before(script) or "base"),
+        "revision_guard": read_template("rollback_guard").format(revision=revision, before=_before(script) or "base"),
     }
     return SqlScript(
         f"{revision}_rollback_{_slug(script).removeprefix('create_')}.sql", _render(script, "downgrade", texts)
@@ -138,8 +138,8 @@ def _render(script: Script, direction: Direction, texts: dict[str, str]) -> str:
     steps = collect_revision(script.module)
     if steps is None:
         guard = _guard("true", settings)
-        return _template("script.sql").format(guard=guard, statements=_offline_sql(script, direction), **settings)
-    return _template("steps.sql").format(
+        return read_template("script").format(guard=guard, statements=_offline_sql(script, direction), **settings)
+    return read_template("steps").format(
         guard=_guard("false", settings),
         **_step_texts(script, direction, steps[direction]),
         **settings,
@@ -150,15 +150,8 @@ def _names_elsewhere(script: Script, direction: Direction) -> str:
     """Return the query for what is declared before the file, or also after it if some of its steps are finished."""
     before, after = (_before(script), script.revision)[:: 1 if direction == "upgrade" else -1]
     declared, kept = (literal(names) for names in (declared_names(before), declared_names(before, after, in_all=True)))
-    return (
-        NAMES_ELSEWHERE.format(
-            declared=f"CAST(CASE WHEN unfinished IS NULL THEN {declared}\n      ELSE {kept} END AS json)",
-            schemas="declared_schemas",
-            schema="main_schema",
-        )
-        .strip("\n")
-        .rstrip()
-    )
+    by_state = f"CAST(CASE WHEN unfinished IS NULL THEN {declared}\n      ELSE {kept} END AS json)"
+    return as_block(NAMES_ELSEWHERE.format(declared=by_state, schemas="declared_schemas", schema="main_schema"))
 
 
 def _untrusted_part() -> str:
@@ -171,23 +164,21 @@ def _untrusted_part() -> str:
         f"({literal(name)}::name, {literal(columns)})"
         for name, columns in ((VERSION_TABLE, VERSION_COLUMNS), (STEP_TABLE, steps))
     )
-    return UNTRUSTED_PART.format(declared=declared, schema="main_schema").strip("\n").rstrip()
+    return as_block(UNTRUSTED_PART.format(declared=declared, schema="main_schema"))
 
 
 def _guard(is_local: str, settings: dict[str, Any]) -> str:
-    guard = _template("guard.sql").format(
+    guard = read_template("guard").format(
         is_local=is_local,
         lock_key=LOCK_KEY.format(schema="main_schema"),
-        untrusted_objects=UNTRUSTED_OBJECTS.format(schemas="declared_schemas").strip("\n").rstrip(),
+        untrusted_objects=as_block(UNTRUSTED_OBJECTS.format(schemas="declared_schemas")),
         unprintable=UNPRINTABLE.replace("\\", "\\\\"),
         system_schema=SYSTEM_SCHEMA,
         schemas_with_tables=SCHEMAS_WITH_TABLES.format(
             declared=literal(declared_columns()), system_schema=SYSTEM_SCHEMA, is_unchanged=IS_UNCHANGED
         ).strip("\n"),
         untrusted_part=_untrusted_part(),
-        objects_elsewhere=OBJECTS_ELSEWHERE.format(schemas="declared_schemas", schema="main_schema")
-        .strip("\n")
-        .rstrip(),
+        objects_elsewhere=as_block(OBJECTS_ELSEWHERE.format(schemas="declared_schemas", schema="main_schema")),
         is_unchanged=IS_UNCHANGED,
         select_revision=SELECT_REVISION.format(table=f"%I.{VERSION_TABLE}").replace("'", "''"),
         **{**settings, "revision_guard": settings["revision_guard"].rstrip()},
@@ -209,10 +200,6 @@ def _step_texts(script: Script, direction: Direction, steps: Sequence[Step]) -> 
         ),
         "lock_key": LOCK_KEY.format(schema="current_schema()"),
     }
-
-
-def _template(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _before(script: Script) -> str | None:

@@ -35,7 +35,7 @@ from syntegra_db.revisions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType
 
     from alembic.operations.ops import MigrateOperation
@@ -60,9 +60,9 @@ class Remark(NamedTuple):
 class _Review:
     """The check of one revision."""
 
-    def __init__(self, revision: str, root: Path) -> None:
+    def __init__(self, revision: str, root: Path, releases: Mapping[str, str]) -> None:
         self.module: ModuleType = script_directory().get_revision(revision).module
-        self.revision, self.root = revision, root
+        self.revision, self.root, self.releases = revision, root, releases
         self.before = load_manifest(revision_before(revision))
         self.after = load_manifest(revision)
         self.upgrade, self.downgrade = collect_functions(self.module)
@@ -140,14 +140,13 @@ class _Review:
         yield from self._of_release(phase, found.tables)
 
     def _of_release(self, phase: str | None, tables: set[str]) -> Iterator[str]:
-        releases = releases_of_revisions(self.root)
-        release = releases.get(self.revision)
+        release = self.releases.get(self.revision)
         if release is None:
             yield f"CHANGELOG.md has no entry of the revision. Add this line: - Revision {self.revision}: …"
         if release is None or phase != CONTRACT:
             return
         for earlier in revision_path(None, revision_before(self.revision))[1:]:
-            if earlier and releases.get(earlier) == release and phase_of(earlier) == EXPAND:
+            if earlier and self.releases.get(earlier) == release and phase_of(earlier) == EXPAND:
                 shared = _tables_changed_by(earlier) & tables
                 if shared:
                     yield (
@@ -163,13 +162,14 @@ def lint_revisions() -> list[Remark]:
         RevisionError: the package is not a checkout, a manifest is missing, or squawk cannot run.
     """
     root = require_checkout()
+    releases = releases_of_revisions(root)
     return [
         Remark(
             Path(script_directory().get_revision(revision).path).relative_to(script_location().parent),
             text,
         )
         for revision in all_revisions()
-        for text in _Review(revision, root).texts()
+        for text in _Review(revision, root, releases).texts()
     ]
 
 

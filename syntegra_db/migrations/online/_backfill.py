@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syntegra_db import wording
+from syntegra_db.migrations._templates import read_template
+from syntegra_db.migrations.online._script import check_own_objects
 from syntegra_db.migrations.online._steps import execute
 from syntegra_db.recorded_steps import BackfillProgress
 from syntegra_db.sql import execute_raw, quote
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from syntegra_db.migrations.online._script import StepScript
     from syntegra_db.migrations.online._session import StepSession
 
-BACKFILL = Path(__file__).parents[1] / "templates" / "backfill.sql"
 logger = logging.getLogger(__name__)
 
 # A writer waits for a row of a batch for no longer than this.
@@ -81,10 +81,10 @@ class BackfillStep:
 
     def script(self, script: StepScript, number: int) -> str:
         """Return a block that commits each batch."""
-        return BACKFILL.read_text(encoding="utf-8").format(
+        return read_template("backfill").format(
             table=quote(self.table),
             update=self._statement(),
-            own_objects=script.check_own_objects(),
+            own_objects=check_own_objects(),
             condition=self.condition,
             number=number,
             step_table=script.step_table,

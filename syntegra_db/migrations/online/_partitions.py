@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from alembic.operations.ops import CreateIndexOp, DropConstraintOp, DropIndexOp
 
 from syntegra_db.catalog import ddl
+from syntegra_db.migrations._templates import read_template
 from syntegra_db.migrations.online._registry import OnlineOperation, find_violations, object_name, register
 from syntegra_db.migrations.online._steps import AutocommitStep, TransactionStep, ValidationStep, describe, execute
 from syntegra_db.sql import literal, quote
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from alembic.operations import Operations
 
     from syntegra_db.migrations.online._steps import Step
-
-TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 class _Names(NamedTuple):
@@ -71,7 +69,7 @@ class _Names(NamedTuple):
 
 
 def _template(name: str) -> str:
-    return (TEMPLATES / f"{name}.sql").read_text(encoding="utf-8").strip("\n")
+    return read_template(name).strip("\n")
 
 
 @register("partition_by_month")

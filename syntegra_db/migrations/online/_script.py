@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 
 from syntegra_db.catalog import CHANGED_ELSEWHERE
+from syntegra_db.migrations._templates import as_block, read_template
 from syntegra_db.migrations.online._collection import collect_steps
 from syntegra_db.recorded_steps import STEP_TABLE
 from syntegra_db.sql import literal, qualify_calls, quote
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from syntegra_db.migrations.online._steps import Step
     from syntegra_db.recorded_steps import Direction
 
-TEMPLATES = Path(__file__).parents[1] / "templates"
-OWN_OBJECTS, REQUIRE_OWN_OBJECTS = (
-    (TEMPLATES / f"{name}.sql").read_text(encoding="utf-8") for name in ("own_objects", "require_own_objects")
-)
 BLOCK = """\
 SELECT is_finished FROM {step_table} WHERE step = {number} \\gset
 \\if :is_finished
@@ -65,14 +61,14 @@ def collect_revision(module: ModuleType) -> dict[Direction, list[Step]] | None:
 
 def require_own_objects() -> str:
     """Return the statement that fails if the open transaction has changed an object in the schema of the extension."""
-    return REQUIRE_OWN_OBJECTS.format(statements=check_own_objects())
+    return read_template("require_own_objects").format(statements=check_own_objects())
 
 
 def check_own_objects() -> str:
     """Return the same for a block of PL/pgSQL."""
     objects = "string_to_array(current_setting('syntegra_db.other_objects'), ' ')::oid[]"
-    query = qualify_calls(CHANGED_ELSEWHERE.format(objects=objects)).strip("\n").rstrip()
-    return OWN_OBJECTS.format(changed_elsewhere=query)
+    query = as_block(qualify_calls(CHANGED_ELSEWHERE.format(objects=objects)))
+    return read_template("own_objects").format(changed_elsewhere=query)
 
 
 class StepScript:
@@ -113,11 +109,6 @@ class StepScript:
     def drop_invalid_index(self, name: str) -> str:
         """Return statements that drop an index if an interrupted run left it invalid."""
         return DROP_INVALID_INDEX.format(name=literal(name), quoted=quote(name), schema=SCHEMA)
-
-    @staticmethod
-    def check_own_objects() -> str:
-        """Return the check at the end of a transaction for a block of PL/pgSQL."""
-        return check_own_objects()
 
     def _finish(self, number: int) -> str:
         return f"UPDATE {STEP_TABLE} SET is_finished = true WHERE step = {number};"  # noqa: S608  of a file

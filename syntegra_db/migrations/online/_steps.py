@@ -87,10 +87,12 @@ class TransactionStep:
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:  # noqa: ARG002  of Step
         """Run the operations in one transaction."""
-        operations: Sequence[MigrateOperation] = [in_schema(operation, session.schema) for operation in self.operations]
+        operations: Sequence[MigrateOperation]
         if session.is_repeated:
-            tolerated = [part for operation in operations for part in tolerant(operation, session.schema)]
+            tolerated = [part for operation in self.operations for part in tolerant(operation, session.schema)]
             operations = self.repeated or tolerated
+        else:
+            operations = [in_schema(operation, session.schema) for operation in self.operations]
         with session.recorded_transaction(number):
             for operation in operations:
                 session.operations.invoke(operation)
