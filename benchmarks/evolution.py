@@ -14,9 +14,7 @@ import argparse
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
 
@@ -29,23 +27,17 @@ ROOT = Path(__file__).parents[1]
 sys.path[0] = str(ROOT / "tests")
 
 from support.checkouts import Checkout  # noqa: E402  needs the path above
-from support.evolutions import EVOLUTIONS, Evolution  # noqa: E402  needs the path above
-from support.processes import writing  # noqa: E402  needs the path above
+from support.evolutions import EVOLUTIONS, INSERT_KPI, Evolution  # noqa: E402  needs the path above
+from support.processes import blocking, writing  # noqa: E402  needs the path above
 from support.revisions import AFTER_HEAD  # noqa: E402  needs the path above
 from support.servers import EmbeddedServer  # noqa: E402  needs the path above
 from syntegra_db import embedded, migrations  # noqa: E402  needs the path above
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from support.servers import Database
 
 TEMPLATE = "benchmark_template"
 BLOCKER_SECONDS = 8
-INSERT: LiteralString = (
-    "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end) "
-    "VALUES (1, 'kpi_written', 1, now(), now())"
-)
 LOAD: LiteralString = """
     INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end)
     SELECT n % 100, 'kpi_' || n % 50, n / 3.0, now() - n * interval '1 minute', now()
@@ -84,26 +76,9 @@ class Result:
         return f"{1000 * self.worst:,.0f} ms / {self.duration:,.1f} s" + ("" if self.is_done else ", failed")
 
 
-@contextmanager
-def blocking(database: Database) -> Iterator[None]:
-    """Keep a transaction that has written a row open for `BLOCKER_SECONDS`."""
-
-    def block() -> None:
-        with database.connect() as connection, connection.transaction():
-            connection.execute(INSERT)
-            time.sleep(BLOCKER_SECONDS)
-
-    thread = threading.Thread(target=block)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-
-
 def measure(checkout: Checkout, database: Database, *command: str) -> Result:
     """Run `command` next to a writer and a long transaction."""
-    with writing(database, INSERT) as seconds, blocking(database):
+    with writing(database, INSERT_KPI) as seconds, blocking(database, BLOCKER_SECONDS, INSERT_KPI):
         time.sleep(0.5)
         started = time.perf_counter()
         result = checkout.run(*command, database=database)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import random
 import shlex
-import threading
-import time
-from contextlib import contextmanager
 from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
-from support.evolutions import EVOLUTIONS
-from support.processes import writing
+from support.evolutions import EVOLUTIONS, INSERT_KPI, INVALID_INDEXES, UNFINISHED
+from support.processes import blocking, writing
 from support.revisions import AFTER_HEAD, HEAD
 from support.sample_rows import load_rows, row_digests
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
 
     from support.checkouts import Checkout
     from support.servers import Database, Server
@@ -30,12 +26,7 @@ REDUCED_ROWS = 4_000
 BLOCKER_SECONDS, REDUCED_BLOCKER_SECONDS = 8, 1
 # Of an upgrade that is interrupted.
 LONGEST_SECONDS = 5
-INSERT_KPI: LiteralString = (
-    "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end) "
-    "VALUES (1, 'kpi_written', 1, now(), now())"
-)
 INSERT_ANOMALY: LiteralString = "INSERT INTO anomaly_log (client_id, kpi_name, value) VALUES (1, 'kpi_written', 1)"
-UNFINISHED = "SELECT FROM pg_class WHERE relname = 'alembic_version_steps'"
 DIGESTS: tuple[LiteralString, ...] = (
     "SELECT count(*), sum(hashtextextended(t::text, 0)) FROM kpi_summary AS t WHERE kpi_name <> 'kpi_written'",
     "SELECT count(*), sum(hashtextextended(t::text, 0)) FROM anomaly_log AS t WHERE kpi_name <> 'kpi_written'",
@@ -44,7 +35,6 @@ WRITTEN: tuple[LiteralString, ...] = (
     "SELECT count(*) FROM kpi_summary WHERE kpi_name = 'kpi_written'",
     "SELECT count(*) FROM anomaly_log WHERE kpi_name = 'kpi_written'",
 )
-INVALID_INDEXES = "SELECT FROM pg_index WHERE NOT indisvalid"
 
 every_kind = pytest.mark.parametrize("evolved", sorted(EVOLUTIONS.keys() - WITHOUT_STEPS), indirect=True)
 
@@ -69,24 +59,6 @@ def kills(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--kills"))
 
 
-@contextmanager
-def blocking(database: Database, seconds: float) -> Iterator[None]:
-    """Keep a transaction that has written rows open for `seconds` from the beginning of the block."""
-
-    def block() -> None:
-        with database.connect() as connection, connection.transaction():
-            connection.execute(INSERT_KPI)
-            connection.execute(INSERT_ANOMALY)
-            time.sleep(seconds)
-
-    thread = threading.Thread(target=block)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-
-
 def kill_at_random(process: subprocess.Popen[str]) -> None:
     """Kill `process` at a random moment, or let it end before that."""
     try:
@@ -106,7 +78,7 @@ def test_killed_and_blocked_evolution_is_finished_and_loses_nothing(
     before = [loaded.query(query) for query in DIGESTS]
     is_full = request.config.getoption("--rows") is not None
     with (
-        blocking(loaded, BLOCKER_SECONDS if is_full else REDUCED_BLOCKER_SECONDS),
+        blocking(loaded, BLOCKER_SECONDS if is_full else REDUCED_BLOCKER_SECONDS, INSERT_KPI, INSERT_ANOMALY),
         writing(loaded, INSERT_KPI) as kpis,
         writing(loaded, INSERT_ANOMALY) as anomalies,
     ):

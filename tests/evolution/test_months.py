@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, LiteralString
 import pytest
 
 from support.checkouts import Checkout
-from support.evolutions import EVOLUTIONS
+from support.evolutions import EVOLUTIONS, INSERT_KPI
 from support.processes import wait_for_rows, writing
 from support.revisions import AFTER_HEAD
 from support.sample_rows import load_rows, row_digests
@@ -25,10 +25,6 @@ EXIT_MIGRATION_FAILED = 11
 EXIT_LOCK_TIMEOUT = 15
 MAX_INSERT_SECONDS = 0.8
 ATTACHED: LiteralString = "SELECT FROM pg_inherits WHERE inhrelid = to_regclass('{}')"
-INSERT_NOW: LiteralString = (
-    "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end) "
-    "VALUES (1, 'kpi_written', 1, now(), now())"
-)
 CREATE = ("syntegra-db", "partitions", "create")
 
 
@@ -45,12 +41,6 @@ def template(checkout: Checkout, server: Server, migrated_template: str) -> Iter
         load_rows(database, 1_000)
         checkout.migrate(server, database)
         yield database.name
-
-
-@pytest.fixture
-def partitioned(server: Server, template: str) -> Iterator[Database]:
-    with server.database(template) as database:
-        yield database
 
 
 def month_ahead(months: int) -> Month:
@@ -117,7 +107,7 @@ def test_rows_in_the_default_partition_are_moved_on_request_only(checkout: Check
 
 
 def test_services_write_while_months_are_created(checkout: Checkout, partitioned: Database) -> None:
-    with writing(partitioned, INSERT_NOW) as inserts:
+    with writing(partitioned, INSERT_KPI) as inserts:
         checkout.succeed(*CREATE, "--months", "20", database=partitioned)
     assert max(inserts) < MAX_INSERT_SECONDS
 

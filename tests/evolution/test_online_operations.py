@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, LiteralString
 import pytest
 from psycopg import sql
 
-from support.evolutions import EVOLUTIONS
+from support.evolutions import EVOLUTIONS, INSERT_KPI, INVALID_INDEXES, UNFINISHED
 from support.processes import wait_for_rows, writing
 from support.revisions import AFTER_HEAD, HEAD
 from support.sample_rows import load_rows, row_digests
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from support.checkouts import Checkout
     from support.servers import Database, Server
 
-STEPS = "SELECT FROM pg_class WHERE relname = 'alembic_version_steps'"
-INVALID_INDEXES = "SELECT FROM pg_index WHERE NOT indisvalid"
 LABEL_EVOLUTION = "NOT NULL column with values from others"
 ROWS = 20_000
 KILLS = 4
@@ -31,10 +29,6 @@ EXIT_REVISION_ERROR = 8
 MAX_INSERT_SECONDS = 0.8
 # A backfill of this many rows takes longer than the pause of its test.
 SLOW_ROWS = 300_000
-INSERT_KPI: LiteralString = (
-    "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end) "
-    "VALUES (1, 'kpi_written', 1, now(), now())"
-)
 # With the object that `verify` reports after each, one after another, and how it is found.
 UNEXPLAINED: dict[LiteralString, tuple[str, str]] = {
     "ALTER TABLE kpi_summary SET UNLOGGED": ("table kpi_summary", "unlogged"),
@@ -68,7 +62,7 @@ def test_evolution_goes_up_and_down_without_drift_while_services_write(
         result = checkout.run("syntegra-db", *arguments, database=filled)
         assert result.returncode == 0, result.stderr
         assert checkout.run("syntegra-db", "verify", database=filled).returncode == 0
-        assert not filled.query(STEPS)
+        assert not filled.query(UNFINISHED)
         if arguments[0] == "downgrade" and kind != "dropped column":
             assert row_digests(filled) == before
 
@@ -93,7 +87,7 @@ def test_killed_upgrade_is_reported_and_continues(
     result = checkout.run("syntegra-db", "upgrade", database=filled)
     assert result.returncode == 0, result.stderr
     assert checkout.run("syntegra-db", "verify", database=filled).returncode == 0
-    assert not filled.query(STEPS)
+    assert not filled.query(UNFINISHED)
     assert not filled.query(INVALID_INDEXES)
     assert checkout.run("syntegra-db", "downgrade", HEAD, database=filled).returncode == 0
     assert row_digests(filled) == before
@@ -196,7 +190,7 @@ def test_duplicate_rows_are_named_and_leave_no_index(checkout: Checkout, server:
     assert undone.returncode == 0, undone.stderr
     assert checkout.run("syntegra-db", "verify", database=filled).returncode == 0
     assert row_digests(filled) == before
-    assert not filled.query(STEPS)
+    assert not filled.query(UNFINISHED)
 
 
 def test_verify_during_unfinished_revision_reports_what_no_step_explains(

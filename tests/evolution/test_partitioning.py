@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import pytest
 
 from support.checkouts import Checkout
-from support.evolutions import EVOLUTIONS
+from support.evolutions import EVOLUTIONS, INSERT_KPI
 from support.processes import writing
 from support.revisions import AFTER_HEAD, HEAD, revision_of
 from support.sample_rows import load_rows, row_digests
@@ -22,10 +22,6 @@ pytestmark = pytest.mark.long
 EXIT_MIGRATION_FAILED = 11
 MAX_INSERT_SECONDS = 0.8
 READER = "syntegra_test_kpi_reader"
-INSERT_KPI: LiteralString = (
-    "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end) "
-    "VALUES (1, 'kpi_written', 1, now(), now())"
-)
 RELATIONS: LiteralString = "SELECT relname, relkind::text FROM pg_class WHERE relname LIKE '%kpi_summary%' ORDER BY 1"
 # What would belong to the first partition, and what drops it.
 DEPENDENTS: dict[str, tuple[LiteralString, LiteralString, str]] = {

@@ -60,12 +60,6 @@ def template(checkout: Checkout, server: Server, migrated_template: str) -> Iter
         yield database.name
 
 
-@pytest.fixture
-def partitioned(server: Server, template: str) -> Iterator[Database]:
-    with server.database(template) as database:
-        yield database
-
-
 def backup_file(checkout: Checkout, database: Database, folder: Path) -> str:
     path = str(folder / "saved.dump")
     checkout.succeed("syntegra-db", "backup", "--output", path, database=database)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from psycopg import sql
 
+from support.evolutions import UNFINISHED
 from support.revisions import AFTER_HEAD, BEFORE_HEAD, HEAD
 from support.sample_rows import load_rows, row_digests
 from syntegra_db import migrations
@@ -22,7 +23,6 @@ EXIT_MIGRATION_FAILED = 11
 EXIT_REVISION_ERROR = 8
 EXIT_LOCK_TIMEOUT = 15
 SECOND = f"{int(HEAD) + 2:03}"
-UNFINISHED = "SELECT FROM pg_class WHERE relname = 'alembic_version_steps'"
 # It fails at its second step, because names are not unique.
 DUPLICATES = (
     """

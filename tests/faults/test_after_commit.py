@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.commands import run
+from support.processes import in_thread
 from support.revisions import HEAD
 from support.sample_rows import load_rows
 from support.tcp_proxy import tcp_proxy
@@ -60,13 +61,11 @@ def lock_after(database: Database, table: str) -> Iterator[None]:
                 connection.execute(f"LOCK TABLE {table}".encode())
                 finished.wait(60)
 
-    thread = threading.Thread(target=wait_and_lock)
-    thread.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        thread.join()
+    with in_thread(wait_and_lock):
+        try:
+            yield
+        finally:
+            finished.set()
 
 
 def test_restore_with_table_locked_after_commit_reports_rows_as_restored(filled: Database) -> None:

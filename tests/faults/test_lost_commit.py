@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pytest
 
 from support.commands import run
 from support.legacy_databases import create_legacy_database
+from support.processes import in_thread
 from support.sample_rows import load_rows
 from support.tcp_proxy import tcp_proxy
 from syntegra_db import adoption, migrations
@@ -155,12 +155,8 @@ def during_commit(server: EmbeddedServer, act: Callable[[psycopg.Connection], ob
                 time.sleep(0.02)
             act(connection)
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with in_thread(watch):
         yield
-    finally:
-        thread.join()
 
 
 @every_operation

@@ -11,7 +11,7 @@ from support import psql
 from support.commands import run
 from support.legacy_databases import execute
 from support.revisions import HEAD
-from support.sample_rows import load_rows, row_digests
+from support.sample_rows import row_digests
 from syntegra_db import backup, migrations
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import MigrationFailed
@@ -55,16 +55,6 @@ FOREIGN = {
         MISSING["index"][1],
     ),
 }
-
-
-@pytest.fixture
-def two_sets(database: Database) -> Database:
-    """Return a database with the tables and rows in public, where the extension is, and a second set in app."""
-    load_rows(database, 20)
-    execute(database, "CREATE SCHEMA app")
-    migrations.upgrade(url=database.url, schema="app")
-    execute(database, "INSERT INTO app.clusters SELECT * FROM public.clusters")
-    return database
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, LiteralString
 
 import pytest
@@ -10,9 +9,9 @@ import pytest
 from support import psql
 from support.checkouts import Checkout
 from support.legacy_databases import execute
-from support.processes import running, wait_for_rows
+from support.processes import in_thread, running, wait_for_rows
 from support.revisions import AFTER_HEAD, HEAD
-from support.sample_rows import load_rows, row_digests
+from support.sample_rows import row_digests
 from support.servers import Database
 from syntegra_db import migrations
 from syntegra_db.connections import connect, unpooled_engine
@@ -39,16 +38,6 @@ GOING: dict[str, LiteralString] = {
     "dropped": "DROP TABLE app.clusters",
     "moved": "CREATE SCHEMA old; ALTER TABLE app.clusters SET SCHEMA old",
 }
-
-
-@pytest.fixture
-def two_sets(database: Database) -> Database:
-    """Return a database with the tables and rows in public, where the extension is, and a second set in app."""
-    load_rows(database, 200)
-    execute(database, "CREATE SCHEMA app")
-    migrations.upgrade(url=database.url, schema="app")
-    execute(database, "INSERT INTO app.clusters SELECT * FROM public.clusters")
-    return database
 
 
 def by_command(database: Database, _folder: Path) -> None:
@@ -88,10 +77,8 @@ def test_downgrade_that_waits_while_a_table_goes_drops_nothing_of_another_schema
                 other.execute(GOING[going])
             writer.execute("COMMIT")
 
-        thread = threading.Thread(target=go)
-        thread.start()
-        way(two_sets, tmp_path)
-        thread.join()
+        with in_thread(go):
+            way(two_sets, tmp_path)
     assert row_digests(two_sets) == before
     assert two_sets.query("SELECT version_num FROM app.alembic_version") == [(HEAD,)]
 
@@ -117,15 +104,13 @@ def test_backfill_stops_when_its_table_goes(two_sets: Database, server: Server, 
         # It waits for the end of the batch.
         two_sets.execute(RENAME)
 
-    thread = threading.Thread(target=go)
-    thread.start()
-    if way == "command":
-        by_path = Database(two_sets.url.update_query_string(PATH))
-        result = checkout.run("syntegra-db", "upgrade", database=by_path)
-    else:
-        script = checkout.succeed("syntegra-db", "sql", AFTER_HEAD)
-        result = psql.feed(two_sets.url, script, tmp_path, search_path="app,public")
-    thread.join()
+    with in_thread(go):
+        if way == "command":
+            by_path = Database(two_sets.url.update_query_string(PATH))
+            result = checkout.run("syntegra-db", "upgrade", database=by_path)
+        else:
+            script = checkout.succeed("syntegra-db", "sql", AFTER_HEAD)
+            result = psql.feed(two_sets.url, script, tmp_path, search_path="app,public")
     assert result.returncode == (EXIT_MIGRATION_FAILED if way == "command" else 3), result.stderr
     assert AT_THE_SAME_TIME in result.stderr
     assert two_sets.query("SELECT DISTINCT label FROM public.clusters") == [("",)]

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import LiteralString, NamedTuple
+
+# What services write during the revisions; the CHECK of a sample accepts the name.
+INSERT_KPI: LiteralString = (
+    "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end) "
+    "VALUES (1, 'kpi_written', 1, now(), now())"
+)
+# The record of a revision is there only while it is unfinished.
+UNFINISHED = "SELECT FROM pg_class WHERE relname = 'alembic_version_steps'"
+INVALID_INDEXES = "SELECT FROM pg_index WHERE NOT indisvalid"
 
 
 class Evolution(NamedTuple):

@@ -76,12 +76,35 @@ def writing(database: Database, statement: LiteralString) -> Iterator[list[float
                 connection.execute(statement)
                 seconds.append(time.monotonic() - started)
 
-    thread = threading.Thread(target=write)
+    with in_thread(write):
+        try:
+            yield seconds
+        finally:
+            ended.set()
+
+
+@contextmanager
+def blocking(database: Database, seconds: float, *statements: LiteralString) -> Iterator[None]:
+    """Keep a transaction that has executed `statements` open for `seconds`, at the same time as the block."""
+
+    def block() -> None:
+        with database.connect() as connection, connection.transaction():
+            for statement in statements:
+                connection.execute(statement)
+            time.sleep(seconds)
+
+    with in_thread(block):
+        yield
+
+
+@contextmanager
+def in_thread(act: Callable[[], object]) -> Iterator[None]:
+    """Call `act` at the same time as the block, and wait for its end."""
+    thread = threading.Thread(target=act)
     thread.start()
     try:
-        yield seconds
+        yield
     finally:
-        ended.set()
         thread.join()
 
 
