@@ -253,13 +253,15 @@ BEGIN
       USING HINT = 'Run the files of migrations/ in ascending order of their numbers.';
   END IF;
   -- Before the end of each transaction, it must not have changed one of these.
-  PERFORM set_config('syntegra_db.other_objects', array_to_string(ARRAY(
-    SELECT pg_class.oid FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+  PERFORM set_config('syntegra_db.other_objects', array_to_string(ARRAY(SELECT objects.object FROM (
+    SELECT pg_class.oid AS object, format('%I.%I', nspname, relname) AS name
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE nspname = ANY (declared_schemas) AND nspname <> main_schema
     UNION ALL
-    SELECT pg_type.oid FROM pg_type JOIN pg_namespace ON pg_namespace.oid = typnamespace
+    SELECT pg_type.oid, format('%I.%I', nspname, typname)
+    FROM pg_type JOIN pg_namespace ON pg_namespace.oid = typnamespace
     WHERE nspname = ANY (declared_schemas) AND nspname <> main_schema
-  ), ' '), true);
+  ) AS objects), ' '), true);
   -- The file names no schema, so it would find them in that of the extension.
   FOR object IN
     SELECT value AS name, min(nspname::text) AS schema,
@@ -412,7 +414,7 @@ INSERT INTO alembic_version (version_num) VALUES ('001');
 DO $$
 BEGIN
   IF EXISTS (
-    SELECT locktype, coalesce(relation, objid) AS object FROM pg_catalog.pg_locks
+    SELECT coalesce(relation, objid) AS object FROM pg_catalog.pg_locks
     WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
       AND coalesce(relation, objid) OPERATOR(pg_catalog.=) ANY (pg_catalog.string_to_array(pg_catalog.current_setting('syntegra_db.other_objects'), ' ')::pg_catalog.oid[])
       AND (locktype OPERATOR(pg_catalog.=) 'relation' AND mode OPERATOR(pg_catalog.<>) 'AccessShareLock'

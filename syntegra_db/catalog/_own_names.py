@@ -46,25 +46,24 @@ NAMES_ELSEWHERE = """
 """
 # Objects in other declared schemas; the SQL files keep them in a setting.
 OBJECTS_ELSEWHERE = """
-    SELECT pg_class.oid FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    SELECT pg_class.oid AS object, format('%I.%I', nspname, relname) AS name
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE nspname = ANY ({schemas}) AND nspname <> {schema}
     UNION ALL
-    SELECT pg_type.oid FROM pg_type JOIN pg_namespace ON pg_namespace.oid = typnamespace
+    SELECT pg_type.oid, format('%I.%I', nspname, typname)
+    FROM pg_type JOIN pg_namespace ON pg_namespace.oid = typnamespace
     WHERE nspname = ANY ({schemas}) AND nspname <> {schema}
 """
 # A lock stays until the end of the transaction, also on an object that it has dropped.
 CHANGED_ELSEWHERE = """
-    SELECT locktype, coalesce(relation, objid) AS object FROM pg_locks
+    SELECT coalesce(relation, objid) AS object FROM pg_locks
     WHERE pid = pg_backend_pid()
       AND coalesce(relation, objid) = ANY ({objects})
       AND (locktype = 'relation' AND mode <> 'AccessShareLock'
         OR locktype = 'object' AND mode = 'AccessExclusiveLock')
 """
 FIND_OBJECTS_ELSEWHERE = catalog_query(OBJECTS_ELSEWHERE.format(schemas=":schemas", schema=":schema"))
-FIND_CHANGED_ELSEWHERE = catalog_query(f"""
-    SELECT object, CASE locktype WHEN 'relation' THEN object::regclass::text ELSE object::regtype::text END AS name
-    FROM ({CHANGED_ELSEWHERE.format(objects="CAST(:objects AS pg_catalog.oid[])")}) AS changed ORDER BY 1
-""")  # noqa: S608  constants
+FIND_CHANGED_ELSEWHERE = catalog_query(CHANGED_ELSEWHERE.format(objects="CAST(:objects AS pg_catalog.oid[])"))
 FIND_NAME_ELSEWHERE = catalog_query(
     NAMES_ELSEWHERE.format(declared="CAST(:declared AS pg_catalog.json)", schemas=":schemas", schema=":schema")
 )
@@ -113,13 +112,14 @@ class ObjectsElsewhere:
     def __init__(self, connection: Connection) -> None:
         session = read_session(connection)
         schemas = session.declared_schemas()
-        parameters = {"schemas": schemas, "schema": session.schema}
         self._connection = connection
-        self._objects = (
-            [] if schemas == [session.schema] else list(connection.scalars(FIND_OBJECTS_ELSEWHERE, parameters))
-        )
+        # A dropped one has no name any more.
+        self._names: dict[int, str] = {}
+        if schemas != [session.schema]:
+            rows = connection.execute(FIND_OBJECTS_ELSEWHERE, {"schemas": schemas, "schema": session.schema})
+            self._names = {row.object: row.name for row in rows}
         # The caller of a migration may have changed some in the same transaction.
-        self._changed_before = self._changed().keys()
+        self._changed_before = self._changed()
 
     def require_unchanged(self, cause: str) -> None:
         """Raise an error if the open transaction has locked one as a statement does that changes or references it.
@@ -127,18 +127,18 @@ class ObjectsElsewhere:
         Raises:
             MigrationFailed: the message begins with `cause`, and the transaction must be rolled back.
         """
-        changed = self._changed()
-        if new := [name for number, name in changed.items() if number not in self._changed_before]:
+        if changed := self._changed() - self._changed_before:
+            # A table has a shorter name than its parts.
+            name = min((self._names[number] for number in changed), key=len)
             raise MigrationFailed(
-                f"{cause} would have changed {new[0]}, which is in another schema, because a table was renamed or "
+                f"{cause} would have changed {name}, which is in another schema, because a table was renamed or "
                 "dropped at the same time. This was rolled back; `syntegra-db verify` shows what is missing."
             )
 
-    def _changed(self) -> dict[int, str]:
-        if not self._objects:
-            return {}
-        rows = self._connection.execute(FIND_CHANGED_ELSEWHERE, {"objects": self._objects})
-        return {row.object: row.name for row in rows}
+    def _changed(self) -> set[int]:
+        if not self._names:
+            return set()
+        return set(self._connection.scalars(FIND_CHANGED_ELSEWHERE, {"objects": list(self._names)}))
 
 
 def _names(schema: Schema) -> dict[str, list[str]]:

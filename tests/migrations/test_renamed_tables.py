@@ -45,6 +45,7 @@ def by_command(database: Database, _folder: Path) -> None:
         _, errors = process.communicate()
     assert process.returncode == EXIT_MIGRATION_FAILED, errors
     assert AT_THE_SAME_TIME in errors
+    assert "would have changed public.clusters, which is in another schema" in errors
 
 
 def by_file(database: Database, folder: Path) -> None:

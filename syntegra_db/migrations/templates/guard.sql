@@ -174,9 +174,9 @@ BEGIN
   END IF;
 {revision_guard}
   -- Before the end of each transaction, it must not have changed one of these.
-  PERFORM set_config('syntegra_db.other_objects', array_to_string(ARRAY(
+  PERFORM set_config('syntegra_db.other_objects', array_to_string(ARRAY(SELECT objects.object FROM (
 {objects_elsewhere}
-  ), ' '), {is_local});
+  ) AS objects), ' '), {is_local});
   -- The file names no schema, so it would find them in that of the extension.
   FOR object IN
 {names_elsewhere}
