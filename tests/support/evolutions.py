@@ -105,6 +105,27 @@ EVOLUTIONS = {
         'op.alter_column("kpi_summary", "kpi_name", type_=sa.String(300))',
         'op.alter_column("kpi_summary", "kpi_name", type_=sa.String(255))',
     ),
+    "new table": Evolution(
+        """
+        op.create_table(
+            "notes",
+            sa.Column("id", sa.BigInteger()),
+            sa.Column("client_id", sa.BigInteger(), nullable=False),
+            sa.Column("source_id", sa.BigInteger()),
+            sa.Column("note", sa.Text(), nullable=False),
+            sa.PrimaryKeyConstraint("id", name="pk_notes"),
+            sa.ForeignKeyConstraint(
+                ["client_id", "source_id"],
+                ["data_sources.client_id", "data_sources.id"],
+                name="fk_notes_source",
+                ondelete="SET NULL (source_id)",
+            ),
+        )
+        op.create_index("idx_notes_client_id", "notes", ["client_id"])
+        op.create_index("idx_notes_source_id", "notes", ["source_id"])
+        """,
+        'op.drop_table("notes")',
+    ),
     "partitions by month": Evolution(
         'op.partition_by_month("kpi_summary", "period_start")',
         'op.merge_partitions("kpi_summary", "period_start")',

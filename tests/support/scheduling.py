@@ -1,4 +1,4 @@
-"""How `pytest --numprocesses 2 --dist loadfile` distributes the tests: by file, but the fault matrix by case."""
+"""How `pytest --numprocesses 2 --dist loadfile` distributes the tests: by file, but long matrices by case."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-# Its cases take minutes together, and each is independent of the others.
-DISTRIBUTED_BY_CASE = "tests/faults/test_matrix.py::"
+# Their cases take minutes together, and each is independent of the others.
+DISTRIBUTED_BY_CASE = ("tests/faults/test_matrix.py::", "tests/evolution/test_every_kind.py::")
 
 
 class FileScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
