@@ -248,6 +248,11 @@ def script_location() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[1] / "alembic"
 
 
+def revision_file(revision: str) -> Path:
+    """Return the file of `revision`, relative to the checkout."""
+    return Path(script_directory().get_revision(revision).path).relative_to(script_location().parent)
+
+
 @cache
 def script_directory() -> ScriptDirectory:
     """Return Alembic's script directory of this package, read once."""

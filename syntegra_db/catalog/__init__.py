@@ -18,6 +18,7 @@ from syntegra_db.catalog._manifest import (
     managed_tables,
     managed_types,
     tables_with_vectors,
+    written_manifests,
 )
 from syntegra_db.catalog._other_schemas import (
     SCHEMAS_WITH_TABLES,
@@ -91,4 +92,5 @@ __all__ = [
     "tables_with_vectors",
     "unversioned_objects",
     "verify",
+    "written_manifests",
 ]

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
 from support.checkouts import Checkout
 from support.evolutions import EVOLUTIONS
-from support.revisions import HEAD
+from support.linted_revisions import PARTS, RENAME, Fault, lint_faults, write_revisions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-PARTS = ("tests", "tools", "pyproject.toml", "CHANGELOG.md", ".squawk.toml")
 # Its operations are known only while it runs.
 UNREADABLE = "index after a query"
 CONTRACTIONS = {"dropped column"}
 COLUMN = 'op.add_column("kpi_summary", sa.Column("unit", sa.String(10)))'
 DROP_COLUMN = 'op.drop_column("kpi_summary", "unit")'
-
-
-class Fault(NamedTuple):
-    """The bodies and the phase of a revision, and what is reported."""
-
-    upgrade: str
-    reported: str
-    downgrade: str = 'op.execute("SELECT 1")'
-    phase: str | None = "expand"
-
-
 FAULTS = {
     "index": Fault(
         'op.create_index("idx_kpi_summary_value", "kpi_summary", ["kpi_value"])',
@@ -116,25 +102,30 @@ FAULTS = {
     "no downgrade": Fault(COLUMN, "downgrade does nothing.", "pass"),
     "no upgrade": Fault("pass", "upgrade: it does nothing."),
     "value that is not written": Fault(
-        'op.backfill("kpi_summary", {"metadata": "…"})', "has no value yet. Write its SQL expression instead of …."
+        'op.backfill("kpi_summary", {"metadata": "…"})', "has no value yet. Write its SQL expression instead of …; "
+    ),
+    "two SET NOT NULL": Fault(
+        'op.execute("ALTER TABLE kpi_summary ALTER kpi_name SET NOT NULL, ALTER metadata SET NOT NULL")',
+        "do not work after this: set kpi_summary.metadata NOT NULL, which services of the revision before may not give",
+    ),
+    "SET NOT NULL of two tables": Fault(
+        """
+        op.execute(
+            "ALTER TABLE kpi_summary ALTER kpi_name SET NOT NULL; alter table clusters alter centroid set not null"
+        )
+        """,
+        "do not work after this: set clusters.centroid NOT NULL, which services of the revision before may not give",
+    ),
+    "two online SET NOT NULL": Fault(
+        """
+        op.set_not_null_online("kpi_summary", "kpi_name")
+        op.set_not_null_online("kpi_summary", "metadata")
+        op.set_not_null_online("kpi_summary", "source_id")
+        """,
+        "set kpi_summary.metadata NOT NULL, which services of the revision before may not give, set kpi_summary.",
     ),
     "connection": Fault("op.get_bind().execute(sa.text('SELECT 1'))", "upgrade uses the connection (op.get_bind() or"),
 }
-
-
-def write_revisions(checkout: Checkout, revisions: Mapping[str, tuple[str, str, str | None]]) -> dict[str, str]:
-    """Write a revision for each name, each in another release, with the schema of the head; return their ids."""
-    names: dict[str, str] = {}
-    before, releases = HEAD, ""
-    for number, (name, (upgrade, downgrade, phase)) in enumerate(revisions.items(), int(HEAD) + 1):
-        revision = f"{number:03}"
-        checkout.add_revision(revision, upgrade, downgrade, before=before, phase=phase)
-        shutil.copy(checkout.manifests / f"{HEAD}.json", checkout.manifests / f"{revision}.json")
-        releases = f"\n## 1.{number}.0\n\n### Added\n\n- Revision {revision}: A sample.\n{releases}"
-        names[name] = before = revision
-    with (checkout.folder / "CHANGELOG.md").open("a", encoding="utf-8") as changelog:
-        changelog.write(releases)
-    return names
 
 
 @pytest.fixture
@@ -145,11 +136,7 @@ def checkout(tmp_path: Path) -> Checkout:
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What is reported about each revision of `FAULTS`."""
-    checkout = Checkout(tmp_path_factory.mktemp("lint") / "checkout", *PARTS)
-    faults = {name: (fault.upgrade, fault.downgrade, fault.phase) for name, fault in FAULTS.items()}
-    revisions = write_revisions(checkout, faults)
-    lines = checkout.succeed("tools.revision_lint", status=1).splitlines()
-    return {name: "\n".join(line for line in lines if f"/{revision}_" in line) for name, revision in revisions.items()}
+    return lint_faults(Checkout(tmp_path_factory.mktemp("lint") / "checkout", *PARTS), FAULTS)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -170,7 +157,11 @@ def test_kinds_of_evolution_are_accepted(checkout: Checkout) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "reported"),
     [
-        ("Duration: short.\n", "", "the docstring has no heading 'Duration'."),
+        (
+            "Duration: grows with the rows of clusters, kpi_summary, processed_data or text_summary.\n",
+            "",
+            "the docstring has no heading 'Duration'.",
+        ),
         ("it shows what a revision can do", "…", "the docstring has no text under 'Why' yet."),
         (
             "it reverts it",
@@ -188,16 +179,12 @@ def test_unfinished_docstring_is_reported(checkout: Checkout, old: str, new: str
 
 
 def test_contraction_in_the_release_of_its_expansion_is_reported(checkout: Checkout) -> None:
-    add = 'op.add_column("kpi_summary", sa.Column("name", sa.String(255)))\n'
-    alike = ("kpi_summary", "kpi_name", "name")
-    expand = (f"{add}op.keep_alike{alike}", f'op.stop_keeping_alike{alike}\nop.drop_column("kpi_summary", "name")')
-    contract = (f'op.stop_keeping_alike{alike}\nop.drop_column("kpi_summary", "kpi_name")', "op.execute('SELECT 1')")
-    revisions = write_revisions(checkout, {"expand": (*expand, "expand"), "contract": (*contract, "contract")})
+    revisions = write_revisions(checkout, RENAME)
     assert not checkout.succeed("tools.revision_lint")
     changelog = checkout.folder / "CHANGELOG.md"
     text = changelog.read_text(encoding="utf-8")
-    entry = f"- Revision {revisions['contract']}: A sample.\n"
-    before = f"- Revision {revisions['expand']}: A sample.\n"
+    entry = f"- Revision {revisions['contraction']}: A sample.\n"
+    before = f"- Revision {revisions['expansion']}: A sample.\n"
     changelog.write_text(text.replace(entry, "").replace(before, before + entry), encoding="utf-8")
     report = checkout.succeed("tools.revision_lint", status=1)
     assert "this contraction of kpi_summary is in release 1.4.0 like its expansion, revision 004." in report

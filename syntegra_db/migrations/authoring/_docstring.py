@@ -6,9 +6,20 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
-from syntegra_db.migrations.authoring._effects import BUILD, READ, REWRITE, drops, effects, sql_of
+from syntegra_db.migrations.authoring._effects import (
+    BATCHES,
+    BUILD,
+    OWN_SQL,
+    READ,
+    REWRITE,
+    drops,
+    effects,
+    sql_of,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from syntegra_db.catalog import Schema
     from syntegra_db.migrations.authoring._effects import Effect
     from syntegra_db.migrations.online import CollectedSteps
@@ -18,6 +29,14 @@ HEADING_LINES = re.compile(
     rf"^(?P<heading>{'|'.join(HEADINGS)}):(?P<text>.*(?:\n(?!\n|\"\"\"|[A-Z][\w ]*:).*)*)", re.MULTILINE
 )
 LINE_LENGTH = 120
+LOCK_MODE = re.compile(
+    r"\b(?:SHARE UPDATE EXCLUSIVE|SHARE ROW EXCLUSIVE|ROW EXCLUSIVE|ACCESS EXCLUSIVE|ACCESS SHARE|ROW SHARE|SHARE)\b"
+)
+# What takes longer with more rows.
+LONG = dict.fromkeys((BUILD, READ, BATCHES), "its rows are read") | {REWRITE: "it is rewritten"}
+SHORT = "short, for every size of the tables."
+STEPS_ARE_KEPT = "the finished steps are kept and recorded"
+ALL_IS_ROLLED_BACK = "it is rolled back, and the database stays at"
 
 
 def read_headings(text: str) -> dict[str, str]:
@@ -38,32 +57,65 @@ def with_headings(text: str, headings: dict[str, str]) -> str:
 
 
 def derive_headings(
-    upgrade: CollectedSteps, downgrade: CollectedSteps, before: Schema, revision: str
+    upgrade: CollectedSteps, downgrade: CollectedSteps, before: Schema, revision: str | None
 ) -> dict[str, str]:
-    """Return the texts that follow from the operations, on a database with the schema `before`."""
-    found = [effect for _, parts in effects(upgrade.steps, before) for effect in parts]
-    locks = dict.fromkeys(f"{effect.lock} on {effect.table} {effect.duration}" for effect in found if effect.lock)
+    """Return the texts that follow from the operations, on a database at `revision`, which has the schema `before`."""
+    found = _effects_of(upgrade, before)
+    locks = dict.fromkeys(f"{effect.lock} on {effect.table} {effect.duration}" for effect in found)
+    long = {effect.table: f"{effect.table} ({LONG[effect.duration]})" for effect in found if effect.duration in LONG}
     return {
         "Locks": f"{'; '.join(locks) or 'none on an existing table'}.",
-        "Duration": _duration(found),
+        "Duration": f"grows with the rows of {', '.join(long.values())}." if long else SHORT,
         "If it fails": (
-            "the finished steps are kept and recorded; correct the cause and run `syntegra-db upgrade` again, which "
-            "continues with the step that failed."
+            f"{STEPS_ARE_KEPT}; correct the cause and run `syntegra-db upgrade` again, which continues with the step "
+            "that failed."
             if upgrade.is_divided
-            else f"it is rolled back, and the database stays at {revision}; correct the cause and run `syntegra-db "
-            "upgrade` again."
+            else f"{ALL_IS_ROLLED_BACK} {revision}; correct the cause and run `syntegra-db upgrade` again."
         ),
         "Downgrade": _downgrade(downgrade),
     }
 
 
-def _duration(found: list[Effect]) -> str:
-    long = dict.fromkeys(
-        f"{effect.table} ({'it is rewritten' if effect.duration == REWRITE else 'its rows are read'})"
-        for effect in found
-        if effect.duration in {BUILD, READ, REWRITE} or "batch" in effect.duration
-    )
-    return f"grows with the rows of {', '.join(long)}." if long else "short, for every size of the tables."
+def outdated_headings(
+    headings: dict[str, str], upgrade: CollectedSteps, downgrade: CollectedSteps, before: Schema, revision: str | None
+) -> Iterator[str]:
+    """Yield the headings that contradict the operations of the upgrade, with the text to write.
+
+    The author may use other words than `derive_headings`: what is compared is the names of locks and tables, and the
+    sentence of `make revision` about a failure.
+    """
+    derived = derive_headings(upgrade, downgrade, before, revision)
+    found = _effects_of(upgrade, before)
+    locks, duration, failure = (headings.get(name, "") for name in ("Locks", "Duration", "If it fails"))
+    missing = dict.fromkeys(f"{effect.lock} on {effect.table}" for effect in found if not _names_lock(locks, effect))
+    if missing:
+        yield f"the docstring does not name {', '.join(missing)} under 'Locks'. Write: Locks: {derived['Locks']}"
+    long = dict.fromkeys(effect.table for effect in found if effect.duration in LONG)
+    unnamed = [table for table in long if not _has_word(duration, table)]
+    if unnamed:
+        yield (
+            f"the docstring does not name {', '.join(unnamed)} under 'Duration', whose rows are read. Write: "
+            f"Duration: {derived['Duration']}"
+        )
+    if (ALL_IS_ROLLED_BACK if upgrade.is_divided else STEPS_ARE_KEPT) in failure:
+        yield (
+            "the docstring has under 'If it fails' what was true before its operations changed. Write: If it fails: "
+            f"{derived['If it fails']}"
+        )
+
+
+def _effects_of(upgrade: CollectedSteps, before: Schema) -> list[Effect]:
+    return [effect for _, parts in effects(upgrade.steps, before) for effect in parts]
+
+
+def _names_lock(text: str, effect: Effect) -> bool:
+    # Which lock a revision's own SQL takes is known only to its author.
+    is_known = effect.duration == OWN_SQL or effect.lock in LOCK_MODE.findall(text)
+    return is_known and _has_word(text, effect.table)
+
+
+def _has_word(text: str, word: str) -> bool:
+    return re.search(rf"\b{word}\b", text) is not None
 
 
 def _downgrade(downgrade: CollectedSteps) -> str:

@@ -9,6 +9,7 @@ from alembic.operations.ops import (
     AddColumnOp,
     AddConstraintOp,
     AlterColumnOp,
+    BulkInsertOp,
     CreateCheckConstraintOp,
     CreateForeignKeyOp,
     CreateIndexOp,
@@ -43,20 +44,27 @@ if TYPE_CHECKING:
     from syntegra_db.migrations.online import Step
 
 ACCESS_EXCLUSIVE = "ACCESS EXCLUSIVE"
+ROW_EXCLUSIVE = "ROW EXCLUSIVE"
 SHARE_ROW_EXCLUSIVE = "SHARE ROW EXCLUSIVE"
 SHARE_UPDATE_EXCLUSIVE = "SHARE UPDATE EXCLUSIVE"
 AT_ONCE = "for a moment"
 BUILD = "while the index is built"
 READ = "while all its rows are read"
 REWRITE = "while it is rewritten"
+BATCHES = "with the rows of one batch at a time"
 OWN_SQL = "as long as its SQL takes"
 
 # Not an expression that the server evaluates for each row.
 CONSTANT_CALL = re.compile(r"(?:now|transaction_timestamp|statement_timestamp)\(\)")
 CALL = re.compile(r"\w\(")
 LIMITED = re.compile(r"(?:character varying|varchar|numeric)\((?P<limit>\d+)(?:, ?(?P<scale>\d+))?\)")
-ALTERED_TABLE = re.compile(r'ALTER TABLE (?:ONLY )?"?(?P<table>\w+)"?')
-ALTERED_TYPE = re.compile(r"ALTER (?:COLUMN )?\S+ (?:SET DATA )?TYPE ")
+ALTERED_TABLE = re.compile(r'ALTER TABLE (?:IF EXISTS )?(?:ONLY )?"?(?P<table>\w+)"?', re.IGNORECASE)
+ALTERED_TYPE = re.compile(r"ALTER (?:COLUMN )?\S+ (?:SET DATA )?TYPE ", re.IGNORECASE)
+AT_ONCE_SQL = re.compile(
+    r"SET STORAGE|USING INDEX|SET NOT NULL, DROP CONSTRAINT|\A\S+ \S+ \S+ DROP CONSTRAINT (?:IF EXISTS )?\S+\Z",
+    re.IGNORECASE,
+)
+TRIGGER = re.compile(r'(?P<verb>CREATE|DROP) (?:OR REPLACE )?TRIGGER .*? ON "?(?P<table>\w+)"?', re.IGNORECASE)
 
 
 class Effect(NamedTuple):
@@ -79,9 +87,9 @@ def effects(steps: Iterable[Step], before: Schema) -> Iterator[tuple[MigrateOper
     created: set[str] = set()
     for step in steps:
         if isinstance(step, BackfillStep):
-            yield None, [Effect("ROW EXCLUSIVE", step.table, "with the rows of one batch at a time")]
+            yield None, [Effect(ROW_EXCLUSIVE, step.table, BATCHES)]
         elif isinstance(step, ValidationStep):
-            yield None, [_of_sql(step.statement)]
+            yield None, _of_sql(step.statement)
         elif isinstance(step, TransactionStep | AutocommitStep):
             for operation in step.operations if isinstance(step, TransactionStep) else (step.operation,):
                 found = [effect for effect in _of_operation(operation, before) if effect.table not in created]
@@ -96,13 +104,23 @@ def sql_of(operation: MigrateOperation) -> str:
     return str(getattr(written, "statement", written))
 
 
+def altered_tables(sql: str) -> Iterator[tuple[str, str]]:
+    """Yield each table that `sql` alters, with the text of its ALTER TABLE."""
+    found = list(ALTERED_TABLE.finditer(sql))
+    ends = [*(match.start() for match in found[1:]), len(sql)]
+    for match, end in zip(found, ends, strict=False):
+        yield match["table"], sql[match.start() : end].rstrip("; \n")
+
+
 def _of_operation(operation: MigrateOperation, before: Schema) -> list[Effect]:  # noqa: PLR0911  one for each kind
     if isinstance(operation, CreateTableOp):
         keys = (item for item in operation.columns if isinstance(item, ForeignKeyConstraint))
         tables = {key.elements[0].target_fullname.rpartition(".")[0] for key in keys} - {operation.table_name}
         return [Effect(SHARE_ROW_EXCLUSIVE, table, AT_ONCE) for table in sorted(tables)]
     if isinstance(operation, ExecuteSQLOp):
-        return [_of_sql(sql_of(operation))]
+        return _of_sql(sql_of(operation))
+    if isinstance(operation, BulkInsertOp):
+        return [Effect(ROW_EXCLUSIVE, str(operation.table.name), AT_ONCE)]
     table = str(vars(operation).get("table_name") or vars(operation).get("source_table"))
     if isinstance(operation, CreateIndexOp | DropIndexOp):
         return [_of_index(operation, table)]
@@ -170,17 +188,18 @@ def _of_changed_column(operation: AlterColumnOp, table: str, before: Schema) -> 
     return found or [Effect(ACCESS_EXCLUSIVE, table, AT_ONCE)]
 
 
-def _of_sql(statement: str) -> Effect:
-    altered = ALTERED_TABLE.search(statement)
-    if altered is None:
-        return Effect("", "", AT_ONCE)
-    table = altered["table"]
-    if "VALIDATE CONSTRAINT" in statement:
+def _of_sql(sql: str) -> list[Effect]:
+    found = [_of_alter_table(table, text) for table, text in altered_tables(sql)]
+    for match in TRIGGER.finditer(sql):
+        lock = ACCESS_EXCLUSIVE if match["verb"].upper() == "DROP" else SHARE_ROW_EXCLUSIVE
+        found.append(Effect(lock, match["table"], AT_ONCE))
+    return found
+
+
+def _of_alter_table(table: str, text: str) -> Effect:
+    if "VALIDATE CONSTRAINT" in text.upper():
         return Effect(SHARE_UPDATE_EXCLUSIVE, table, READ)
-    is_at_once = (
-        "SET STORAGE" in statement or "USING INDEX" in statement or "SET NOT NULL, DROP CONSTRAINT" in statement
-    )
-    duration = REWRITE if ALTERED_TYPE.search(statement) else AT_ONCE if is_at_once else OWN_SQL
+    duration = REWRITE if ALTERED_TYPE.search(text) else AT_ONCE if AT_ONCE_SQL.search(text) else OWN_SQL
     return Effect(ACCESS_EXCLUSIVE, table, duration)
 
 

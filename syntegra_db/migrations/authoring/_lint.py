@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from alembic.operations.ops import (
@@ -16,19 +15,23 @@ from alembic.operations.ops import (
 )
 from sqlalchemy import Column, Constraint, PrimaryKeyConstraint
 
-from syntegra_db.catalog import load_manifest
+from syntegra_db.catalog import Schema, written_manifests
+from syntegra_db.errors import MigrationFailed
+from syntegra_db.migrations._failures import describe_bugs
+from syntegra_db.migrations.authoring._alike import alike_after, kept_alike, misused_columns, unreverted_columns
 from syntegra_db.migrations.authoring._checkout import releases_of_revisions, require_checkout
-from syntegra_db.migrations.authoring._docstring import HEADINGS, read_headings
+from syntegra_db.migrations.authoring._docstring import HEADINGS, outdated_headings, read_headings
 from syntegra_db.migrations.authoring._effects import effects
 from syntegra_db.migrations.authoring._phase_rules import divide_by_phase
 from syntegra_db.migrations.authoring._squawk import report_of_squawk
-from syntegra_db.migrations.online import BackfillStep, collect_functions, describe
+from syntegra_db.migrations.online import PLACEHOLDER, BackfillStep, collect_functions, describe
 from syntegra_db.revisions import (
     CONTRACT,
     EXPAND,
     all_revisions,
     phase_of,
     revision_before,
+    revision_file,
     revision_path,
     script_directory,
     script_location,
@@ -36,17 +39,16 @@ from syntegra_db.revisions import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
     from types import ModuleType
 
     from alembic.operations.ops import MigrateOperation
 
-    from syntegra_db.catalog import Schema
     from syntegra_db.migrations.online import CollectedSteps
     from syntegra_db.recorded_steps import Direction
 
 # Released before there were phases; they create the tables.
 WITHOUT_PHASE = ("001", "002", "003")
-PLACEHOLDER = "…"
 ONLINE_OPERATION = re.compile(r"op\.(?:create|drop|set)_\w+_online")
 
 
@@ -63,18 +65,26 @@ class _Review:
     def __init__(self, revision: str, root: Path, releases: Mapping[str, str]) -> None:
         self.module: ModuleType = script_directory().get_revision(revision).module
         self.revision, self.root, self.releases = revision, root, releases
-        self.before = load_manifest(revision_before(revision))
-        self.after = load_manifest(revision)
+        self.before = _known_schema(revision_before(revision))
+        # Without its manifest, nothing is known of what the upgrade changes.
+        self.after = written_manifests().get(revision)
         self.upgrade, self.downgrade = collect_functions(self.module)
+        self.alike = kept_alike(revision_before(revision))
 
     def texts(self) -> Iterator[str]:
         """Yield what has to be changed."""
+        if self.after is None:
+            yield "it has no manifest yet. When the rest is corrected, write it: make generate"
         yield from _of_docstring(self.module.__doc__ or "")
         if self.revision not in WITHOUT_PHASE:
             yield from self._of_phase()
+        if self.upgrade is not None and self.downgrade is not None:
+            headings = read_headings(self.module.__doc__ or "")
+            before = revision_before(self.revision)
+            yield from outdated_headings(headings, self.upgrade, self.downgrade, self.before, before)
         parts: tuple[tuple[Direction, CollectedSteps | None, Schema], ...] = (
             ("upgrade", self.upgrade, self.before),
-            ("downgrade", self.downgrade, self.after),
+            ("downgrade", self.downgrade, self.after or Schema()),
         )
         for direction, collected, schema in parts:
             if collected is None:
@@ -90,6 +100,7 @@ class _Review:
         )
         if changes and self.downgrade is not None and not self.downgrade.steps:
             yield "downgrade does nothing. It drops or restores everything that upgrade changed."
+        yield from self._of_alike_columns()
 
     def _of_function(self, direction: Direction, collected: CollectedSteps, schema: Schema) -> Iterator[str]:
         reported: list[MigrateOperation] = []
@@ -105,9 +116,21 @@ class _Review:
             if operation is not None:
                 yield from _missing_names(operation)
         for step in collected.steps:
-            if isinstance(step, BackfillStep) and PLACEHOLDER in step.values.values():
-                yield f"{step.description} has no value yet. Write its SQL expression instead of {PLACEHOLDER}."
+            if isinstance(step, BackfillStep) and step.missing_values:
+                yield step.missing_values
         yield from report_of_squawk(self.root, collected.steps, direction, reported)
+
+    def _of_alike_columns(self) -> Iterator[str]:
+        if self.upgrade is None:
+            return
+        for text in misused_columns(self.upgrade.operations, self.alike):
+            yield f"upgrade: {text}"
+        if self.downgrade is None:
+            return
+        for text in misused_columns(self.downgrade.operations, alike_after(self.upgrade, self.alike)):
+            yield f"downgrade: {text}"
+        for text in unreverted_columns(self.upgrade, self.downgrade, self.alike):
+            yield f"downgrade: {text}"
 
     def _of_phase(self) -> Iterator[str]:
         phase = phase_of(self.revision)
@@ -118,7 +141,7 @@ class _Review:
             )
         if self.upgrade is None:
             return
-        found = divide_by_phase(self.upgrade.steps, self.before)
+        found = divide_by_phase(self.upgrade.operations, self.before, self.alike)
         if found.ending and (found.beginning or phase == EXPAND):
             ending = ", ".join(dict.fromkeys(found.ending))
             if not found.beginning:
@@ -159,24 +182,34 @@ def lint_revisions() -> list[Remark]:
     """Return what has to be changed in the revisions of the checkout, in their order.
 
     Raises:
-        RevisionError: the package is not a checkout, a manifest is missing, or squawk cannot run.
+        RevisionError: the package is not a checkout, or squawk cannot run.
     """
     root = require_checkout()
     releases = releases_of_revisions(root)
-    return [
-        Remark(
-            Path(script_directory().get_revision(revision).path).relative_to(script_location().parent),
-            text,
-        )
-        for revision in all_revisions()
-        for text in _Review(revision, root, releases).texts()
-    ]
+    remarks: list[Remark] = []
+    for revision in all_revisions():
+        try:
+            with describe_bugs(lambda: "Its operations are not known."):
+                review = _Review(revision, root, releases)
+        except MigrationFailed as bug:
+            # The revisions after it depend on what it does.
+            return [*remarks, Remark(revision_file(revision), str(bug))]
+        remarks += [Remark(revision_file(revision), text) for text in review.texts()]
+    return remarks
+
+
+def _known_schema(revision: str | None) -> Schema:
+    """Return the declared schema of `revision`, or of the newest one before it that has its manifest."""
+    written = written_manifests()
+    return next((written[name] for name in revision_path(revision, None) if name in written), Schema())
 
 
 def _tables_changed_by(revision: str) -> set[str]:
     upgrade, _ = collect_functions(script_directory().get_revision(revision).module)
-    before = load_manifest(revision_before(revision))
-    return divide_by_phase(upgrade.steps, before).tables if upgrade is not None else set()
+    if upgrade is None:
+        return set()
+    before = revision_before(revision)
+    return divide_by_phase(upgrade.operations, _known_schema(before), kept_alike(before)).tables
 
 
 def _of_docstring(docstring: str) -> Iterator[str]:

@@ -15,16 +15,16 @@ from alembic.operations.ops import (
     RenameTableOp,
 )
 
-from syntegra_db.migrations.authoring._effects import ALTERED_TABLE, is_widened, sql_of
-from syntegra_db.migrations.online import TransactionStep, describe
+from syntegra_db.migrations.authoring._effects import altered_tables, is_widened, sql_of
+from syntegra_db.migrations.online import KeepAlikeOp, OnlineOperation, TransactionStep, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from alembic.operations.ops import MigrateOperation
 
     from syntegra_db.catalog import Schema
-    from syntegra_db.migrations.online import Step
+    from syntegra_db.migrations.online import AlikeColumns
 
 SET_NOT_NULL = re.compile(r'ALTER (?:COLUMN )?"?(?P<column>\w+)"? SET NOT NULL', re.IGNORECASE)
 ENDING_SQL = re.compile(
@@ -49,69 +49,101 @@ class PhaseOperations(NamedTuple):
     tables: set[str]
 
 
-def divide_by_phase(steps: Iterable[Step], before: Schema) -> PhaseOperations:
-    """Divide the operations of `steps` on a database with the schema `before`; those of neither kind are left out."""
+class _Columns(NamedTuple):
+    """The columns that services of the revision before write.
+
+    `added` are those that this revision adds, with whether a row of an old service gets a value.
+    """
+
+    before: Schema
+    added: dict[tuple[str, str], bool]
+    alike: set[AlikeColumns]
+
+    def is_nullable(self, table: str, column: str) -> bool:
+        declared = self.before.tables[table].columns.get(column) if table in self.before.tables else None
+        return declared is None or declared.nullability == "NULL"
+
+    def has_value(self, table: str, column: str) -> bool:
+        """Return whether a row that a service of the revision before inserts has a value in the column."""
+        others = {
+            pair.new if column == pair.old else pair.old
+            for pair in self.alike
+            if pair.table == table and column in pair[1:]
+        }
+        return any(
+            self.added.get((table, name), not self.is_nullable(table, name)) for name in (column, *sorted(others))
+        )
+
+
+def divide_by_phase(
+    operations: Iterable[MigrateOperation], before: Schema, alike: Collection[AlikeColumns]
+) -> PhaseOperations:
+    """Divide `operations` on a database with the schema `before`; those of neither kind are left out.
+
+    `alike` are the columns that earlier revisions keep alike.
+    """
     found = PhaseOperations([], [], set())
-    # The columns that this revision adds, with whether a row of an old service gets a value.
-    added: dict[tuple[str, str], bool] = {}
-    for step in steps:
-        for operation in step.in_transaction():
-            sql = _sql(step, operation)
-            table = _table_of(operation, sql)
-            if isinstance(operation, AddColumnOp):
-                added[table, str(operation.column.name)] = operation.column.server_default is not None
-            words = step.description if isinstance(operation, ExecuteSQLOp) else describe(operation)
-            endings = list(_endings(operation, sql, words, before, added))
+    columns = _Columns(before, {}, set(alike))
+    for operation in operations:
+        if isinstance(operation, KeepAlikeOp):
+            columns.alike.add(operation.columns)
+        for part, sql, words in _parts(operation):
+            if isinstance(part, AddColumnOp):
+                columns.added[part.table_name, str(part.column.name)] = part.column.server_default is not None
+            endings = list(_endings(part, sql, words, columns))
             found.ending.extend(endings)
-            is_beginning = isinstance(operation, AddColumnOp | CreateTableOp) or BEGINNING_SQL.search(sql)
+            is_beginning = isinstance(part, AddColumnOp | CreateTableOp) or BEGINNING_SQL.search(sql)
             if is_beginning:
                 found.beginning.append(words)
-            if (endings or is_beginning) and table in before.tables:
-                found.tables.add(table)
+            if endings or is_beginning:
+                found.tables.update(
+                    {_table_of(part), *(table for table, _ in altered_tables(sql))} & before.tables.keys()
+                )
     return found
 
 
-def _sql(step: Step, operation: MigrateOperation) -> str:
-    """Return the SQL to judge: of an online operation, only what begins or ends something for services."""
-    sql = sql_of(operation)
-    is_online = isinstance(step, TransactionStep) and not step.is_collected
-    return "" if is_online and not PHASE_OF_ONLINE_SQL.match(sql) else sql
+def _parts(operation: MigrateOperation) -> Iterator[tuple[MigrateOperation, str, str]]:
+    """Yield the operations of Alembic, their SQL to judge, and their words.
+
+    Of an online operation, only what begins or ends something for services is judged.
+    """
+    if not isinstance(operation, OnlineOperation):
+        yield operation, sql_of(operation), describe(operation)
+        return
+    for step in operation.steps():
+        for part in step.in_transaction():
+            sql = sql_of(part)
+            if isinstance(step, TransactionStep) and not PHASE_OF_ONLINE_SQL.match(sql):
+                sql = ""
+            yield part, sql, step.description if isinstance(part, ExecuteSQLOp) else describe(part)
 
 
-def _table_of(operation: MigrateOperation, sql: str) -> str:
-    altered = ALTERED_TABLE.search(sql)
-    return altered["table"] if altered else str(vars(operation).get("table_name"))
+def _table_of(operation: MigrateOperation) -> str:
+    return str(vars(operation).get("table_name"))
 
 
-def _endings(
-    operation: MigrateOperation, sql: str, words: str, before: Schema, added: dict[tuple[str, str], bool]
-) -> Iterator[str]:
-    table = _table_of(operation, sql)
+def _endings(operation: MigrateOperation, sql: str, words: str, columns: _Columns) -> Iterator[str]:
     if isinstance(operation, DropColumnOp | DropTableOp | RenameTableOp) or ENDING_SQL.search(sql):
         yield words
-    column = str(vars(operation).get("column_name"))
-    is_not_null = isinstance(operation, AlterColumnOp) and operation.modify_nullable is False
-    if set_in_sql := SET_NOT_NULL.search(sql):
-        column, is_not_null = set_in_sql["column"], True
-    if is_not_null and not _has_value(table, column, before, added):
-        yield f"set {table}.{column} NOT NULL, which services of the revision before may not give"
+    required = [
+        (table, match["column"]) for table, text in altered_tables(sql) for match in SET_NOT_NULL.finditer(text)
+    ]
     if isinstance(operation, AlterColumnOp):
-        if operation.modify_server_default is None and not _is_nullable(table, column, before):
-            yield f"drop the default of {table}.{column}"
-        if operation.modify_name is not None:
-            yield f"rename column {table}.{column}"
-        declared = before.tables[table].columns.get(column) if table in before.tables else None
-        if operation.modify_type is not None and declared and not is_widened(declared.type, operation.modify_type):
-            yield f"change the type of {table}.{column}"
+        yield from _endings_of_column(operation, columns)
+        if operation.modify_nullable is False:
+            required.append((operation.table_name, operation.column_name))
+    for table, column in required:
+        if not columns.has_value(table, column):
+            yield f"set {table}.{column} NOT NULL, which services of the revision before may not give"
 
 
-def _has_value(table: str, column: str, before: Schema, added: dict[tuple[str, str], bool]) -> bool:
-    """Return whether a row that a service of the revision before inserts has a value in the column."""
-    if (table, column) in added:
-        return added[table, column]
-    return not _is_nullable(table, column, before)
-
-
-def _is_nullable(table: str, column: str, before: Schema) -> bool:
-    declared = before.tables[table].columns.get(column) if table in before.tables else None
-    return declared is None or declared.nullability == "NULL"
+def _endings_of_column(operation: AlterColumnOp, columns: _Columns) -> Iterator[str]:
+    table, column = operation.table_name, operation.column_name
+    if operation.modify_server_default is None and not columns.is_nullable(table, column):
+        yield f"drop the default of {table}.{column}"
+    if operation.modify_name is not None:
+        yield f"rename column {table}.{column}"
+    tables = columns.before.tables
+    declared = tables[table].columns.get(column) if table in tables else None
+    if operation.modify_type is not None and declared and not is_widened(declared.type, operation.modify_type):
+        yield f"change the type of {table}.{column}"

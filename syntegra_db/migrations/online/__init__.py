@@ -2,14 +2,16 @@
 
 # The imports of these modules add the operations to `op`.
 from syntegra_db.migrations.online import _data_operations, _operations, _partitions  # noqa: F401
-from syntegra_db.migrations.online._backfill import BackfillStep
+from syntegra_db.migrations.online._backfill import PLACEHOLDER, BackfillStep
 from syntegra_db.migrations.online._collection import CollectedSteps
+from syntegra_db.migrations.online._data_operations import AlikeColumns, KeepAlikeOp, StopKeepingAlikeOp
 from syntegra_db.migrations.online._execution import (
     direction_to_undo,
     migrations_function,
     run_inside_transaction,
     run_online,
 )
+from syntegra_db.migrations.online._registry import OnlineOperation
 from syntegra_db.migrations.online._script import StepScript, collect_functions, collect_revision, require_own_objects
 from syntegra_db.migrations.online._steps import (
     CONCURRENTLY,
@@ -22,11 +24,16 @@ from syntegra_db.migrations.online._steps import (
 
 __all__ = [
     "CONCURRENTLY",
+    "PLACEHOLDER",
+    "AlikeColumns",
     "AutocommitStep",
     "BackfillStep",
     "CollectedSteps",
+    "KeepAlikeOp",
+    "OnlineOperation",
     "Step",
     "StepScript",
+    "StopKeepingAlikeOp",
     "TransactionStep",
     "ValidationStep",
     "collect_functions",

@@ -30,6 +30,8 @@ BATCH_SECONDS = 0.15
 FIRST_BATCH_ROWS = 1_000
 MIN_BATCH_ROWS = 50
 REPORT_SECONDS = 5.0
+# Which `make revision` writes for a value that only the author knows.
+PLACEHOLDER = "…"
 # Of one batch in a file for psql, each after 0.5 s of waiting for a lock and a pause of 0.5 s.
 MAX_ATTEMPTS = 60
 RANGE_OF_IDS = "SELECT min(id) AS first_id, max(id) AS final_id FROM {table}"
@@ -53,6 +55,16 @@ class BackfillStep:
     def description(self) -> str:
         """The table and the columns."""
         return f"backfill {', '.join(f'{self.table}.{column}' for column in self.values)}"
+
+    @property
+    def missing_values(self) -> str | None:
+        """What the author of the revision has to write instead of `PLACEHOLDER`, or None."""
+        if PLACEHOLDER not in self.values.values():
+            return None
+        return (
+            f"{self.description} has no value yet. Write its SQL expression instead of {PLACEHOLDER}; if it is a "
+            "renamed column, replace op.backfill by op.keep_alike(table, old, new)."
+        )
 
     def run(self, session: StepSession, number: int, progress: BackfillProgress | None) -> None:
         """Run batch after batch until no row is left; rows that are inserted at the same time are included."""

@@ -26,10 +26,14 @@ class _ConnectionNeeded(Exception):
 
 
 class CollectedSteps(NamedTuple):
-    """The steps of a revision; without an online operation or an autocommit block, they are one transaction."""
+    """The steps of a revision; without an online operation or an autocommit block, they are one transaction.
+
+    `operations` are what the revision calls, in its order.
+    """
 
     steps: list[Step]
     is_divided: bool
+    operations: list[MigrateOperation]
 
 
 def collect_steps(context: MigrationContext, function: Callable[[], None]) -> CollectedSteps | None:
@@ -44,7 +48,7 @@ def collect_steps(context: MigrationContext, function: Callable[[], None]) -> Co
             function()
     except _ConnectionNeeded:
         return None
-    return CollectedSteps(collector.steps(), collector.is_divided)
+    return CollectedSteps(collector.steps(), collector.is_divided, collector.operations)
 
 
 class _Collector:
@@ -54,6 +58,7 @@ class _Collector:
         self._context = context
         self._in_autocommit = False
         self._groups: list[Step | list[MigrateOperation]] = []
+        self.operations: list[MigrateOperation] = []
         self.is_divided = False
 
     @contextmanager
@@ -76,6 +81,7 @@ class _Collector:
                 replaced._install_proxy()  # noqa: SLF001
 
     def _collect(self, operation: MigrateOperation) -> Any:
+        self.operations.append(operation)
         if isinstance(operation, OnlineOperation):
             self.is_divided = True
             self._groups += operation.steps()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from alembic.operations.ops import CreateCheckConstraintOp
 
@@ -82,12 +82,25 @@ class AddEnumLabelOp(OnlineOperation):
         return [TransactionStep((execute(add),), f"add label {self._label} to {self._type}")]
 
 
+class AlikeColumns(NamedTuple):
+    """Two columns of a table with the same values: what `op.keep_alike` and `op.stop_keeping_alike` take."""
+
+    table: str
+    old: str
+    new: str
+
+    @property
+    def object_name(self) -> str:
+        """The name of the trigger, its function and the CHECK constraint."""
+        return object_name(*self, "alike")
+
+
 @register("keep_alike")
 class KeepAlikeOp(OnlineOperation):
     """Keep two columns alike, for services that know only one of them."""
 
-    def __init__(self, table: str, old: str, new: str) -> None:
-        self._table, self._old, self._new = table, old, new
+    def __init__(self, columns: AlikeColumns) -> None:
+        self.columns = columns
 
     @classmethod
     def keep_alike(cls, operations: Operations, table_name: str, old_column: str, new_column: str) -> None:
@@ -97,12 +110,12 @@ class KeepAlikeOp(OnlineOperation):
         ones write `new_column`, which has no default. If both are written, the new one counts. A trigger does it, and
         a CHECK constraint proves it. The types have an equality in pg_catalog. `op.stop_keeping_alike` ends it.
         """
-        operations.invoke(cls(table_name, old_column, new_column))
+        operations.invoke(cls(AlikeColumns(table_name, old_column, new_column)))
 
     def steps(self) -> Sequence[Step]:
         """Return the trigger, the backfill, and the constraint with its validation."""
-        table, old, new = map(quote, (self._table, self._old, self._new))
-        name = _name_of_alike(self._table, self._old, self._new)
+        table, old, new = map(quote, self.columns)
+        name = self.columns.object_name
         function, trigger = quote(name), quote(name)
         body = (
             f"BEGIN IF TG_OP = 'INSERT' AND NEW.{new} IS NULL THEN NEW.{new} := NEW.{old}; "
@@ -118,17 +131,17 @@ class KeepAlikeOp(OnlineOperation):
             f"EXECUTE FUNCTION {function}()"
         )
         condition = f"{old} IS NOT DISTINCT FROM {new}"
-        values = {self._new: f"coalesce({new}, {old})", self._old: f"coalesce({old}, {new})"}
+        values = {self.columns.new: f"coalesce({new}, {old})", self.columns.old: f"coalesce({old}, {new})"}
         return [
             TransactionStep((execute(create_function), execute(create_trigger)), f"add trigger {name}"),
             BackfillStep(
-                self._table, values, f"({old} IS NULL) <> ({new} IS NULL)", MAX_BATCH_ROWS, is_reversible=True
+                self.columns.table, values, f"({old} IS NULL) <> ({new} IS NULL)", MAX_BATCH_ROWS, is_reversible=True
             ),
             *constraint_steps(
                 name,
-                self._table,
-                CreateCheckConstraintOp(name, self._table, as_text(condition), postgresql_not_valid=True),
-                find_violations(self._table, condition),
+                self.columns.table,
+                CreateCheckConstraintOp(name, self.columns.table, as_text(condition), postgresql_not_valid=True),
+                find_violations(self.columns.table, condition),
             ),
         ]
 
@@ -137,24 +150,20 @@ class KeepAlikeOp(OnlineOperation):
 class StopKeepingAlikeOp(OnlineOperation):
     """End what `op.keep_alike` began."""
 
-    def __init__(self, table: str, old: str, new: str) -> None:
-        self._table, self._old, self._new = table, old, new
+    def __init__(self, columns: AlikeColumns) -> None:
+        self.columns = columns
 
     @classmethod
     def stop_keeping_alike(cls, operations: Operations, table_name: str, old_column: str, new_column: str) -> None:
         """Drop the trigger and the constraint of `op.keep_alike`; both columns stay."""
-        operations.invoke(cls(table_name, old_column, new_column))
+        operations.invoke(cls(AlikeColumns(table_name, old_column, new_column)))
 
     def steps(self) -> Sequence[Step]:
         """Return one step."""
-        table, name = quote(self._table), _name_of_alike(self._table, self._old, self._new)
+        table, name = quote(self.columns.table), self.columns.object_name
         statements = (
             f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {quote(name)}",
             f"DROP TRIGGER IF EXISTS {quote(name)} ON {table}",
             f"DROP FUNCTION IF EXISTS {quote(name)}()",
         )
         return [TransactionStep(tuple(map(execute, statements)), f"drop trigger {name}")]
-
-
-def _name_of_alike(table: str, old: str, new: str) -> str:
-    return object_name(table, old, new, "alike")
