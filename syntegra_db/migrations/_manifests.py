@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import DBAPIError
+
 from syntegra_db.catalog import existing_tables, format_manifest, introspect
 from syntegra_db.connections import connect, unpooled_engine
-from syntegra_db.errors import RevisionError
+from syntegra_db.errors import RevisionError, server_message
 from syntegra_db.migrations._commands import run_in_transaction
-from syntegra_db.revisions import VERSION_TABLE, all_revisions
+from syntegra_db.migrations.online import BackfillStep, collect_functions
+from syntegra_db.revisions import VERSION_TABLE, all_revisions, revision_file, script_directory
 from syntegra_db.settings import describe_database
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from sqlalchemy.engine import URL
@@ -26,8 +31,10 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
     """Migrate the empty database at `url` revision by revision, and write the manifest of each to `directory`.
 
     Raises:
-        RevisionError: the database is not empty, so its tables may not come from the revisions.
+        RevisionError: the database is not empty, so its tables may not come from the revisions, or a revision is
+            unfinished or fails.
     """
+    _require_values()
     engine = unpooled_engine(url)
     with connect(engine) as connection:
         existing = existing_tables(connection, TABLES_AND_VIEWS)
@@ -38,7 +45,7 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
         )
     written = []
     for revision in all_revisions():
-        with connect(engine) as connection, connection.begin():
+        with connect(engine) as connection, _naming_the_file(revision), connection.begin():
             # Not `upgrade`, which compares the result with the manifest that this replaces.
             run_in_transaction(connection, "upgrade", revision)
             tables = [name for name in existing_tables(connection, TABLES_AND_VIEWS) if name != VERSION_TABLE]
@@ -47,6 +54,26 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
         path.write_text(format_manifest(revision, schema), encoding="utf-8")
         written.append(path)
     return written
+
+
+def _require_values() -> None:
+    """Raise `RevisionError` if a revision has a backfill whose value is not written yet."""
+    for revision in all_revisions():
+        for collected in collect_functions(script_directory().get_revision(revision).module):
+            for step in collected.steps if collected is not None else ():
+                if isinstance(step, BackfillStep) and step.missing_values:
+                    raise RevisionError(f"{revision_file(revision)}: {step.missing_values} Then run this again.")
+
+
+@contextmanager
+def _naming_the_file(revision: str) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        reason = server_message(error)
+        raise RevisionError(
+            f"{revision_file(revision)}: its upgrade fails: {reason}. Correct it, and run this again."
+        ) from error
 
 
 def _without_partitions(schema: Schema) -> Schema:
