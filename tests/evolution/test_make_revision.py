@@ -201,6 +201,31 @@ def test_make_revision_writes_files_that_pass_and_prints_what_follows(checkout: 
     assert f"Error: Revision {AFTER_HEAD} has the name It's a remark already. Choose another name.\n" in again.stderr
 
 
+def test_revision_that_was_deleted_is_written_again_with_one_changelog_entry(
+    checkout: Checkout, server: Server
+) -> None:
+    checkout.change_model("kpi_summary", KPI_SOURCE, COLUMN + KPI_SOURCE)
+    changelog = checkout.folder / "CHANGELOG.md"
+    before = changelog.read_text(encoding="utf-8")
+    checkout.write_revision(server, "Add a remark")
+    entry = f"- Revision {AFTER_HEAD}: Add a remark.\n"
+    once = changelog.read_text(encoding="utf-8")
+    assert once.replace(entry, "") == before
+    checkout.write_manifests(server)
+    changelog.write_text(once.replace(entry, entry + "  It is of an analyst.\n"), encoding="utf-8")
+    (checkout.folder / f"alembic/versions/{AFTER_HEAD}_add_a_remark.py").unlink()
+    test = checkout.folder / f"tests/revisions/test_{AFTER_HEAD}_add_a_remark.py"
+    result = checkout.run("syntegra-db", "revision", "Add the remark")
+    assert result.returncode == 8
+    assert result.stderr.startswith(
+        f"Error: tests/revisions/{test.name} has tests of a revision {AFTER_HEAD} that does"
+    )
+    test.unlink()
+    checkout.write_revision(server, "Add the remark")
+    assert changelog.read_text(encoding="utf-8") == once.replace("Add a remark", "Add the remark")
+    assert not (checkout.manifests / f"{AFTER_HEAD}.json").exists()
+
+
 @pytest.mark.parametrize("name", [[], ["NAME="], ["NAME= "], ["NAME=…"], ['NAME=a "b"']])
 def test_make_revision_without_usable_name_says_what_is_missing(checkout: Checkout, name: list[str]) -> None:
     result = make(checkout, *name)

@@ -14,6 +14,8 @@ from syntegra_db.revisions import VERSION_TABLE, script_directory
 if TYPE_CHECKING:
     from support.servers import Database
 
+CREATE_TABLE = re.compile(r"(?<=\(\n)(?P<columns>.*)(?=\n\))", re.DOTALL)
+
 
 class Revision:
     """The revision under test, and a database that starts at the revision before it."""
@@ -33,9 +35,18 @@ class Revision:
         migrations.downgrade(self.before, self.database.url)
 
     def schema(self) -> str:
-        """Return the schema as pg_dump prints it, without the version table that Alembic leaves at base."""
+        """Return the schema as pg_dump prints it, without the version table that Alembic leaves at base.
+
+        Columns, and the statements about them, are in the order of their names: one that is dropped and added again is
+        the last one of its table, and models name their columns.
+        """
         output = dump(self.database, "--schema-only", "--exclude-table", VERSION_TABLE)
-        return re.sub(r"^(--.*|SET .*)\n", "", output, flags=re.MULTILINE)
+        statements = re.sub(r"^(--.*|SET .*)\n", "", output, flags=re.MULTILINE).split(";\n")
+        return ";\n".join(sorted(CREATE_TABLE.sub(_with_sorted_columns, statement.strip()) for statement in statements))
+
+
+def _with_sorted_columns(match: re.Match[str]) -> str:
+    return "\n".join(sorted(line.rstrip(",") for line in match["columns"].splitlines()))
 
 
 @pytest.fixture

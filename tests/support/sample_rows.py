@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from support.servers import Database
 
 DIMENSIONS = 384
@@ -93,17 +95,24 @@ def load_rows(database: Database, rows: int) -> None:
         connection.execute("SELECT nextval('kpi_summary_id_seq'), nextval('kpi_summary_id_seq')")
 
 
-def row_digests(database: Database, *tables: str) -> dict[str, Any]:
-    """Return by table the number of rows, a checksum of them, and the state of the id sequence."""
+def row_digests(database: Database, *tables: str, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return by table the number of rows, a checksum of them, and the state of the id sequence.
+
+    The checksum is of the values by the names of their columns, except those in `without`, such as `clusters.centroid`.
+    """
     query = sql.SQL(
-        "SELECT count(*), sum(hashtextextended(t::text, 0)), (SELECT (last_value, is_called)::text FROM {sequence})"
-        " FROM {table} AS t"
+        "SELECT count(*), sum(hashtextextended((to_jsonb(t) - {without}::text[])::text, 0)),"
+        " (SELECT (last_value, is_called)::text FROM {sequence}) FROM {table} AS t"
     )
     with database.connect() as connection:
         connection.execute("SET DateStyle TO ISO, YMD; SET TimeZone TO UTC; SET extra_float_digits TO 1")
         return {
             name: connection.execute(
-                query.format(table=sql.Identifier(name), sequence=sql.Identifier(f"{name}_id_seq"))
+                query.format(
+                    table=sql.Identifier(name),
+                    sequence=sql.Identifier(f"{name}_id_seq"),
+                    without=[column.partition(".")[2] for column in without if column.startswith(f"{name}.")],
+                )
             ).fetchone()
             for name in tables or TABLES
         }

@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from syntegra_db.errors import RevisionError
-from syntegra_db.revisions import script_location
+from syntegra_db.revisions import EXPAND, phase_of, script_location
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 TESTS = "tests/revisions"
@@ -29,7 +30,7 @@ from support.sample_rows import load_rows, row_digests
     from revisions.conftest import Revision
 
 REVISION = "{revision}"
-
+{lost}
 
 def test_upgrade_downgrade_upgrade_restores_same_schema(revision: Revision) -> None:
     before = revision.schema()
@@ -43,12 +44,16 @@ def test_upgrade_downgrade_upgrade_restores_same_schema(revision: Revision) -> N
 
 def test_upgrade_and_downgrade_keep_rows(revision: Revision) -> None:
     load_rows(revision.database, 700)
-    before = row_digests(revision.database)
+    before = row_digests(revision.database{without})
     revision.upgrade()
     assert [rows for rows, *_ in row_digests(revision.database).values()] == [rows for rows, *_ in before.values()]
     revision.downgrade()
-    assert row_digests(revision.database) == before
+    assert row_digests(revision.database{without}) == before
 '''
+LOST = """\
+# Columns whose values the upgrade deletes.
+LOST = {columns}
+"""
 IMPORTS = "\nif TYPE_CHECKING:"
 EXPANSION_IMPORTS = """\
 from support.services import run_service_before
@@ -81,22 +86,38 @@ def require_checkout() -> Path:
     return root
 
 
-def write_test_module(root: Path, revision: str, slug: str, message: str, *, is_expansion: bool) -> Path:
-    """Write the tests that every revision passes, and the one of an expansion."""
+def require_no_tests(root: Path, revision: str) -> None:
+    """Raise `RevisionError` if a test module of a revision that was deleted is in the way of the next one."""
+    for path in (root / TESTS).glob(f"test_{revision}_*.py"):
+        raise RevisionError(
+            f"{path.relative_to(root)} has tests of a revision {revision} that does not exist. Delete it, or move the "
+            "tests that you want to keep; then run this again."
+        )
+
+
+def write_test_module(root: Path, revision: str, slug: str, message: str, lost: Sequence[str] = ()) -> Path:
+    """Write the tests that every revision passes, and the one of an expansion.
+
+    `lost` are columns, such as `clusters.centroid`, whose values the upgrade deletes.
+    """
     path = root / TESTS / f"test_{revision}_{slug}.py"
+    is_expansion = phase_of(revision) == EXPAND
     text = TEST_MODULE.format(
-        revision=revision, message=message, imports=EXPANSION_IMPORTS if is_expansion else IMPORTS
+        revision=revision,
+        message=message,
+        imports=EXPANSION_IMPORTS if is_expansion else IMPORTS,
+        lost=LOST.format(columns=[*lost]) if lost else "",
+        without=", without=LOST" if lost else "",
     )
     path.write_text(text + EXPANSION_TEST if is_expansion else text, encoding="utf-8")
     return path
 
 
 def add_to_changelog(root: Path, revision: str, message: str) -> Path:
-    """Add an entry at the end of what the unreleased version adds."""
+    """Add an entry at the end of what the unreleased version adds, or replace the entry of the same revision."""
     path = root / CHANGELOG
-    path.write_text(
-        with_entry(path.read_text(encoding="utf-8"), f"- Revision {revision}: {message}."), encoding="utf-8"
-    )
+    entry = f"- Revision {revision}: {message}."
+    path.write_text(with_entry(path.read_text(encoding="utf-8"), revision, entry), encoding="utf-8")
     return path
 
 
@@ -110,11 +131,14 @@ def releases_of_revisions(root: Path) -> dict[str, str]:
     }
 
 
-def with_entry(changelog: str, entry: str) -> str:
+def with_entry(changelog: str, revision: str, entry: str) -> str:
     """Return `changelog` with `entry` under Added of its unreleased version, which is new after a release."""
     introduction, *versions = changelog.split("\n## ")
     if not versions or UNRELEASED not in versions[0].partition("\n")[0].lower():
         return "\n## ".join([introduction, f"Unreleased\n\n### Added\n\n{entry}\n", *versions])
+    if (old := re.search(rf"^- Revision {revision}:.*(?:\n  .*)*", versions[0], re.MULTILINE)) is not None:
+        versions[0] = versions[0].replace(old[0], entry)
+        return "\n## ".join([introduction, *versions])
     title, *sections = versions[0].split("\n### ")
     added = next((number for number, section in enumerate(sections) if section.startswith("Added\n")), None)
     if added is None:

@@ -14,10 +14,12 @@ from syntegra_db.migrations.authoring._online_forms import Call, execute
 from syntegra_db.sql import catalog_query, execute_raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from alembic.operations.ops import MigrateOperation
     from sqlalchemy.engine import URL
+
+    from syntegra_db.migrations.online import AlikeColumns
 
 CHECK = "CHECK "
 STORAGE = catalog_query("""
@@ -38,10 +40,14 @@ class DeclaredModels(NamedTuple):
 
 
 class Operations(NamedTuple):
-    """Operations before and after those of Alembic."""
+    """Operations before and after those of Alembic.
+
+    `restored` are the columns to keep alike again as soon as Alembic has added one of them.
+    """
 
     first: list[MigrateOperation]
     last: list[MigrateOperation]
+    restored: list[AlikeColumns]
 
 
 def read_models(url: URL) -> DeclaredModels:
@@ -69,12 +75,18 @@ def read_models(url: URL) -> DeclaredModels:
     return DeclaredModels(schema, checks, storage)
 
 
-def differences(models: DeclaredModels, head: Schema) -> tuple[Operations, Operations]:
-    """Return what the upgrade from `head` to the models, and the downgrade, do besides what Alembic finds."""
-    upgrade, downgrade = Operations([], []), Operations([], [])
+def differences(models: DeclaredModels, head: Schema, alike: Collection[AlikeColumns]) -> tuple[Operations, Operations]:
+    """Return what the upgrade from `head` to the models, and the downgrade, do besides what Alembic finds.
+
+    `alike` are the columns that are kept alike at `head`.
+    """
+    upgrade, downgrade = Operations([], [], []), Operations([], [], [])
+    _compare_alike_columns(models.schema, alike, upgrade, downgrade)
     _compare_labels(models.schema, head, upgrade, downgrade)
+    # The CHECK of op.keep_alike is in no model.
+    without = {columns.object_name for columns in alike}
     for table in sorted(models.schema.tables.keys() & head.tables.keys()):
-        _compare_checks(table, models, head, upgrade, downgrade)
+        _compare_checks(table, models, head, without, upgrade, downgrade)
         for name, column in models.schema.tables[table].columns.items():
             before = head.tables[table].columns.get(name)
             if before is not None and before.type == column.type and before.storage != column.storage:
@@ -86,6 +98,21 @@ def differences(models: DeclaredModels, head: Schema) -> tuple[Operations, Opera
     return upgrade, downgrade
 
 
+def _compare_alike_columns(
+    declared: Schema, alike: Collection[AlikeColumns], upgrade: Operations, downgrade: Operations
+) -> None:
+    for columns in sorted(alike):
+        table = declared.tables.get(columns.table)
+        kept = [name for name in (columns.old, columns.new) if table is not None and name in table.columns]
+        if len(kept) == len((columns.old, columns.new)):
+            continue
+        upgrade.first.append(Call("stop_keeping_alike", *columns))
+        if kept:
+            downgrade.restored.append(columns)
+        else:
+            downgrade.last.append(Call("keep_alike", *columns))
+
+
 def _compare_labels(declared: Schema, head: Schema, upgrade: Operations, downgrade: Operations) -> None:
     for name in sorted(declared.types.keys() & head.types.keys()):
         if declared.types[name] != head.types[name]:
@@ -93,11 +120,17 @@ def _compare_labels(declared: Schema, head: Schema, upgrade: Operations, downgra
             downgrade.last.extend(_recreate(name, head))
 
 
-def _compare_checks(
-    table: str, models: DeclaredModels, head: Schema, upgrade: Operations, downgrade: Operations
+def _compare_checks(  # noqa: PLR0913, PLR0917  what is compared, and both results
+    table: str,
+    models: DeclaredModels,
+    head: Schema,
+    without: Collection[str],
+    upgrade: Operations,
+    downgrade: Operations,
 ) -> None:
     old, new = _conditions(head, table), _conditions(models.schema, table)
-    for name in sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name)):
+    names = (old.keys() | new.keys()) - set(without)
+    for name in sorted(name for name in names if old.get(name) != new.get(name)):
         if name in old:
             upgrade.first.append(DropConstraintOp(name, table, type_="check"))
             downgrade.last.append(Call("create_check_constraint_online", name, table, old[name]))

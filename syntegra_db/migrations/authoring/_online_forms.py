@@ -19,10 +19,14 @@ from alembic.operations.ops import (
     ModifyTableOps,
 )
 
+from syntegra_db.migrations.online import PLACEHOLDER
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from alembic.autogenerate.api import AutogenContext
+
+    from syntegra_db.migrations.online import AlikeColumns
 
 # What op.create_foreign_key_online has no argument for.
 OTHER_KEY_OPTIONS = ("deferrable", "initially", "match", "use_alter")
@@ -62,21 +66,30 @@ def execute(statement: str) -> Call:
     return Call("execute", statement.removesuffix(";"))
 
 
-def with_online_forms(operations: Sequence[MigrateOperation]) -> list[MigrateOperation]:
-    """Return operations that do the same; those of tables that exist already do not block other sessions for long."""
+def with_online_forms(
+    operations: Sequence[MigrateOperation], restored: Sequence[AlikeColumns] = ()
+) -> list[MigrateOperation]:
+    """Return operations that do the same; those of tables that exist already do not block other sessions for long.
+
+    Of `restored`, one column exists, and the other one is kept alike from the moment that it is added.
+    """
     # No service uses a table that is created or dropped.
     tables = {operation.table_name for operation in operations if isinstance(operation, CreateTableOp | DropTableOp)}
-    return [form for operation in operations for form in _forms(operation, tables)]
+    return [form for operation in operations for form in _forms(operation, tables, restored)]
 
 
-def _forms(operation: MigrateOperation, unused: set[str]) -> Iterator[MigrateOperation]:
+def _forms(
+    operation: MigrateOperation, unused: set[str], restored: Sequence[AlikeColumns]
+) -> Iterator[MigrateOperation]:
     if isinstance(operation, ModifyTableOps):
         for part in operation.ops:
-            yield from _forms(part, unused)
+            yield from _forms(part, unused, restored)
     elif vars(operation).get("table_name", vars(operation).get("source_table")) in unused:
         yield operation
     elif isinstance(operation, AddColumnOp):
-        yield from _new_column(operation)
+        names = (operation.table_name, str(operation.column.name))
+        alike = next((columns for columns in restored if names in {columns[:2], columns[::2]}), None)
+        yield from _new_column(operation) if alike is None else _restored_column(operation, alike)
     elif isinstance(operation, AlterColumnOp) and operation.modify_nullable is False:
         operation.modify_nullable = None
         if operation.has_changes():
@@ -120,8 +133,21 @@ def _new_column(operation: AddColumnOp) -> Iterator[MigrateOperation]:
     column.nullable = True
     yield operation
     # The author knows the values: as it is, the statement is an error.
-    yield Call("backfill", operation.table_name, {str(column.name): "…"}, f"{column.name} IS NULL")
+    yield Call("backfill", operation.table_name, {str(column.name): PLACEHOLDER}, f"{column.name} IS NULL")
     yield Call("set_not_null_online", operation.table_name, str(column.name))
+
+
+def _restored_column(operation: AddColumnOp, alike: AlikeColumns) -> Iterator[MigrateOperation]:
+    column, table = operation.column, operation.table_name
+    is_required, default = not column.nullable, column.server_default
+    # With the default, existing rows would have it instead of the value of the other column.
+    column.nullable, column.server_default = True, None
+    yield operation
+    yield Call("keep_alike", *alike)
+    if default is not None:
+        yield AlterColumnOp(table, str(column.name), modify_server_default=default)
+    if is_required:
+        yield Call("set_not_null_online", table, str(column.name))
 
 
 def _literal(value: Any) -> str:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alembic import command
 
-from syntegra_db.catalog import load_manifest
+from syntegra_db.catalog import MANIFESTS, load_manifest
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._commands import run_in_transaction
 from syntegra_db.migrations._config import MigrationRequest, alembic_config
+from syntegra_db.migrations.authoring._alike import kept_alike
 from syntegra_db.migrations.authoring._checkout import (
     add_to_changelog,
     format_files,
     require_checkout,
+    require_no_tests,
     write_test_module,
 )
 from syntegra_db.migrations.authoring._differences import differences, read_models
@@ -26,7 +28,7 @@ from syntegra_db.migrations.authoring._docstring import derive_headings, with_he
 from syntegra_db.migrations.authoring._effects import drops
 from syntegra_db.migrations.authoring._online_forms import with_online_forms
 from syntegra_db.migrations.online import collect_functions
-from syntegra_db.revisions import EXPAND, head_revision, phase_of, script_directory
+from syntegra_db.revisions import head_revision, revision_before, script_directory
 
 if TYPE_CHECKING:
     from alembic.operations import MigrationScript
@@ -77,36 +79,40 @@ def write_revision(url: URL, name: str) -> NewRevision:
     """Write the next revision, its test module and its entry of the changelog, with the empty database at `url`.
 
     Raises:
-        RevisionError: the name is missing or in use, the package is not a checkout, or the newest revision has no
-            manifest yet.
+        RevisionError: the name is missing or in use, the package is not a checkout, the newest revision has no
+            manifest yet, or there are tests of a revision that was deleted.
     """
     root, message = require_checkout(), require_new_name(name)
     newest = head_revision()
     revision, slug = f"{int(newest) + 1:03}", make_slug(message)
+    require_no_tests(root, revision)
     models = read_models(url)
     engine = unpooled_engine(url)
     with connect(engine) as connection, connection.begin():
         run_in_transaction(connection, "upgrade", newest)
     with connect(engine) as connection:
-        path = _autogenerate(
-            MigrationRequest(connection), revision, message, differences(models, load_manifest(newest))
-        )
+        more = differences(models, load_manifest(newest), kept_alike(newest))
+        path = _autogenerate(MigrationRequest(connection), revision, message, more)
     try:
         is_empty = _complete(path, revision, newest)
-        test = write_test_module(root, revision, slug, message, is_expansion=phase_of(revision) == EXPAND)
+        test = write_test_module(root, revision, slug, message, _lost_columns(revision))
         remarks = format_files(root, path, test)
     except BaseException:
         path.unlink()
         raise
+    # Of a revision that was deleted.
+    (MANIFESTS / f"{revision}.json").unlink(missing_ok=True)
     return NewRevision(revision, [path, test, add_to_changelog(root, revision, message)], remarks, is_empty)
 
 
 def _autogenerate(request: MigrationRequest, revision: str, message: str, more: tuple[Operations, Operations]) -> Path:
     def add_rules(_context: Any, _revision: Any, scripts: list[MigrationScript]) -> None:
         for script in scripts:
-            for operations, (first, last) in zip((script.upgrade_ops, script.downgrade_ops), more, strict=True):
+            for operations, (first, last, restored) in zip(
+                (script.upgrade_ops, script.downgrade_ops), more, strict=True
+            ):
                 if operations is not None:
-                    operations.ops = [*first, *with_online_forms(operations.ops), *last]
+                    operations.ops = [*first, *with_online_forms(operations.ops, restored), *last]
 
     config = alembic_config(request)
     config.set_main_option("file_template", f"%%(rev)s_{make_slug(message)}")
@@ -135,3 +141,15 @@ def _complete(path: Path, revision: str, newest: str) -> bool:
         path.write_text(with_headings(text, headings), encoding="utf-8")
         script_directory.cache_clear()
     return False
+
+
+def _lost_columns(revision: str) -> list[str]:
+    """Return the columns that the upgrade drops and that no other column is kept alike with."""
+    upgrade, _ = collect_functions(script_directory().get_revision(revision).module)
+    dropped = drops(upgrade.steps) if upgrade is not None else []
+    alike = {
+        f"{table}.{name}": f"{table}.{other}"
+        for table, *names in kept_alike(revision_before(revision))
+        for name, other in (names, reversed(names))
+    }
+    return [column for column in dropped if alike.get(column, column) in dropped]
