@@ -139,7 +139,9 @@ def test_other_change_leaves_columns_alike(checkout: Checkout, server: Server) -
     assert 'phase = "expand"' in text
 
 
-def test_rename_of_a_column_with_default_is_given_up(checkout: Checkout, server: Server) -> None:
+def test_contraction_of_a_column_with_default_gives_it_back_after_the_values(
+    checkout: Checkout, server: Server
+) -> None:
     checkout.add_revision(
         AFTER_HEAD,
         """
@@ -150,12 +152,18 @@ def test_rename_of_a_column_with_default_is_given_up(checkout: Checkout, server:
         phase="expand",
     )
     checkout.write_manifests(server)
-    # The models have no column state.
-    assert checkout.write_revision(server, "Give up state") == (0, "")
+    checkout.change_model("data_sources", "    status: Mapped[str]", "    state: Mapped[str]")
+    checkout.change_model("data_sources", '"idx_data_sources_status", "status"', '"idx_data_sources_state", "state"')
+    assert checkout.write_revision(server, "Drop status") == (0, "")
     text = revision_file(checkout, SECOND).read_text(encoding="utf-8")
     downgrade = text.partition("def downgrade")[2]
-    calls = ("op.add_column(", 'op.keep_alike("data_sources", "status", "state")')
-    assert sorted(calls, key=downgrade.index) == [*calls]
+    calls = (
+        'op.add_column(\n        "data_sources"',
+        'op.keep_alike("data_sources", "status", "state")',
+        'op.alter_column("data_sources", "status", server_default=',
+        'op.set_not_null_online("data_sources", "status")',
+    )
+    assert sorted(calls, key=downgrade.index) == [*calls], downgrade
     checkout.write_manifests(server)
     run_tests(checkout, SECOND, 2)
 
