@@ -28,10 +28,10 @@ from syntegra_db.catalog.compare import (
     constraint_label,
     index_label,
 )
+from syntegra_db.compatibility import compatibility_comment
 from syntegra_db.recorded_steps import read_unfinished_revision, words_of
 from syntegra_db.revisions import (
     VERSION_TABLE,
-    compatibility_comment,
     current_revision,
     describe_revision,
     require_known_revision,

@@ -6,14 +6,9 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from syntegra_db.catalog._manifest import written_manifests
+from syntegra_db.compatibility import supports_package
 from syntegra_db.errors import TablesInOtherSchema
-from syntegra_db.revisions import (
-    IS_UNCHANGED,
-    VERSION_TABLE,
-    describe_revision,
-    require_known_revision,
-    supports_package,
-)
+from syntegra_db.revisions import IS_UNCHANGED, VERSION_TABLE, describe_revision, require_known_revision
 from syntegra_db.search_path import read_session, require_schema_name, search_path_fix
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import (

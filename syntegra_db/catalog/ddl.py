@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from syntegra_db.revisions import VERSION_TABLE, compatibility_comment
+from syntegra_db.compatibility import compatibility_comment
+from syntegra_db.revisions import VERSION_TABLE
 from syntegra_db.sql import literal, quote
 
 if TYPE_CHECKING:

@@ -25,8 +25,9 @@ class IndexBuild(NamedTuple):
 def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print the server, the revision, the tables and the indexes of the database."""
     from syntegra_db.catalog import read_status
+    from syntegra_db.compatibility import supports_package
     from syntegra_db.connections import connect, unpooled_engine
-    from syntegra_db.revisions import require_known_revision, supports_package
+    from syntegra_db.revisions import require_known_revision
     from syntegra_db.settings import database_url
     from syntegra_db.vectors import declared_embeddings, read_primary_index, was_built_on_data
 

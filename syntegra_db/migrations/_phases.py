@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import DDL
 
-from syntegra_db.revisions import (
-    CONTRACT,
-    VERSION_TABLE,
-    all_revisions,
-    compatibility_comment,
-    phase_of,
-    position_of,
-    revision_before,
-    revision_path,
-)
+from syntegra_db.compatibility import CONTRACT, compatibility_comment, phase_of
+from syntegra_db.revisions import VERSION_TABLE, all_revisions, position_of, revision_before, revision_path
 from syntegra_db.sql import literal
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.util import greenlet_spawn
 
 from syntegra_db.catalog import require_usable_revision
+from syntegra_db.compatibility import supports_package
 from syntegra_db.connections import connect
 from syntegra_db.errors import DatabaseBehind
-from syntegra_db.revisions import current_revision, describe_revision, head_revision, supports_package
+from syntegra_db.revisions import current_revision, describe_revision, head_revision
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import one_transaction
 

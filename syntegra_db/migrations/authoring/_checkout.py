@@ -8,8 +8,9 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from syntegra_db.compatibility import EXPAND, phase_of
 from syntegra_db.errors import RevisionError
-from syntegra_db.revisions import EXPAND, phase_of, script_location
+from syntegra_db.revisions import script_location
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

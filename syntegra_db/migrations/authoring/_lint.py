@@ -16,6 +16,7 @@ from alembic.operations.ops import (
 from sqlalchemy import Column, Constraint, PrimaryKeyConstraint
 
 from syntegra_db.catalog import Schema, written_manifests
+from syntegra_db.compatibility import CONTRACT, EXPAND, phase_of
 from syntegra_db.errors import MigrationFailed
 from syntegra_db.migrations._failures import describe_bugs
 from syntegra_db.migrations.authoring._alike import alike_after, kept_alike, misused_columns, unreverted_columns
@@ -26,10 +27,7 @@ from syntegra_db.migrations.authoring._phase_rules import divide_by_phase
 from syntegra_db.migrations.authoring._squawk import report_of_squawk
 from syntegra_db.migrations.online import PLACEHOLDER, BackfillStep, collect_functions, describe
 from syntegra_db.revisions import (
-    CONTRACT,
-    EXPAND,
     all_revisions,
-    phase_of,
     revision_before,
     revision_file,
     revision_path,
