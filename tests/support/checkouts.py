@@ -23,8 +23,8 @@ REVISION = '''\
 """A sample.
 
 Why: it shows what a revision can do.
-Locks: ACCESS EXCLUSIVE, SHARE ROW EXCLUSIVE, SHARE UPDATE EXCLUSIVE or ROW EXCLUSIVE on anomaly_log, clusters, data_sources,
-kpi_summary, processed_data or text_summary.
+Locks: ACCESS EXCLUSIVE, SHARE ROW EXCLUSIVE, SHARE UPDATE EXCLUSIVE or ROW EXCLUSIVE on anomaly_log, clusters,
+data_sources, kpi_summary, processed_data or text_summary.
 Duration: grows with the rows of clusters, kpi_summary, processed_data or text_summary.
 If it fails: correct the cause, and run `syntegra-db upgrade` again.
 Downgrade: reverts it.
