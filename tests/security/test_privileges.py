@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from psycopg import sql
 
 from support.commands import ROOT
 from support.forked_processes import ForkedProcess, syntegra_db
 from support.legacy_databases import create_legacy_database
-from support.sample_rows import TABLES, load_rows
+from support.privileges import PARTITION_COMMANDS, READ, ROLE, grant, revoke_defaults
+from support.sample_rows import load_rows
 from support.servers import Database
 from syntegra_db.backup import create_backup
 from syntegra_db.bulk import copy_rows, upsert_rows
@@ -25,7 +25,6 @@ from syntegra_db.vectors import search
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from typing import LiteralString
 
     from sqlalchemy.orm import Session
 
@@ -33,27 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-ROLE = "syntegra_test_privileges"
 TEMPLATE = "syntegra_test_privileges_template"
-TYPES = ("trend_status", "anomaly_severity")
-SEQUENCES = tuple(f"{table}_id_seq" for table in TABLES)
-GRANTS: dict[str, tuple[LiteralString, tuple[str, ...]]] = {
-    "CONNECT": ("GRANT CONNECT ON DATABASE {} TO {}", ()),
-    "TEMPORARY": ("GRANT TEMPORARY ON DATABASE {} TO {}", ()),
-    "USAGE of the schema": ("GRANT USAGE ON SCHEMA {} TO {}", ("public",)),
-    "CREATE in the schema": ("GRANT CREATE ON SCHEMA {} TO {}", ("public",)),
-    "SELECT of `alembic_version`": ("GRANT SELECT ON {} TO {}", ("alembic_version",)),
-    "SELECT of the tables": ("GRANT SELECT ON {} TO {}", TABLES),
-    "SELECT of the sequences": ("GRANT SELECT ON SEQUENCE {} TO {}", SEQUENCES),
-    "SELECT of the table": ("GRANT SELECT ON {} TO {}", ("text_summary",)),
-    "INSERT of the table": ("GRANT INSERT ON {} TO {}", ("text_summary",)),
-    "UPDATE of the table": ("GRANT UPDATE ON {} TO {}", ("text_summary",)),
-    "USAGE of its sequence": ("GRANT USAGE ON SEQUENCE {} TO {}", ("text_summary_id_seq",)),
-    "owner of the tables": ("ALTER TABLE {} OWNER TO {}", TABLES),
-    "owner of the ENUM types": ("ALTER TYPE {} OWNER TO {}", TYPES),
-    "owner of `alembic_version`": ("ALTER TABLE {} OWNER TO {}", ("alembic_version",)),
-    "owner of `text_summary`": ("ALTER TABLE {} OWNER TO {}", ("text_summary",)),
-}
 ROW = {"client_id": 999, "text_field": "a"}
 
 
@@ -95,7 +74,6 @@ def call_service(arguments: list[str]) -> None:
         session.commit()
 
 
-READ = ("CONNECT", "USAGE of the schema", "SELECT of `alembic_version`")
 CREATE = ("CONNECT", "USAGE of the schema", "CREATE in the schema")
 OWN = ("CONNECT", "USAGE of the schema", "owner of the tables", "owner of `alembic_version`")
 OPERATIONS = [
@@ -175,16 +153,7 @@ def prepare(database: Database, kind: str) -> None:
         database.execute("CREATE EXTENSION vector")
     if kind == "legacy":
         create_legacy_database(database, "serial_ids")
-    database.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
-    database.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database.name)))
-
-
-def grant(database: Database, privilege: str) -> sql.Composed:
-    statement, names = GRANTS[privilege]
-    role = sql.Identifier(ROLE)
-    return sql.SQL("; ").join(
-        sql.SQL(statement).format(sql.Identifier(name), role) for name in names or (database.name,)
-    )
+    revoke_defaults(database)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
@@ -212,4 +181,6 @@ def test_operation_without_one_privilege_fails_with_one_message(
 def test_security_page_lists_the_tested_privileges() -> None:
     page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| (`[^|]+`) \| (CONNECT[^|]*) \|$", page, re.MULTILINE))
-    assert listed == {operation.name: ", ".join(operation.privileges) for operation in OPERATIONS}
+    tested = {operation.name: operation.privileges for operation in OPERATIONS}
+    tested |= {f"`syntegra-db {arguments}`": privileges for arguments, privileges in PARTITION_COMMANDS.items()}
+    assert listed == {name: ", ".join(privileges) for name, privileges in tested.items()}
