@@ -148,7 +148,7 @@ class ExtensionUnavailable(MigrationFailed):
 
 
 class UntrustedObject(SyntegraDBError):
-    """Another role created what a migration could run: a function, operator, type or trigger; nothing was changed."""
+    """Another role created what a migration could run, such as a function or a part of `alembic_version`; none ran."""
 
     exit_status = 31
 

@@ -53,7 +53,7 @@ ACTIONS = {
     28: "Free disk space, or correct the file that the message names.",
     29: "Run the statement in the message when the server answers again. It prints whether the changes were committed.",
     30: "Do not repeat the command. Run `syntegra-db verify` when the reason in the message is gone.",
-    31: "Run one of the statements in the message, then run it again.",
+    31: "Do what the message says about the object, then run the command again.",
     32: "Run the statement in the message. For a second set of tables, add `--schema` to `syntegra-db upgrade`.",
     **{
         exit_status(Terminated(number)): "The message reports what was changed. Run the command again."
