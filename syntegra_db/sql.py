@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, CursorResult, Dialect, TextClause
 
+# PostgreSQL cuts longer names.
+MAX_NAME_BYTES = 63
 # Words that cannot be a name without quotes, and that SQLAlchemy does not know.
 UNKNOWN_KEYWORDS = frozenset({"collation", "concurrently", "lateral", "system_user", "tablesample"})
 # Keywords are in upper case or have a blank before the parenthesis.

@@ -38,10 +38,14 @@ from syntegra_db.catalog._own_names import (
 )
 from syntegra_db.catalog._partitions import (
     CREATE_COMMAND,
+    FIRST_MOMENT,
+    LAST_MOMENT,
+    YEARS_END,
     Month,
     MonthPartitions,
     Partition,
     month_column,
+    month_name_expression,
     read_month_partitions,
     tables_by_month,
 )
@@ -51,11 +55,14 @@ from syntegra_db.catalog._status import DatabaseStatus, read_status
 __all__ = [
     "CHANGED_ELSEWHERE",
     "CREATE_COMMAND",
+    "FIRST_MOMENT",
+    "LAST_MOMENT",
     "MANIFESTS",
     "NAMES_ELSEWHERE",
     "OBJECTS_ELSEWHERE",
     "SCHEMAS_WITH_TABLES",
     "SELECT_REVISION",
+    "YEARS_END",
     "Column",
     "DataLoss",
     "DatabaseStatus",
@@ -81,6 +88,7 @@ __all__ = [
     "managed_tables",
     "managed_types",
     "month_column",
+    "month_name_expression",
     "read_month_partitions",
     "read_status",
     "require_current_schema",

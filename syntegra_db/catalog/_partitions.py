@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from syntegra_db.catalog import _queries
 from syntegra_db.catalog._introspection import short_lock_timeout
 from syntegra_db.search_path import CATALOG_ONLY, FORMATS, read_session, set_statements
-from syntegra_db.sql import execute_raw, quote_name
+from syntegra_db.sql import execute_raw, literal, quote_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 RANGE_KEY = re.compile(r'RANGE \((?P<column>"(?:[^"]|"")+"|\w+)\)')
 MONTH_TYPES = ("timestamp with time zone", "timestamp without time zone", "date")
 RANGE_BOUND = re.compile(r"FOR VALUES FROM \((?:'([^']*)'|MINVALUE)\) TO \((?:'([^']*)'|MAXVALUE)\)")
+# A constant of SQL: later moments have no month in Python, and no name with a year of four digits.
+YEARS_END = "'10000-01-01'"
 MONTHS_AHEAD = 1
 MONTHS_PER_YEAR = 12
+FIRST_MOMENT, LAST_MOMENT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 CREATE_COMMAND = "syntegra-db partitions create"
 
 
@@ -57,9 +60,19 @@ class Month(NamedTuple):
         return f"{self.year:04}-{self.number:02}"
 
 
+def month_name_expression(table: str, month: str) -> str:
+    """Return the SQL expression for `Month.partition_name`, of `month`, an expression for a moment of it in UTC.
+
+    A revision, also as a file for psql, computes the months when it runs, without Python.
+    """
+    return f"{literal(f'{table}_')} || to_char({month}, 'YYYY_MM')"
+
+
 @dataclass(frozen=True)
 class Partition:
     """One partition; `lower` and `upper` are None if it has no such limit, or is the default partition.
+
+    A limit beyond the years of Python is the last moment of a `datetime` if it is later, or the first one.
 
     `qualified` is its name for a statement. `kind` is as in `Table`; a foreign table cannot be backed up.
     `is_detaching` means that an interrupted DETACH CONCURRENTLY hides its rows.
@@ -144,26 +157,24 @@ def _partition(row: RowMapping) -> Partition:
         is_default=row["bound"] == "DEFAULT",
         is_detaching=row["is_detaching"],
         estimated_rows=row["estimated_rows"],
-        lower=_moment(lower),
-        upper=_moment(upper),
+        lower=None if lower is None else _moment(lower),
+        upper=None if upper is None else _moment(upper),
     )
 
 
-def _moment(limit: str | None) -> datetime | None:
-    """Return a limit of a partition; one beyond Python's years is none."""
+def _moment(limit: str) -> datetime:
+    """Return a limit of a partition, or the first or last moment of a `datetime` if it is beyond those."""
     try:
-        moment = datetime.fromisoformat(limit or "")
+        moment = datetime.fromisoformat(limit)
     except ValueError:
-        return None
+        return FIRST_MOMENT if limit.endswith("BC") or limit == "-infinity" else LAST_MOMENT
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def missing_months(partitions: Sequence[Partition], months: Sequence[Month]) -> Iterator[Month]:
     """Yield those of `months` that `partitions` do not cover completely; the default partition covers none."""
     ranges = sorted(
-        (part.lower or datetime.min.replace(tzinfo=UTC), part.upper or datetime.max.replace(tzinfo=UTC))
-        for part in partitions
-        if not part.is_default
+        (part.lower or FIRST_MOMENT, part.upper or LAST_MOMENT) for part in partitions if not part.is_default
     )
     for month in months:
         reached, end = month.start, month.later(1).start

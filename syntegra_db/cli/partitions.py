@@ -68,7 +68,10 @@ def create(
 
 
 def _month(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d}" if moment else "no limit"
+    from syntegra_db.catalog import FIRST_MOMENT, LAST_MOMENT
+
+    beyond = {FIRST_MOMENT: "before year 1", LAST_MOMENT: "after year 9999", None: "no limit"}
+    return beyond.get(moment) or f"{moment:%Y-%m-%d}"
 
 
 def _engine() -> Engine:

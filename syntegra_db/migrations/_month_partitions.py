@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from syntegra_db import wording
 from syntegra_db.catalog import (
@@ -18,20 +17,20 @@ from syntegra_db.catalog import (
     tables_by_month,
 )
 from syntegra_db.connections import connect
-from syntegra_db.errors import MigrationFailed, server_message
-from syntegra_db.migrations._commit import confirmed_transaction
+from syntegra_db.errors import ConnectionFailed, MigrationFailed, server_message
+from syntegra_db.migrations._commit import confirmed_transaction, connection_was_lost
 from syntegra_db.migrations._lock import current_schema, migration_lock
 from syntegra_db.migrations._options import MigrationOptions
 from syntegra_db.migrations._retry import retry_in_savepoint
 from syntegra_db.recorded_steps import require_no_unfinished_revision
 from syntegra_db.revisions import current_revision, describe_revision
 from syntegra_db.settings import describe_database
-from syntegra_db.sql import catalog_query, execute_raw, literal, qualify, quote
+from syntegra_db.sql import MAX_NAME_BYTES, catalog_query, execute_raw, literal, qualify, quote
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, CursorResult, Engine
 
     from syntegra_db.catalog import Month, Partition
 
@@ -41,12 +40,19 @@ MAX_MONTHS = 120
 TABLE = catalog_query("""
     SELECT pg_get_userbyid(relowner) AS owner,
            relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user) AS own,
-           to_regclass(:new_name) IS NOT NULL AS name_is_used,
            EXISTS (SELECT FROM pg_constraint WHERE confrelid = pg_class.oid AND contype = 'f') AS is_referenced,
            ARRAY(SELECT attname::text FROM pg_attribute
                  WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
                  ORDER BY attnum) AS columns
     FROM pg_class WHERE oid = to_regclass(:name)
+""")
+# A table has a type of its name too.
+NAME_USE = catalog_query("""
+    SELECT coalesce(pg_describe_object(CAST('pg_class' AS pg_catalog.regclass), to_regclass(:name), 0),
+                    pg_describe_object(CAST('pg_type' AS pg_catalog.regclass), to_regtype(:name), 0)) AS description,
+           EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(:name) AND relkind IN ('r', 'p') AND NOT relispartition)
+             AS is_attachable,
+           to_regclass(:name) IS NOT NULL OR to_regtype(:name) IS NOT NULL AS is_used
 """)
 
 
@@ -82,11 +88,11 @@ def create_month_partitions(
 
     Raises:
         MigrationFailed: the database is at no revision, a table is not partitioned as declared, a month has rows in the
-            default partition, or the server rejected a statement.
+            default partition, a name is in use or too long, or the server rejected a statement.
         LockTimeout: other sessions kept a table or the migration lock.
         RevisionError, DatabaseAhead, TablesInOtherSchema: see `require_usable_revision`.
         CommitUnconfirmed: see `confirmed_transaction`.
-        ConnectionFailed: no connection could be opened; one of its subclasses says why.
+        ConnectionFailed: no connection could be opened, and one of its subclasses says why; or it was lost.
     """
     if not 0 <= months <= MAX_MONTHS:
         raise ValueError(f"months must be from 0 to {MAX_MONTHS}, not {months}")
@@ -100,7 +106,8 @@ def create_month_partitions(
                 "its revision declares. Nothing was changed. `syntegra-db verify` reports the difference."
             )
         connection.rollback()
-        return [_create(connection, table, tables[table.table], options, move_rows=move_rows) for table in installed]
+        creator = _Creator(connection, options, move_rows=move_rows)
+        return [creator.create(table, tables[table.table]) for table in installed]
 
 
 def _tables(connection: Connection) -> dict[str, str]:
@@ -115,26 +122,36 @@ def _tables(connection: Connection) -> dict[str, str]:
     return tables_by_month(load_manifest(revision))
 
 
-def _create(
-    connection: Connection, table: MonthPartitions, column: str, options: MigrationOptions, *, move_rows: bool
-) -> CreatedPartitions:
-    created: list[str] = []
-    moved = 0
-    for month in table.missing_months:
-        partition = _MonthPartition(connection, table, column, month, move_rows=move_rows)
-        state = f"Created before: {', '.join(created)}." if created else "Nothing was changed."
+class _Creator:
+    """Create the partitions of tables one by one, each in its own transaction."""
+
+    def __init__(self, connection: Connection, options: MigrationOptions, *, move_rows: bool) -> None:
+        self._connection, self._options, self._move_rows = connection, options, move_rows
+        self._created: list[str] = []
+
+    def create(self, table: MonthPartitions, column: str) -> CreatedPartitions:
+        """Create the partitions of the months that `table` has none of."""
+        partitions = [
+            _MonthPartition(self._connection, table, column, month, move_rows=self._move_rows)
+            for month in table.missing_months
+        ]
+        moved = sum(self._create(partition) for partition in partitions)
+        return CreatedPartitions(table.table, [partition.name for partition in partitions], moved)
+
+    def _create(self, partition: _MonthPartition) -> int:
+        state = f"Created before: {', '.join(self._created)}." if self._created else "Nothing was changed."
         try:
-            with confirmed_transaction(connection):
-                moved += retry_in_savepoint(connection, partition.create, options, state=state)
-        except OperationalError:
-            raise
+            with confirmed_transaction(self._connection):
+                moved = retry_in_savepoint(self._connection, partition.create, self._options, state=state)
         except DBAPIError as error:
-            raise MigrationFailed(
-                f"The partition {partition.name} was not created: {server_message(error)}. {state}"
-            ) from None
-        created.append(partition.name)
+            failure = f"The partition {partition.name} was not created: {server_message(error)}. {state}"
+            if connection_was_lost(error):
+                self._connection.invalidate()
+                raise ConnectionFailed(f"{failure} Run this again when the server answers.") from None
+            raise MigrationFailed(f"{failure} Correct the cause and run this again.") from None
+        self._created.append(partition.name)
         logger.info("Created %s", partition.name)
-    return CreatedPartitions(table.table, created, moved)
+        return moved
 
 
 class _MonthPartition:
@@ -151,13 +168,18 @@ class _MonthPartition:
         self._schema = current_schema(connection)
         self.name = month.partition_name(table.table)
         connection.rollback()
+        if len(self.name.encode()) > MAX_NAME_BYTES:
+            raise MigrationFailed(
+                f"The name {self.name} of a partition has more than {MAX_NAME_BYTES} bytes, at which PostgreSQL cuts "
+                f"it. Rename the table {quote(table.table)}, or create the partition with another name."
+            )
 
     def create(self) -> int:
         """Create and attach the table in the open transaction, and return how many rows were moved to it."""
         parent, new = qualify(self._schema, self._table.table), qualify(self._schema, self.name)
-        state = self._connection.execute(TABLE, {"name": parent, "new_name": new}).mappings().one()
-        if self._month_is_shared() or state["name_is_used"]:
-            self._reject_use()
+        state = self._connection.execute(TABLE, {"name": parent}).mappings().one()
+        self._require_free_month()
+        self._require_free_name(new)
         self._run("SET LOCAL TimeZone TO UTC")
         self._run(f"CREATE TABLE {new} (LIKE {parent} INCLUDING ALL EXCLUDING IDENTITY)")
         if not state["own"]:
@@ -184,17 +206,26 @@ class _MonthPartition:
                 return part
         return None
 
-    def _reject_use(self) -> None:
-        table, part = quote(self._table.table), self._month_is_shared()
+    def _require_free_month(self) -> None:
+        part = self._month_is_shared()
         if part is not None:
             raise MigrationFailed(
                 f"The month {self._month} of {self._table.table} is in part in the partition {part.name}, so it gets "
-                f"none. Create one for the rest of the month: CREATE TABLE … PARTITION OF {table} FOR VALUES …;"
+                f"none. Create one for the rest of the month: CREATE TABLE … PARTITION OF {quote(self._table.table)} "
+                "FOR VALUES …;"
             )
+
+    def _require_free_name(self, new: str) -> None:
+        use = self._connection.execute(NAME_USE, {"name": new}).one()
+        if not use.is_used:
+            return
+        table, month = self._table.table, self._month
+        reason = f"The {use.description} exists, but is no partition of {table}, so the month {month} gets none."
+        if not use.is_attachable:
+            raise MigrationFailed(f"{reason} Rename it, and run this again.")
         raise MigrationFailed(
-            f"The table {self.name} exists, but is no partition of {self._table.table}. Rename it, or attach it if it "
-            f"has the rows of {self._month}: ALTER TABLE {table} ATTACH PARTITION {quote(self.name)} FOR VALUES FROM "
-            f"({self._limit(self._month.start)}) TO ({self._limit(self._end)});"
+            f"{reason} Rename it, or attach it if it has the rows of {month}: ALTER TABLE {quote(table)} ATTACH "
+            f"PARTITION {quote(self.name)} FOR VALUES FROM ({self._limit(month.start)}) TO ({self._limit(self._end)});"
         )
 
     def _move(self, new: str, in_month: str, columns: list[str], *, is_referenced: bool) -> int:
@@ -204,17 +235,16 @@ class _MonthPartition:
         # Attaching takes this lock too: no row of the month is written in between.
         self._run(f"LOCK TABLE {default.qualified} IN ACCESS EXCLUSIVE MODE")
         count = f"SELECT pg_catalog.count(*) FROM {default.qualified} WHERE {in_month}"  # noqa: S608  quoted names
-        rows = int(self._connection.execute(text(count)).scalar_one())
+        rows = int(self._run(count).scalar_one())
         if not rows:
             return 0
         if is_referenced or not self._move_rows:
             self._reject_move(default, rows, is_referenced=is_referenced)
         names = ", ".join(map(quote, columns))
-        self._run(
+        return self._run(
             f"WITH moved AS (DELETE FROM {default.qualified} WHERE {in_month} RETURNING {names}) "  # noqa: S608  quoted names
             f"INSERT INTO {new} ({names}) SELECT {names} FROM moved"
-        )
-        return rows
+        ).rowcount
 
     def _reject_move(self, default: Partition, rows: int, *, is_referenced: bool) -> None:
         where = f"{wording.rows(rows)} of {self._month} of {self._table.table} are in {default.name}"
@@ -232,5 +262,5 @@ class _MonthPartition:
     def _limit(moment: datetime) -> str:
         return literal(f"{moment:%Y-%m-%d %H:%M:%S}+00")
 
-    def _run(self, statement: str) -> None:
-        execute_raw(self._connection, statement)
+    def _run(self, statement: str) -> CursorResult[Any]:
+        return execute_raw(self._connection, statement)

@@ -11,14 +11,13 @@ from alembic.operations.ops import MigrateOperation
 
 from syntegra_db.errors import MigrationFailed
 from syntegra_db.migrations.online._steps import TransactionStep, ValidationStep
-from syntegra_db.sql import quote
+from syntegra_db.sql import MAX_NAME_BYTES, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from syntegra_db.migrations.online._steps import Step
 
-MAX_NAME_BYTES = 63
 Kind = TypeVar("Kind", bound="type[OnlineOperation]")
 
 
@@ -77,4 +76,4 @@ def find_violations(table: str, condition: str) -> str:
 
 def object_name(*parts: str) -> str:
     """Return a name of an object from `parts`, not longer than PostgreSQL's limit of 63 bytes."""
-    return "_".join(parts)[:MAX_NAME_BYTES]
+    return "_".join(parts).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
