@@ -187,10 +187,14 @@ def test_downgrade_keeps_rows_of_an_interrupted_detach(checkout: Checkout, fille
     assert row_digests(filled) == before
 
 
-def test_row_at_infinity_is_named_and_the_upgrade_finished_or_undone(checkout: Checkout, filled: Database) -> None:
+@pytest.mark.parametrize("moment", ["infinity", "10000-01-01", "294276-12-31"])
+def test_row_without_a_month_is_named_and_the_upgrade_finished_or_undone(
+    checkout: Checkout, filled: Database, moment: LiteralString
+) -> None:
     before, relations = row_digests(filled), filled.query(RELATIONS)
-    filled.execute("UPDATE kpi_summary SET period_start = 'infinity', period_end = 'infinity' WHERE id = 5")
+    filled.execute(f"UPDATE kpi_summary SET period_start = '{moment}', period_end = 'infinity' WHERE id = 5")
     errors = migrate(checkout, filled, "upgrade", status=EXIT_MIGRATION_FAILED)
+    assert "rows of table kpi_summary are later than the year 9999" in errors
     query = errors.partition("run this again: ")[2].partition(";")[0]
     # The driver reads no infinity.
     assert filled.query(f"SELECT id FROM ({query}) AS found".encode()) == [(5,)]  # type: ignore[arg-type]  # printed

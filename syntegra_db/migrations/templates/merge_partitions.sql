@@ -5,6 +5,7 @@ DECLARE
   source regclass := target;
   destination regclass := to_regclass(format('%I.%I', schema, {past}));
   reasons text;
+  obstacle text;
   owner text;
   primary_key text;
   column_list text;
@@ -12,10 +13,16 @@ DECLARE
   statements text[];
   statement text;
 BEGIN
+{require_table}
   IF (SELECT relkind <> 'p' FROM pg_class WHERE oid = source) THEN
     RETURN;
   END IF;
+  IF destination IS NULL THEN
+    RAISE EXCEPTION 'table % was dropped or renamed after the partitions of table % began to be merged',
+      quote_ident({past}), target USING HINT = 'Undo what was begun, and run this again.';
+  END IF;
   EXECUTE format('LOCK TABLE %s, %s IN ACCESS EXCLUSIVE MODE', source, destination);
+{require_past}
   -- They would be dropped with the partitioned table, and so would rows that a query does not return.
   SELECT string_agg(reason, '; ' ORDER BY reason) INTO reasons FROM (
 {own_parts}

@@ -6,6 +6,7 @@ DECLARE
   destination regclass;
   zone text := current_setting('TimeZone');
   reasons text;
+  moves text;
   owner text;
   primary_key text;
   months_end timestamptz;
@@ -13,6 +14,7 @@ DECLARE
   statements text[];
   statement text;
 BEGIN
+{require_table}
   IF (SELECT relkind = 'p' FROM pg_class WHERE oid = target) THEN
     RETURN;
   END IF;
@@ -38,8 +40,7 @@ BEGIN
   EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I, ADD CONSTRAINT %I PRIMARY KEY USING INDEX %3$I', target,
     primary_key, {partition_key});
   FOR item IN
-    SELECT relname, left(CASE WHEN strpos(relname, {table}) > 0 THEN regexp_replace(relname, {table}, {past})
-                              ELSE relname || '_past' END, 63) AS new_name
+    SELECT relname, {index_name} AS new_name
     FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = target AND NOT indisprimary
   LOOP
     EXECUTE format('ALTER INDEX %I.%I RENAME TO %I', schema, item.relname, item.new_name);
@@ -58,7 +59,7 @@ BEGIN
     to_char(months_end, 'YYYY-MM-DD HH24:MI:SS+00'));
   EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', source, {check});
   FOR item IN
-    SELECT to_char(month, '"{table_name}_"YYYY_MM') AS name, to_char(month, 'YYYY-MM-DD HH24:MI:SS+00') AS first,
+    SELECT {month_name} AS name, to_char(month, 'YYYY-MM-DD HH24:MI:SS+00') AS first,
            to_char(month + interval '1 month', 'YYYY-MM-DD HH24:MI:SS+00') AS last
     FROM generate_series(months_end, date_trunc('month', now()) + {months} * interval '1 month', '1 month') AS month
   LOOP

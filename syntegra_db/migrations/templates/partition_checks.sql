@@ -43,3 +43,4 @@
     RAISE EXCEPTION 'table % cannot be partitioned in place: %', target, reasons
       USING HINT = 'Drop these objects, run this again, and create them again on the partitioned table.';
   END IF;
+{names}
