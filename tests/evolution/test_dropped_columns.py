@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.checkouts import Checkout
-from support.linted_revisions import PARTS
+from support.linted_revisions import PARTS, RENAME, write_revisions
 from support.revisions import AFTER_HEAD, HEAD
 from support.sample_rows import load_rows
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from support.servers import Database, Server
 
 AUTHOR = ("-c", "user.name=Author", "-c", "user.email=author@example.com")
-SECOND = f"{int(HEAD) + 2:03}"
+SECOND, THIRD = f"{int(HEAD) + 2:03}", f"{int(HEAD) + 3:03}"
 COLUMN = 'ExactString(255), comment="KPI name, such as sales_mom or avg_ticket"'
 OLD = f"    kpi_name: Mapped[str] = mapped_column({COLUMN})\n"
 NEW = f"    name: Mapped[str] = mapped_column({COLUMN})\n"
@@ -166,6 +166,29 @@ def test_contraction_of_a_column_with_default_gives_it_back_after_the_values(
     assert sorted(calls, key=downgrade.index) == [*calls], downgrade
     checkout.write_manifests(server)
     run_tests(checkout, SECOND, 2)
+
+
+def test_demo_that_was_not_changed_runs_on_the_expansion(tmp_path: Path, server: Server, database: Database) -> None:
+    checkout = Checkout(tmp_path / "demo", *PARTS, "demo")
+    write_revisions(checkout, {"expansion": RENAME["expansion"]})
+    checkout.change_model("kpi_summary", OLD, NEW + DEPRECATED)
+    checkout.change_model("kpi_summary", IMPORT, IMPORT_DEPRECATED)
+    checkout.migrate(server, database)
+    checkout.succeed("demo", database=database)
+    assert database.query("SELECT count(*) > 0, bool_and(name = kpi_name) FROM kpi_summary") == [(True, True)]
+
+
+def test_revision_after_a_contraction_loads_rows_under_the_new_name(checkout: Checkout, server: Server) -> None:
+    write_revisions(checkout, RENAME)
+    checkout.write_manifests(server)
+    # Of the old column, the indexes were dropped too.
+    for old, new in ((OLD, NEW), (INDEXES, INDEXES.replace("kpi_name", "name")), (NAME_INDEX, "")):
+        checkout.change_model("kpi_summary", old, new)
+    assert checkout.write_revision(server, "Create the index again") == (0, "")
+    checkout.write_manifests(server)
+    [tests] = (checkout.folder / "tests/revisions").glob(f"test_{THIRD}_*.py")
+    output = checkout.succeed("pytest", "-q", str(tests.relative_to(checkout.folder)), "-k", "keep_rows")
+    assert "\n1 passed" in output
 
 
 def test_dropped_column_with_values_in_the_middle_of_a_table(checkout: Checkout, server: Server) -> None:

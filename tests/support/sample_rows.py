@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
+from syntegra_db.migrations.online import KeepAlikeOp, collect_functions
+from syntegra_db.revisions import all_revisions, script_directory
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    import psycopg
+
     from support.servers import Database
+    from syntegra_db.migrations.online import AlikeColumns
 
 DIMENSIONS = 384
 TABLES = (
@@ -91,8 +99,33 @@ def load_rows(database: Database, rows: int) -> None:
         connection.execute(DIRECTIONS)
         connection.execute(NOISES)
         for table, share in SHARES.items():
-            connection.execute(STATEMENTS[table].replace("{rows}", str(max(1, round(rows * share)))).encode())
+            statement = with_installed_names(connection, table, STATEMENTS[table])
+            connection.execute(statement.replace("{rows}", str(max(1, round(rows * share)))).encode())
         connection.execute("SELECT nextval('kpi_summary_id_seq'), nextval('kpi_summary_id_seq')")
+
+
+def with_installed_names(connection: psycopg.Connection, table: str, insert: str) -> str:
+    """Return `insert` with the names that the columns have in this database: a revision can rename one."""
+    query = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
+    installed = {name for (name,) in connection.execute(query, (table,))}
+    start, names, rest = re.split(r"(?<=\()([^()]*)(?=\))", insert, maxsplit=1)
+    for pair in renamed_columns():
+        for name, other in ((pair.old, pair.new), (pair.new, pair.old)):
+            if pair.table == table and name not in installed and other in installed:
+                names = re.sub(rf"\b{name}\b", other, names)
+    return f"{start}{names}{rest}"
+
+
+@cache
+def renamed_columns() -> list[AlikeColumns]:
+    """Return the columns that a revision renames."""
+    upgrades = [collect_functions(script_directory().get_revision(revision).module)[0] for revision in all_revisions()]
+    return [
+        operation.columns
+        for upgrade in upgrades
+        for operation in (upgrade.operations if upgrade else ())
+        if isinstance(operation, KeepAlikeOp)
+    ]
 
 
 def row_digests(database: Database, *tables: str, without: Collection[str] = ()) -> dict[str, Any]:
