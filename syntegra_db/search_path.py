@@ -14,8 +14,9 @@ from urllib.parse import quote as quote_url
 
 from sqlalchemy import TableClause, event, table, text
 
-from syntegra_db.errors import SettingsError, UntrustedObject
-from syntegra_db.sql import catalog_query, execute_raw, is_system_schema, literal, qualify_name, quote, quote_name
+from syntegra_db.errors import SettingsError
+from syntegra_db.sql import catalog_query, execute_raw, is_system_schema, qualify_name, quote, quote_name
+from syntegra_db.trusted_objects import require_trusted_objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,37 +44,6 @@ SESSION = catalog_query("""
 ROLE_ITEM = "$user"
 PATH_ITEM = re.compile(r'"((?:[^"]|"")*)"|([^\s,]+)')
 SET_SEARCH_PATH = text("SELECT pg_catalog.set_config('search_path', :path, true)")
-# Runs with the search_path `CATALOG_ONLY`.
-UNTRUSTED_OBJECTS = """
-    WITH objects AS (
-      SELECT 'ROUTINE' AS kind, 'function' AS label, oid, 'pg_proc'::regclass AS catalog, proname AS name,
-             pronamespace AS namespace, proowner AS owner,
-             format('(%s)', pg_get_function_identity_arguments(oid)) AS arguments
-      FROM pg_proc
-      UNION ALL
-      SELECT 'OPERATOR', 'operator', oid, 'pg_operator'::regclass, oprname, oprnamespace, oprowner,
-             format('(%s, %s)', CASE WHEN oprleft = 0 THEN 'NONE' ELSE format_type(oprleft, NULL) END,
-                    format_type(oprright, NULL))
-      FROM pg_operator
-      UNION ALL
-      SELECT 'TYPE', 'type', oid, 'pg_type'::regclass, typname, typnamespace, typowner, ''
-      FROM pg_type WHERE typtype <> 'c' AND typcategory <> 'A'
-    ), used AS (
-      SELECT kind, name FROM objects WHERE namespace = 'pg_catalog'::regnamespace
-      UNION
-      SELECT kind, name FROM objects JOIN pg_depend ON classid = catalog AND objid = oid AND deptype = 'e'
-      WHERE refclassid = 'pg_extension'::regclass
-        AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'vector')
-    )
-    SELECT label, kind,
-           format('%I.%s%s', nspname, CASE kind WHEN 'OPERATOR' THEN name ELSE quote_ident(name) END, arguments)
-           AS identity,
-           quote_ident(rolname) AS creator, quote_ident(current_user) AS role, quote_ident(nspname) AS schema
-    FROM objects JOIN pg_namespace ON pg_namespace.oid = namespace JOIN pg_roles ON pg_roles.oid = owner
-    WHERE nspname = ANY ({schemas}::name[]) AND NOT rolsuper AND rolname <> current_user
-      AND (kind, name) IN (SELECT kind, name FROM used)
-    ORDER BY 1, 3
-"""
 
 
 class Session(NamedTuple):
@@ -261,7 +231,7 @@ def declared_search_path(connection: Connection, *, for_comparison: bool = False
         yield
         return
     connection.execute(SET_SEARCH_PATH, {"path": CATALOG_ONLY})
-    _require_trusted(connection, schemas)
+    require_trusted_objects(connection, schemas)
     if was_in_transaction:
         connection.execute(SET_SEARCH_PATH, {"path": path})
     else:
@@ -279,23 +249,3 @@ def declared_search_path(connection: Connection, *, for_comparison: bool = False
     if connection.in_transaction() and not connection.invalidated:
         # After an error, the caller rolls back to a savepoint or to the beginning, which restores it.
         connection.execute(SET_SEARCH_PATH, {"path": before})
-
-
-def _unquote(name: str) -> str:
-    return name[1:-1].replace('""', '"') if name.startswith('"') else name
-
-
-def _require_trusted(connection: Connection, schemas: list[str]) -> None:
-    found = execute_raw(
-        connection, UNTRUSTED_OBJECTS.format(schemas=f"ARRAY[{', '.join(map(literal, schemas))}]")
-    ).all()
-    if found:
-        label, kind, identity, *names = tuple(found[0])
-        owner, role, schema = (quote(_unquote(name)) for name in names)
-        name = f"{schema}.{identity.removeprefix(f'{names[-1]}.')}"
-        more = f" (and {len(found) - 1:,} others)" if len(found) > 1 else ""
-        raise UntrustedObject(
-            f"The {label} {name}{more}, which {owner} created, could run as {role} during a migration; nothing was "
-            f"changed. Run DROP {kind} {name}; or, if you trust it, ALTER {kind} {name} OWNER TO {role}; and then "
-            f"REVOKE CREATE ON SCHEMA {schema} FROM {owner}, PUBLIC;"
-        )

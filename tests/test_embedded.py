@@ -22,7 +22,7 @@ from support.commands import PROGRAMS, run, succeed
 from support.revisions import HEAD
 from syntegra_db import embedded
 from syntegra_db.database import create_engine
-from syntegra_db.embedded import _folders, _programs, _server
+from syntegra_db.embedded import _answers, _folders, _programs, _server
 from syntegra_db.errors import EmbeddedServerError
 from syntegra_db.libpq_options import GIVEN_OPTIONS, known_options
 
@@ -177,7 +177,7 @@ def test_start_in_process_with_a_rejected_variable_names_it_at_once(
         with pytest.raises(EmbeddedServerError, match=rf"rejects connections: .*\(unset {variable}\)\.$"):
             embedded.start(folder)
         assert os.environ[variable] == value
-    assert time.monotonic() - started < _server.ANSWER_TIMEOUT_SECONDS
+    assert time.monotonic() - started < _answers.ANSWER_TIMEOUT_SECONDS
     embedded.start(folder)
     assert embedded.stop(folder) == [18]
 

@@ -16,15 +16,10 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from syntegra_db.embedded._answers import connect
 from syntegra_db.embedded._folders import locked, os_errors_explained
 from syntegra_db.embedded._programs import DEFAULT_VERSION, VERSIONS, bin_directory
-from syntegra_db.embedded._server import (
-    connect,
-    start_server,
-    started_server,
-    stop_server,
-    stop_while_locked,
-)
+from syntegra_db.embedded._server import start_server, started_server, stop_server, stop_while_locked
 from syntegra_db.errors import EmbeddedServerError, server_message
 from syntegra_db.settings import LOCAL_URL_FILE, DatabaseSettings, against_environment, local_url, parse_url
 

@@ -8,7 +8,6 @@ its folder.
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -19,9 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from syntegra_db.embedded._answers import (
+    ANSWER_TIMEOUT_SECONDS,
+    log_size,
+    pid_file_lines,
+    probe,
+    reason_in_log,
+    running_socket_directory,
+)
 from syntegra_db.embedded._folders import (
     POLL_SECONDS,
     PORT,
@@ -38,7 +44,7 @@ from syntegra_db.embedded._folders import (
 )
 from syntegra_db.embedded._programs import DEFAULT_VERSION, popen, run, server_programs, server_user
 from syntegra_db.errors import EmbeddedServerError
-from syntegra_db.libpq_options import advise_on_variable, options_against_environment
+from syntegra_db.libpq_options import options_against_environment
 
 if TYPE_CHECKING:
     import pwd
@@ -46,13 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 START_TIMEOUT_SECONDS = 120  # recovery after a crash
-ANSWER_TIMEOUT_SECONDS = 10
 STOP_TIMEOUT_SECONDS = 10  # after the 60 s of pg_ctl
-# Of postmaster.pid.
-SOCKET_DIRECTORY_LINE = 4
-STATUS_LINE = 7
-READY = "ready   "
-LOG_REASON = re.compile(r"(?:FATAL|PANIC): +(.+)")
 
 
 def start_server(data: Path, version: int = DEFAULT_VERSION) -> str:
@@ -110,7 +110,7 @@ def stop_while_locked(data: Path, version: int) -> bool:
     with opened(data) as descriptor:
         if try_lock(descriptor):
             return False
-        user, sockets = server_user(), _running_socket_directory(data)
+        user, sockets = server_user(), running_socket_directory(data)
         command = [str(server_programs(version) / "pg_ctl"), "stop", "-m", "fast", "-D", path_for(data)]
         reason = run(command, user, cwd=data)
         deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
@@ -174,7 +174,7 @@ def _start_if_stopped(data: Path, programs: Path, user: pwd.struct_passwd, descr
     """Return the URI of the server on `data` as soon as it accepts connections; start it unless it runs."""
     deadline = time.monotonic() + ANSWER_TIMEOUT_SECONDS
     while not try_lock(descriptor):
-        uri, problem = _probe(data)
+        uri, problem = probe(data)
         if problem is None:
             return uri
         if time.monotonic() > deadline:
@@ -183,25 +183,25 @@ def _start_if_stopped(data: Path, programs: Path, user: pwd.struct_passwd, descr
                 "(syntegra-db local stop), then start it again."
             )
         time.sleep(POLL_SECONDS)
-    log_size = _log_size(data)
+    log_offset = log_size(data)
     process = _launch(data, programs, user, descriptor)
     try:
-        return _wait_until_ready(data, process, log_size)
+        return _wait_until_ready(data, process, log_offset)
     except BaseException:
         process.send_signal(signal.SIGINT)
         process.wait()
         raise
 
 
-def _wait_until_ready(data: Path, process: subprocess.Popen[Any], log_size: int) -> str:
-    """Return the server's URI as soon as it accepts connections; `log_size` was the size of its log before it."""
+def _wait_until_ready(data: Path, process: subprocess.Popen[Any], log_offset: int) -> str:
+    """Return the server's URI as soon as it accepts connections; `log_offset` was the size of its log before it."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while True:
-        uri, problem = _probe(data)
+        uri, problem = probe(data)
         if problem is None:
             return uri
         if process.poll() is not None:
-            problem = _reason_in_log(data, log_size)
+            problem = reason_in_log(data, log_offset)
         if process.poll() is not None or time.monotonic() > deadline:
             raise EmbeddedServerError(f"The embedded PostgreSQL did not start: {problem}. Its log is {data / 'log'}.")
         time.sleep(POLL_SECONDS)
@@ -243,61 +243,10 @@ def _launch(data: Path, programs: Path, user: pwd.struct_passwd, lock: int) -> s
 
 def _require_no_other_server(data: Path) -> None:
     """Raise `EmbeddedServerError` if a server that does not hold the lock runs on `data` (noticed on Linux only)."""
-    pid = _pid_file_lines(data)[0]
+    pid = pid_file_lines(data)[0]
     with suppress(OSError):
         if pid.isdecimal() and Path(f"/proc/{pid}/cwd").samefile(data):
             raise EmbeddedServerError(
                 f"The process {pid}, which another program started, runs PostgreSQL on {data}. Stop it first: "
                 f"kill -INT {pid}"
             )
-
-
-def _pid_file_lines(data: Path) -> list[str]:
-    """Return the lines of `postmaster.pid`, at least one."""
-    file = data / "postmaster.pid"
-    return (file.read_text(encoding="utf-8", errors="replace") if file.exists() else "").splitlines() or [""]
-
-
-def _running_socket_directory(data: Path) -> Path | None:
-    """Return where the server on `data` listens, or None if `postmaster.pid` does not say that it is ready."""
-    lines = _pid_file_lines(data)
-    if lines[STATUS_LINE:] != [READY]:
-        return None
-    return data / lines[SOCKET_DIRECTORY_LINE]
-
-
-def _probe(data: Path) -> tuple[str, str | None]:
-    """Return the URI of the server on `data`, and why it accepts no connection, or None."""
-    sockets = _running_socket_directory(data)
-    uri = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='/')}"
-    if sockets is None:
-        return uri, "its postmaster.pid does not say that it is ready"
-    if sockets != data:
-        # After a crash, another user can create the folder again and imitate the server.
-        uri += f"&requirepeer={quote(data.owner())}"
-    try:
-        connect(uri).close()
-    except psycopg.OperationalError as error:
-        problem = str(error).splitlines()[0]
-        if advice := advise_on_variable(problem, ["options"]):
-            raise EmbeddedServerError(f"The embedded PostgreSQL rejects connections: {problem}.{advice}") from None
-        return uri, problem
-    return uri, None
-
-
-def connect(uri: str, **options: Any) -> psycopg.Connection:
-    """Connect to an embedded server whatever libpq's environment variables say."""
-    limits = {"connect_timeout": ANSWER_TIMEOUT_SECONDS, "client_encoding": "utf8"}
-    return psycopg.connect(uri, **{**options_against_environment(conninfo_to_dict(uri)), **limits, **options})
-
-
-def _log_size(data: Path) -> int:
-    log = data / "log"
-    return log.stat().st_size if log.exists() else 0
-
-
-def _reason_in_log(data: Path, offset: int) -> str:
-    """Return the last fatal error that the log contains after `offset`."""
-    text = (data / "log").read_bytes()[offset:].decode(errors="replace")
-    reasons = LOG_REASON.findall(text) or text.splitlines() or ["no reason given"]
-    return str(reasons[-1]).rstrip(".")

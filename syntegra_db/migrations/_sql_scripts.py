@@ -33,8 +33,8 @@ from syntegra_db.migrations.online import StepScript, collect_revision, require_
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
 from syntegra_db.recorded_steps import STEP_TABLE, step_table
 from syntegra_db.revisions import IS_UNCHANGED, VERSION_TABLE, list_revisions, script_directory
-from syntegra_db.search_path import UNTRUSTED_OBJECTS
 from syntegra_db.sql import SYSTEM_SCHEMA, literal
+from syntegra_db.trusted_objects import UNTRUSTED_OBJECTS
 from syntegra_db.trusted_tables import UNTRUSTED_PART, VERSION_COLUMNS
 
 if TYPE_CHECKING:
