@@ -6,6 +6,7 @@ import re
 
 VECTOR_INDEX = "idx_text_summary_embedding"
 EMBEDDING_DIMENSIONS = 384
+"""How many numbers the embedding of a text has."""
 # The value says whether the index holds half-precision numbers.
 COSINE_OPERATOR_CLASSES = {"vector_cosine_ops": False, "halfvec_cosine_ops": True}
 # https://github.com/pgvector/pgvector/blob/master/CHANGELOG.md: before 0.3.1 inserts could corrupt an ivfflat index,

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT_DIRECTORY = Path("backups")
+"""The folder of backups, in the current directory."""
 SUFFIX = ".dump"
+"""The end of the name of a file with a backup of the rows."""
 PARTIAL_SUFFIX = ".syntegra_db-unfinished"
 PRIVATE_FILE_MODE = 0o600
 PRIVATE_DIRECTORY_MODE = 0o700

@@ -13,6 +13,7 @@ from syntegra_db.errors import RevisionError
 from syntegra_db.revisions import all_revisions
 
 MANIFESTS = Path(__file__).with_name("manifests")
+"""The folder with the declared schema of each revision, one file per revision."""
 # Columns, indexes and constraints have one line each.
 EXPANDED_LEVELS = 4
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from syntegra_db.search_path import Session
 
-# The SQL files execute it too. Another application can have a table of the same name, so a table counts if it has half
-# of the declared columns. A revision counts only as built-in text: a cast of another type runs its owner's code.
+# Another application can have a table of the same name, so a table counts if it has half of the declared columns. A
+# revision counts only as built-in text: a cast of another type runs its owner's code.
 SCHEMAS_WITH_TABLES = """
     SELECT nspname AS schema, has_schema_privilege(pg_namespace.oid, 'USAGE') AS is_usable,
       has_schema_privilege(pg_namespace.oid, 'USAGE') AND EXISTS (
@@ -54,7 +54,9 @@ SCHEMAS_WITH_TABLES = """
       )
     GROUP BY nspname, pg_namespace.oid, nspowner
 """
+"""The query for the schemas that have tables of this package, also for the SQL files."""
 SELECT_REVISION = "SELECT max(substring(version_num, '^[0-9][0-9][0-9]$')) FROM ONLY {table}"
+"""The statement that reads a revision of this package from the version table `{table}`, also for the SQL files."""
 TABLES_BY_SCHEMA = catalog_query(
     SCHEMAS_WITH_TABLES.format(
         declared="CAST(:declared AS pg_catalog.json)", system_schema=SYSTEM_SCHEMA, is_unchanged=IS_UNCHANGED

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Their indexes have the same names.
 KEY_DEFINITION = re.compile(r"(PRIMARY KEY|UNIQUE|EXCLUDE)\b")
 TRIGGER_FUNCTION = re.compile(r'EXECUTE FUNCTION (?:"((?:[^"]|"")+)"|(\w+))\(')
-# The SQL files execute it too. A name in the session's temporary schema is found last.
+# A name in the session's temporary schema is found last.
 NAMES_ELSEWHERE = """
     SELECT value AS name, min(nspname::text) AS schema,
            CASE min(form) WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence'
@@ -44,7 +44,7 @@ NAMES_ELSEWHERE = """
     GROUP BY key, value, position HAVING NOT bool_or(nspname = {schema})
     ORDER BY position, key LIMIT 1
 """
-# Objects in other declared schemas; the SQL files keep them in a setting.
+"""The query for a declared name that is found in another schema only, also for the SQL files."""
 OBJECTS_ELSEWHERE = """
     SELECT pg_class.oid AS object, format('%I.%I', nspname, relname) AS name
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
@@ -54,6 +54,7 @@ OBJECTS_ELSEWHERE = """
     FROM pg_type JOIN pg_namespace ON pg_namespace.oid = typnamespace
     WHERE nspname = ANY ({schemas}) AND nspname <> {schema}
 """
+"""The query for the objects in other declared schemas; the SQL files keep them in a setting."""
 # A lock stays until the end of the transaction, also on an object that it has dropped.
 CHANGED_ELSEWHERE = """
     SELECT coalesce(relation, objid) AS object FROM pg_locks
@@ -62,6 +63,7 @@ CHANGED_ELSEWHERE = """
       AND (locktype = 'relation' AND mode <> 'AccessShareLock'
         OR locktype = 'object' AND mode = 'AccessExclusiveLock')
 """
+"""The query for those of these objects that the open transaction has changed, also for the SQL files."""
 FIND_OBJECTS_ELSEWHERE = catalog_query(OBJECTS_ELSEWHERE.format(schemas=":schemas", schema=":schema"))
 FIND_CHANGED_ELSEWHERE = catalog_query(CHANGED_ELSEWHERE.format(objects="CAST(:objects AS pg_catalog.oid[])"))
 FIND_NAME_ELSEWHERE = catalog_query(

@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 RANGE_KEY = re.compile(r'RANGE \((?P<column>"(?:[^"]|"")+"|\w+)\)')
 MONTH_TYPES = ("timestamp with time zone", "timestamp without time zone", "date")
 RANGE_BOUND = re.compile(r"FOR VALUES FROM \((?:'([^']*)'|MINVALUE)\) TO \((?:'([^']*)'|MAXVALUE)\)")
-# A constant of SQL: later moments have no month in Python, and no name with a year of four digits.
 YEARS_END = "'10000-01-01'"
+"""A constant of SQL: later moments have no month in Python, and no name with a year of four digits."""
 MONTHS_AHEAD = 1
 MONTHS_PER_YEAR = 12
-FIRST_MOMENT, LAST_MOMENT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
+"""The first moment that Python can represent."""
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
+"""The last moment that Python can represent."""
 CREATE_COMMAND = "syntegra-db partitions create"
+"""The command that creates the partitions of the next months, for messages."""
 
 
 class Month(NamedTuple):

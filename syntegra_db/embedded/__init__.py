@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 DATA_DIRECTORY = LOCAL_URL_FILE.parent
+"""The folder of the embedded server, in the current directory."""
 
 
 def start(directory: Path = DATA_DIRECTORY, version: int = DEFAULT_VERSION) -> URL:

