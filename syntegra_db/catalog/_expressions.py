@@ -6,11 +6,14 @@ An expression is run or planned only if it calls nothing but functions of Postgr
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from syntegra_db.sql import catalog_query
+from psycopg.errors import InternalError_
+from sqlalchemy.exc import InternalError
+
+from syntegra_db.sql import catalog_query, execute_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -70,6 +73,8 @@ TOTAL_IN_DEFAULT = (
     *("timestamptz_mi_interval(timestamptz,interval)", "timestamptz_pl_interval(timestamptz,interval)"),
     *("timestamptz(timestamp)", "timestamptz(date)", "to_char(timestamptz,text)"),
 )
+# It fails for every argument on a server whose OpenSSL is in FIPS mode.
+MD5 = "md5"
 UNIQUE_FUNCTIONS = ("gen_random_uuid", "uuidv4", "uuidv7", "uuid_generate_v1", "uuid_generate_v4")
 # Functions of extensions; the vector index itself uses the cast to `halfvec`.
 TOTAL_OF_EXTENSIONS = {
@@ -222,4 +227,22 @@ def read_functions(connection: Connection, trees: Iterable[str]) -> dict[int, Fu
             "of_uuid": list(TOTAL_OF_EXTENSIONS["uuid-ossp"]),
         },
     )
-    return {row.oid: Function(*tuple(row)[1:]) for row in rows}
+    functions = {row.oid: Function(*tuple(row)[1:]) for row in rows}
+    digests = {oid: function for oid, function in functions.items() if function.is_builtin and function.name == MD5}
+    if digests and not _computes_md5(connection):
+        # It is neither run nor planned: the error would be an internal one of the server.
+        functions |= {oid: replace(function, is_builtin=False, is_total=False) for oid, function in digests.items()}
+    return functions
+
+
+def _computes_md5(connection: Connection) -> bool:
+    savepoint = connection.begin_nested()
+    try:
+        execute_raw(connection, "SELECT pg_catalog.md5('')")
+    except InternalError as error:
+        if type(error.orig) is not InternalError_:
+            raise
+        return False
+    finally:
+        savepoint.rollback()
+    return True

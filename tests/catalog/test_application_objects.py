@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import Session
 
 from support.drift import drift_report, drifted_objects, fix_statements, run
@@ -114,6 +115,24 @@ HARMFUL = {
     "row-level security": f"{TABLE} ENABLE ROW LEVEL SECURITY",
 }
 
+# What `md5` does in FIPS mode, with the oid of a function of PostgreSQL: the server calls the real one without looking.
+FIPS_MODE = (
+    "SET allow_system_table_mods = on",
+    "ALTER FUNCTION pg_catalog.md5(text) RENAME TO md5_of_server",
+    """
+    CREATE FUNCTION pg_catalog.md5(text) RETURNS text STRICT IMMUTABLE LANGUAGE plpgsql AS
+    $$BEGIN RAISE 'could not compute MD5 hash: unsupported' USING ERRCODE = 'internal_error'; END$$
+    """,
+    "UPDATE pg_catalog.pg_proc SET oid = 11999 WHERE oid = 'pg_catalog.md5(text)'::regprocedure",
+)
+MD5 = {
+    "generated": f"{TABLE} ADD key text GENERATED ALWAYS AS (md5(cluster_name)) STORED",
+    "index": "CREATE INDEX app_index ON clusters (md5(cluster_name))",
+    "condition of an index": "CREATE INDEX app_index ON clusters (id) WHERE md5(cluster_name) <> 'a'",
+    "default": f"{TABLE} ADD code text; {TABLE} ALTER code SET DEFAULT md5('a')",
+    "CHECK": f"{TABLE} ADD code text, ADD CHECK (md5(cluster_name) <> code)",
+}
+
 
 def insert_two(database: Database) -> None:
     with Session(database.engine) as session:
@@ -139,6 +158,25 @@ def test_object_that_can_reject_an_insert_is_drift(database: Database, statement
     run(database, *_split(statements))
     report = drift_report(database)
     assert drifted_objects(report)
+    run(database, *fix_statements(report))
+    assert drift_report(database).findings == []
+    insert_two(database)
+
+
+@pytest.mark.parametrize("statements", MD5.values(), ids=MD5)
+def test_md5_rejects_no_insert(database: Database, statements: str) -> None:
+    run(database, *statements.split(";"))
+    assert drift_report(database).findings == []
+    insert_two(database)
+
+
+@pytest.mark.parametrize("statements", MD5.values(), ids=MD5)
+def test_md5_rejects_inserts_on_a_server_in_fips_mode(database: Database, statements: str) -> None:
+    run(database, *FIPS_MODE, *statements.split(";"))
+    report = drift_report(database)
+    assert drifted_objects(report)
+    with pytest.raises(InternalError, match="could not compute MD5 hash"):
+        insert_two(database)
     run(database, *fix_statements(report))
     assert drift_report(database).findings == []
     insert_two(database)
