@@ -86,7 +86,10 @@ BEGIN
   FOR attempt IN 1 .. 2 LOOP
     FOR object IN
       SELECT pg_class.oid, relname, CASE
-        WHEN relkind <> 'r' THEN 'is not an ordinary table; find out who created it, and drop or rename it'
+        WHEN relkind <> 'r' THEN format('is not an ordinary table (%s); find out who created it, and drop or rename it',
+          CASE relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'f' THEN 'foreign table'
+      WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'c' THEN 'composite type' WHEN 'S' THEN 'sequence'
+      WHEN 'i' THEN 'index' WHEN 'I' THEN 'partitioned index' ELSE 'TOAST table' END)
         WHEN relname = 'alembic_version_steps' AND (pg_get_userbyid(relowner) = current_user OR relowner = (
           SELECT relowner FROM pg_class WHERE relnamespace = pg_namespace.oid AND relname = 'alembic_version'
         )) IS NOT TRUE THEN 'belongs to another role; find out who created it, and drop or rename it'
@@ -264,27 +267,37 @@ BEGIN
   ) AS objects), ' '), true);
   -- The file names no schema, so it would find them in that of the extension.
   FOR object IN
-    SELECT value AS name, min(nspname::text) AS schema,
-           CASE min(form) WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence'
-             WHEN 'v' THEN 'view' ELSE key END AS label
+    SELECT label, value AS name, (array_agg(kind ORDER BY is_temporary))[1] AS kind,
+           (array_agg(nspname::text ORDER BY is_temporary))[1] AS schema, bool_and(is_temporary) AS is_temporary
     FROM json_each(CAST(CASE WHEN unfinished IS NULL THEN '{}'
-      ELSE '{}' END AS json)) AS kinds (key, names)
+      ELSE '{}' END AS json)) WITH ORDINALITY AS labels (label, names, label_position)
       CROSS JOIN json_array_elements_text(names) WITH ORDINALITY AS declared (value, position)
       JOIN (
-        SELECT 'relation' AS kind, relname::text AS name, relnamespace AS namespace, relkind::text AS form FROM pg_class
-        UNION ALL SELECT 'type', typname::text, typnamespace, '' FROM pg_type
-        UNION ALL SELECT 'function', proname::text, pronamespace, '' FROM pg_proc
-      ) AS installed ON kind = key AND name = value
+        SELECT 'relation' AS class, CASE relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'f' THEN 'foreign table'
+      WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'c' THEN 'composite type' WHEN 'S' THEN 'sequence'
+      WHEN 'i' THEN 'index' WHEN 'I' THEN 'partitioned index' ELSE 'TOAST table' END AS kind, relname::text AS name, relnamespace AS namespace
+        FROM pg_class
+        UNION ALL
+        SELECT 'type', CASE WHEN typrelid = 0 THEN 'type' ELSE CASE relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'f' THEN 'foreign table'
+      WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'c' THEN 'composite type' WHEN 'S' THEN 'sequence'
+      WHEN 'i' THEN 'index' WHEN 'I' THEN 'partitioned index' ELSE 'TOAST table' END END, typname::text, typnamespace
+        FROM pg_type LEFT JOIN pg_class ON pg_class.oid = typrelid
+        UNION ALL
+        SELECT 'function', 'function', proname::text, pronamespace FROM pg_proc
+      ) AS installed ON class = CASE WHEN label IN ('type', 'function') THEN label ELSE 'relation' END AND name = value
       JOIN pg_namespace ON pg_namespace.oid = namespace
-    WHERE nspname = ANY (declared_schemas) OR namespace = pg_my_temp_schema()
-    GROUP BY key, value, position HAVING NOT bool_or(nspname = main_schema)
-    ORDER BY position, key LIMIT 1
+      CROSS JOIN LATERAL (SELECT namespace = pg_my_temp_schema() AS is_temporary) AS session
+    WHERE nspname = ANY (declared_schemas) OR is_temporary AND class <> 'function'
+    GROUP BY label, label_position, value, position HAVING NOT bool_or(nspname = main_schema)
+    ORDER BY label_position, position LIMIT 1
   LOOP
-    RAISE EXCEPTION 'the % % is missing in schema %, and schema %, which the search_path includes for the extension '
-      'vector, has one of that name, which this file could change', object.label, quote_ident(object.name),
-      quote_ident(main_schema), quote_ident(object.schema)
-      USING HINT = format('Create the %s in schema %I. This command prints the statement: syntegra-db verify',
-        object.label, main_schema);
+    RAISE EXCEPTION 'the % % is missing in schema %, and % has the % %, which this file could change', object.label,
+      quote_ident(object.name), quote_ident(main_schema), CASE WHEN object.is_temporary THEN 'this session'
+        ELSE format('schema %I, which the search_path includes for the extension vector,', object.schema) END,
+      concat(CASE WHEN object.is_temporary THEN 'temporary ' END, object.kind), quote_ident(object.name)
+      USING HINT = format('%s the %s in schema %I. This command prints the statement: syntegra-db verify',
+        CASE WHEN object.is_temporary THEN format('Rename or drop the temporary %s, and create', object.kind)
+          ELSE 'Create' END, object.label, main_schema);
   END LOOP;
   -- The file writes to them. Their owner could change them until they are locked.
   FOR attempt IN 1 .. 2 LOOP

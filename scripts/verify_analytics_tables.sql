@@ -146,9 +146,9 @@ expected AS (
 ),
 tables AS (
   SELECT t.oid, relname AS name,
-         CASE WHEN relispartition THEN 'partition' WHEN relkind OPERATOR(pg_catalog.=) 'r' THEN 'table'
-              WHEN relkind OPERATOR(pg_catalog.=) 'p' THEN 'partitioned table' WHEN relkind OPERATOR(pg_catalog.=) 'f' THEN 'foreign table'
-              ELSE 'view' END AS kind,
+         CASE WHEN relispartition THEN 'partition' ELSE CASE relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'f' THEN 'foreign table'
+    WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'c' THEN 'composite type' WHEN 'S' THEN 'sequence'
+    WHEN 'i' THEN 'index' WHEN 'I' THEN 'partitioned index' ELSE 'TOAST table' END END AS kind,
          CASE relpersistence WHEN 'p' THEN 'permanent' WHEN 'u' THEN 'unlogged' ELSE 'temporary' END AS persistence,
          pg_catalog.concat(CASE WHEN relrowsecurity THEN 'on' ELSE 'off' END,
                 CASE WHEN relforcerowsecurity THEN ', forced' END) AS row_security,
@@ -161,7 +161,7 @@ tables AS (
                WHERE NOT pg_catalog.has_any_column_privilege(t.oid, privilege))
          OPERATOR(pg_catalog.||) CASE WHEN pg_catalog.has_table_privilege(t.oid, 'DELETE') THEN ARRAY[]::pg_catalog.text[] ELSE ARRAY['DELETE'] END AS missing
   FROM pg_catalog.pg_class AS t JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) relnamespace
-  WHERE nspname OPERATOR(pg_catalog.=) :'schema' AND relname OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT name FROM expected WHERE kind IN ('table', 'type'))) AND relkind IN ('r', 'p', 'f', 'v', 'm')
+  WHERE nspname OPERATOR(pg_catalog.=) :'schema' AND relname OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT name FROM expected WHERE kind IN ('table', 'type')))
   ORDER BY relname
 ),
 columns AS (

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, Table, Text, select
 
 from syntegra_db.errors import RevisionError, escape_control_characters
-from syntegra_db.revisions import ORDINARY_TABLE, VERSION_TABLE, all_revisions, revision_before
+from syntegra_db.revisions import VERSION_TABLE, all_revisions, revision_before
 from syntegra_db.search_path import read_session
-from syntegra_db.sql import catalog_query, execute_raw, lock_for_reading, qualify, qualify_name
+from syntegra_db.sql import (
+    ORDINARY_TABLE,
+    RELATION_KIND,
+    catalog_query,
+    execute_raw,
+    lock_for_reading,
+    qualify,
+    qualify_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,8 +31,8 @@ OPPOSITE: dict[Direction, Direction] = {"upgrade": "downgrade", "downgrade": "up
 STEP_TABLE = f"{VERSION_TABLE}_steps"
 PROGRESS_COLUMNS = ("first_id", "final_id", "last_id", "changed_rows")
 # Who may write to the table could let it run code; the owner of the version table migrates anyway.
-FIND_TABLE = catalog_query("""
-    SELECT relkind::text AS kind, row_security_active(pg_class.oid) AS hides_rows,
+FIND_TABLE = catalog_query(f"""
+    SELECT {RELATION_KIND.format(relkind="relkind")} AS kind, row_security_active(pg_class.oid) AS hides_rows,
            rolsuper OR rolname = current_user AS is_trusted,
            rolsuper OR rolname = current_user
              OR relowner = (SELECT relowner FROM pg_class WHERE oid = to_regclass(:version)) AS is_own,
@@ -33,7 +41,7 @@ FIND_TABLE = catalog_query("""
              WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
            ) AS has_columns
     FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner WHERE pg_class.oid = to_regclass(:name)
-""")
+""")  # noqa: S608  a constant
 
 
 @dataclass(frozen=True)
@@ -233,8 +241,8 @@ def _has_trusted_table(connection: Connection) -> bool:
     name = _table_name(connection)
     if found.kind != ORDINARY_TABLE or found.hides_rows or not found.is_own:
         raise RevisionError(
-            f"{name} is not an ordinary table of the owner of {VERSION_TABLE}, so its content is not trusted. Find out "
-            "who created it, and drop or rename it."
+            f"The {found.kind} {name} is not an ordinary table of the owner of {VERSION_TABLE}, so its content is not "
+            "trusted. Find out who created it, and drop or rename it."
         )
     if not found.has_columns:
         raise RevisionError(

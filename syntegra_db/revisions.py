@@ -14,7 +14,16 @@ from sqlalchemy.exc import ProgrammingError
 
 from syntegra_db.errors import DatabaseAhead, RevisionError
 from syntegra_db.search_path import read_session
-from syntegra_db.sql import catalog_query, execute_raw, lock_for_reading, qualify, qualify_name, quote
+from syntegra_db.sql import (
+    ORDINARY_TABLE,
+    RELATION_KIND,
+    catalog_query,
+    execute_raw,
+    lock_for_reading,
+    qualify,
+    qualify_name,
+    quote,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +33,6 @@ if TYPE_CHECKING:
     from syntegra_db.search_path import Session
 
 VERSION_TABLE = "alembic_version"
-ORDINARY_TABLE = "r"
 REVISION_ID = re.compile(r"\d{3}")
 RELATIVE = re.compile(r"(?P<start>\w+)?(?P<steps>[+-]\d+)")
 # As text, because the column may have been changed.
@@ -38,7 +46,7 @@ IS_UNCHANGED = (
 # In a schema of the search_path that the role may not use, the version table is hidden.
 FIND_VERSION_TABLE = catalog_query(
     """
-    SELECT (SELECT relkind::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    SELECT (SELECT {relation_kind} FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
             WHERE nspname = :schema AND relname = :name),
            row_security_active(to_regclass(:table)),
            (SELECT bool_and({is_unchanged})
@@ -50,7 +58,7 @@ FIND_VERSION_TABLE = catalog_query(
             WHERE attrelid = to_regclass(:table) AND attname = 'version_num' AND NOT attisdropped),
            (SELECT min(nspname::text) FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
             WHERE relname = :name AND nspname = ANY (:path) AND NOT has_schema_privilege(pg_namespace.oid, 'USAGE'))
-""".replace("{is_unchanged}", IS_UNCHANGED)
+""".replace("{is_unchanged}", IS_UNCHANGED).replace("{relation_kind}", RELATION_KIND.format(relkind="relkind"))
 )
 
 
@@ -118,8 +126,8 @@ def _check_version_table(connection: Connection, session: Session) -> bool:
         )
     if kind != ORDINARY_TABLE:
         raise RevisionError(
-            f"{name} is not an ordinary table, so its content is not trusted. Find out who created it, and drop or "
-            "rename it."
+            f"The {kind} {name} is not an ordinary table, so its content is not trusted. Find out who created it, and "
+            "drop or rename it."
         )
     if is_unchanged is False:
         raise RevisionError(f"{name} was changed while this command read it. Run it again.")

@@ -41,6 +41,12 @@ quote_name = _dialect.identifier_preparer.quote
 # `is_system_schema` as a regular expression of PostgreSQL.
 SYSTEM_SCHEMA = "^(pg_|information_schema$)"
 
+# The kind of a relation in words, of a column `relkind`: for queries.
+RELATION_KIND = """CASE {relkind} WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'f' THEN 'foreign table'
+      WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'c' THEN 'composite type' WHEN 'S' THEN 'sequence'
+      WHEN 'i' THEN 'index' WHEN 'I' THEN 'partitioned index' ELSE 'TOAST table' END"""
+ORDINARY_TABLE = "table"
+
 
 def quote(name: str) -> str:
     r"""Return a name for a statement, on one line: control and format characters are as in `U&"a\+00000a"`."""

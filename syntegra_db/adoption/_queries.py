@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
+from syntegra_db.sql import RELATION_KIND
+
 # Objects that keep PostgreSQL from changing a column's type: all dependents except indexes, constraints, sequences and
 # the column's own default.
-DEPENDENTS = text("""
+DEPENDENTS = text(f"""
     SELECT DISTINCT refobjid::regclass::text AS table, attname AS column,
            CASE WHEN c.oid IS NULL THEN pg_describe_object(classid, objid, 0)
-                ELSE concat(CASE relkind WHEN 'm' THEN 'materialized ' END, 'view ', c.oid::regclass) END AS dependent
+                ELSE concat({RELATION_KIND.format(relkind="relkind")}, ' ', c.oid::regclass) END AS dependent
     FROM pg_depend
     JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
     LEFT JOIN pg_rewrite ON classid = 'pg_rewrite'::regclass AND pg_rewrite.oid = objid
@@ -19,7 +21,7 @@ DEPENDENTS = text("""
       AND classid NOT IN ('pg_class'::regclass, 'pg_constraint'::regclass, 'pg_statistic_ext'::regclass)
       AND (d.oid IS NULL OR adnum <> refobjsubid)
     ORDER BY 1, 2, 3
-""")
+""")  # noqa: S608  a constant
 
 CHECKS_AND_FOREIGN_KEYS = text("""
     SELECT conrelid::regclass::text AS table, conname AS name, contype::text AS type,

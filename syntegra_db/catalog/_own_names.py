@@ -15,7 +15,7 @@ from syntegra_db.catalog._manifest import written_manifests
 from syntegra_db.catalog._schema import Schema
 from syntegra_db.errors import MigrationFailed
 from syntegra_db.search_path import read_session
-from syntegra_db.sql import catalog_query, quote
+from syntegra_db.sql import RELATION_KIND, catalog_query, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,22 +27,26 @@ if TYPE_CHECKING:
 # Their indexes have the same names.
 KEY_DEFINITION = re.compile(r"(PRIMARY KEY|UNIQUE|EXCLUDE)\b")
 TRIGGER_FUNCTION = re.compile(r'EXECUTE FUNCTION (?:"((?:[^"]|"")+)"|(\w+))\(')
-# A name in the session's temporary schema is found last.
+# A name in the session's temporary schema is found last, and a function there is not found.
 NAMES_ELSEWHERE = """
-    SELECT value AS name, min(nspname::text) AS schema,
-           CASE min(form) WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence'
-             WHEN 'v' THEN 'view' ELSE key END AS label
-    FROM json_each({declared}) AS kinds (key, names)
+    SELECT label, value AS name, (array_agg(kind ORDER BY is_temporary))[1] AS kind,
+           (array_agg(nspname::text ORDER BY is_temporary))[1] AS schema, bool_and(is_temporary) AS is_temporary
+    FROM json_each({declared}) WITH ORDINALITY AS labels (label, names, label_position)
       CROSS JOIN json_array_elements_text(names) WITH ORDINALITY AS declared (value, position)
       JOIN (
-        SELECT 'relation' AS kind, relname::text AS name, relnamespace AS namespace, relkind::text AS form FROM pg_class
-        UNION ALL SELECT 'type', typname::text, typnamespace, '' FROM pg_type
-        UNION ALL SELECT 'function', proname::text, pronamespace, '' FROM pg_proc
-      ) AS installed ON kind = key AND name = value
+        SELECT 'relation' AS class, {relation_kind} AS kind, relname::text AS name, relnamespace AS namespace
+        FROM pg_class
+        UNION ALL
+        SELECT 'type', CASE WHEN typrelid = 0 THEN 'type' ELSE {relation_kind} END, typname::text, typnamespace
+        FROM pg_type LEFT JOIN pg_class ON pg_class.oid = typrelid
+        UNION ALL
+        SELECT 'function', 'function', proname::text, pronamespace FROM pg_proc
+      ) AS installed ON class = CASE WHEN label IN ('type', 'function') THEN label ELSE 'relation' END AND name = value
       JOIN pg_namespace ON pg_namespace.oid = namespace
-    WHERE nspname = ANY ({schemas}) OR namespace = pg_my_temp_schema()
-    GROUP BY key, value, position HAVING NOT bool_or(nspname = {schema})
-    ORDER BY position, key LIMIT 1
+      CROSS JOIN LATERAL (SELECT namespace = pg_my_temp_schema() AS is_temporary) AS session
+    WHERE nspname = ANY ({schemas}) OR is_temporary AND class <> 'function'
+    GROUP BY label, label_position, value, position HAVING NOT bool_or(nspname = {schema})
+    ORDER BY label_position, position LIMIT 1
 """
 """The query for a declared name that is found in another schema only, also for the SQL files."""
 OBJECTS_ELSEWHERE = """
@@ -67,7 +71,12 @@ CHANGED_ELSEWHERE = """
 FIND_OBJECTS_ELSEWHERE = catalog_query(OBJECTS_ELSEWHERE.format(schemas=":schemas", schema=":schema"))
 FIND_CHANGED_ELSEWHERE = catalog_query(CHANGED_ELSEWHERE.format(objects="CAST(:objects AS pg_catalog.oid[])"))
 FIND_NAME_ELSEWHERE = catalog_query(
-    NAMES_ELSEWHERE.format(declared="CAST(:declared AS pg_catalog.json)", schemas=":schemas", schema=":schema")
+    NAMES_ELSEWHERE.format(
+        declared="CAST(:declared AS pg_catalog.json)",
+        schemas=":schemas",
+        schema=":schema",
+        relation_kind=RELATION_KIND.format(relkind="relkind"),
+    )
 )
 
 
@@ -100,11 +109,16 @@ def require_own_names(connection: Connection, names: str, consequence: str) -> N
     parameters = {"declared": names, "schemas": session.declared_schemas(), "schema": session.schema}
     found = connection.execute(FIND_NAME_ELSEWHERE, parameters).first()
     if found is not None:
-        schema, other = quote(session.schema or ""), quote(found.schema)
+        schema, name = quote(session.schema or ""), quote(found.name)
+        if found.is_temporary:
+            other = f"this session has the temporary {found.kind} {name}"
+            remedy = f"Rename or drop the temporary {found.kind}, and create"
+        else:
+            place = f"schema {quote(found.schema)}, which the search_path includes for the extension vector,"
+            other, remedy = f"{place} has the {found.kind} {name}", "Create"
         raise MigrationFailed(
-            f"The {found.label} {quote(found.name)} is missing in schema {schema}, and schema {other}, which the "
-            f"search_path includes for the extension vector, has one of that name: {consequence}. "
-            f"Create the {found.label} in schema {schema}; `syntegra-db verify` prints the statement."
+            f"The {found.label} {name} is missing in schema {schema}, and {other}: {consequence}. {remedy} "
+            f"the {found.label} in schema {schema}; `syntegra-db verify` prints the statement."
         )
 
 
@@ -144,16 +158,19 @@ class ObjectsElsewhere:
 
 
 def _names(schema: Schema) -> dict[str, list[str]]:
+    tables = schema.tables
+    # What is missing with a table is named after it.
     return {
-        "relation": [name for table, parts in schema.tables.items() for name in (table, *_relations(parts))],
+        "table": list(tables),
         "type": list(schema.types),
-        "function": [name for table in schema.tables.values() for name in _trigger_functions(table)],
+        "function": [name for table in tables.values() for name in _trigger_functions(table)],
+        "sequence": [name for table in tables.values() for name in table.sequences],
+        "index": [name for table in tables.values() for name in _indexes(table)],
     }
 
 
-def _relations(table: Table) -> Iterator[str]:
+def _indexes(table: Table) -> Iterator[str]:
     yield from table.indexes
-    yield from table.sequences
     yield from (name for name, definition in table.constraints.items() if KEY_DEFINITION.match(definition))
 
 

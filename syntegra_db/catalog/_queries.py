@@ -9,7 +9,7 @@ Definitions name no schema if the search_path has the schemas of tables and exte
 
 from __future__ import annotations
 
-from syntegra_db.sql import catalog_query
+from syntegra_db.sql import RELATION_KIND, catalog_query
 
 # `creators` may create objects in the schema, and are neither its owner, nor the session's role, nor own a table in it.
 ROLE_AND_EXTENSION = catalog_query("""
@@ -31,11 +31,9 @@ EXISTING_TABLES = catalog_query("""
     ORDER BY relname
 """)
 
-TABLES = catalog_query("""
+TABLES = catalog_query(f"""
     SELECT t.oid, relname AS name,
-           CASE WHEN relispartition THEN 'partition' WHEN relkind = 'r' THEN 'table'
-                WHEN relkind = 'p' THEN 'partitioned table' WHEN relkind = 'f' THEN 'foreign table'
-                ELSE 'view' END AS kind,
+           CASE WHEN relispartition THEN 'partition' ELSE {RELATION_KIND.format(relkind="relkind")} END AS kind,
            CASE relpersistence WHEN 'p' THEN 'permanent' WHEN 'u' THEN 'unlogged' ELSE 'temporary' END AS persistence,
            concat(CASE WHEN relrowsecurity THEN 'on' ELSE 'off' END,
                   CASE WHEN relforcerowsecurity THEN ', forced' END) AS row_security,
@@ -48,9 +46,9 @@ TABLES = catalog_query("""
                  WHERE NOT has_any_column_privilege(t.oid, privilege))
            || CASE WHEN has_table_privilege(t.oid, 'DELETE') THEN ARRAY[]::text[] ELSE ARRAY['DELETE'] END AS missing
     FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = relnamespace
-    WHERE nspname = :schema AND relname = ANY (:names) AND relkind IN ('r', 'p', 'f', 'v', 'm')
+    WHERE nspname = :schema AND relname = ANY (:names)
     ORDER BY relname
-""")
+""")  # noqa: S608  parts of this module
 
 COLUMNS = catalog_query("""
     SELECT attrelid AS table_oid, attname AS name, format_type(atttypid, atttypmod) AS type,
@@ -207,7 +205,7 @@ INVALID_INDEXES = catalog_query(f"""
 PARTITIONS = catalog_query(f"""
     SELECT named.relname AS table_name, part.relname AS name, part.relnamespace = named.relnamespace AS in_schema,
            part.oid::regclass::text AS qualified,
-           CASE part.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' ELSE 'foreign table' END AS kind,
+           {RELATION_KIND.format(relkind="part.relkind")} AS kind,
            inhdetachpending AS is_detaching, pg_get_expr(part.relpartbound, part.oid) AS bound,
            {ESTIMATED_ROWS} AS estimated_rows
     FROM pg_class AS named JOIN pg_inherits ON inhparent = named.oid JOIN pg_class AS part ON part.oid = inhrelid

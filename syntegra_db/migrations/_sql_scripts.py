@@ -33,7 +33,7 @@ from syntegra_db.migrations.online import StepScript, collect_revision, require_
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
 from syntegra_db.recorded_steps import STEP_TABLE, step_table
 from syntegra_db.revisions import IS_UNCHANGED, VERSION_TABLE, list_revisions, script_directory
-from syntegra_db.sql import SYSTEM_SCHEMA, literal
+from syntegra_db.sql import RELATION_KIND, SYSTEM_SCHEMA, literal
 from syntegra_db.trusted_objects import UNTRUSTED_OBJECTS
 from syntegra_db.trusted_tables import UNTRUSTED_PART, VERSION_COLUMNS
 
@@ -151,7 +151,14 @@ def _names_elsewhere(script: Script, direction: Direction) -> str:
     before, after = (_before(script), script.revision)[:: 1 if direction == "upgrade" else -1]
     declared, kept = (literal(names) for names in (declared_names(before), declared_names(before, after, in_all=True)))
     by_state = f"CAST(CASE WHEN unfinished IS NULL THEN {declared}\n      ELSE {kept} END AS json)"
-    return as_block(NAMES_ELSEWHERE.format(declared=by_state, schemas="declared_schemas", schema="main_schema"))
+    return as_block(
+        NAMES_ELSEWHERE.format(
+            declared=by_state,
+            schemas="declared_schemas",
+            schema="main_schema",
+            relation_kind=RELATION_KIND.format(relkind="relkind"),
+        )
+    )
 
 
 def _untrusted_part() -> str:
@@ -180,6 +187,7 @@ def _guard(is_local: str, settings: dict[str, Any]) -> str:
         untrusted_part=_untrusted_part(),
         objects_elsewhere=as_block(OBJECTS_ELSEWHERE.format(schemas="declared_schemas", schema="main_schema")),
         is_unchanged=IS_UNCHANGED,
+        relation_kind=RELATION_KIND.format(relkind="relkind"),
         select_revision=SELECT_REVISION.format(table=f"%I.{VERSION_TABLE}").replace("'", "''"),
         **{**settings, "revision_guard": settings["revision_guard"].rstrip()},
     )

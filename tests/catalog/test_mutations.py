@@ -162,9 +162,13 @@ def test_declared_trigger_rule_and_policy_are_restored(database: Database, chang
     ("statement", "kind"),
     [
         ("CREATE VIEW clusters AS SELECT * FROM groups", "view"),
+        ("CREATE MATERIALIZED VIEW clusters AS SELECT * FROM groups", "materialized view"),
+        ("CREATE TYPE clusters AS (id bigint)", "composite type"),
+        ("CREATE SEQUENCE clusters", "sequence"),
+        ("CREATE INDEX clusters ON groups (id)", "index"),
         ("CREATE TABLE clusters (LIKE groups) PARTITION BY HASH (client_id)", "partitioned table by HASH (client_id)"),
     ],
-    ids=["view", "partitioned"],
+    ids=["view", "materialized view", "composite type", "sequence", "index", "partitioned"],
 )
 def test_other_relation_kind_is_one_finding_without_statements(database: Database, statement: str, kind: str) -> None:
     run(database, "ALTER TABLE clusters RENAME TO groups", statement)

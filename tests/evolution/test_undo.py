@@ -69,7 +69,7 @@ def test_undo_drops_nothing_of_another_set_of_tables(checkout: Checkout, server:
     filled.execute("CREATE UNIQUE INDEX idx_kpi_summary_name ON public.kpi_summary (id)")
     result = checkout.run("syntegra-db", "downgrade", "-1", database=filled)
     assert result.returncode == EXIT_MIGRATION_FAILED
-    assert "which the search_path includes for the extension vector, has one of that name" in result.stderr
+    assert "for the extension vector, has the index idx_kpi_summary_name: an undo could drop that one" in result.stderr
     assert filled.query("SELECT to_regclass('public.idx_kpi_summary_name')::text") != [(None,)]
 
 

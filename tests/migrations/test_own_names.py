@@ -44,15 +44,67 @@ MISSING = {
     "index": ("index idx_clusters_client_id", "DROP INDEX app.idx_clusters_client_id"),
     "sequence": ("sequence clusters_id_seq", "ALTER SEQUENCE app.clusters_id_seq RENAME TO other_seq"),
 }
-# Objects of another application in the schema of the extension, where there is no second set.
+# Objects of another application in the schema of the extension, where there is no second set: what is missing, what is
+# there instead, and the statements that create this and drop that.
+NO_TABLE, NO_TYPE, NO_INDEX = (MISSING[kind][1] for kind in ("table", "type", "index"))
 FOREIGN = {
-    "table": ("table clusters", "CREATE TABLE public.clusters (hosts text)", "DROP TABLE app.clusters"),
-    "view": ("view clusters", "CREATE VIEW public.clusters AS SELECT 1 AS host", "DROP TABLE app.clusters"),
-    "type": ("type trend_status", "CREATE TYPE public.trend_status AS ENUM ('up')", MISSING["type"][1]),
+    "table": ("table clusters", "table clusters", "CREATE TABLE public.clusters (hosts text)", NO_TABLE),
+    "view": ("table clusters", "view clusters", "CREATE VIEW public.clusters AS SELECT 1 AS host", NO_TABLE),
+    "materialized view": (
+        "table clusters",
+        "materialized view clusters",
+        "CREATE MATERIALIZED VIEW public.clusters AS SELECT 1 AS host",
+        NO_TABLE,
+    ),
+    "partitioned table": (
+        "table clusters",
+        "partitioned table clusters",
+        "CREATE TABLE public.clusters (host text) PARTITION BY LIST (host)",
+        NO_TABLE,
+    ),
+    "foreign table": (
+        "table clusters",
+        "foreign table clusters",
+        """
+        CREATE FOREIGN DATA WRAPPER app; CREATE SERVER app FOREIGN DATA WRAPPER app;
+        CREATE FOREIGN TABLE public.clusters (host text) SERVER app
+        """,
+        NO_TABLE,
+    ),
+    "composite type": (
+        "table clusters",
+        "composite type clusters",
+        "CREATE TYPE public.clusters AS (host text)",
+        NO_TABLE,
+    ),
+    "type": ("type trend_status", "type trend_status", "CREATE TYPE public.trend_status AS ENUM ('up')", NO_TYPE),
+    "table of the type": (
+        "type trend_status",
+        "table trend_status",
+        "CREATE TABLE public.trend_status (a int)",
+        NO_TYPE,
+    ),
     "index": (
         "index idx_clusters_client_id",
+        "index idx_clusters_client_id",
         "CREATE TABLE public.other (id int); CREATE INDEX idx_clusters_client_id ON public.other (id)",
-        MISSING["index"][1],
+        NO_INDEX,
+    ),
+    "sequence of the index": (
+        "index idx_clusters_client_id",
+        "sequence idx_clusters_client_id",
+        "CREATE SEQUENCE public.idx_clusters_client_id",
+        NO_INDEX,
+    ),
+}
+# The same of the session that migrates, with the statement that ends it.
+TEMPORARY = {
+    "table": ("table", "CREATE TEMPORARY TABLE clusters (host text)", "ALTER TABLE pg_temp.clusters RENAME TO hosts"),
+    "view": ("view", "CREATE TEMPORARY VIEW clusters AS SELECT 1 AS host", "DROP VIEW pg_temp.clusters"),
+    "composite type": (
+        "composite type",
+        "CREATE TYPE pg_temp.clusters AS (host text)",
+        "ALTER TYPE pg_temp.clusters RENAME TO hosts",
     ),
 }
 
@@ -126,7 +178,7 @@ def test_command_with_path_of_the_url_names_both_schemas(two_sets: Database, tmp
 @pytest.mark.parametrize("foreign", FOREIGN)
 @pytest.mark.parametrize("route", ["command", "file", "caller"])
 def test_object_of_another_application_is_kept(one_set: Database, tmp_path: Path, foreign: str, route: str) -> None:
-    name, create, drop = FOREIGN[foreign]
+    name, found, create, drop = FOREIGN[foreign]
     execute(one_set, create, drop)
     before = one_set.query(OBJECTS)
     if route == "file":
@@ -137,6 +189,7 @@ def test_object_of_another_application_is_kept(one_set: Database, tmp_path: Path
             WORKS["downgrade" if route == "command" else route](unpooled_engine(with_path(one_set)), tmp_path)
         error = str(caught.value)
     assert f"he {name} is missing in schema app, and schema public, which" in error
+    assert f"the search_path includes for the extension vector, has the {found}" in error
     assert one_set.query(OBJECTS) == before
 
 
@@ -166,12 +219,44 @@ def test_upgrade_references_nothing_of_another_schema(
     assert database.query("SELECT to_regclass('app.processed_data')") == [(None,)]
 
 
-def test_temporary_table_of_the_caller_is_kept(one_set: Database) -> None:
-    execute(one_set, "DROP TABLE app.clusters")
+@pytest.mark.parametrize("kept", TEMPORARY)
+def test_temporary_object_of_the_caller_is_kept(one_set: Database, kept: str) -> None:
+    kind, create, end = TEMPORARY[kept]
+    execute(one_set, "ALTER TABLE app.clusters RENAME TO clusters_old")
     engine = unpooled_engine(with_path(one_set))
     with engine.connect() as connection, connection.begin():
-        connection.execute(text("CREATE TEMPORARY TABLE clusters (host text)"))
-        with pytest.raises(MigrationFailed, match="The table clusters is missing in schema app, and schema pg_temp"):
+        connection.execute(text(create))
+        with pytest.raises(MigrationFailed) as caught:
+            migrations.run_in_transaction(connection, "downgrade", "002")
+        assert (
+            f"The table clusters is missing in schema app, and this session has the temporary {kind} clusters: the "
+            "downgrade of revision 003 could change that one, so it was not run. Rename or drop the temporary "
+            f"{kind}, and create the table in schema app;"
+        ) in str(caught.value)
+        connection.execute(text(end))
+        connection.execute(text("ALTER TABLE app.clusters_old RENAME TO clusters"))
+        migrations.run_in_transaction(connection, "downgrade", "002")
+
+
+@pytest.mark.parametrize("kept", TEMPORARY)
+def test_temporary_object_of_a_psql_session_is_kept(one_set: Database, tmp_path: Path, kept: str) -> None:
+    kind, create, _ = TEMPORARY[kept]
+    execute(one_set, "DROP TABLE app.clusters")
+    script = f"{create}; {render_sql_script('003', rollback=True).text}"
+    error = psql.feed(one_set.url, script, tmp_path, search_path="app,public").stderr
+    assert (
+        f"the table clusters is missing in schema app, and this session has the temporary {kind} clusters, which this "
+        "file could change"
+    ) in error
+    assert f"Rename or drop the temporary {kind}, and create the table in schema app." in error
+
+
+def test_object_of_the_extension_schema_is_found_before_a_temporary_one(one_set: Database) -> None:
+    execute(one_set, "ALTER TABLE app.clusters SET SCHEMA public")
+    engine = unpooled_engine(with_path(one_set))
+    with engine.connect() as connection, connection.begin():
+        connection.execute(text("CREATE TEMPORARY VIEW clusters AS SELECT 1 AS host"))
+        with pytest.raises(MigrationFailed, match="extension vector, has the table clusters: "):
             migrations.run_in_transaction(connection, "downgrade", "002")
 
 

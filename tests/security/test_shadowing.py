@@ -200,29 +200,32 @@ def test_printed_statement_lets_the_upgrade_succeed(server: Server, statement: s
         database.execute(f"DROP OWNED BY {STRANGER} CASCADE")
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "CREATE VIEW alembic_version AS SELECT shadow() AS version_num",
-        f"CREATE MATERIALIZED VIEW alembic_version AS SELECT '{HEAD}' AS version_num",
-        "CREATE TABLE alembic_version (version_num text) PARTITION BY LIST (version_num)",
-        "CREATE SEQUENCE alembic_version",
-    ],
-)
-def test_version_table_that_is_no_table_is_rejected(empty_database: Database, statement: str) -> None:
+NO_TABLES = {
+    "view": "CREATE VIEW alembic_version AS SELECT shadow() AS version_num",
+    "materialized view": f"CREATE MATERIALIZED VIEW alembic_version AS SELECT '{HEAD}' AS version_num",
+    "partitioned table": "CREATE TABLE alembic_version (version_num text) PARTITION BY LIST (version_num)",
+    "sequence": "CREATE SEQUENCE alembic_version",
+    "composite type": "CREATE TYPE alembic_version AS (version_num text)",
+}
+
+
+@pytest.mark.parametrize("kind", NO_TABLES)
+def test_version_table_that_is_no_table_is_rejected(empty_database: Database, tmp_path: Path, kind: str) -> None:
     empty_database.execute(
         f"CREATE FUNCTION shadow() RETURNS text LANGUAGE sql AS 'SELECT 1 / 0; SELECT ''{HEAD}''::text'"
     )
     with empty_database.connect() as connection:
-        connection.execute(statement.encode())
+        connection.execute(NO_TABLES[kind].encode())
     for check in (migrations.current_revision, migrations.require_head, catalog.verify, catalog.read_status):
         with (
             empty_database.engine.connect() as connection,
-            pytest.raises(RevisionError, match=r"public\.alembic_version is not an ordinary table"),
+            pytest.raises(RevisionError, match=rf"The {kind} public\.alembic_version is not an ordinary table"),
         ):
             check(connection)
     with pytest.raises(RevisionError, match="not an ordinary table"):
         migrations.upgrade(url=empty_database.url)
+    error = psql.feed(empty_database.url, migrations.render_sql_script("001").text, tmp_path).stderr
+    assert f"alembic_version is not an ordinary table ({kind}); find out who created it" in error
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ BEGIN
   FOR attempt IN 1 .. 2 LOOP
     FOR object IN
       SELECT pg_class.oid, relname, CASE
-        WHEN relkind <> 'r' THEN 'is not an ordinary table; find out who created it, and drop or rename it'
+        WHEN relkind <> 'r' THEN format('is not an ordinary table (%s); find out who created it, and drop or rename it',
+          {relation_kind})
         WHEN relname = '{step_table}' AND (pg_get_userbyid(relowner) = current_user OR relowner = (
           SELECT relowner FROM pg_class WHERE relnamespace = pg_namespace.oid AND relname = '{version_table}'
         )) IS NOT TRUE THEN 'belongs to another role; find out who created it, and drop or rename it'
@@ -181,11 +182,13 @@ BEGIN
   FOR object IN
 {names_elsewhere}
   LOOP
-    RAISE EXCEPTION 'the % % is missing in schema %, and schema %, which the search_path includes for the extension '
-      'vector, has one of that name, which this file could change', object.label, quote_ident(object.name),
-      quote_ident(main_schema), quote_ident(object.schema)
-      USING HINT = format('Create the %s in schema %I. This command prints the statement: syntegra-db verify',
-        object.label, main_schema);
+    RAISE EXCEPTION 'the % % is missing in schema %, and % has the % %, which this file could change', object.label,
+      quote_ident(object.name), quote_ident(main_schema), CASE WHEN object.is_temporary THEN 'this session'
+        ELSE format('schema %I, which the search_path includes for the extension vector,', object.schema) END,
+      concat(CASE WHEN object.is_temporary THEN 'temporary ' END, object.kind), quote_ident(object.name)
+      USING HINT = format('%s the %s in schema %I. This command prints the statement: syntegra-db verify',
+        CASE WHEN object.is_temporary THEN format('Rename or drop the temporary %s, and create', object.kind)
+          ELSE 'Create' END, object.label, main_schema);
   END LOOP;
   -- The file writes to them. Their owner could change them until they are locked.
   FOR attempt IN 1 .. 2 LOOP
