@@ -307,8 +307,15 @@ BEGIN
         SELECT FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid JOIN pg_roles AS creator ON creator.oid = proowner
         WHERE tgrelid = tables.oid AND NOT creator.rolsuper AND creator.rolname <> current_user
       ) THEN 'a trigger of another role'
-      WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = tables.oid AND tgqual IS NOT NULL)
-        THEN 'a trigger with a condition'
+      WHEN EXISTS (
+        SELECT FROM pg_trigger CROSS JOIN regexp_matches(tgqual::text, '[{]([A-Z]+)', 'g') AS node
+        WHERE tgrelid = tables.oid AND node[1] <> ALL (ARRAY['ARRAY', 'ARRAYEXPR', 'BOOLEANTEST', 'BOOLEXPR', 'COLLATE', 'COLLATEEXPR', 'CONST', 'DISTINCTEXPR', 'FUNCEXPR', 'NULLTEST', 'OPEXPR', 'RELABELTYPE', 'SCALARARRAYOPEXPR', 'VAR'])
+        UNION ALL
+        SELECT FROM pg_trigger CROSS JOIN regexp_matches(tgqual::text, ' :(op)?funcid ([0-9]+)', 'g') AS called
+          LEFT JOIN pg_proc ON pg_proc.oid = called[2]::oid
+        WHERE tgrelid = tables.oid AND (pg_proc.oid < 12000 AND provolatile = 'i') IS NOT TRUE
+      ) THEN 'a trigger with a condition that calls more than immutable functions of PostgreSQL (its function can '
+        'check the condition instead)'
       WHEN EXISTS (
         SELECT FROM pg_constraint JOIN pg_class AS follower ON follower.oid = conrelid
           JOIN pg_roles AS creator ON creator.oid = follower.relowner
@@ -348,7 +355,8 @@ BEGIN
     LOOP
       IF object.part IS NOT NULL THEN
         RAISE EXCEPTION '% of % has %, which could run code as %', object.relname, quote_ident(object.owner),
-          object.part, quote_ident(current_user) USING HINT = 'Find out who added that, and drop it, or drop or rename the table.';
+          object.part, quote_ident(current_user)
+          USING HINT = 'Find out who added that, and drop it, or drop or rename the table; or, if you trust it, give the table, the functions of its triggers and the tables that reference it to the role that migrates.';
       ELSIF attempt = 1 THEN
         EXECUTE format('LOCK TABLE ONLY %I.%I IN SHARE ROW EXCLUSIVE MODE', main_schema, object.relname);
       END IF;

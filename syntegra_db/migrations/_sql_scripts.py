@@ -35,7 +35,7 @@ from syntegra_db.recorded_steps import STEP_TABLE, step_table
 from syntegra_db.revisions import IS_UNCHANGED, VERSION_TABLE, list_revisions, script_directory
 from syntegra_db.sql import RELATION_KIND, SYSTEM_SCHEMA, literal
 from syntegra_db.trusted_objects import UNTRUSTED_OBJECTS
-from syntegra_db.trusted_tables import UNTRUSTED_PART, VERSION_COLUMNS
+from syntegra_db.trusted_tables import REMEDY, VERSION_COLUMNS, untrusted_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -171,7 +171,7 @@ def _untrusted_part() -> str:
         f"({literal(name)}::name, {literal(columns)})"
         for name, columns in ((VERSION_TABLE, VERSION_COLUMNS), (STEP_TABLE, steps))
     )
-    return as_block(UNTRUSTED_PART.format(declared=declared, schema="main_schema"))
+    return as_block(untrusted_part(declared, "main_schema"))
 
 
 def _guard(is_local: str, settings: dict[str, Any]) -> str:
@@ -185,6 +185,7 @@ def _guard(is_local: str, settings: dict[str, Any]) -> str:
             declared=literal(declared_columns()), system_schema=SYSTEM_SCHEMA, is_unchanged=IS_UNCHANGED
         ).strip("\n"),
         untrusted_part=_untrusted_part(),
+        remedy=literal(REMEDY),
         objects_elsewhere=as_block(OBJECTS_ELSEWHERE.format(schemas="declared_schemas", schema="main_schema")),
         is_unchanged=IS_UNCHANGED,
         relation_kind=RELATION_KIND.format(relkind="relkind"),

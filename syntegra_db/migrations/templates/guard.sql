@@ -198,7 +198,8 @@ BEGIN
     LOOP
       IF object.part IS NOT NULL THEN
         RAISE EXCEPTION '% of % has %, which could run code as %', object.relname, quote_ident(object.owner),
-          object.part, quote_ident(current_user) USING HINT = 'Find out who added that, and drop it, or drop or rename the table.';
+          object.part, quote_ident(current_user)
+          USING HINT = {remedy};
       ELSIF attempt = 1 THEN
         EXECUTE format('LOCK TABLE ONLY %I.%I IN SHARE ROW EXCLUSIVE MODE', main_schema, object.relname);
       END IF;
