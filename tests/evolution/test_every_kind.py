@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import random
 import shlex
-from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
 from support.evolutions import EVOLUTIONS, INSERT_KPI, INVALID_INDEXES, UNFINISHED
-from support.processes import blocking, writing
+from support.processes import blocking, kill_at_random, writing
 from support.revisions import AFTER_HEAD, HEAD
 from support.sample_rows import load_rows, row_digests
 
 if TYPE_CHECKING:
-    import subprocess
-
     from support.checkouts import Checkout
     from support.servers import Database, Server
 
@@ -25,7 +21,7 @@ WITHOUT_STEPS = {"index after a query"}
 REDUCED_ROWS = 4_000
 BLOCKER_SECONDS, REDUCED_BLOCKER_SECONDS = 8, 1
 # Of an upgrade that is interrupted.
-LONGEST_SECONDS = 5
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 5
 INSERT_ANOMALY: LiteralString = "INSERT INTO anomaly_log (client_id, kpi_name, value) VALUES (1, 'kpi_written', 1)"
 DIGESTS: tuple[LiteralString, ...] = (
     "SELECT count(*), sum(hashtextextended(t::text, 0)) FROM kpi_summary AS t WHERE kpi_name <> 'kpi_written'",
@@ -59,15 +55,6 @@ def kills(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--kills"))
 
 
-def kill_at_random(process: subprocess.Popen[str]) -> None:
-    """Kill `process` at a random moment, or let it end before that."""
-    try:
-        process.communicate(timeout=random.uniform(0.5, LONGEST_SECONDS))
-    except TimeoutExpired:
-        process.kill()
-        process.communicate()
-
-
 @every_kind
 def test_killed_and_blocked_evolution_is_finished_and_loses_nothing(
     request: pytest.FixtureRequest, evolved: Checkout, loaded: Database, kills: int
@@ -84,7 +71,7 @@ def test_killed_and_blocked_evolution_is_finished_and_loses_nothing(
     ):
         for _ in range(kills):
             with evolved.running("syntegra-db", "upgrade", database=loaded) as process:
-                kill_at_random(process)
+                kill_at_random(process, SHORTEST_SECONDS, LONGEST_SECONDS)
             if process.returncode == 0:
                 # The next one is interrupted from the beginning again.
                 run("downgrade", HEAD)

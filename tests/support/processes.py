@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import threading
 import time
@@ -61,6 +62,15 @@ def running(
             yield process
         finally:
             process.kill()
+
+
+def kill_at_random(process: subprocess.Popen[str], shortest: float, longest: float) -> None:
+    """Kill `process` after a random time between both, in seconds, or let it end before that."""
+    try:
+        process.communicate(timeout=random.uniform(shortest, longest))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
 
 
 @contextmanager
