@@ -32,6 +32,34 @@ WRITTEN: tuple[LiteralString, ...] = (
     "SELECT count(*) FROM anomaly_log WHERE kpi_name = 'kpi_written'",
 )
 
+SECOND = f"{int(HEAD) + 2:03}"
+RENAME_METADATA = (
+    """
+    op.add_column("kpi_summary", sa.Column("details", postgresql.JSONB()))
+    op.keep_alike("kpi_summary", "metadata", "details")
+    """,
+    """
+    op.stop_keeping_alike("kpi_summary", "metadata", "details")
+    op.drop_column("kpi_summary", "details")
+    """,
+)
+DROP_METADATA = (
+    """
+    op.stop_keeping_alike("kpi_summary", "metadata", "details")
+    op.drop_column("kpi_summary", "metadata")
+    """,
+    """
+    comment = "Additional data about the value, such as its unit"
+    op.add_column("kpi_summary", sa.Column("metadata", postgresql.JSONB(), comment=comment))
+    op.keep_alike("kpi_summary", "metadata", "details")
+    """,
+)
+# The dropped column comes back as the last one.
+RENAMED_DIGEST: LiteralString = """
+    SELECT count(*), count(details), sum(hashtextextended(concat_ws('|', id, kpi_value, details), 0))
+    FROM kpi_summary WHERE kpi_name <> 'kpi_written'
+"""
+
 every_kind = pytest.mark.parametrize("evolved", sorted(EVOLUTIONS.keys() - WITHOUT_STEPS), indirect=True)
 
 
@@ -50,41 +78,55 @@ def loaded(request: pytest.FixtureRequest, database: Database) -> Database:
     return database
 
 
-@pytest.fixture
-def kills(request: pytest.FixtureRequest) -> int:
-    return int(request.config.getoption("--kills"))
+def finish_after_kills(request: pytest.FixtureRequest, checkout: Checkout, database: Database, *revisions: str) -> None:
+    """Upgrade from the first revision to the second with interruptions, beside writers and a transaction, and back."""
+
+    def run(*command: str) -> str:
+        return checkout.succeed("syntegra-db", *command, database=database)
+
+    before, after = revisions
+    is_full = request.config.getoption("--rows") is not None
+    with (
+        blocking(database, BLOCKER_SECONDS if is_full else REDUCED_BLOCKER_SECONDS, INSERT_KPI, INSERT_ANOMALY),
+        writing(database, INSERT_KPI) as kpis,
+        writing(database, INSERT_ANOMALY) as anomalies,
+    ):
+        for _ in range(int(request.config.getoption("--kills"))):
+            with checkout.running("syntegra-db", "upgrade", "--contract", database=database) as process:
+                kill_at_random(process, SHORTEST_SECONDS, LONGEST_SECONDS)
+            if process.returncode == 0:
+                # The next one is interrupted from the beginning again.
+                run("downgrade", before)
+            run("verify")
+        run("upgrade", "--contract")
+    assert not database.query(INVALID_INDEXES)
+    assert not database.query(UNFINISHED)
+    assert f"revision {after}: no drift" in run("verify")
+    run("downgrade", before)
+    assert f"revision {before}: no drift" in run("verify")
+    # With the row of the blocking transaction.
+    assert [database.query(query) for query in WRITTEN] == [[(len(kpis) + 1,)], [(len(anomalies) + 1,)]]
 
 
 @every_kind
 def test_killed_and_blocked_evolution_is_finished_and_loses_nothing(
-    request: pytest.FixtureRequest, evolved: Checkout, loaded: Database, kills: int
+    request: pytest.FixtureRequest, evolved: Checkout, loaded: Database
 ) -> None:
-    def run(*command: str) -> str:
-        return evolved.succeed("syntegra-db", *command, database=loaded)
-
     before = [loaded.query(query) for query in DIGESTS]
-    is_full = request.config.getoption("--rows") is not None
-    with (
-        blocking(loaded, BLOCKER_SECONDS if is_full else REDUCED_BLOCKER_SECONDS, INSERT_KPI, INSERT_ANOMALY),
-        writing(loaded, INSERT_KPI) as kpis,
-        writing(loaded, INSERT_ANOMALY) as anomalies,
-    ):
-        for _ in range(kills):
-            with evolved.running("syntegra-db", "upgrade", database=loaded) as process:
-                kill_at_random(process, SHORTEST_SECONDS, LONGEST_SECONDS)
-            if process.returncode == 0:
-                # The next one is interrupted from the beginning again.
-                run("downgrade", HEAD)
-            run("verify")
-        run("upgrade")
-    assert not loaded.query(INVALID_INDEXES)
-    assert not loaded.query(UNFINISHED)
-    assert f"revision {AFTER_HEAD}: no drift" in run("verify")
-    run("downgrade", HEAD)
-    assert f"revision {HEAD}: no drift" in run("verify")
+    finish_after_kills(request, evolved, loaded, HEAD, AFTER_HEAD)
     assert [loaded.query(query) for query in DIGESTS] == before
-    # With the row of the blocking transaction.
-    assert [loaded.query(query) for query in WRITTEN] == [[(len(kpis) + 1,)], [(len(anomalies) + 1,)]]
+
+
+def test_killed_and_blocked_contraction_is_finished_and_loses_nothing(
+    request: pytest.FixtureRequest, checkout: Checkout, server: Server, loaded: Database
+) -> None:
+    checkout.add_revision(AFTER_HEAD, *RENAME_METADATA, phase="expand")
+    checkout.add_revision(SECOND, *DROP_METADATA, before=AFTER_HEAD, phase="contract")
+    checkout.write_manifests(server)
+    checkout.succeed("syntegra-db", "upgrade", AFTER_HEAD, database=loaded)
+    before = loaded.query(RENAMED_DIGEST)
+    finish_after_kills(request, checkout, loaded, AFTER_HEAD, SECOND)
+    assert loaded.query(RENAMED_DIGEST) == before
 
 
 def contents(database: Database) -> dict[str, tuple[int, int]]:
