@@ -13,8 +13,13 @@ from support.revisions import AFTER_HEAD, HEAD
 from support.sample_rows import load_rows, row_digests
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from support.checkouts import Checkout
     from support.servers import Database, Server
+
+# The full form takes minutes.
+pytestmark = pytest.mark.timeout(1800)
 
 # What uses the connection itself has no steps: after an interruption inside its block, the author continues.
 WITHOUT_STEPS = {"index after a query"}
@@ -71,11 +76,19 @@ def evolved(request: pytest.FixtureRequest, checkout: Checkout, server: Server) 
     return checkout
 
 
+@pytest.fixture(scope="module")
+def loaded_template(request: pytest.FixtureRequest, server: Server, migrated_template: str) -> Iterator[str]:
+    """The name of a database with as many rows as the options say."""
+    with server.database(migrated_template, "syntegra_test_loaded") as database:
+        load_rows(database, request.config.getoption("--rows") or REDUCED_ROWS)
+        yield database.name
+
+
 @pytest.fixture
-def loaded(request: pytest.FixtureRequest, database: Database) -> Database:
-    """A database with as many rows as the options say."""
-    load_rows(database, request.config.getoption("--rows") or REDUCED_ROWS)
-    return database
+def loaded(server: Server, loaded_template: str) -> Iterator[Database]:
+    """A copy of it."""
+    with server.database(loaded_template) as database:
+        yield database
 
 
 def finish_after_kills(request: pytest.FixtureRequest, checkout: Checkout, database: Database, *revisions: str) -> None:
