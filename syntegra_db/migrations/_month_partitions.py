@@ -10,6 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db import wording
 from syntegra_db.catalog import (
     CREATE_COMMAND,
+    FIRST_MOMENT,
+    LAST_MOMENT,
     MonthPartitions,
     load_manifest,
     read_month_partitions,
@@ -28,6 +30,7 @@ from syntegra_db.settings import describe_database
 from syntegra_db.sql import MAX_NAME_BYTES, catalog_query, execute_raw, literal, qualify, quote
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from sqlalchemy import Connection, CursorResult, Engine
@@ -211,9 +214,27 @@ class _MonthPartition:
         if part is not None:
             raise MigrationFailed(
                 f"The month {self._month} of {self._table.table} is in part in the partition {part.name}, so it gets "
-                f"none. Create one for the rest of the month: CREATE TABLE … PARTITION OF {quote(self._table.table)} "
-                "FOR VALUES …;"
+                f"none. Create one for each rest of the month: {' '.join(self._statements_for_the_rest())}"
             )
+
+    def _statements_for_the_rest(self) -> Iterator[str]:
+        """Yield the statement for each range of the month that no partition has."""
+        first = self._month.start
+        parts = [part for part in self._table.partitions if not part.is_default and part.upper != part.lower]
+        for part in sorted(parts, key=lambda part: part.lower or FIRST_MOMENT):
+            lower, upper = part.lower or FIRST_MOMENT, part.upper or LAST_MOMENT
+            if lower > first:
+                yield self._statement_for(first, min(lower, self._end))
+            first = max(first, upper)
+            if first >= self._end:
+                return
+        yield self._statement_for(first, self._end)
+
+    def _statement_for(self, first: datetime, end: datetime) -> str:
+        new = qualify(self._schema, f"{self.name}_from_{first:%d_%H%M}")
+        parent = qualify(self._schema, self._table.table)
+        limits = f"FROM ({self._limit(first)}) TO ({self._limit(end)})"
+        return f"CREATE TABLE {new} PARTITION OF {parent} FOR VALUES {limits};"
 
     def _require_free_name(self, new: str) -> None:
         use = self._connection.execute(NAME_USE, {"name": new}).one()

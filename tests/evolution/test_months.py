@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, LiteralString, cast
 
 import pytest
 from psycopg import sql
@@ -209,13 +210,25 @@ def test_object_with_the_name_of_a_month_is_reported_with_its_kind(
         checkout.succeed(*CREATE, "--months", "4", database=partitioned)
 
 
-def test_month_that_is_in_part_in_another_partition_is_reported(checkout: Checkout, partitioned: Database) -> None:
-    first = f"{month_ahead(4).start:%Y-%m}"
-    partitioned.execute(f"CREATE TABLE week PARTITION OF kpi_summary FOR VALUES FROM ('{first}-01') TO ('{first}-08')")
+@pytest.mark.parametrize(("first", "last", "rests"), [(1, 8, 1), (8, 15, 2), (20, 28, 2)])
+def test_month_that_is_in_part_in_another_partition_gets_the_printed_rests(
+    checkout: Checkout, partitioned: Database, first: int, last: int, rests: int
+) -> None:
+    month = f"{month_ahead(4).start:%Y-%m}"
+    partitioned.execute(
+        f"CREATE TABLE week PARTITION OF kpi_summary FOR VALUES FROM ('{month}-{first}') TO ('{month}-{last}')"
+    )
     result = checkout.run(*CREATE, "--months", "4", database=partitioned)
     assert result.returncode == EXIT_MIGRATION_FAILED, result.stderr
     assert "is in part in the partition week" in result.stderr
     assert result.stderr.count("\n") == 1
+    statements = re.findall(r"CREATE TABLE [^;]+;", result.stderr)
+    assert len(statements) == rests
+    for statement in statements:
+        partitioned.execute(cast("LiteralString", statement))
+    checkout.succeed(*CREATE, "--months", "4", database=partitioned)
+    insert_in(partitioned, month_ahead(4), 1)
+    assert not partitioned.query("SELECT FROM kpi_summary_default")
 
 
 @pytest.mark.parametrize(
