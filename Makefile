@@ -137,16 +137,17 @@ test: $(ENVIRONMENT) ## Run the tests on an embedded PostgreSQL 18
 # server, no test marked `long`, no coverage.
 ifdef REDUCED
 CASES = --cases 1
-TESTS_ON_OTHER_SERVERS = $(addprefix tests/,adoption catalog migrations revisions docs/test_compose_commands.py)
+TESTS_ON_16 = $(addprefix tests/,catalog migrations revisions)
+TESTS_ON_DOCKER = $(addprefix tests/,revisions docs/test_compose_commands.py)
 WITHOUT_LONG = and not long
 else
 COVERAGE = --cov=syntegra_db
 endif
 
 test-all: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 16, embedded PostgreSQL 18, and Docker
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --postgres 16 -m 'not docker and not slow' $(TESTS_ON_OTHER_SERVERS)
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --postgres 16 -m 'not docker and not slow $(WITHOUT_LONG)' $(TESTS_ON_16)
 	@$(TEST_ON_18) $(COVERAGE)
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --database docker -m 'not slow and not embedded' $(TESTS_ON_OTHER_SERVERS)
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --database docker -m 'not slow and not embedded $(WITHOUT_LONG)' $(TESTS_ON_DOCKER)
 
 test-evolution: $(ENVIRONMENT) ## Run every kind of schema change on 200,000 rows, with 10 interruptions, on 16 and 18
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 --rows 200000 --kills 10 tests/evolution

@@ -67,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "long: waits for real time limits, or repeats many cases; `.ci/run` leaves it out"
     )
-    config.addinivalue_line("markers", "every_case: `--cases` leaves out none of its parameter sets")
+    config.addinivalue_line("markers", "each(parameter): `--cases` counts for each value of this parameter")
     config.addinivalue_line("markers", "pooler: needs PgBouncer; skipped without it")
 
 
@@ -80,7 +80,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if cases := config.getoption("--cases"):
-        chosen = [item for test in group_by_test(items) for item in choose_evenly(test, cases)]
+        chosen = [item for number, test in enumerate(group_by_test(items)) for item in choose(test, cases, number)]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
         items[:] = chosen
     for item in items:
@@ -95,19 +95,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def group_by_test(items: list[pytest.Item]) -> Iterator[list[pytest.Item]]:
-    """Yield the parameter sets of each test; those of a test marked `every_case` one by one."""
-    tests: dict[str, list[pytest.Item]] = {}
+    """Yield the parameter sets of each test; those of a test marked `each` for each value of that parameter."""
+    tests: dict[tuple[str, str], list[pytest.Item]] = {}
     for item in items:
-        name = item.nodeid if item.get_closest_marker("every_case") else item.nodeid.partition("[")[0]
-        tests.setdefault(name, []).append(item)
+        marker = item.get_closest_marker("each")
+        value = str(item.callspec.params[marker.args[0]]) if marker else ""  # type: ignore[attr-defined]  # of a function
+        tests.setdefault((item.nodeid.partition("[")[0], value), []).append(item)
     yield from tests.values()
 
 
-def choose_evenly(test: list[pytest.Item], count: int) -> list[pytest.Item]:
-    """Return at most `count` of the parameter sets of `test`, from the first to the last."""
+def choose(test: list[pytest.Item], count: int, number: int) -> list[pytest.Item]:
+    """Return at most `count` of the parameter sets of `test`, from the first to the last.
+
+    One of a test marked `each` is another for each `number`, so that the values of its other parameters occur too.
+    """
     if len(test) <= count:
         return test
-    return [test[round(number * (len(test) - 1) / (count - 1))] for number in range(count)] if count > 1 else test[:1]
+    if count == 1:
+        return [test[number % len(test)] if test[0].get_closest_marker("each") else test[0]]
+    return [test[round(position * (len(test) - 1) / (count - 1))] for position in range(count)]
 
 
 @cache

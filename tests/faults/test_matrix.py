@@ -182,7 +182,7 @@ def database_for(command: Command, site: Site) -> Iterator[Database]:
         yield database
 
 
-@pytest.mark.every_case
+@pytest.mark.each("fault")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_command_with_fault_keeps_rows_and_reports_the_truth(
