@@ -243,6 +243,15 @@ class InsufficientResources(RebuildFailed):
     exit_status = 27
 
 
+# Tenancy.
+
+
+class TenancyError(SyntegraDBError):
+    """The rows of clients could not be separated, or a login not be bound to a client; nothing was changed."""
+
+    exit_status = 33
+
+
 # The command line.
 
 

@@ -55,6 +55,7 @@ ACTIONS = {
     30: "Do not repeat the command. Run `syntegra-db verify` when the reason in the message is gone.",
     31: "Do what the message says about the object, then run the command again.",
     32: "Run the statement in the message. For a second set of tables, add `--schema` to `syntegra-db upgrade`.",
+    33: "Do what the message says, such as a statement of an administrator, and run it again.",
     **{
         exit_status(Terminated(number)): "The message reports what was changed. Run the command again."
         for number in (SIGHUP, SIGINT, SIGTERM)

@@ -19,7 +19,13 @@ from syntegra_db.catalog import ddl, load_manifest, verify
 from syntegra_db.connections import connect
 from syntegra_db.errors import AdoptionFailed, CommitUnconfirmed, ExtensionUnavailable, server_message
 from syntegra_db.interruption import report_if_interrupted
-from syntegra_db.migrations import MigrationOptions, confirmed_transaction, migration_lock, retry_in_savepoint
+from syntegra_db.migrations import (
+    MigrationOptions,
+    confirmed_transaction,
+    migration_lock,
+    protect_tables,
+    retry_in_savepoint,
+)
 from syntegra_db.network import keep_transaction_alive
 from syntegra_db.pgvector_support import MIN_BUILD_MEMORY
 from syntegra_db.search_path import declared_search_path
@@ -121,6 +127,7 @@ def _change_tables(
         logger.info("Rewrote %s, %s rows, in %.1f s", rewrite.table, f"{rewrite.rows:,}", time.monotonic() - started)
     _run(connection, [statement for change in planned.changes for statement in change.statements])
     _stamp(connection, planned)
+    protect_tables(connection, planned.revision)
     _verify_unchanged(connection, planned, expected)
     if _external_foreign_keys(connection, planned.revision) != foreign_keys:
         raise AdoptionFailed("A foreign key of the application would have changed. Nothing was changed.")

@@ -13,6 +13,7 @@ from syntegra_db.catalog._introspection import (
 )
 from syntegra_db.catalog._manifest import (
     MANIFESTS,
+    declared_sequences,
     format_manifest,
     load_manifest,
     managed_tables,
@@ -79,6 +80,7 @@ __all__ = [
     "data_losses",
     "declared_columns",
     "declared_names",
+    "declared_sequences",
     "existing_tables",
     "format_manifest",
     "introspect",

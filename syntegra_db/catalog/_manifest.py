@@ -6,11 +6,14 @@ import json
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.errors import RevisionError
 from syntegra_db.revisions import all_revisions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MANIFESTS = Path(__file__).with_name("manifests")
 """The folder with the declared schema of each revision, one file per revision."""
@@ -53,6 +56,15 @@ def written_manifests() -> dict[str, Schema]:
 def managed_tables() -> list[str]:
     """Return the tables of all manifests, in the order of the revisions."""
     return list(dict.fromkeys(name for manifest in written_manifests().values() for name in manifest.tables))
+
+
+def declared_sequences(revisions: Iterable[str | None]) -> dict[str, list[str]]:
+    """Return the tables that one of `revisions` declares, each with its sequences; one without a manifest has none."""
+    manifests, sequences = written_manifests(), dict[str, list[str]]()
+    for revision in revisions:
+        for name, table in manifests.get(revision or "", Schema()).tables.items():
+            sequences[name] = [*dict.fromkeys([*sequences.get(name, ()), *table.sequences])]
+    return sequences
 
 
 def tables_with_vectors() -> set[str]:

@@ -9,7 +9,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from syntegra_db.cli import adopt, backup, local, migrate, partitions, psql, revision, sql, status, vectors, verify
+from syntegra_db.cli import (
+    adopt,
+    backup,
+    local,
+    migrate,
+    partitions,
+    psql,
+    revision,
+    sql,
+    status,
+    tenancy,
+    vectors,
+    verify,
+)
 from syntegra_db.cli.arguments import ALLOW_STEPS
 from syntegra_db.cli.exit import exit_with_status
 from syntegra_db.cli.output import escape_unencodable
@@ -54,6 +67,7 @@ app.command(hidden=True)(revision.revision)
 app.command(context_settings=psql.PASS_THROUGH)(psql.psql)
 app.add_typer(local.app, name="local")
 app.add_typer(partitions.app, name="partitions")
+app.add_typer(tenancy.app, name="tenancy")
 app.add_typer(vectors.app, name="vectors")
 
 

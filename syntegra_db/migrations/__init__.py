@@ -20,6 +20,7 @@ from syntegra_db.migrations._month_partitions import (
     list_month_partitions,
 )
 from syntegra_db.migrations._options import MigrationOptions, load_migration_options
+from syntegra_db.migrations._protection import protect_tables
 from syntegra_db.migrations._require_head import async_require_head, require_head
 from syntegra_db.migrations._retry import retry_in_savepoint, retry_on_lock_error
 from syntegra_db.migrations._sql_scripts import render_sql_script, write_sql_scripts
@@ -47,6 +48,7 @@ __all__ = [
     "lock_key",
     "log_data_loss",
     "migration_lock",
+    "protect_tables",
     "read_blockers",
     "read_existing_drift",
     "render_sql_script",

@@ -28,8 +28,9 @@ from syntegra_db.catalog import (
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._options import MigrationOptions
+from syntegra_db.migrations._protection import protection_block, render_protection
 from syntegra_db.migrations._templates import as_block, read_template
-from syntegra_db.migrations.online import StepScript, collect_revision, require_own_objects
+from syntegra_db.migrations.online import PROTECT, StepScript, collect_revision, require_own_objects
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
 from syntegra_db.recorded_steps import STEP_TABLE, step_table
 from syntegra_db.revisions import IS_UNCHANGED, VERSION_TABLE, list_revisions, script_directory
@@ -136,11 +137,18 @@ def _render(script: Script, direction: Direction, texts: dict[str, str]) -> str:
         "require_own_objects": require_own_objects(),
     }
     steps = collect_revision(script.module)
+    protection = _before(script), script.revision
     if steps is None:
-        guard = _guard("true", settings)
-        return read_template("script").format(guard=guard, statements=_offline_sql(script, direction), **settings)
+        return read_template("script").format(
+            guard=_guard("true", settings),
+            statements=_offline_sql(script, direction),
+            protection=render_protection(protection),
+            **settings,
+        )
     return read_template("steps").format(
         guard=_guard("false", settings),
+        protection=protection_block(protection),
+        protect=PROTECT,
         **_step_texts(script, direction, steps[direction]),
         **settings,
     )

@@ -12,7 +12,13 @@ from syntegra_db.migrations.online._execution import (
     run_online,
 )
 from syntegra_db.migrations.online._registry import OnlineOperation
-from syntegra_db.migrations.online._script import StepScript, collect_functions, collect_revision, require_own_objects
+from syntegra_db.migrations.online._script import (
+    PROTECT,
+    StepScript,
+    collect_functions,
+    collect_revision,
+    require_own_objects,
+)
 from syntegra_db.migrations.online._steps import (
     CONCURRENTLY,
     AutocommitStep,
@@ -26,6 +32,7 @@ __all__ = [
     "CONCURRENTLY",
     "PLACEHOLDER",
     "AlikeColumns",
+    "PROTECT",
     "AutocommitStep",
     "BackfillStep",
     "CollectedSteps",

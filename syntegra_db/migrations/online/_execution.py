@@ -13,6 +13,7 @@ from alembic.runtime.migration import RevisionStep
 
 from syntegra_db.catalog import ObjectsElsewhere, declared_names, require_own_names
 from syntegra_db.errors import MigrationFailed
+from syntegra_db.migrations._protection import protect_tables
 from syntegra_db.migrations.online._collection import collect_steps
 from syntegra_db.migrations.online._session import StepSession
 from syntegra_db.migrations.online._steps import not_concurrently
@@ -154,6 +155,7 @@ class _Names:
                 self.require_before()
             elsewhere = ObjectsElsewhere(self._connection)
             function(**arguments)
+            protect_tables(self._connection, self._start, self._end)
             elsewhere.require_unchanged(self._name.capitalize())
             consequence = f"a later revision could change that one, so {self._name} was not committed"
             require_own_names(self._connection, declared_names(self._end), consequence)
@@ -213,7 +215,7 @@ class _Run:
         begun, undoing = (
             collect_steps(self._context, getattr(module, name)) for name in (OPPOSITE[direction], direction)
         )
-        session = self._session()
+        session = self._session(unfinished.revision)
         steps = None
         if begun is not None and undoing is not None:
             steps = steps_to_undo(
@@ -237,7 +239,7 @@ class _Run:
             MigrationFailed: the revision was changed after it was begun.
         """
         planned = self._plan(revision, direction, steps)
-        session = self._session(is_repeated=planned.is_repeated)
+        session = self._session(revision, is_repeated=planned.is_repeated)
         with session.transaction():
             self.record.begin(planned)
         for number, (step, recorded) in enumerate(zip(steps, planned.steps, strict=True), 1):
@@ -250,12 +252,13 @@ class _Run:
 
         What the revision does cannot be divided, so only the fact that it was begun is recorded, with the first block.
         """
-        session = self._session()
+        session = self._session(revision)
 
         @contextmanager
         def autocommit_block() -> Iterator[None]:
             step = RecordedStep("the whole revision, which uses the connection itself")
             self.record.begin(UnfinishedRevision(revision, direction, is_repeated=False, steps=(step,)))
+            session.protect_tables()
             with session.autocommit():
                 yield
             # Alembic commits it with the new revision.

@@ -34,6 +34,8 @@ SELECT is_finished FROM {step_table} WHERE step = {number} \\gset
 \\endif"""
 # psql replaces it; a name that is missing in this schema must not be found in the next one of the search_path.
 SCHEMA = "syntegra_db_schema"
+# The file has the block in a variable of psql.
+PROTECT = "DO :'syntegra_db_protection';"
 SET_SCHEMA = f"SELECT current_schema() AS {SCHEMA} \\gset\n\n"
 DROP_INVALID_INDEX = """\
 SELECT EXISTS (
@@ -99,7 +101,7 @@ class StepScript:
 
     def transaction(self, number: int, statements: str) -> str:
         """Return one transaction that also records step `number` as finished."""
-        return f"BEGIN;\n{statements}\n{self._finish(number)}\n{require_own_objects()}\nCOMMIT;"
+        return f"BEGIN;\n{statements}\n{self._finish(number)}\n{PROTECT}\n{require_own_objects()}\nCOMMIT;"
 
     def autocommit(self, number: int, statements: str) -> str:
         """Return statements without a limit for locks, followed by the record of step `number`."""

@@ -12,7 +12,9 @@ from sqlalchemy import text
 from syntegra_db.connections import poll_in_background
 from syntegra_db.migrations._blockers import read_blockers
 from syntegra_db.migrations._options import limit_migration
+from syntegra_db.migrations._protection import protect_tables
 from syntegra_db.network import limit_session, psycopg_connection
+from syntegra_db.revisions import revision_before
 from syntegra_db.search_path import read_session
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class StepSession:
     options: MigrationOptions
     record: StepRecord
     elsewhere: ObjectsElsewhere
+    revision: str
     is_repeated: bool = False
 
     @property
@@ -57,7 +60,12 @@ class StepSession:
         self.connection.commit()
         with self.connection.begin():
             yield
+            self.protect_tables()
             self.elsewhere.require_unchanged("A step of the revision")
+
+    def protect_tables(self) -> None:
+        """Protect the tables that the revision has created so far in the open transaction."""
+        protect_tables(self.connection, revision_before(self.revision), self.revision)
 
     @contextmanager
     def recorded_transaction(self, number: int) -> Iterator[None]:

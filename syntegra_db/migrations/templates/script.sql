@@ -17,6 +17,8 @@ SET LOCAL idle_in_transaction_session_timeout = '{idle_timeout}s';
 
 {statements}
 
+{protection}
+
 {require_own_objects}
 
 COMMIT;

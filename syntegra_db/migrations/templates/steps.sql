@@ -78,11 +78,16 @@ FROM (SELECT {lock_key}) AS locks (key) \gset
 \set syntegra_db_has_settings true
 COMMIT;
 
+-- What each transaction runs before its end.
+SELECT $protection$
+{protection}$protection$ AS syntegra_db_protection \gset
+
 {steps}
 
 BEGIN;
 {stamp}
 DROP TABLE {step_table};
+{protect}
 {require_own_objects}
 COMMIT;
 
@@ -96,5 +101,6 @@ SELECT pg_advisory_unlock(:'syntegra_db_lock'::int8) AS syntegra_db_unlocked,
 \unset syntegra_db_is_begun
 \unset syntegra_db_lock
 \unset syntegra_db_has_settings
+\unset syntegra_db_protection
 
 \echo {result}

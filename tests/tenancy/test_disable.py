@@ -1,0 +1,109 @@
+"""`disable` removes exactly what `enable` made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
+
+from support.logins import Logins, clients_seen, rows_as
+from support.pg_dump import dump
+from syntegra_db import migrations
+from syntegra_db.client_policies import group_roles
+from syntegra_db.errors import TenancyError
+from syntegra_db.search_path import with_schema
+from syntegra_db.tenancy import disable, enable
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from support.servers import Database, Server
+
+ROLES = group_roles("syntegra_")
+# An access list that only has what PostgreSQL gives the owner and PUBLIC means the same as none.
+ACCESS_LISTS = """
+    SELECT 'class', relname::text,
+      coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, relowner))
+    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S', 'p')
+    UNION ALL SELECT attrelid::regclass::text, attname::text, attacl FROM pg_attribute WHERE attacl IS NOT NULL
+      AND attrelid::regclass::text NOT LIKE 'pg_%'
+    UNION ALL SELECT 'schema', nspname::text, coalesce(nspacl, acldefault('n', nspowner)) FROM pg_namespace
+    UNION ALL SELECT 'database', datname::text, coalesce(datacl, acldefault('d', datdba))
+    FROM pg_database WHERE datname = current_database()
+    ORDER BY 1, 2
+"""
+
+
+def state_of(database: Database) -> tuple[str, list[tuple[Any, ...]]]:
+    return dump(database, "--schema-only"), database.query(ACCESS_LISTS)
+
+
+def roles_of(database: Database) -> set[str]:
+    return {row[0] for row in database.query("SELECT rolname::text FROM pg_roles WHERE rolname ~ '^syntegra_[a-z]+$'")}
+
+
+@pytest.mark.usefixtures("no_group_roles")
+def test_disable_restores_the_schema_and_the_privileges(database: Database) -> None:
+    before = state_of(database), roles_of(database)
+    enable(database.engine)
+    assert state_of(database) != before[0]
+    result = disable(database.engine)
+    assert (state_of(database), roles_of(database)) == before
+    assert (set(result.dropped_roles), result.kept_roles) == (set(ROLES), {})
+    with pytest.raises(TenancyError, match="tenancy enable"):
+        disable(database.engine)
+
+
+def test_privileges_of_the_administrator_stay(separated: Database) -> None:
+    separated.execute("GRANT TRUNCATE ON clusters TO syntegra_service; GRANT SELECT ON kpi_summary TO PUBLIC")
+    result = disable(separated.engine)
+    assert "clusters" in result.kept_roles[ROLES.service]
+    assert separated.query(
+        "SELECT has_table_privilege('syntegra_service', 'clusters', 'TRUNCATE'),"
+        " has_table_privilege('syntegra_service', 'clusters', 'DELETE')"
+    ) == [(True, False)]
+    separated.execute("REVOKE TRUNCATE ON clusters FROM syntegra_service")
+
+
+@pytest.mark.usefixtures("no_group_roles")
+def test_role_that_an_administrator_created_stays(server: Server, database: Database) -> None:
+    server.execute("CREATE ROLE syntegra_reader")
+    database.execute("GRANT USAGE ON SCHEMA public TO syntegra_reader")
+    enable(database.engine)
+    result = disable(database.engine)
+    assert list(result.kept_roles) == [ROLES.reader]
+    assert database.query(
+        "SELECT count(*) FROM pg_namespace CROSS JOIN aclexplode(nspacl) WHERE nspname = 'public'"
+        " AND pg_get_userbyid(grantee) = 'syntegra_reader'"
+    ) == [(1,)]
+
+
+def test_roles_that_another_database_uses_stay(
+    separated: Database, server: Server, migrated_template: str, logins: Logins
+) -> None:
+    with server.database(migrated_template) as other:
+        assert enable(other.engine).created_roles == ()
+        result = disable(separated.engine)
+        assert result.dropped_roles == ()
+        assert other.name in result.kept_roles[ROLES.service]
+        login = logins.create(ROLES.service)
+        other.execute("INSERT INTO clusters (client_id, cluster_id, features_json) VALUES (7, 1, '{}'), (8, 1, '{}')")
+        assert clients_seen(other, login, "clusters", 7) == {7}
+        with pytest.raises(InsufficientPrivilege):
+            clients_seen(separated, login, "clusters", 7)
+        disable(other.engine)
+
+
+def test_second_schema_keeps_its_privileges_on_the_database(separated: Database, logins: Logins) -> None:
+    separated.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(separated.name)))
+    separated.execute("CREATE SCHEMA other")
+    other = with_schema(separated.engine, "other")
+    migrations.upgrade(url=separated.engine, schema="other")
+    enable(other)
+    disable(separated.engine)
+    login = logins.create(ROLES.service)
+    rows_as(separated, login, "CREATE TEMPORARY TABLE stage (n integer)")
+    assert rows_as(separated, login, "SELECT count(*) FROM other.clusters", 7) == [(0,)]
+    disable(other)
