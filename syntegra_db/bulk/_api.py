@@ -29,7 +29,8 @@ def copy_rows(
     """Insert `rows` into the table of `model` with binary COPY in the session's transaction, and return their number.
 
     Args:
-        session: a session over psycopg 3; its pending objects are flushed first.
+        session: a session over psycopg 3; its pending objects are flushed first. Under row-level security neither in
+            AUTOCOMMIT nor two-phase.
         model: the model of the table.
         rows: any of the forms that `syntegra_db.bulk` lists. They are read one at a time, or one batch at a time; the
             code that yields them cannot use `session`.
@@ -78,6 +79,10 @@ def upsert_rows(  # noqa: PLR0913  the parameters of copy_rows, and the key
     each other: they hold an advisory lock until the transaction ends. Other writers and readers do not wait for it, so
     without a unique key another writer can insert the same key. An index on the columns of the key makes the search
     fast; it cannot be used for a column of the key in which a row has NULL.
+
+    Under row-level security, a key is searched among the rows that the policies show. If ON CONFLICT finds it in a
+    hidden row, the row is rejected with the SQLSTATE 42501. MERGE inserts a row, unless a unique key of the table
+    rejects it.
 
     Objects that the session has already loaded show the update only after a refresh.
 

@@ -15,7 +15,7 @@ from psycopg.rows import tuple_row
 from sqlalchemy import inspect, update
 
 from syntegra_db.bulk._row_formats import iter_source
-from syntegra_db.bulk._statements import CopyStep, StepResult
+from syntegra_db.bulk._stage import CopyStep, StepResult
 from syntegra_db.errors import BulkLoadError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from syntegra_db.bulk._job import LoadJob
-    from syntegra_db.bulk._statements import Steps
+    from syntegra_db.bulk._stage import Step, Steps
 
 UNUSABLE = {TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN}
 
@@ -124,7 +124,7 @@ def _load(session: Session, job: LoadJob, first: Any, remaining: Iterator[Any] |
             f"Bulk loads need psycopg 3, but this session's driver is {type(driver).__module__};"
             " use an engine of syntegra_db.database."
         )
-    job.require_transaction(connection, driver)
+    job.require_transaction(connection)
     if first is _NO_ROWS:
         return job.finish(0)
     steps = job.begin(first, connection)
@@ -160,27 +160,34 @@ def _invalidate_if_unusable(
 def _run_steps(driver: psycopg.Connection[Any], job: LoadJob, steps: Steps, items: Iterable[Any]) -> int:
     with driver.cursor(row_factory=tuple_row) as cursor:
         job.register_dumpers(cursor)
-        result: Any = None
-        while True:
-            try:
-                step = steps.send(result)
-            except StopIteration as end:
-                return cast("int", end.value)
-            if isinstance(step, CopyStep):
-                job.copy_target = step.table
-                writer = _SilentWriter(cursor, job)
-                with cursor.copy(step.query, writer=writer) as copy, _forbid_reentrant_use(driver):
-                    copy.set_types(job.column_oids())
-                    write = copy.write_row
-                    for row in job.counted_rows(items):
-                        try:
-                            write(row)
-                        except Exception:
-                            job.failed_row = row
-                            raise
-            else:
-                cursor.execute(step, prepare=False)
-            result = StepResult(cursor.fetchone() if cursor.description else None, cursor.rowcount)
+        result: StepResult | psycopg.Error | None = None
+        try:
+            while not isinstance(step := _advance(steps, result), int):
+                if isinstance(step, CopyStep):
+                    job.copy_target = step.table
+                    writer = _SilentWriter(cursor, job)
+                    with cursor.copy(step.query, writer=writer) as copy, _forbid_reentrant_use(driver):
+                        copy.set_types(job.column_oids())
+                        write = copy.write_row
+                        for row in job.counted_rows(items):
+                            try:
+                                write(row)
+                            except Exception:
+                                job.failed_row = row
+                                raise
+                else:
+                    try:
+                        cursor.execute(step, prepare=False)
+                    except psycopg.Error as error:
+                        result = error
+                        continue
+                while cursor.nextset():
+                    pass
+                result = StepResult(cursor.fetchone() if cursor.description else None, cursor.rowcount)
+            return step
+        finally:
+            # As in `_load`: the traceback of an error has this frame.
+            del result
 
 
 async def _run_steps_async(
@@ -188,26 +195,44 @@ async def _run_steps_async(
 ) -> int:
     async with driver.cursor(row_factory=tuple_row) as cursor, aclosing(rows):
         job.register_dumpers(cursor)
-        result: Any = None
-        while True:
-            try:
-                step = steps.send(result)
-            except StopIteration as end:
-                return cast("int", end.value)
-            if isinstance(step, CopyStep):
-                job.copy_target = step.table
-                async with cursor.copy(step.query, writer=_AsyncSilentWriter(cursor, job)) as copy:
-                    copy.set_types(job.column_oids())
-                    with _forbid_reentrant_use(driver):
-                        async for row in rows:
-                            try:
-                                await copy.write_row(row)
-                            except Exception:
-                                job.failed_row = row
-                                raise
-            else:
-                await cursor.execute(step, prepare=False)
-            result = StepResult(await cursor.fetchone() if cursor.description else None, cursor.rowcount)
+        result: StepResult | psycopg.Error | None = None
+        try:
+            while not isinstance(step := _advance(steps, result), int):
+                if isinstance(step, CopyStep):
+                    job.copy_target = step.table
+                    async with cursor.copy(step.query, writer=_AsyncSilentWriter(cursor, job)) as copy:
+                        copy.set_types(job.column_oids())
+                        with _forbid_reentrant_use(driver):
+                            async for row in rows:
+                                try:
+                                    await copy.write_row(row)
+                                except Exception:
+                                    job.failed_row = row
+                                    raise
+                else:
+                    try:
+                        await cursor.execute(step, prepare=False)
+                    except psycopg.Error as error:
+                        result = error
+                        continue
+                while cursor.nextset():
+                    pass
+                result = StepResult(await cursor.fetchone() if cursor.description else None, cursor.rowcount)
+            return step
+        finally:
+            # As in `_load`: the traceback of an error has this frame.
+            del result
+
+
+def _advance(steps: Steps, result: StepResult | psycopg.Error | None) -> Step | int:
+    """Return the next step after `result` of the last one, or the number of written rows after the last step."""
+    try:
+        return steps.throw(result) if isinstance(result, psycopg.Error) else steps.send(cast("Any", result))
+    except StopIteration as end:
+        return cast("int", end.value)
+    finally:
+        # As in `_load`: the traceback of an error has this frame.
+        del result
 
 
 async def _aiter_source(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg.adapt import Transformer
-from sqlalchemy import TwoPhaseTransaction
 
 from syntegra_db.bulk import _server_errors
 from syntegra_db.bulk._dumpers import column_formats
 from syntegra_db.bulk._row_formats import RowFormat, RowMismatch, detect_row_format, resolve_columns
+from syntegra_db.bulk._stage import LocatedError, require_transaction
 from syntegra_db.bulk._statements import copy_steps, upsert_steps
 from syntegra_db.errors import BulkLoadError, RowRejected
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Table
 
-    from syntegra_db.bulk._statements import Steps
+    from syntegra_db.bulk._stage import Steps
     from syntegra_db.models import Base
 
 ROWS_BETWEEN_REPORTS = 1000
@@ -52,18 +52,10 @@ class LoadJob:
         self._lock_timeout = lock_timeout
         self._format: RowFormat
 
-    def require_transaction(
-        self, connection: Connection, driver: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
-    ) -> None:
+    def require_transaction(self, connection: Connection) -> None:
         """Raise `BulkLoadError` for an upsert in autocommit or in a two-phase transaction."""
-        if self.key is None:
-            return
-        if driver.autocommit:
-            raise BulkLoadError("An upsert needs a transaction, but this connection is in AUTOCOMMIT.")
-        if isinstance(connection.get_transaction(), TwoPhaseTransaction):
-            raise BulkLoadError(
-                "An upsert uses a temporary table, which PostgreSQL does not allow in a two-phase transaction."
-            )
+        if self.key is not None:
+            require_transaction(connection, "An upsert")
 
     def begin(self, first: Any, connection: Connection) -> Steps:
         """Detect the columns from the first item, and return the steps of the load."""
@@ -124,12 +116,14 @@ class LoadJob:
             return error
         if server_error is None and self.failed_row is not None and not isinstance(error, psycopg.OperationalError):
             return self._locate_invalid_value(self.failed_row)
-        reported = server_error or error
+        located = error if isinstance(error, LocatedError) else None
+        reported = server_error or (located.error if located else error)
         if not isinstance(reported, psycopg.Error):
             return error
-        return _server_errors.translate_error(
-            reported, self.table.name, self.copy_target, self._format.columns, self.key or ()
+        input_rows = _server_errors.InputRows(
+            self.table.name, self.copy_target, self._format.columns, self.key or (), located.row if located else None
         )
+        return _server_errors.translate_error(reported, input_rows)
 
     def _locate_invalid_value(self, row: Sequence[Any]) -> BulkLoadError:
         for column, value in zip(self._format.columns, row, strict=True):

@@ -7,6 +7,7 @@ translated message is therefore built only from the parts that contain names and
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 UNIQUE = "23505"
 LOCK_NOT_AVAILABLE = "55P03"
+INSUFFICIENT_PRIVILEGE = "42501"
+# The source of the error for a row that the policies of a table do not let a role write.
+POLICY_CHECK = "ExecWithCheckOptions"
+OF_ANOTHER_CLIENT = "it is of another client than the one that the session sets, or the session sets none"
+OF_ANOTHER_CLIENT_OR_KEY = f"{OF_ANOTHER_CLIENT}, or its key is that of a row that they hide"
 CONSTRAINT_MESSAGES = {
     "23502": "{table}.{column} cannot be NULL",
     "23503": "the row that it references does not exist ({constraint} of {table})",
@@ -43,29 +49,60 @@ PROCEDURAL_LANGUAGE = "PL/"
 HINT = "; roll back, correct the input and load it again."
 
 
-def translate_error(
-    error: psycopg.Error, table: str, copied_into: str, columns: Sequence[ColumnFormat], key: Sequence[str]
-) -> BulkLoadError:
-    """Return the error to raise instead of the server's `error`.
+@dataclass(frozen=True)
+class InputRows:
+    """The input of a load, to which an error of the server may belong.
 
-    Args:
-        error: the error of psycopg.
+    Attributes:
         table: the target table.
         copied_into: the table of the COPY: the target table or a temporary one.
         columns: the columns of the rows.
         key: the columns of the key of an upsert; empty otherwise.
+        row: the number of the rejected row, if it is known and not in the error.
     """
+
+    table: str
+    copied_into: str
+    columns: Sequence[ColumnFormat]
+    key: Sequence[str]
+    row: int | None
+
+    def locate(self, diag: Diagnostic) -> tuple[int | None, str | None]:
+        """Return the number of the rejected row and the column in the error of a COPY."""
+        row, column = parse_copy_context(diag.context or "", self.copied_into, [c.name for c in self.columns])
+        return row or self.row, column
+
+
+def concerns_row(error: psycopg.Error) -> bool:
+    """Return whether the server rejected a row, and not the statement or the session."""
     diag = error.diag
+    return diag.sqlstate is not None and (
+        _is_of_a_function(diag) or diag.sqlstate.startswith(ROW_ERROR_CLASSES) or _violates_policy(diag)
+    )
+
+
+def _is_of_a_function(diag: Diagnostic) -> bool:
+    is_row_error = str(diag.sqlstate).startswith(ROW_ERROR_CLASSES)
+    return diag.source_function == RAISE or (not is_row_error and PROCEDURAL_LANGUAGE in (diag.context or ""))
+
+
+def _violates_policy(diag: Diagnostic) -> bool:
+    # A missing privilege has the same code.
+    return diag.sqlstate == INSUFFICIENT_PRIVILEGE and diag.source_function == POLICY_CHECK
+
+
+def translate_error(error: psycopg.Error, rows: InputRows) -> BulkLoadError:
+    """Return the error to raise instead of the server's `error`."""
+    diag, table = error.diag, rows.table
     if diag.sqlstate is None:
         reason = "the connection was lost" if isinstance(error, psycopg.OperationalError) else type(error).__name__
         return BulkLoadError(f"The rows could not be loaded into {table}: {reason}.")
-    is_row_error = diag.sqlstate.startswith(ROW_ERROR_CLASSES)
-    if diag.source_function == RAISE or (not is_row_error and PROCEDURAL_LANGUAGE in (diag.context or "")):
-        row, _ = parse_copy_context(diag.context or "", copied_into, ())
+    if _is_of_a_function(diag):
+        row, _ = rows.locate(diag)
         reason = f"a trigger or function of {table} rejected it (SQLSTATE {diag.sqlstate})"
         return RowRejected(f"{_row_label(row)}: {reason}{HINT}", row=row, sqlstate=diag.sqlstate)
-    if is_row_error:
-        return _row_error(diag, table, copied_into, columns, key)
+    if concerns_row(error):
+        return _row_error(diag, rows)
     if diag.sqlstate == LOCK_NOT_AVAILABLE:
         return BulkLockTimeout(
             f"The rows could not be loaded into {table}: {diag.message_primary}. Another transaction holds the lock, "
@@ -77,20 +114,21 @@ def translate_error(
     return BulkLoadError(f"The rows could not be loaded into {table}: {reason}.", sqlstate=diag.sqlstate)
 
 
-def _row_error(
-    diag: Diagnostic, table: str, copied_into: str, columns: Sequence[ColumnFormat], key: Sequence[str]
-) -> RowRejected:
-    row, column = parse_copy_context(diag.context or "", copied_into, [column.name for column in columns])
+def _row_error(diag: Diagnostic, rows: InputRows) -> RowRejected:
+    table, copied_into = rows.table, rows.copied_into
+    row, column = rows.locate(diag)
     column = column or diag.column_name
     in_stage = diag.table_name == copied_into != table
     # A trigger may write to other tables.
     written = table if in_stage else diag.table_name or table
     is_duplicate = in_stage and diag.sqlstate == UNIQUE
-    accepts = {column.name: column.accepts for column in columns} if written == table else {}
+    accepts = {column.name: column.accepts for column in rows.columns} if written == table else {}
     if is_duplicate:
-        reason = f"an earlier row of the input has the same key ({', '.join(key)})"
+        reason = f"an earlier row of the input has the same key ({', '.join(rows.key)})"
+    elif _violates_policy(diag):
+        reason = f"the policies of {table} reject it: {OF_ANOTHER_CLIENT_OR_KEY if rows.key else OF_ANOTHER_CLIENT}"
     elif diag.sqlstate in CONSTRAINT_MESSAGES:
-        template = CONSTRAINT_MESSAGES[diag.sqlstate]
+        template = CONSTRAINT_MESSAGES[str(diag.sqlstate)]
         reason = template.format(table=written, column=column, constraint=diag.constraint_name)
     elif column in accepts:
         reason = f"{written}.{column} takes {accepts[column]}"

@@ -184,10 +184,10 @@ def test_upsert_can_be_repeated_in_one_transaction_and_after_an_error(session: S
 
 
 def test_search_path_does_not_change_the_tables_used(session: Session) -> None:
-    session.execute(text("CREATE SCHEMA other; CREATE TABLE other.syntegra_db_upsert (x int)"))
+    session.execute(text("CREATE SCHEMA other; CREATE TABLE other.syntegra_db_stage (x int)"))
     session.execute(text("SET LOCAL search_path = public, other, pg_temp"))
     assert upsert_rows(session, KpiSummary, [kpi(1, 5)], key=KEY) == 1
-    assert session.scalar(text("SELECT count(*) FROM other.syntegra_db_upsert")) == 0
+    assert session.scalar(text("SELECT count(*) FROM other.syntegra_db_stage")) == 0
     assert session.scalar(text("SELECT count(*) FROM public.kpi_summary")) == 1
 
 

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import func, select
 
-from syntegra_db.client_policies import GroupRoles, group_roles
+from syntegra_db.client_policies import SETTING, GroupRoles, group_roles
 from syntegra_db.connections import conninfo
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
+
+    from sqlalchemy.orm import Session
 
     from support.servers import Database, Server
 
@@ -58,3 +61,8 @@ def clients_seen(database: Database, login: str, table: str, client: int | None 
     """Return the clients whose rows `login` sees in `table`."""
     query = sql.SQL("SELECT DISTINCT client_id FROM {}").format(sql.Identifier(table))
     return {row[0] for row in rows_as(database, login, query, client)}
+
+
+def set_client(session: Session, client: int | None) -> None:
+    """Set the client of a session until its transaction ends."""
+    session.execute(select(func.set_config(SETTING, "" if client is None else str(client), True)))

@@ -6,13 +6,17 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy.orm import Session
 
-from support.logins import Logins, drop_group_roles
+from support.logins import Logins, drop_group_roles, set_client
 from syntegra_db.client_policies import DEFAULT_PREFIX
+from syntegra_db.database import create_engine
 from syntegra_db.tenancy import enable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Engine
 
     from support.servers import Database, Server
 
@@ -37,3 +41,33 @@ def separated(logins: Logins, database: Database) -> Database:  # noqa: ARG001  
     """Return a database at head in which `tenancy enable` was run."""
     enable(database.engine)
     return database
+
+
+@pytest.fixture
+def engine_of(separated: Database, logins: Logins) -> Iterator[Callable[[str], Engine]]:
+    """Yield a function that returns an engine, with one connection, of the login of a group role."""
+    engines: dict[str, Engine] = {}
+
+    def engine_of(role: str) -> Engine:
+        if role not in engines:
+            engines[role] = create_engine(separated.url_as(logins.create(role)), pool_size=1, max_overflow=0)
+        return engines[role]
+
+    yield engine_of
+    for engine in engines.values():
+        engine.dispose()
+
+
+@pytest.fixture
+def service(engine_of: Callable[[str], Engine]) -> Iterator[Session]:
+    """Yield a session of a service; in its first transaction the client is 7."""
+    with Session(engine_of("syntegra_service")) as session:
+        set_client(session, 7)
+        yield session
+
+
+@pytest.fixture
+def admin(engine_of: Callable[[str], Engine]) -> Iterator[Session]:
+    """Yield a session of batch jobs, which see the rows of all clients."""
+    with Session(engine_of("syntegra_admin")) as session:
+        yield session
