@@ -44,16 +44,18 @@ def protect_tables(connection: Connection, *revisions: str | None) -> None:
         DBAPIError: the mark belongs to a role that does not migrate, or the server rejected a statement.
     """
     if read_tenancy(connection) is not None:
-        execute_raw(connection, render_protection(revisions, literal(read_session(connection).schema)))
+        # Not between dollar signs, which the name of the schema can have.
+        block = protection_block(revisions, literal(read_session(connection).schema))
+        execute_raw(connection, f"DO {literal(block)}")
 
 
-def render_protection(revisions: Iterable[str | None], schema: str = CURRENT_SCHEMA) -> str:
-    """Return the statement that does the same in `schema`, an SQL expression."""
-    return f"DO $$\n{protection_block(revisions, schema)}$$;"
+def render_protection(revisions: Iterable[str | None]) -> str:
+    """Return the statement that does the same in the current schema."""
+    return f"DO $$\n{protection_block(revisions)}$$;"
 
 
 def protection_block(revisions: Iterable[str | None], schema: str = CURRENT_SCHEMA) -> str:
-    """Return the block of PL/pgSQL of that statement."""
+    """Return the block of PL/pgSQL that does it in `schema`, an SQL expression."""
     return read_template("protect_tables").format(
         schema=schema,
         mark=literal(MARK),
@@ -67,7 +69,8 @@ def protection_block(revisions: Iterable[str | None], schema: str = CURRENT_SCHE
         client_column=literal(CLIENT_COLUMN),
         id_column=literal(ID_COLUMN),
         version_table=literal(VERSION_TABLE),
-        tables=_rows(_tables(revisions), 6),
+        # VALUES has at least one row.
+        tables=_rows([*_tables(revisions)] or [("NULL", "false", _array(()))], 6),
         policies=_rows(
             (
                 (*map(literal, policy[:2]), _array(policy.roles), literal(policy.using), literal(policy.check))

@@ -161,13 +161,13 @@ def _enable(
             f"The clients are separated with the prefix {earlier.prefix} already; nothing was changed. To change it, "
             "run this before: syntegra-db tenancy disable"
         )
-    roles = group_roles(earlier.prefix if earlier else prefix or DEFAULT_PREFIX)
+    before = earlier or Tenancy(schema, DEFAULT_PREFIX if prefix is None else prefix)
+    roles = group_roles(before.prefix)
     tables = managed_tables_of(connection, schema, [*declared_sequences([revision]), VERSION_TABLE])
     _require_own(tables)
     _require_no_other_policies(tables, schema, is_marked=earlier is not None)
     created = create_missing_roles(connection, roles)
     require_safe_logins(connection, roles, schema, [table.name for table in tables])
-    before = earlier or Tenancy(schema, prefix or DEFAULT_PREFIX)
     create_objects(connection, before, is_marked=earlier is not None)
     granted = grant_outer_privileges(connection, roles)
     tenancy = replace(

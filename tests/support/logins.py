@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from support.servers import Database, Server
 
+ROLES = group_roles("syntegra_")
 NUMBERS = itertools.count(1)
 
 

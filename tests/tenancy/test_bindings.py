@@ -9,10 +9,9 @@ import pytest
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 
-from support.logins import Logins, clients_seen, rows_as
+from support.logins import ROLES, Logins, clients_seen, rows_as
 from support.sample_rows import load_rows
 from support.servers import ROLE_PASSWORD
-from syntegra_db.client_policies import group_roles
 from syntegra_db.connections import conninfo
 from syntegra_db.errors import TenancyError
 from syntegra_db.tenancy import bind, read_tenancy_status, unbind
@@ -20,7 +19,6 @@ from syntegra_db.tenancy import bind, read_tenancy_status, unbind
 if TYPE_CHECKING:
     from support.servers import Database, Server
 
-ROLES = group_roles("syntegra_")
 CHANGES: tuple[LiteralString, ...] = (
     "SET syntegra.client_id = '8'",
     "SET ROLE syntegra_bound",

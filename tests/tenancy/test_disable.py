@@ -8,36 +8,16 @@ import pytest
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 
-from support.logins import Logins, clients_seen, rows_as
-from support.pg_dump import dump
+from support.installed_state import state_of
+from support.logins import ROLES, clients_seen, rows_as
 from syntegra_db import migrations
-from syntegra_db.client_policies import group_roles
 from syntegra_db.errors import TenancyError
 from syntegra_db.search_path import with_schema
 from syntegra_db.tenancy import disable, enable
 
 if TYPE_CHECKING:
-    from typing import Any
-
+    from support.logins import Logins
     from support.servers import Database, Server
-
-ROLES = group_roles("syntegra_")
-# An access list that only has what PostgreSQL gives the owner and PUBLIC means the same as none.
-ACCESS_LISTS = """
-    SELECT 'class', relname::text,
-      coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, relowner))
-    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S', 'p')
-    UNION ALL SELECT attrelid::regclass::text, attname::text, attacl FROM pg_attribute WHERE attacl IS NOT NULL
-      AND attrelid::regclass::text NOT LIKE 'pg_%'
-    UNION ALL SELECT 'schema', nspname::text, coalesce(nspacl, acldefault('n', nspowner)) FROM pg_namespace
-    UNION ALL SELECT 'database', datname::text, coalesce(datacl, acldefault('d', datdba))
-    FROM pg_database WHERE datname = current_database()
-    ORDER BY 1, 2
-"""
-
-
-def state_of(database: Database) -> tuple[str, list[tuple[Any, ...]]]:
-    return dump(database, "--schema-only"), database.query(ACCESS_LISTS)
 
 
 def roles_of(database: Database) -> set[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from alembic.operations.ops import CreateIndexOp, DropConstraintOp, DropIndexOp
 
 from syntegra_db.catalog import YEARS_END, ddl, month_name_expression
+from syntegra_db.client_policies import BINDINGS_TABLE, MARK, POLICIES
 from syntegra_db.errors import MigrationFailed
 from syntegra_db.migrations._templates import read_template
 from syntegra_db.migrations.online._registry import OnlineOperation, find_violations, object_name, register
@@ -31,6 +32,14 @@ FRAGMENTS = {
     "partition_past": ("require_table", "require_past"),
     "merge_partitions": ("require_table", "require_past"),
 }
+
+
+# The policies of `syntegra-db tenancy` stay on the first partition, and the new table gets them before the commit.
+POLICY_NAMES = ", ".join(literal(policy.name) for policy in POLICIES)
+IS_SEPARATED = f"""EXISTS (
+      SELECT FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(current_schema()))
+        AND relname = {literal(BINDINGS_TABLE)} AND starts_with(obj_description(oid, 'pg_class'), {literal(MARK)})
+    )"""
 
 
 class _Names(NamedTuple):
@@ -87,7 +96,7 @@ class _Names(NamedTuple):
             "empty_past": literal(f"Empty, until the partitions of {self.table} are merged into it"),
             "detached": literal(object_name(self.table, "detached")),
             "month_name": month_name_expression(self.table, "month"),
-            "own_parts": _template("partition_own_parts"),
+            "own_parts": _template("partition_own_parts").format(policies=POLICY_NAMES, is_separated=IS_SEPARATED),
             "copy_privileges": _template("copy_privileges").rstrip(),
             "key": ", ".join(quote(column) for column in (*self.key, self.column)),
             **values,
@@ -135,7 +144,8 @@ class PartitionByMonthOp(OnlineOperation):
         while that service does not write. Other sessions wait for the exchange of the tables, which reads no rows.
 
         Views, triggers, rules, policies, publications, and foreign keys that reference the table would belong to the
-        first partition: they are listed, and dropped by their owner before.
+        first partition: they are listed, and dropped by their owner before. Those of `syntegra-db tenancy` are not:
+        they stay on it, and the partitioned table gets them.
         """
         operations.invoke(cls(_Names.of(table_name, column_name, key), months_ahead, spare_months))
 
