@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
@@ -14,7 +15,7 @@ from sqlalchemy.sql.visitors import iterate
 from syntegra_db import settings
 from syntegra_db.binary_vectors import enable_binary_vectors
 from syntegra_db.connections import APPLICATION_NAME, ENGINE_OPTIONS, connect_args, secure_first_connection
-from syntegra_db.errors import SettingsError
+from syntegra_db.errors import RowOfOtherClient, SettingsError
 from syntegra_db.models import Base
 from syntegra_db.network import watch_connections
 from syntegra_db.settings import PREPARE_THRESHOLD
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.engine.interfaces import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+INSUFFICIENT_PRIVILEGE = "42501"
+# The server's function that checks rows against policies; its messages may be in any language.
+CHECKS_POLICIES = "ExecWithCheckOptions"
+POLICY = "row-level security policy"
+# The last name in quotes; languages quote differently.
+LAST_QUOTED_NAME = re.compile(r"""["«„“']([^"»“”'«„]+)["»“”'][^"»“”'«„]*\Z""")
 
 POOL_OPTIONS = {
     "pool_pre_ping": True,
@@ -101,6 +109,7 @@ def _equip(engine: Engine) -> None:
     load_nearest_timestamps(engine)
     event.listen(engine, "before_execute", _reject_unknown_keys)
     event.listen(engine, "handle_error", _redact_error_detail)
+    event.listen(engine, "handle_error", _name_row_of_other_client)
 
 
 def _resolve_url(url: URL | str | None) -> URL:
@@ -148,3 +157,21 @@ def _redact_error_detail(context: ExceptionContext) -> None:
         error.args = (error.diag.message_primary,)
         if context.sqlalchemy_exception is not None:
             context.sqlalchemy_exception.args = (f"({type(error).__name__}) {error}",)
+
+
+def _name_row_of_other_client(context: ExceptionContext) -> RowOfOtherClient | None:
+    """Return the package's error for a row that a policy rejects, and None for any other error."""
+    error = context.original_exception
+    if not isinstance(error, psycopg.Error) or error.sqlstate != INSUFFICIENT_PRIVILEGE:
+        return None
+    message = error.diag.message_primary or ""
+    # Citus reports an error of a worker with its message, but from a function of Citus.
+    if error.diag.source_function != CHECKS_POLICIES and POLICY not in message:
+        return None
+    name = LAST_QUOTED_NAME.search(message)
+    return RowOfOtherClient(
+        f"A row for the table {name[1] if name else '(unknown)'} has a client_id that is not the client set in this "
+        "transaction, or no client is set; the server stored nothing of this statement. Write it inside "
+        "`with client(session, …):` of the client that it names, or use a login of the administrators' group.",
+        sqlstate=INSUFFICIENT_PRIVILEGE,
+    )

@@ -261,6 +261,33 @@ class OutputFailed(SyntegraDBError):
     exit_status = 28
 
 
+# Tenancy, in services: these errors have no exit status of their own.
+
+
+class InvalidClient(SyntegraDBError, ValueError):
+    """The value is not the id of a client: an integer that a bigint can store."""
+
+
+class UnsupportedSession(SyntegraDBError):
+    """The session cannot hold a client: it is of another class, in autocommit, or two-phase."""
+
+
+class PoliciesBypassed(SyntegraDBError):
+    """The policies that separate clients do not apply to the login of an engine; the message says why."""
+
+
+class RowOfOtherClient(SyntegraDBError):
+    """The server rejected a row because its `client_id` is not the client that is set in the transaction.
+
+    Attributes:
+        sqlstate: the server's error code, `42501`.
+    """
+
+    def __init__(self, message: str, *, sqlstate: str) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
 # Searches and bulk loads, which are used by services: their errors have no exit status of their own.
 
 

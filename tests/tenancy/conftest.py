@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy.orm import Session
 
+from support.client_sessions import admin_session, engine, protected, protected_template, run, session
 from support.logins import Logins, drop_group_roles, set_client
 from syntegra_db.client_policies import DEFAULT_PREFIX
 from syntegra_db.database import create_engine
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from support.servers import Database, Server
+
+__all__ = ["admin_session", "engine", "protected", "protected_template", "run", "session"]  # fixtures
 
 
 @pytest.fixture

@@ -1,0 +1,90 @@
+"""Sessions that have one client at a time, and their factories."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm.exc import StaleDataError
+
+from syntegra_db.tenancy._blocks import ClientBlocks
+from syntegra_db.tenancy._criteria import add_criteria
+from syntegra_db.tenancy._row_errors import explain_missing_row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+    from sqlalchemy.orm import ORMExecuteState, SessionTransaction
+
+
+class ClientSession(Session):
+    """A session whose transactions set a client, for the policies of the tables.
+
+    `syntegra_db.tenancy.client` gives it one for a block; outside of such blocks no client is set, and no client's row
+    is visible. With a client, each ORM statement also gets the condition on `client_id`.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.blocks = ClientBlocks(self)
+        super().__init__(*arguments, **options)
+
+    @property
+    def client_id(self) -> int | None:
+        """The client of the innermost block, or None outside of blocks."""
+        return self.blocks.client_id
+
+    def flush(self, objects: Sequence[Any] | None = None) -> None:
+        """Flush as SQLAlchemy does.
+
+        Raises:
+            RowHidden: a changed row was deleted, or belongs to another client.
+            RowOfOtherClient: a row has another client's `client_id`.
+        """
+        try:
+            super().flush(objects)
+        except StaleDataError as error:
+            raise explain_missing_row(error, self.client_id) from error
+
+    def expunge_all(self) -> None:
+        """Remove all rows from the session, also those of outer blocks."""
+        super().expunge_all()
+        self.blocks.forget_rows()
+
+
+def session_factory(engine: Engine) -> sessionmaker[ClientSession]:
+    """Return a factory of sessions for `client`; their objects stay readable after a commit."""
+    return sessionmaker(engine, class_=ClientSession, expire_on_commit=False)
+
+
+def async_session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    """Return a factory of asyncio sessions for `async_client`; their objects stay readable after a commit."""
+    from sqlalchemy.ext.asyncio import async_sessionmaker
+
+    return async_sessionmaker(engine, sync_session_class=ClientSession, expire_on_commit=False)
+
+
+@event.listens_for(ClientSession, "after_begin")
+def _begin(session: ClientSession, transaction: SessionTransaction, connection: Connection) -> None:
+    if transaction.parent is None:
+        session.blocks.begin(connection)
+
+
+@event.listens_for(ClientSession, "after_soft_rollback")
+def _roll_back(session: ClientSession, transaction: SessionTransaction) -> None:
+    session.blocks.roll_back(transaction)
+
+
+@event.listens_for(ClientSession, "after_transaction_end")
+def _end(session: ClientSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.blocks.end()
+
+
+@event.listens_for(ClientSession, "do_orm_execute")
+def _add_criteria(state: ORMExecuteState) -> None:
+    session = state.session
+    if isinstance(session, ClientSession) and session.client_id is not None:
+        add_criteria(state, session.client_id)

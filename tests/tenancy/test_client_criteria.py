@@ -1,0 +1,161 @@
+"""With a client, ORM statements get the condition on `client_id`, which the planner uses before the policies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import bindparam, delete, event, exists, func, insert, lambda_stmt, select, text, update
+from sqlalchemy.orm import aliased, joinedload, selectinload, subqueryload
+
+from support.clients import ADMIN, CLIENTS, KPIS_PER_CLIENT, SOURCES_PER_CLIENT
+from syntegra_db.database import create_engine
+from syntegra_db.models import Cluster, DataSource, KpiSummary, TrendSignal
+from syntegra_db.tenancy import ClientSession, client, session_factory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.servers import Database
+
+
+def statements() -> dict[str, Any]:
+    alias = aliased(KpiSummary)
+    sources = select(DataSource.id).subquery()
+    cte = select(KpiSummary).cte()
+    return {
+        "select": select(KpiSummary.client_id),
+        "alias": select(alias.client_id),
+        "join": select(KpiSummary.client_id).join(KpiSummary.source),
+        "outer join": select(DataSource.client_id).join(alias, alias.client_id == DataSource.client_id, isouter=True),
+        "subquery": select(DataSource.client_id).join(sources, sources.c.id == DataSource.id),
+        "from subquery": select(cte.c.client_id),
+        "scalar subquery": select(select(func.min(KpiSummary.client_id)).scalar_subquery()).select_from(TrendSignal),
+        "exists": select(DataSource.client_id).where(exists().where(alias.client_id == DataSource.client_id)),
+        "union": select(KpiSummary.client_id).union_all(select(DataSource.client_id)),
+        "aggregate": select(func.avg(KpiSummary.client_id)),
+        "group": select(KpiSummary.client_id).group_by(KpiSummary.client_id).having(func.count() > 0),
+        "lambda": lambda_stmt(lambda: select(KpiSummary.client_id)),
+        "with_only_columns": select(KpiSummary).with_only_columns(KpiSummary.client_id),
+    }
+
+
+@pytest.mark.every_case
+@pytest.mark.parametrize("form", statements())
+def test_select_is_restricted_to_client_in_turn(admin_session: ClientSession, form: str) -> None:
+    statement = statements()[form]
+    for client_id in (*CLIENTS, *CLIENTS):
+        with client(admin_session, client_id):
+            assert set(admin_session.scalars(statement)) == {client_id}
+            assert set(admin_session.scalars(statement, execution_options={"compiled_cache": None})) == {client_id}
+    if form not in {"aggregate", "scalar subquery"}:
+        assert set(admin_session.scalars(statement)) == set(CLIENTS)
+
+
+def test_exists_and_count_are_restricted(admin_session: ClientSession) -> None:
+    with client(admin_session, 7):
+        assert admin_session.scalar(select(func.count()).select_from(KpiSummary)) == KPIS_PER_CLIENT
+        found = exists().where(KpiSummary.client_id == 8)
+        assert admin_session.scalar(select(func.count()).select_from(TrendSignal).where(found)) == 0
+
+
+@pytest.mark.parametrize("load", [joinedload, selectinload, subqueryload])
+def test_eager_loads_are_restricted(admin_session: ClientSession, load: Any) -> None:
+    admin_session.execute(text("ALTER TABLE kpi_summary DISABLE TRIGGER ALL") if False else text("SELECT 1"))
+    parameters = collect_parameters(admin_session)
+    with client(admin_session, 7):
+        rows = admin_session.scalars(select(KpiSummary).options(load(KpiSummary.source))).unique().all()
+    assert {row.source.client_id for row in rows if row.source} == {7}
+    assert all("syntegra_client_id" in statement for statement in parameters)
+
+
+def collect_parameters(session: ClientSession) -> list[str]:
+    """Return a list to which each SELECT of the session is added."""
+    collected: list[str] = []
+
+    def collect(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT"):
+            collected.append(statement)
+
+    event.listen(session.get_bind(), "before_cursor_execute", collect)
+    return collected
+
+
+def test_updates_and_deletes_are_restricted(admin_session: ClientSession) -> None:
+    with client(admin_session, 7):
+        admin_session.execute(update(Cluster).values(cluster_id=9))
+        admin_session.execute(delete(KpiSummary))
+        admin_session.execute(delete(DataSource).where(DataSource.id.in_(select(DataSource.id))))
+    assert set(admin_session.execute(select(Cluster.client_id, Cluster.cluster_id)).tuples()) == {(7, 9), (8, 1)}
+    assert set(admin_session.scalars(select(KpiSummary.client_id))) == {8}
+    assert set(admin_session.scalars(select(DataSource.client_id))) == {8}
+
+
+def test_bulk_update_by_primary_key_is_restricted_by_policy(session: ClientSession, admin_session: ClientSession) -> None:
+    identity = admin_session.scalars(select(Cluster.id).where(Cluster.client_id == 8)).one()
+    admin_session.rollback()
+    with client(session, 7):
+        session.execute(update(Cluster).where(Cluster.id == identity).values(cluster_id=9))
+        session.commit()
+    assert set(admin_session.scalars(select(Cluster.cluster_id))) == {1}
+
+
+def test_parameter_of_caller_is_kept(admin_session: ClientSession) -> None:
+    statement = select(KpiSummary.client_id).where(KpiSummary.client_id.in_([bindparam("client_id"), 7]))
+    with client(admin_session, 7):
+        assert set(admin_session.scalars(statement, {"client_id": 8})) == {7}
+    assert set(admin_session.scalars(statement, {"client_id": 8})) == {7, 8}
+
+
+def test_large_id_of_client_is_compared_as_bigint(admin_session: ClientSession) -> None:
+    with client(admin_session, 2**62):
+        assert admin_session.scalars(select(KpiSummary)).all() == []
+
+
+def test_inserts_and_core_statements_are_left_as_they_are(session: ClientSession) -> None:
+    with client(session, 7):
+        session.execute(insert(Cluster), [{"client_id": 7, "cluster_id": 2, "features_json": {}}])
+        assert set(session.scalars(select(Cluster.__table__.c.client_id))) == {7}
+        assert len(session.scalars(select(TrendSignal)).all()) == 1
+        rows = session.scalars(select(Cluster).from_statement(text("SELECT * FROM clusters"))).all()
+        assert {row.client_id for row in rows} == {7}
+
+
+def explain(session: ClientSession, statement: Any) -> str:
+    """Return the plan that the server uses for the ORM's statement."""
+    text_and_parameters: list[Any] = []
+
+    def collect(_connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        text_and_parameters.extend([statement, parameters])
+
+    bind = session.get_bind()
+    event.listen(bind, "before_cursor_execute", collect)
+    session.execute(statement)
+    event.remove(bind, "before_cursor_execute", collect)
+    sql, parameters = text_and_parameters
+    rows = session.connection().exec_driver_sql(f"EXPLAIN (COSTS OFF) {sql}", parameters)
+    return "\n".join(row[0] for row in rows)
+
+
+def test_plan_checks_client_once_or_in_index(session: ClientSession, protected: Database) -> None:
+    protected.execute(
+        b"INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end)"
+        b" SELECT n % 200, 'k' || n % 50, n, now(), now() FROM generate_series(1, 20000) AS n; ANALYZE kpi_summary"  # type: ignore[arg-type]
+    )
+    with client(session, 7):
+        for statement in (
+            select(KpiSummary).where(KpiSummary.kpi_name == "k7"),
+            select(KpiSummary).where(KpiSummary.id == 100),
+            select(func.count()).select_from(KpiSummary),
+            update(KpiSummary).where(KpiSummary.kpi_name == "k7").values(kpi_value=1),
+            delete(KpiSummary).where(KpiSummary.kpi_name == "k7"),
+        ):
+            plan = explain(session, statement)
+            assert "One-Time Filter" in plan
+            assert "Index" in plan
+        session.rollback()
+
+
+def test_each_source_has_its_rows(session: ClientSession) -> None:
+    with client(session, 7):
+        assert len(session.scalars(select(DataSource)).all()) == SOURCES_PER_CLIENT
