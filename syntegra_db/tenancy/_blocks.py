@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from syntegra_db.errors import InvalidClient, UnsupportedSession
-from syntegra_db.tenancy._identities import attach_again, remove_rows_of_others
+from syntegra_db.tenancy._identities import ClientRows
 from syntegra_db.tenancy._setting import is_in_autocommit, is_usable, set_client
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class ClientBlocks:
     def __init__(self, session: Session) -> None:
         self.client_id: int | None = None
         self._session = session
+        self._rows = ClientRows(session)
         self._blocks: list[Block] = []
         self._connections: list[Connection] = []
 
@@ -47,7 +48,7 @@ class ClientBlocks:
         if validated != self.client_id:
             self._flush()
             block.transactions = _open_transactions(self._session)
-            block.outer_rows = remove_rows_of_others(self._session, validated)
+            block.outer_rows = self._rows.remove_others(validated)
         self._blocks.append(block)
         try:
             self._switch(validated)
@@ -115,13 +116,16 @@ class ClientBlocks:
     def _restore(self, block: Block) -> None:
         ended = self._blocks[self._blocks.index(block) :]
         del self._blocks[-len(ended) :]
+        if block.outer_client is not None:
+            self._rows.remove_others(block.outer_client)
+        elif self.client_id is not None:
+            self._rows.remember_client(self.client_id)
         try:
             self._switch(block.outer_client)
         finally:
-            if block.outer_client is not None:
-                remove_rows_of_others(self._session, block.outer_client)
-            for inner in reversed(ended):
-                attach_again(self._session, inner.outer_rows, expired=inner.rolled_back)
+            for inner in ended:
+                if inner.outer_client == block.outer_client:
+                    self._rows.attach_again(inner.outer_rows, expired=inner.rolled_back)
 
 
 def _validate(client_id: Any) -> int:

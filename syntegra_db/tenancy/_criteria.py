@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, bindparam
-from sqlalchemy.orm import with_loader_criteria
+from sqlalchemy.orm import LoaderCriteriaOption
 from sqlalchemy.orm.interfaces import CriteriaOption
 
 from syntegra_db import models
@@ -15,7 +15,7 @@ from syntegra_db.client_policies import CLIENT_COLUMN
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import BindParameter
+    from sqlalchemy import BindParameter, ColumnElement
     from sqlalchemy.orm import ORMExecuteState
 
 # Statements of the caller can have a parameter `client_id`.
@@ -33,6 +33,22 @@ def client_models() -> tuple[type[Any], ...]:
     )
 
 
+class _ModelCriteria(LoaderCriteriaOption):
+    """The criteria of one model with a parameter that several models share.
+
+    SQLAlchemy's own takes a function instead, and remembers the parameter of its first call.
+    """
+
+    def __init__(self, model: type[Any], parameter: BindParameter[int]) -> None:
+        super().__init__(model, getattr(model, CLIENT_COLUMN) == parameter, include_aliases=True)
+        self._parameter = parameter
+
+    def _resolve_where_criteria(self, ext_info: Any) -> ColumnElement[bool]:
+        """Return the condition for the model, or for an alias of it."""
+        condition = getattr(ext_info.entity, CLIENT_COLUMN) == self._parameter
+        return LoaderCriteriaOption(ext_info.entity, condition)._resolve_where_criteria(ext_info)  # noqa: SLF001
+
+
 class ClientCriteria(CriteriaOption):
     """The criteria of all these models as one option with one parameter.
 
@@ -45,12 +61,7 @@ class ClientCriteria(CriteriaOption):
 
     def __init__(self, client_id: int) -> None:
         self._parameter: BindParameter[int] = bindparam(PARAMETER, client_id, BigInteger)
-        self._options = [
-            with_loader_criteria(
-                model, model.client_id == self._parameter, include_aliases=True, propagate_to_loaders=False
-            )
-            for model in client_models()
-        ]
+        self._options = [_ModelCriteria(model, self._parameter) for model in client_models()]
 
     def process_compile_state(self, compile_state: Any) -> None:
         """Add the criteria to a SELECT that is compiled."""

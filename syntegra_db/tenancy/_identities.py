@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import inspect
 
@@ -12,35 +13,46 @@ from syntegra_db.tenancy._criteria import client_models
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy.orm import Session
-
-EXPIRED = {"_sa_instance_state"}
+    from sqlalchemy.orm import InstanceState, Session
 
 
-def remove_rows_of_others(session: Session, client_id: int) -> list[object]:
-    """Detach the rows that do not belong to `client_id`, and return them; what is loaded of them stays readable."""
-    rows = [row for row in session.identity_map.values() if not _may_stay(row, client_id)]
-    for row in rows:
-        session.expunge(row)
-    return rows
+class ClientRows:
+    """The rows with a client in a session; a row whose client is not known is for no client."""
 
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        # Of rows that a rollback expired, or could expire, after their block.
+        self._clients: WeakKeyDictionary[InstanceState[Any], int] = WeakKeyDictionary()
 
-def attach_again(session: Session, rows: Iterable[object], *, expired: bool) -> None:
-    """Attach detached rows, in place of other objects for the same rows."""
-    for row in rows:
-        state = inspect(row)
-        # A rollback makes a new row transient, and the caller may have attached it to another session.
-        if not state.detached:
-            continue
-        present = session.identity_map.get(state.key)
-        if present is not None:
-            session.expunge(present)
-        session.add(row)
-        if expired:
-            session.expire(row)
+    def remove_others(self, client_id: int) -> list[object]:
+        """Detach the rows that do not belong to `client_id`, and return them; what is loaded of them stays readable."""
+        others = [row for row in self._all() if self._client_of(row) != client_id]
+        for row in others:
+            self._session.expunge(row)
+        return others
 
+    def attach_again(self, rows: Iterable[object], *, expired: bool) -> None:
+        """Attach detached rows, in place of other objects for the same rows."""
+        for row in rows:
+            state = inspect(row)
+            # A rollback makes a new row transient, and the caller may have attached it to another session.
+            if not state.detached:
+                continue
+            present = self._session.identity_map.get(state.key)
+            if present is not None:
+                self._session.expunge(present)
+            self._session.add(row)
+            if expired:
+                self._session.expire(row)
 
-def _may_stay(row: object, client_id: int) -> bool:
-    """Return whether `row` is of this client or of none, or has no values, so that it is loaded under the policies."""
-    values = vars(row)
-    return not isinstance(row, client_models()) or values.get(CLIENT_COLUMN) == client_id or values.keys() == EXPIRED
+    def remember_client(self, client_id: int) -> None:
+        """Remember that the rows in the session belong to `client_id`, whose block ends."""
+        for row in self._all():
+            self._clients[inspect(row)] = client_id
+
+    def _all(self) -> list[object]:
+        return [row for row in self._session.identity_map.values() if isinstance(row, client_models())]
+
+    def _client_of(self, row: object) -> int | None:
+        loaded: int | None = vars(row).get(CLIENT_COLUMN)
+        return self._clients.get(inspect(row)) if loaded is None else loaded

@@ -17,26 +17,21 @@ if TYPE_CHECKING:
 
 ADMIN_POLICY = "admin_all"
 # The roles that the login is or can be: with SET ROLE, also without their privileges.
-REACHED_BY_LOGIN = (
-    REACHED
-    + """
+OWN_ROLES = """{reached}
     , own (role) AS (
       SELECT role FROM reached JOIN pg_roles ON pg_roles.oid = login WHERE rolname = session_user
       UNION SELECT oid FROM pg_roles WHERE rolname IN (session_user, current_user)
     )
-"""
-)
+""".replace("{reached}", REACHED)
 LOGIN = catalog_query(
-    REACHED_BY_LOGIN
-    + """
+    """{own_roles}
     SELECT session_user AS login, current_setting('row_security') AS row_security,
       (SELECT min(rolname::text) FROM own JOIN pg_roles ON pg_roles.oid = role WHERE rolsuper) AS superuser,
       (SELECT min(rolname::text) FROM own JOIN pg_roles ON pg_roles.oid = role WHERE rolbypassrls) AS bypassing
-"""
+""".replace("{own_roles}", OWN_ROLES)
 )
 TABLES = catalog_query(
-    REACHED_BY_LOGIN
-    + """
+    """{own_roles}
     SELECT relname::text AS name, relrowsecurity AS enabled, pg_get_userbyid(relowner)::text AS owner,
       relowner IN (SELECT role FROM own) AS owned,
       EXISTS (SELECT FROM pg_policy WHERE polrelid = pg_class.oid) AS has_policies,
@@ -45,7 +40,7 @@ TABLES = catalog_query(
       (SELECT min(pg_get_userbyid(role)::text) FROM pg_policy JOIN own ON role = ANY (polroles)
        WHERE polrelid = pg_class.oid AND polname = :admin) AS admin_through
     FROM pg_class WHERE relname = ANY (:names) AND pg_table_is_visible(oid) ORDER BY relname
-"""
+""".replace("{own_roles}", OWN_ROLES)
 )
 
 

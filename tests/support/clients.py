@@ -25,18 +25,18 @@ CLIENT_TABLES = tuple(table for table in TABLES if table != "trend_signals")
 CLIENTS = (7, 8)
 SOURCES_PER_CLIENT = 2
 KPIS_PER_CLIENT = 5
-ROWS = f"""
+ROWS = """
     INSERT INTO data_sources (client_id, name, type)
     SELECT client, 'source ' || n, 'simple_csv'
-    FROM unnest(ARRAY[7, 8]) AS client, generate_series(1, {SOURCES_PER_CLIENT}) AS n;
+    FROM unnest(ARRAY[7, 8]) AS client, generate_series(1, 2) AS n;
     INSERT INTO kpi_summary (client_id, source_id, kpi_name, kpi_value, period_start, period_end)
     SELECT client_id, min(id), 'kpi ' || n, n, now(), now()
-    FROM data_sources, generate_series(1, {KPIS_PER_CLIENT}) AS n GROUP BY client_id, n ORDER BY client_id, n;
+    FROM data_sources, generate_series(1, 5) AS n GROUP BY client_id, n ORDER BY client_id, n;
     INSERT INTO anomaly_log (client_id, source_id, kpi_name, value)
     SELECT client_id, min(id), 'kpi', 1 FROM data_sources GROUP BY client_id;
-    INSERT INTO processed_data (client_id, source_type, data) VALUES (7, 'retail', '{{}}'), (8, 'retail', '{{}}');
+    INSERT INTO processed_data (client_id, source_type, data) VALUES (7, 'retail', '{}'), (8, 'retail', '{}');
     INSERT INTO text_summary (client_id, text_field) VALUES (7, 'seven'), (8, 'eight');
-    INSERT INTO clusters (client_id, cluster_id, features_json) VALUES (7, 1, '{{}}'), (8, 1, '{{}}');
+    INSERT INTO clusters (client_id, cluster_id, features_json) VALUES (7, 1, '{}'), (8, 1, '{}');
     INSERT INTO trend_signals (sector, term, period_start, period_end) VALUES ('retail', 'term', now(), now());
 """
 
@@ -54,5 +54,5 @@ def protected_database(server: Server, template: str, name: str | None = None) -
             enable(database.engine)
             for login, group in LOGINS.items():
                 database.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(login)))
-            database.execute(sql.SQL(ROWS))
+            database.execute(ROWS)
             yield database

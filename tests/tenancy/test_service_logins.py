@@ -1,0 +1,91 @@
+"""A service does not start with a login that bypasses the policies."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, LiteralString
+
+import pytest
+from psycopg import sql
+
+from support.clients import ADMIN, LOGINS, READER, SERVICE
+from syntegra_db.database import create_async_engine, create_engine
+from syntegra_db.errors import PoliciesBypassed
+from syntegra_db.tenancy import async_require_policies, require_policies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import URL
+
+    from support.servers import Database, Server
+
+OUTSIDER = "syntegra_test_outsider"
+OWNER = "syntegra_test_owner"
+
+
+@pytest.fixture
+def roles(server: Server, protected: Database) -> Iterator[None]:
+    """Create a login in no group and an owner of tables; they own nothing at the end."""
+    with server.role(OUTSIDER), server.role(OWNER):
+        yield
+        protected.execute(sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(sql.Identifier(OWNER)))
+        for role in (OUTSIDER, OWNER):
+            protected.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
+
+
+def check(url: URL, *, allow_admin: bool = False) -> None:
+    engine = create_engine(url)
+    try:
+        require_policies(engine, allow_admin=allow_admin)
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.parametrize("login", LOGINS)
+def test_login_of_group_is_accepted(protected: Database, login: str) -> None:
+    check(protected.url_as(login), allow_admin=login == ADMIN)
+
+
+def test_asyncio_engine_is_checked(protected: Database) -> None:
+    async def check_all() -> None:
+        for login in (SERVICE, READER, ADMIN):
+            engine = create_async_engine(protected.url_as(login))
+            try:
+                await async_require_policies(engine)
+            finally:
+                await engine.dispose()
+
+    with pytest.raises(PoliciesBypassed, match="member of syntegra_admin"):
+        asyncio.run(check_all())
+
+
+def test_superuser_is_rejected(protected: Database) -> None:
+    with pytest.raises(PoliciesBypassed, match="login postgres: it is a superuser"):
+        check(protected.url)
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("SELECT 1", "in no group"),
+        ("GRANT syntegra_service TO {login}; GRANT syntegra_admin TO {login}", "member of syntegra_admin.*allow_admin"),
+        ("GRANT syntegra_service TO {login}; GRANT {owner} TO {login}; ALTER TABLE clusters OWNER TO {owner}", "owner"),
+        ("GRANT syntegra_service TO {login}; ALTER TABLE clusters OWNER TO {login}", "owns the table clusters"),
+        ("GRANT syntegra_service TO {login}; ALTER ROLE {login} BYPASSRLS", "it has BYPASSRLS"),
+        (
+            "GRANT syntegra_service TO {login}; ALTER ROLE {owner} BYPASSRLS; GRANT {owner} TO {login}",
+            "can become syntegra_test_owner, which has BYPASSRLS.*REVOKE",
+        ),
+        ("GRANT syntegra_service TO {login}; ALTER ROLE {owner} SUPERUSER; GRANT {owner} TO {login}", "is a superuser"),
+        ("GRANT syntegra_service TO {login}; ALTER ROLE {login} SET row_security = off", "row_security is off"),
+        ("GRANT syntegra_service TO {login}; ALTER TABLE clusters DISABLE ROW LEVEL SECURITY", "clusters has no"),
+        ("GRANT syntegra_service TO {login}; ALTER ROLE {login} SET search_path = pg_catalog", "leads to no table"),
+    ],
+)
+@pytest.mark.usefixtures("roles")
+def test_login_that_bypasses_policies_is_rejected(protected: Database, statement: LiteralString, reason: str) -> None:
+    protected.execute(sql.SQL(statement).format(login=sql.Identifier(OUTSIDER), owner=sql.Identifier(OWNER)))
+    with pytest.raises(PoliciesBypassed, match=reason) as error:
+        check(protected.url_as(OUTSIDER))
+    assert OUTSIDER in str(error.value)
