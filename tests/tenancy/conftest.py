@@ -57,8 +57,8 @@ def engine_of(separated: Database, logins: Logins) -> Iterator[Callable[[str], E
         return engines[role]
 
     yield engine_of
-    for engine in engines.values():
-        engine.dispose()
+    for created in engines.values():
+        created.dispose()
 
 
 @pytest.fixture
