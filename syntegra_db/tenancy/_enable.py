@@ -169,7 +169,7 @@ def _enable(
     created = create_missing_roles(connection, roles)
     require_safe_logins(connection, roles, schema, [table.name for table in tables])
     create_objects(connection, before, is_marked=earlier is not None)
-    granted = grant_outer_privileges(connection, roles)
+    granted = grant_outer_privileges(connection, roles, created)
     tenancy = replace(
         before,
         created_roles=tuple(dict.fromkeys([*before.created_roles, *created])),

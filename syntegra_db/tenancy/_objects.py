@@ -18,7 +18,7 @@ from syntegra_db.search_path import read_session
 from syntegra_db.sql import catalog_query, execute_raw, literal, qualify, qualify_name, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy import Connection
 
@@ -93,8 +93,8 @@ def outer_grants(connection: Connection) -> Iterator[OuterGrant]:
     yield from (OuterGrant("database", "DATABASE", session.database, grant) for grant in DATABASE_GRANTS)
 
 
-def grant_outer_privileges(connection: Connection, roles: GroupRoles) -> list[str]:
-    """Grant those privileges that are missing, and return their keys.
+def grant_outer_privileges(connection: Connection, roles: GroupRoles, created: Iterable[str]) -> list[str]:
+    """Grant those privileges that are missing, and return their keys; the transaction has `created` some roles.
 
     What the current role may not grant is enough if PUBLIC has it.
 
@@ -111,11 +111,11 @@ def grant_outer_privileges(connection: Connection, roles: GroupRoles) -> list[st
         elif not found.is_granted and not found.has_privilege:
             statements.append(outer.statement(roles))
     if statements:
-        creations = [f"CREATE ROLE {quote(name)} NOLOGIN;" for name in roles]
+        # Their creation is rolled back.
+        creations = [f"CREATE ROLE {quote(name)} NOLOGIN;" for name in created]
         raise TenancyError(
             "This role may not grant every privilege that the group roles need; nothing was changed. Ask an "
-            "administrator to run this, after the creation of the roles if they do not exist "
-            f"({' '.join(creations)}), then run this again: {' '.join(statements)}"
+            f"administrator to run this in the database, then run this again: {' '.join([*creations, *statements])}"
         )
     return granted
 
