@@ -9,13 +9,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
-from migrations.test_pooler import pgbouncer
 from psycopg import sql
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from support.poolers import pgbouncer
 from syntegra_db import binary_vectors
 from syntegra_db.bulk import copy_rows, upsert_rows
 from syntegra_db.client_programs import find_program_for_server

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from migrations.test_pooler import ADVISORY_LOCKS, pgbouncer
+from migrations.test_pooler import ADVISORY_LOCKS
 
 from support.embeddings import EMBEDDING
+from support.poolers import pgbouncer
 from support.texts import load_texts
 from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.errors import RebuildFailed
