@@ -31,8 +31,8 @@ from syntegra_db.migrations.online._steps import (
 __all__ = [
     "CONCURRENTLY",
     "PLACEHOLDER",
-    "AlikeColumns",
     "PROTECT",
+    "AlikeColumns",
     "AutocommitStep",
     "BackfillStep",
     "CollectedSteps",
