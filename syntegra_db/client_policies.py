@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from syntegra_db.client_setting import ALL_ROWS, BOUND_ROWS, LOOKUP_FUNCTION, OWN_ROWS
 from syntegra_db.errors import TenancyError, UntrustedObject
 from syntegra_db.search_path import read_session
 from syntegra_db.sql import catalog_query, qualify, qualify_name, quote
@@ -21,22 +22,13 @@ if TYPE_CHECKING:
 RoleKey = Literal["service", "reader", "admin", "bound"]
 Command = Literal["ALL", "SELECT", "INSERT", "UPDATE", "DELETE"]
 
-SETTING = "syntegra.client_id"
 DEFAULT_PREFIX = "syntegra_"
 PREFIX_FORMAT = "^(?!pg_)[a-z_][a-z0-9_]{0,39}$"
-# A row belongs to the client in this column; a table without it is for no service unless it is declared as shared.
-CLIENT_COLUMN = "client_id"
 # Declared tables whose rows belong to no client: services read them, and the role for batch jobs writes them.
 SHARED_TABLES = frozenset({"trend_signals"})
 # Services leave the ids to the sequence: an id of their choice would show whether a row of another client has it.
 ID_COLUMN = "id"
 BINDINGS_TABLE = "bound_logins"
-LOOKUP_FUNCTION = "bound_client_id"
-# As the server prints them; `{lookup}` is the name of the function. A subselect or a function around the setting would
-# hide the client from the planner's estimates.
-OWN_ROWS = f"({CLIENT_COLUMN} = (NULLIF(current_setting('{SETTING}'::text, true), ''::text))::bigint)"
-BOUND_ROWS = f"({CLIENT_COLUMN} = {{lookup}}())"
-ALL_ROWS = "true"
 LOOKUP_BODY = "SELECT client_id FROM {table} WHERE login = session_user"
 LOOKUP_SETTINGS = ("search_path=pg_catalog, pg_temp",)
 MARK = "syntegra_db tenancy "

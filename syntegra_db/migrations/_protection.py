@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 from syntegra_db.catalog import declared_sequences
 from syntegra_db.client_policies import (
     BINDINGS_TABLE,
-    CLIENT_COLUMN,
     CLIENT_GRANTS,
     CLIENT_SEQUENCE_GRANTS,
     ID_COLUMN,
-    LOOKUP_FUNCTION,
     MARK,
     POLICIES,
     PREFIX_FORMAT,
@@ -21,6 +19,7 @@ from syntegra_db.client_policies import (
     GroupRoles,
     read_tenancy,
 )
+from syntegra_db.client_setting import CLIENT_COLUMN, LOOKUP_FUNCTION
 from syntegra_db.migrations._templates import read_template
 from syntegra_db.revisions import VERSION_TABLE
 from syntegra_db.search_path import read_session

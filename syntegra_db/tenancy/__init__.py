@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from syntegra_db.client_policies import SETTING, GroupRoles, Tenancy, read_tenancy
+from syntegra_db.client_policies import GroupRoles, Tenancy, read_tenancy
+from syntegra_db.client_setting import SETTING
 
 if TYPE_CHECKING:
     from syntegra_db.tenancy._bindings import Binding, bind, unbind

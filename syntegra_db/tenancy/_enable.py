@@ -10,13 +10,13 @@ from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.catalog import declared_sequences
 from syntegra_db.client_policies import (
-    CLIENT_COLUMN,
     DEFAULT_PREFIX,
     POLICIES,
     Tenancy,
     group_roles,
     read_tenancy,
 )
+from syntegra_db.client_setting import CLIENT_COLUMN
 from syntegra_db.errors import TenancyError, server_message
 from syntegra_db.migrations import protect_tables
 from syntegra_db.revisions import VERSION_TABLE, all_revisions

@@ -8,11 +8,11 @@ from syntegra_db.client_policies import (
     BINDINGS_TABLE,
     DATABASE_GRANTS,
     LOOKUP_BODY,
-    LOOKUP_FUNCTION,
     MARK,
     SCHEMA_GRANTS,
     Grant,
 )
+from syntegra_db.client_setting import LOOKUP_FUNCTION
 from syntegra_db.errors import TenancyError
 from syntegra_db.search_path import read_session
 from syntegra_db.sql import catalog_query, execute_raw, literal, qualify, qualify_name, quote

@@ -9,7 +9,8 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import func, select
 
-from syntegra_db.client_policies import SETTING, GroupRoles, group_roles
+from syntegra_db.client_policies import GroupRoles, group_roles
+from syntegra_db.client_setting import SETTING
 from syntegra_db.connections import conninfo
 
 if TYPE_CHECKING:
