@@ -1,6 +1,6 @@
 """Compare copy_rows with other ways to load text_summary with all its indexes, on an embedded server.
 
-    python benchmarks/load.py [--rows 20000] [--rounds 5] [--memory-rows 10000 100000 1000000]
+    python benchmarks/load.py [--rows 20000] [--kpis 100000] [--rounds 5] [--memory-rows 10000 100000 1000000]
 
 Rows have a text, a sentiment, keywords and an embedding: a NumPy array of 384 numbers. All rows are in memory before
 the measurement, which includes the commit. Medians of interleaved rounds, each into the empty table. The other ways are
@@ -9,7 +9,9 @@ the measurement, which includes the commit. Medians of interleaved rounds, each 
 - Core and the ORM: `session.execute(insert(table), rows)` on an engine of `syntegra_db.database`, the same with
   pgvector's SQLAlchemy type on a plain engine, and `session.add_all`.
 
-The benchmark then measures the peak memory of processes that copy rows from a generator (Linux only).
+Then it compares copy_rows of KPIs and of such texts without policies with the same under row-level security, for the
+login of a batch job: in turn, on the same tables. At last it measures the peak memory of processes that copy rows from
+a generator (Linux only).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,11 +39,11 @@ from sqlalchemy import insert
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from syntegra_db import embedded, migrations
+from syntegra_db import embedded, migrations, tenancy
 from syntegra_db.bulk import copy_rows
-from syntegra_db.connections import conninfo
+from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.database import create_engine
-from syntegra_db.models import EMBEDDING_DIMENSIONS, TextSummary
+from syntegra_db.models import EMBEDDING_DIMENSIONS, Base, KpiSummary, TextSummary
 from syntegra_db.settings import parse_url
 
 if TYPE_CHECKING:
@@ -66,6 +69,8 @@ PGVECTOR_TABLE = sqlalchemy.table(
     sqlalchemy.column("embedding", VECTOR(EMBEDDING_DIMENSIONS)),
 )
 GENERATOR_EMBEDDINGS = 1000
+# The name and password of a role on a server that lives as long as the benchmark.
+LOGIN = "benchmark_batch"
 
 
 def make_rows(number: int) -> list[dict[str, Any]]:
@@ -167,6 +172,47 @@ def show_speed(seconds: dict[str, list[float]], number: int) -> None:
     Console().print(table)
 
 
+def make_kpis(number: int) -> list[dict[str, Any]]:
+    """Return KPIs to load."""
+    period = {"period_start": datetime(2026, 1, 1, tzinfo=UTC), "period_end": datetime(2026, 2, 1, tzinfo=UTC)}
+    return [{"client_id": n % 50, "kpi_name": f"kpi {n % 1000}", "kpi_value": n / 7, **period} for n in range(number)]
+
+
+def measure_policies(url: URL, texts: int, kpis: int, rounds: int) -> None:
+    """Print the time of copy_rows under row-level security, and its ratio to that without."""
+    owner = unpooled_engine(url)
+    tenancy.enable(owner)
+    engine = create_engine(url.set(username=LOGIN, password=LOGIN))
+    table = Table("copy_rows, dictionaries", "Without policies, s", "With, s", "Ratio (median)")
+    loads: dict[str, tuple[type[Base], list[dict[str, Any]]]] = {
+        f"{kpis:,} KPIs": (KpiSummary, make_kpis(kpis)),
+        f"{texts:,} texts": (TextSummary, make_rows(texts)),
+    }
+    with psycopg.connect(conninfo(url), autocommit=True) as administrator:
+        administrator.execute(sql.SQL("CREATE ROLE {0} LOGIN PASSWORD {1}").format(sql.Identifier(LOGIN), LOGIN))
+        administrator.execute(sql.SQL("GRANT syntegra_admin TO {}").format(sql.Identifier(LOGIN)))
+        for name, (model, rows) in loads.items():
+            load = in_session(engine, lambda session, model=model, rows=rows: copy_rows(session, model, rows))  # type: ignore[misc]
+            target = sql.Identifier(model.__tablename__)
+            seconds: dict[str, list[float]] = {"DISABLE": [], "ENABLE": []}
+            for turn in range(rounds + 1):
+                for command in seconds if turn % 2 else reversed(seconds):
+                    administrator.execute(sql.SQL("TRUNCATE {}").format(target))
+                    administrator.execute(
+                        sql.SQL("ALTER TABLE {} {} ROW LEVEL SECURITY").format(target, sql.SQL(command))
+                    )
+                    administrator.execute("CHECKPOINT")
+                    started = time.perf_counter()
+                    load()
+                    if turn:
+                        seconds[command].append(time.perf_counter() - started)
+            without, under = seconds.values()
+            ratio = statistics.median(b / a for a, b in zip(without, under, strict=True))
+            table.add_row(name, *(f"{statistics.median(values):.3f}" for values in seconds.values()), f"{ratio:.2f}")
+    engine.dispose()
+    Console().print(table)
+
+
 def generate(number: int) -> Iterator[dict[str, Any]]:
     """Yield `number` rows."""
     embeddings = np.random.default_rng(0).standard_normal((GENERATOR_EMBEDDINGS, EMBEDDING_DIMENSIONS))
@@ -194,7 +240,7 @@ def show_memory(url: URL, numbers: list[int]) -> None:
     Console().print(table)
 
 
-def main(number: int, rounds: int, memory_rows: list[int]) -> None:
+def main(number: int, kpis: int, rounds: int, memory_rows: list[int]) -> None:
     """Measure on a temporary embedded server."""
     with tempfile.TemporaryDirectory(prefix="syntegra-db-") as folder:
         data = Path(folder) / "data"
@@ -204,6 +250,7 @@ def main(number: int, rounds: int, memory_rows: list[int]) -> None:
                 administrator.execute("CREATE EXTENSION vector")
             migrations.upgrade(url=url)
             show_speed(measure(url, number, rounds), number)
+            measure_policies(url, number, kpis, rounds)
             show_memory(url, memory_rows)
         finally:
             embedded.stop_server(data)
@@ -212,6 +259,7 @@ def main(number: int, rounds: int, memory_rows: list[int]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000, help="rows per load")
+    parser.add_argument("--kpis", type=int, default=100_000, help="KPIs per load with and without policies")
     parser.add_argument("--rounds", type=int, default=5, help="rounds per way to load")
     parser.add_argument("--memory-rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--peak", nargs=2, metavar=("ROWS", "URL"), help=argparse.SUPPRESS)
@@ -219,4 +267,4 @@ if __name__ == "__main__":
     if arguments.peak:
         peak(parse_url(arguments.peak[1]), int(arguments.peak[0]))
     else:
-        main(arguments.rows, arguments.rounds, arguments.memory_rows)
+        main(arguments.rows, arguments.kpis, arguments.rounds, arguments.memory_rows)

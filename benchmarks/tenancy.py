@@ -4,7 +4,7 @@
 
 A temporary embedded server with 1 GB of shared_buffers has `--rows` KPIs and as many texts with an embedding. One
 client has half of them, one has 900, and 200 have the others. `syntegra-db tenancy enable` made the policies. Row-level
-security is disabled and enabled in turn: the login, its connections, the tables and their pages are the same. Each work
+security is disabled and enabled in turn: the login, the tables and their pages are the same. Each work
 runs `--calls` times in one transaction, in which the client is set; the first work is a transaction by itself. The
 numbers are medians of the medians of each turn, and medians of the differences and ratios of each pair of turns.
 """
@@ -15,6 +15,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -26,26 +27,28 @@ import numpy as np
 import psycopg
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import bindparam, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from benchmarks.recall import NEAREST
 from benchmarks.search import server
-from syntegra_db import embedded, migrations
+from syntegra_db import embedded, migrations, tenancy
 from syntegra_db.bulk import copy_rows
 from syntegra_db.client_setting import SETTING
 from syntegra_db.connections import conninfo, unpooled_engine
-from syntegra_db.database import create_engine
+from syntegra_db.database import create_engine, session_factory
 from syntegra_db.models import EMBEDDING_DIMENSIONS, KpiSummary, TextSummary
-from syntegra_db.tenancy import enable
 from syntegra_db.vectors import search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Engine
     from sqlalchemy.engine import URL
 
+# A plain session, and one whose transactions set the client and whose statements get the condition on it.
+WITHOUT, POLICIES, CLIENT = MODES = ("no policies", "policies", "ClientSession")
 SEED = 20_260_101
 LARGE, SMALL, SMALL_ROWS = 7, 20, 900
 OTHERS, FIRST_OTHER = 200, 1000
@@ -58,12 +61,11 @@ LOGIN = (
     "GRANT syntegra_service TO benchmark_service",
 )
 INDEX = (
-    "SET maintenance_work_mem = '512MB'",
-    "CREATE INDEX idx_text_summary_embedding ON text_summary USING ivfflat (embedding vector_cosine_ops) {options}",
+    "SET maintenance_work_mem = '1GB'",
+    "CREATE INDEX idx_text_summary_embedding ON text_summary USING hnsw (embedding vector_cosine_ops) WITH (m = 8)",
     "VACUUM ANALYZE",
 )
 PERIOD = {"period_start": datetime(2026, 1, 1, tzinfo=UTC), "period_end": datetime(2026, 2, 1, tzinfo=UTC)}
-SET_CLIENT = select(func.set_config(SETTING, bindparam("client"), True))
 
 
 def owners(rows: int) -> list[int]:
@@ -77,16 +79,16 @@ def texts(clients: list[int]) -> Iterator[dict[str, Any]]:
     """Yield a text of each client with an embedding near one of the topics."""
     random = np.random.default_rng(SEED)
     topics = random.standard_normal((TOPICS, EMBEDDING_DIMENSIONS)).astype(np.float32)
-    for number, client in enumerate(clients):
+    for number, owner in enumerate(clients):
         noise = random.standard_normal(EMBEDDING_DIMENSIONS).astype(np.float32)
         embedding = topics[number % TOPICS] + NOISE * noise
-        yield {"client_id": client, "text_field": f"El servicio fue bueno, dice {number}.", "embedding": embedding}
+        yield {"client_id": owner, "text_field": f"El servicio fue bueno, dice {number}.", "embedding": embedding}
 
 
 def kpis(clients: list[int]) -> Iterator[dict[str, Any]]:
     """Yield a KPI of each client."""
-    for number, client in enumerate(clients):
-        yield {"client_id": client, "kpi_name": f"kpi {number}", "kpi_value": number, **PERIOD}
+    for number, owner in enumerate(clients):
+        yield {"client_id": owner, "kpi_name": f"kpi {number}", "kpi_value": number, **PERIOD}
 
 
 @dataclass
@@ -96,8 +98,7 @@ class Work:
     name: str
     client: int
     run: Callable[[Session], object]
-    seconds: dict[bool, list[float]] = field(default_factory=lambda: {False: [], True: []})
-    ratios: list[float] = field(default_factory=list)
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {mode: [] for mode in MODES})
     is_transaction: bool = False
 
 
@@ -132,40 +133,51 @@ def find(session: Session, query: Any, **filters: Any) -> None:
     session.expunge_all()
 
 
-def measure(work: Work, engine: Engine, calls: int, *, policies: bool) -> None:
+@contextmanager
+def plain_block(session: Session, client_id: int) -> Iterator[None]:
+    """Set the client with a statement."""
+    session.execute(select(func.set_config(SETTING, str(client_id), True)))
+    yield
+
+
+def measure(work: Work, engine: Engine, calls: int, mode: str) -> None:
     """Run `work` a number of times, after calls that fill the caches."""
     seconds: list[float] = []
-    with Session(engine) as session:
-        for number in range(-WARM_UP, calls):
+    factory: Callable[[Engine], Callable[[], Session]] = tenancy.session_factory if mode == CLIENT else session_factory
+
+    def block() -> AbstractContextManager[None]:
+        if mode == WITHOUT:
+            return nullcontext()
+        return (plain_block if mode == POLICIES else tenancy.client)(session, work.client)
+
+    with factory(engine)() as session, nullcontext() if work.is_transaction else block():
+        for _ in range(WARM_UP + calls):
             started = time.perf_counter()
-            if policies and (work.is_transaction or number == -WARM_UP):
-                set_client(session, work.client)
-                started = started if work.is_transaction else time.perf_counter()
-            work.run(session)
-            if work.is_transaction:
-                session.commit()
-            if number >= 0:
-                seconds.append(time.perf_counter() - started)
+            with block() if work.is_transaction else nullcontext():
+                work.run(session)
+                if work.is_transaction:
+                    session.commit()
+            seconds.append(time.perf_counter() - started)
             session.expunge_all()
-    work.seconds[policies].append(statistics.median(seconds))
-
-
-def set_client(session: Session, client: int) -> None:
-    """Set the client until the transaction ends."""
-    session.execute(SET_CLIENT, {"client": str(client)})
+    work.seconds[mode].append(statistics.median(seconds[WARM_UP:]))
 
 
 def show(all_works: list[Work], rows: int) -> None:
-    """Print the medians and ratios."""
-    table = Table(f"{rows:,} rows", "Without policies, ms", "With, ms", "More, ms", "Ratio")
+    """Print the medians, and differences and ratios to those without policies."""
+    names = (f"{mode}, {unit}" for mode in (POLICIES, CLIENT) for unit in ("ms", "more ms", "ratio"))
+    table = Table(f"{rows:,} rows", f"{WITHOUT}, ms", *names)
     for work in all_works:
-        without, with_policies = (work.seconds[policies] for policies in (False, True))
-        pairs = list(zip(without, with_policies, strict=True))
-        more = statistics.median(b - a for a, b in pairs)
-        ratio = statistics.median(b / a for a, b in pairs)
-        medians = (statistics.median(values) for values in (without, with_policies))
-        table.add_row(work.name, *(f"{1000 * value:.3f}" for value in (*medians, more)), f"{ratio:.2f}")
-    Console(width=110).print(table)
+        base = work.seconds[WITHOUT]
+        cells = [f"{1000 * statistics.median(base):.3f}"]
+        for mode in (POLICIES, CLIENT):
+            pairs = list(zip(base, work.seconds[mode], strict=True))
+            cells += [
+                f"{1000 * statistics.median(work.seconds[mode]):.3f}",
+                f"{1000 * statistics.median(b - a for a, b in pairs):.3f}",
+                f"{statistics.median(b / a for a, b in pairs):.2f}",
+            ]
+        table.add_row(work.name, *cells)
+    Console(width=140).print(table)
 
 
 def load(url: URL, rows: int) -> dict[int, list[int]]:
@@ -179,8 +191,8 @@ def load(url: URL, rows: int) -> dict[int, list[int]]:
         session.commit()
     with psycopg.connect(conninfo(url), autocommit=True) as connection:
         for statement in INDEX:
-            connection.execute(statement.format(options=f"WITH (lists = {max(10, rows // 1000)})"))
-        enable(engine)
+            connection.execute(statement)
+        tenancy.enable(engine)
         for statement in LOGIN:
             connection.execute(statement)
         found = connection.execute("SELECT id FROM kpi_summary WHERE client_id = %s", [LARGE]).fetchall()
@@ -198,15 +210,15 @@ def main(rows: int, rounds: int, calls: int) -> None:
             all_works = works(SEED, load(url, rows))
             login = url.set(username="benchmark_service", password=PASSWORD)
             # Each engine knows the tables in one state only.
-            engines = {policies: create_engine(login, pool_size=1, max_overflow=0) for policies in (False, True)}
+            engines = {mode: create_engine(login, pool_size=1, max_overflow=0) for mode in MODES}
             with psycopg.connect(conninfo(url), autocommit=True) as administrator:
                 for turn in range(rounds):
-                    for policies in (False, True) if turn % 2 else (True, False):
+                    for mode in MODES if turn % 2 else reversed(MODES):
                         for table in ("kpi_summary", "text_summary"):
-                            command = "ENABLE" if policies else "DISABLE"
+                            command = "DISABLE" if mode == WITHOUT else "ENABLE"
                             administrator.execute(f"ALTER TABLE {table} {command} ROW LEVEL SECURITY")
                         for work in all_works:
-                            measure(work, engines[policies], calls, policies=policies)
+                            measure(work, engines[mode], calls, mode)
             for engine in engines.values():
                 engine.dispose()
         finally:

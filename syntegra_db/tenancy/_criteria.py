@@ -10,7 +10,7 @@ from sqlalchemy.orm import LoaderCriteriaOption
 from sqlalchemy.orm.interfaces import CriteriaOption
 
 from syntegra_db import models
-from syntegra_db.client_policies import CLIENT_COLUMN
+from syntegra_db.client_setting import CLIENT_COLUMN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

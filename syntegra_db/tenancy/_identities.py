@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import inspect
 
-from syntegra_db.client_policies import CLIENT_COLUMN
+from syntegra_db.client_setting import CLIENT_COLUMN
 from syntegra_db.tenancy._criteria import client_models
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from syntegra_db.client_policies import SETTING
+from syntegra_db.client_setting import SETTING
 from syntegra_db.sql import execute_raw
 
 if TYPE_CHECKING:
