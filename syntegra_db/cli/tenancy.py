@@ -105,7 +105,7 @@ def _engine(application_name: str) -> Engine:
 def _describe_loss(found: TenancyStatus, database: str) -> str:
     logins = sorted({login for members in found.logins.values() for login in members})
     names = f"These logins lose access to the rows of the {database}: {', '.join(logins)}." if logins else ""
-    bound = f" The clients of {len(found.bindings)} bound logins are deleted." if found.bindings else ""
+    bound = " The clients of bound logins are deleted." if found.bindings else ""
     return names + bound or f"No login of the {database} is in a group role."
 
 

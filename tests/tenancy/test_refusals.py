@@ -105,7 +105,7 @@ def test_owner_without_createrole_gets_the_statements_for_an_administrator(
 
 
 def enable_with_administrator(engine: Engine, database: Database) -> EnableResult:
-    """Run what each refusal prints as an administrator, until `enable` succeeds."""
+    """Run what each error prints as an administrator, until `enable` succeeds."""
     for _ in range(3):
         try:
             return enable(engine)
@@ -173,7 +173,7 @@ def test_policies_of_others_are_named_with_the_statement(logins: Logins, databas
     assert clients_seen(database, logins.create(ROLES.service), "clusters", 7) == set()
 
 
-def test_role_that_does_not_own_the_tables_is_told_the_owner(logins: Logins, database: Database) -> None:
+def test_role_that_does_not_own_the_tables_gets_the_name_of_the_owner(logins: Logins, database: Database) -> None:
     creator = logins.create()
     database.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(sql.Identifier(creator)))
     database.execute(sql.SQL("GRANT SELECT ON alembic_version TO {}").format(sql.Identifier(creator)))
