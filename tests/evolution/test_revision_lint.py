@@ -63,6 +63,11 @@ FAULTS = {
         "downgrade: drop index idx_kpi_x locks kpi_summary (ACCESS EXCLUSIVE) for a moment. Use op.drop_index_online.",
         downgrade='op.drop_index("idx_kpi_x", "kpi_summary")',
     ),
+    "table without clients": Fault(
+        'op.create_table("rates", sa.Column("id", sa.BigInteger()), sa.PrimaryKeyConstraint("id", name="pk_rates"))',
+        "table rates has no column client_id, so under `syntegra-db tenancy` no service may read it. Add the column,",
+        downgrade='op.drop_table("rates")',
+    ),
     "two phases": Fault(
         f'{COLUMN}\nop.drop_column("kpi_summary", "metadata")',
         "upgrade has two phases: an expansion (add column kpi_summary.unit) and a contraction (drop column "

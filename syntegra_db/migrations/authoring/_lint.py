@@ -16,6 +16,8 @@ from alembic.operations.ops import (
 from sqlalchemy import Column, Constraint, PrimaryKeyConstraint
 
 from syntegra_db.catalog import Schema, written_manifests
+from syntegra_db.client_policies import SHARED_TABLES
+from syntegra_db.client_setting import CLIENT_COLUMN
 from syntegra_db.compatibility import CONTRACT, EXPAND, phase_of
 from syntegra_db.errors import MigrationFailed
 from syntegra_db.migrations._failures import describe_bugs
@@ -113,6 +115,8 @@ class _Review:
                     yield (f"{describe(operation)} locks {effect.table} ({effect.lock}) {effect.duration}. Use {form}.")
             if operation is not None:
                 yield from _missing_names(operation)
+            if direction == "upgrade" and isinstance(operation, CreateTableOp):
+                yield from _missing_client(operation)
         for step in collected.steps:
             if isinstance(step, BackfillStep) and step.missing_values:
                 yield step.missing_values
@@ -221,6 +225,17 @@ def _of_docstring(docstring: str) -> Iterator[str]:
 
 def _template() -> str:
     return (script_location() / "script.py.mako").read_text(encoding="utf-8")
+
+
+def _missing_client(operation: CreateTableOp) -> Iterator[str]:
+    name = operation.table_name
+    columns = {item.name for item in operation.columns if isinstance(item, Column)}
+    if CLIENT_COLUMN not in columns and name not in SHARED_TABLES:
+        yield (
+            f"table {name} has no column {CLIENT_COLUMN}, so under `syntegra-db tenancy` no service may read it. Add "
+            "the column, or, if its rows are for every client, add its name to SHARED_TABLES in "
+            "syntegra_db/client_policies.py."
+        )
 
 
 def _missing_names(operation: MigrateOperation) -> Iterator[str]:
