@@ -20,6 +20,7 @@ MODULES = (
     "bulk",
     "vectors",
     "vectors.maintenance",
+    "tenancy",
     "migrations",
     "revisions",
     "catalog",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -13,9 +14,9 @@ from syntegra_db.tenancy._criteria import add_criteria
 from syntegra_db.tenancy._row_errors import explain_missing_row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, Engine, Result
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
     from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 
@@ -43,10 +44,18 @@ class ClientSession(Session):
             RowHidden: a changed row was deleted, or belongs to another client.
             RowOfOtherClient: a row has another client's `client_id`.
         """
-        try:
+        with _missing_rows_explained(self):
             super().flush(objects)
-        except StaleDataError as error:
-            raise explain_missing_row(error, self.client_id) from error
+
+    def bulk_save_objects(self, *arguments: Any, **options: Any) -> None:
+        """Save objects as SQLAlchemy does, with the errors of `flush`."""
+        with _missing_rows_explained(self):
+            super().bulk_save_objects(*arguments, **options)
+
+    def bulk_update_mappings(self, *arguments: Any, **options: Any) -> None:
+        """Update rows as SQLAlchemy does, with the errors of `flush`."""
+        with _missing_rows_explained(self):
+            super().bulk_update_mappings(*arguments, **options)
 
     def expunge_all(self) -> None:
         """Remove all rows from the session, also those of outer blocks."""
@@ -84,7 +93,22 @@ def _end(session: ClientSession, transaction: SessionTransaction) -> None:
 
 
 @event.listens_for(ClientSession, "do_orm_execute")
-def _add_criteria(state: ORMExecuteState) -> None:
+def _restrict(state: ORMExecuteState) -> Result[Any] | None:
     session = state.session
-    if isinstance(session, ClientSession) and session.client_id is not None:
+    if not isinstance(session, ClientSession):
+        return None
+    if session.client_id is not None:
         add_criteria(state, session.client_id)
+    if not state.is_update or not state.is_executemany:
+        return None
+    # An update by primary key, which must find each row as a flush does.
+    with _missing_rows_explained(session):
+        return state.invoke_statement()
+
+
+@contextmanager
+def _missing_rows_explained(session: ClientSession) -> Iterator[None]:
+    try:
+        yield
+    except StaleDataError as error:
+        raise explain_missing_row(error, session.client_id) from error

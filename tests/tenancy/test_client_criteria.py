@@ -9,8 +9,10 @@ from sqlalchemy import bindparam, delete, event, exists, func, insert, lambda_st
 from sqlalchemy.orm import aliased, joinedload, selectinload, subqueryload
 
 from support.clients import CLIENTS, KPIS_PER_CLIENT, SOURCES_PER_CLIENT
-from syntegra_db.models import Cluster, DataSource, KpiSummary, TrendSignal
-from syntegra_db.tenancy import ClientSession, client
+from syntegra_db.bulk import copy_rows
+from syntegra_db.models import EMBEDDING_DIMENSIONS, Cluster, DataSource, KpiSummary, TextSummary, TrendSignal
+from syntegra_db.tenancy import ClientSession, RowHidden, client
+from syntegra_db.vectors import nearest, search
 
 if TYPE_CHECKING:
     from support.servers import Database
@@ -82,15 +84,35 @@ def test_updates_and_deletes_are_restricted(admin_session: ClientSession) -> Non
     assert set(admin_session.scalars(select(DataSource.client_id))) == {8}
 
 
-def test_bulk_update_by_primary_key_is_restricted_by_policy(
-    session: ClientSession, admin_session: ClientSession
-) -> None:
-    identity = admin_session.scalars(select(Cluster.id).where(Cluster.client_id == 8)).one()
-    admin_session.rollback()
+def test_bulk_update_by_primary_key_changes_rows_of_client_only(session: ClientSession, protected: Database) -> None:
     with client(session, 7):
-        session.execute(update(Cluster).where(Cluster.id == identity).values(cluster_id=9))
+        row = session.scalars(select(Cluster)).one()
+        session.execute(update(Cluster), [{"id": row.id, "cluster_id": 9}])
+        [(other,)] = protected.query("SELECT id FROM clusters WHERE client_id = 8")
+        values = {"id": other, "cluster_id": 9}
+        for write in (
+            lambda: session.execute(update(Cluster), [values]),
+            lambda: session.bulk_update_mappings(Cluster, [values]),
+        ):
+            with pytest.raises(RowHidden, match="clusters"):
+                write()
+            session.rollback()
+        session.execute(update(Cluster).where(Cluster.id.in_([row.id, other])).values(cluster_id=9))
         session.commit()
-    assert set(admin_session.scalars(select(Cluster.cluster_id))) == {1}
+    assert set(protected.query("SELECT client_id, cluster_id FROM clusters")) == {(7, 9), (8, 1)}
+
+
+def test_texts_are_loaded_and_searched_for_client(session: ClientSession) -> None:
+    vector = [1.0] * EMBEDDING_DIMENSIONS
+    for client_id in CLIENTS:
+        with client(session, client_id):
+            copy_rows(session, TextSummary, [{"client_id": client_id, "text_field": "x", "embedding": vector}])
+    session.commit()
+    for client_id in CLIENTS:
+        with client(session, client_id):
+            matches = search(session, vector)
+            assert [match.row.client_id for match in matches] == [client_id]
+            assert session.scalars(nearest(vector)).all() == [match.row for match in matches]
 
 
 def test_parameter_of_caller_is_kept(admin_session: ClientSession) -> None:
@@ -101,8 +123,9 @@ def test_parameter_of_caller_is_kept(admin_session: ClientSession) -> None:
 
 
 def test_large_id_of_client_is_compared_as_bigint(admin_session: ClientSession) -> None:
-    with client(admin_session, 2**62):
-        assert admin_session.scalars(select(KpiSummary)).all() == []
+    for client_id, expected in ((7, KPIS_PER_CLIENT), (2**62, 0)):
+        with client(admin_session, client_id):
+            assert len(admin_session.scalars(select(KpiSummary)).all()) == expected
 
 
 def test_inserts_and_core_statements_are_left_as_they_are(session: ClientSession) -> None:
@@ -133,7 +156,7 @@ def explain(session: ClientSession, statement: Any) -> str:
 def test_plan_checks_client_once_or_in_index(session: ClientSession, protected: Database) -> None:
     protected.execute(
         b"INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end)"
-        b" SELECT n % 200, 'k' || n % 50, n, now(), now() FROM generate_series(1, 20000) AS n; ANALYZE kpi_summary"  # type: ignore[arg-type]
+        b" SELECT n % 200, 'k' || n % 50, n, now(), now() FROM generate_series(1, 20000) AS n; ANALYZE kpi_summary"
     )
     with client(session, 7):
         for statement in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+from psycopg.pq import TransactionStatus
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import Session, scoped_session
@@ -177,9 +178,13 @@ def test_error_handled_inside_block_leaves_transaction_failed(session: ClientSes
 
 
 def test_failed_flush_of_block_needs_rollback(session: ClientSession) -> None:
+    driver = session.connection().connection.driver_connection
+    assert driver is not None
     with pytest.raises(DBAPIError, match="distance_not_negative"), client(session, 7):
         session.add(Cluster(client_id=7, cluster_id=1, features_json={}, distance_to_centroid=-1.0))
     assert session.client_id is None
+    # The flush ended the transaction; nothing begins another one behind the session.
+    assert driver.info.transaction_status == TransactionStatus.IDLE
     with pytest.raises(PendingRollbackError):
         visible_clients(session)
     session.rollback()

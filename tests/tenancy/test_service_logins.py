@@ -47,6 +47,12 @@ def test_login_of_group_is_accepted(protected: Database, login: str) -> None:
     check(protected.url_as(login), allow_admin=login == ADMIN)
 
 
+@pytest.mark.usefixtures("roles")
+def test_bound_login_is_accepted(protected: Database) -> None:
+    protected.execute(sql.SQL("GRANT syntegra_bound TO {}").format(sql.Identifier(OUTSIDER)))
+    check(protected.url_as(OUTSIDER))
+
+
 def test_asyncio_engine_is_checked(protected: Database) -> None:
     async def check_all() -> None:
         for login in (SERVICE, READER, ADMIN):
