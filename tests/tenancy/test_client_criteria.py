@@ -155,8 +155,8 @@ def explain(session: ClientSession, statement: Any) -> str:
 
 def test_plan_checks_client_once_or_in_index(session: ClientSession, protected: Database) -> None:
     protected.execute(
-        b"INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end)"
-        b" SELECT n % 200, 'k' || n % 50, n, now(), now() FROM generate_series(1, 20000) AS n; ANALYZE kpi_summary"
+        "INSERT INTO kpi_summary (client_id, kpi_name, kpi_value, period_start, period_end)"
+        " SELECT n % 200, 'k' || n % 50, n, now(), now() FROM generate_series(1, 20000) AS n; ANALYZE kpi_summary"
     )
     with client(session, 7):
         for statement in (
