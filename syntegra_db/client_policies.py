@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from syntegra_db.client_setting import ALL_ROWS, BOUND_ROWS, LOOKUP_FUNCTION, OWN_ROWS
 from syntegra_db.errors import TenancyError, UntrustedObject
 from syntegra_db.search_path import read_session
-from syntegra_db.sql import catalog_query, qualify, qualify_name, quote
+from syntegra_db.sql import ORDINARY_TABLE, RELATION_KIND, catalog_query, qualify, qualify_name, quote
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -33,13 +33,14 @@ LOOKUP_BODY = "SELECT client_id FROM {table} WHERE login = session_user"
 LOOKUP_SETTINGS = ("search_path=pg_catalog, pg_temp",)
 MARK = "syntegra_db tenancy "
 # The content of the table is trusted if its owner migrates; others can create a table of that name.
-FIND_MARK = catalog_query("""
-    SELECT relkind::text AS kind, obj_description(pg_class.oid, 'pg_class') AS mark, rolname::text AS owner,
+FIND_MARK = catalog_query(f"""
+    SELECT {RELATION_KIND.format(relkind="relkind")} AS kind,
+           obj_description(pg_class.oid, 'pg_class') AS mark, rolname::text AS owner,
            rolsuper OR rolname = current_user AS is_own,
            rolsuper OR rolname = current_user
              OR relowner = (SELECT relowner FROM pg_class WHERE oid = to_regclass(:version)) AS is_trusted
     FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner WHERE pg_class.oid = to_regclass(:name)
-""")
+""")  # noqa: S608  constants
 
 
 class GroupRoles(NamedTuple):
@@ -187,7 +188,7 @@ def read_tenancy(connection: Connection, *, to_change: bool = False) -> Tenancy 
         UntrustedObject: the record belongs to a role that is not trusted.
         TenancyError: the record is damaged.
     """
-    from syntegra_db.revisions import ORDINARY_TABLE, VERSION_TABLE
+    from syntegra_db.revisions import VERSION_TABLE
 
     schema = read_session(connection).schema
     names = {"name": qualify_name(schema, BINDINGS_TABLE), "version": qualify_name(schema, VERSION_TABLE)}

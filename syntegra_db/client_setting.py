@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 SETTING = "syntegra.client_id"
+"""The setting of PostgreSQL with the client of the transaction, which the policies read."""
 # A row belongs to the client in this column; a table without it is for no service unless it is declared as shared.
 CLIENT_COLUMN = "client_id"
 LOOKUP_FUNCTION = "bound_client_id"
