@@ -38,7 +38,7 @@ CLIENT = 'sa.Column("client_id", sa.BigInteger(), nullable=False), sa.Column("to
 STEP = 'op.create_index_online("idx_invoices_total", "invoices", ["total"])'
 DROP = 'op.drop_table("invoices")'
 INSERT = "INSERT INTO invoices (client_id, total) VALUES ({}, 1) RETURNING client_id"
-# What the revision does, beside the table itself.
+# What the revision does, next to the table itself.
 VARIANTS = {"one transaction": "", "steps": STEP}
 
 
