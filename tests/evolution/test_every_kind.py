@@ -92,7 +92,7 @@ def loaded(server: Server, loaded_template: str) -> Iterator[Database]:
 
 
 def finish_after_kills(request: pytest.FixtureRequest, checkout: Checkout, database: Database, *revisions: str) -> None:
-    """Upgrade from the first revision to the second with interruptions, beside writers and a transaction, and back."""
+    """Upgrade from the first revision to the second with interruptions, next to writers and a transaction, and back."""
 
     def run(*command: str) -> str:
         return checkout.succeed("syntegra-db", *command, database=database)
