@@ -39,7 +39,10 @@ SHORT = 300
 NEWEST = select(Cluster).order_by(Cluster.id.desc()).limit(10)
 VISIBLE = text("SELECT client_id FROM kpi_summary")
 POOL: dict[str, Any] = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": 120}
-TRANSACTIONS = [pytest.param(SHORT, id="short"), pytest.param(LONG, id="long", marks=pytest.mark.long)]
+TRANSACTIONS = [
+    pytest.param(SHORT, id="short"),
+    pytest.param(LONG, id="long", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
+]
 WAYS = ["direct", pytest.param("pooler", marks=pytest.mark.pooler)]
 # Each transaction does some of these in any order, in blocks of any client.
 STEPS = ("read", "write", "write other", "error", "savepoint", "savepoint error", "block", "commit", "rollback")
