@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from syntegra_db.client_setting import ALL_ROWS, BOUND_ROWS, LOOKUP_FUNCTION, OWN_ROWS
 from syntegra_db.errors import TenancyError, UntrustedObject
 from syntegra_db.search_path import read_session
-from syntegra_db.sql import ORDINARY_TABLE, RELATION_KIND, catalog_query, qualify, qualify_name, quote
+from syntegra_db.sql import ORDINARY_TABLE, RELATION_KIND, catalog_query, literal, qualify, qualify_name, quote
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -112,6 +112,7 @@ VERSION_GRANTS = tuple(Grant(role, "SELECT") for role in GroupRoles._fields)  # 
 # Of the sequences of both kinds of tables.
 CLIENT_SEQUENCE_GRANTS = (Grant("service", "USAGE"), Grant("admin", "USAGE"))
 SHARED_SEQUENCE_GRANTS = (Grant("admin", "USAGE"),)
+LOOKUP_GRANTS = (Grant("bound", "EXECUTE"),)
 # Of the schemas of the tables and of the extension `vector`, and of the database, where loads need temporary tables.
 SCHEMA_GRANTS = tuple(Grant(role, "USAGE") for role in GroupRoles._fields)  # type: ignore[arg-type]
 DATABASE_GRANTS = (Grant("service", "TEMPORARY"), Grant("admin", "TEMPORARY"))
@@ -134,6 +135,15 @@ class Tenancy:
     def roles(self) -> GroupRoles:
         """The names of the group roles."""
         return group_roles(self.prefix)
+
+    @property
+    def lookup_statement(self) -> str:
+        """The CREATE FUNCTION for the client of a bound login, which changes one that exists."""
+        body = literal(LOOKUP_BODY.format(table=qualify(self.schema, BINDINGS_TABLE)))
+        return (
+            f"CREATE OR REPLACE FUNCTION {qualify(self.schema, LOOKUP_FUNCTION)}() RETURNS pg_catalog.int8 "
+            f"LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {body};"
+        )
 
     @property
     def mark(self) -> str:

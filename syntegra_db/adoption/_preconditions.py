@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from syntegra_db.adoption import _queries
-from syntegra_db.catalog import Table, read_month_partitions, tables_by_month
+from syntegra_db.catalog import Table, read_month_partitions, require_all_rows, tables_by_month
 from syntegra_db.catalog.compare import (
     DISABLED_FOREIGN_KEY,
     compare_attached_objects,
@@ -29,6 +29,7 @@ ID_KEY = "PRIMARY KEY (id)"
 
 def require_adoptable(connection: Connection, inspection: Inspection) -> None:
     """Raise `AdoptionNotPossible`, with all reasons, unless the tables can be changed in place by this role."""
+    require_all_rows(connection, inspection.installed.tables, AdoptionNotPossible)
     basic = [*_privileges(connection, inspection), *_kinds(inspection), *_partitions(connection, inspection)]
     # The other checks need tables that are tables.
     reasons = basic or [
@@ -59,6 +60,9 @@ def _privileges(connection: Connection, inspection: Inspection) -> Iterator[str]
 
 
 def _kinds(inspection: Inspection) -> Iterator[str]:
+    protection = inspection.catalog.protection
+    if protection is not None and (protection.problem or not protection.is_recorded):
+        yield "the record of `syntegra-db tenancy` is missing or damaged: run the fix that `syntegra-db verify` prints"
     for name, table in inspection.installed.tables.items():
         declared = inspection.declared.tables.get(name, Table())
         if (table.kind, table.partition_key) != (declared.kind, declared.partition_key):

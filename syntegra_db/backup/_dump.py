@@ -35,7 +35,7 @@ from syntegra_db.backup._session import (
     server_version,
     tables_at_revision,
 )
-from syntegra_db.catalog import existing_tables, later_schemas_with_tables, require_usable_revision
+from syntegra_db.catalog import existing_tables, later_schemas_with_tables, require_all_rows, require_usable_revision
 from syntegra_db.client_programs import ClientProgramFailed, find_program_for_server
 from syntegra_db.connections import connect
 from syntegra_db.errors import BackupFailed, InvalidBackup, server_message
@@ -143,6 +143,7 @@ def _export_snapshot(connection: Connection, program: ClientProgram, options: Mi
             logger.warning("A restore of this backup needs the columns of today, because %s", unfinished)
         declared, installed = tables_at_revision(revision), existing_tables(connection)
         tables = [name for name in declared if name in installed]
+        require_all_rows(connection, tables, BackupFailed)
         connection.rollback()
         begin_unlimited_transaction(connection)
         # Before the snapshot, because a table that is locked after it may have been emptied in between.

@@ -38,7 +38,7 @@ from syntegra_db.backup._session import (
     require_no_child_tables,
 )
 from syntegra_db.backup._vector_indexes import build_vector_indexes, drop_vector_indexes, require_no_rebuild
-from syntegra_db.catalog import existing_tables, require_usable_revision
+from syntegra_db.catalog import existing_tables, managed_tables, require_all_rows, require_usable_revision
 from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.connections import connect
 from syntegra_db.errors import RestoreFailed, TablesNotEmpty, server_message
@@ -191,6 +191,7 @@ def _restorable_revision(connection: Connection, job: _RestoreJob) -> str | None
     require_usable_revision(connection, before)
     require_no_unfinished_revision(connection)
     reject_downgrade(before, job.backup, connection)
+    require_all_rows(connection, managed_tables(), RestoreFailed)
     return before
 
 

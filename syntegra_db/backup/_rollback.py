@@ -11,9 +11,16 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db import wording
 from syntegra_db.backup._dump import create_backup, verify_backup
 from syntegra_db.backup._session import begin_unlimited_transaction, count_rows, lock_tables, reported_transaction
-from syntegra_db.catalog import existing_tables, require_usable_revision
+from syntegra_db.catalog import existing_tables, managed_tables, require_all_rows, require_usable_revision
 from syntegra_db.connections import connect
-from syntegra_db.errors import CommitUnconfirmed, InvalidBackup, MigrationFailed, RevisionError, server_message
+from syntegra_db.errors import (
+    BackupFailed,
+    CommitUnconfirmed,
+    InvalidBackup,
+    MigrationFailed,
+    RevisionError,
+    server_message,
+)
 from syntegra_db.migrations import (
     MigrationOptions,
     describe_data_loss,
@@ -85,6 +92,7 @@ def rollback(  # noqa: PLR0913  two callbacks
     with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
         before = current_revision(connection)
         revision = _resolve_older(target, before, connection)
+        require_all_rows(connection, managed_tables(), BackupFailed)
         still = f"The database is still at {describe_revision(before)}."
         try:
             with reported_transaction(connection, still) as existing_drift:
@@ -122,12 +130,14 @@ def describe_rollback_loss(target: str, engine: Engine) -> str:
     """Return the tables, columns and values that a rollback deletes, with their rows; empty if there are none.
 
     Raises:
-        RevisionError: see `rollback`.
+        RevisionError, BackupFailed: see `rollback`.
         UntrustedObject: see `declared_search_path`.
     """
     with connect(engine) as connection:
         before = current_revision(connection)
-        return describe_data_loss(connection, find_data_loss(before, _resolve_older(target, before, connection)))
+        revision = _resolve_older(target, before, connection)
+        require_all_rows(connection, managed_tables(), BackupFailed)
+        return describe_data_loss(connection, find_data_loss(before, revision))
 
 
 def _resolve_older(target: str, before: str | None, connection: Connection) -> str | None:

@@ -50,8 +50,10 @@ from syntegra_db.catalog._partitions import (
     read_month_partitions,
     tables_by_month,
 )
+from syntegra_db.catalog._protection import find_unrecorded_tenancy
 from syntegra_db.catalog._schema import Column, Schema, Table
 from syntegra_db.catalog._status import DatabaseStatus, read_status
+from syntegra_db.catalog._visible_rows import require_all_rows
 
 __all__ = [
     "CHANGED_ELSEWHERE",
@@ -82,6 +84,7 @@ __all__ = [
     "declared_names",
     "declared_sequences",
     "existing_tables",
+    "find_unrecorded_tenancy",
     "format_manifest",
     "introspect",
     "is_accepted",
@@ -93,6 +96,7 @@ __all__ = [
     "month_name_expression",
     "read_month_partitions",
     "read_status",
+    "require_all_rows",
     "require_current_schema",
     "require_no_tables_elsewhere",
     "require_own_names",

@@ -26,6 +26,7 @@ from syntegra_db.catalog.compare import (
     compare_partitions,
     compare_privileges,
     compare_schemas,
+    compare_tenancy,
     constraint_label,
     index_label,
 )
@@ -93,6 +94,7 @@ def verify(connection: Connection) -> DriftReport:
             for partitions in read_month_partitions(connection, tables_by_month(declared))
             for finding in compare_partitions(partitions)
         ),
+        *compare_tenancy(declared, installed),
         *compare_owner(installed.privileges.owners),
         *compare_privileges(declared, installed),
         *(_unused_set(schema) for schema in later_schemas_with_tables(connection)),

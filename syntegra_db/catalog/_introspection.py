@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from syntegra_db.catalog import _queries
 from syntegra_db.catalog._other_schemas import describe_missing_schema, require_no_tables_elsewhere
+from syntegra_db.catalog._protection import Protection, read_protection, without_protection
 from syntegra_db.catalog._rejections import find_rejections
 from syntegra_db.catalog._schema import Column, Reference, Schema, Table
 from syntegra_db.errors import LockTimeout, SettingsError
@@ -49,7 +50,7 @@ class Privileges:
     """The privileges that the session's role is missing: by table, and the sequences that it cannot use.
 
     `creators` are the other roles, quoted, that may create objects in the schema, such as PUBLIC. `owners` are the
-    owners of the tables.
+    owners of the tables. Row-level security can hide rows of `hidden` tables from the role.
     """
 
     role: str
@@ -57,16 +58,21 @@ class Privileges:
     missing: dict[str, tuple[str, ...]]
     unusable_sequences: frozenset[str]
     owners: dict[str, str]
+    hidden: frozenset[str]
 
 
 @dataclass(frozen=True)
 class LiveCatalog:
-    """The installed schema, equal on all servers at one revision, and what differs between servers."""
+    """The installed schema, equal on all servers at one revision, and what differs between servers.
+
+    The schema has none of the policies of `syntegra-db tenancy`, which are in `protection`.
+    """
 
     schema_name: str
     schema: Schema
     extension: Extension | None
     privileges: Privileges
+    protection: Protection | None
 
 
 def introspect(connection: Connection, tables: Collection[str], types: Collection[str] = ()) -> LiveCatalog:
@@ -91,11 +97,17 @@ def introspect(connection: Connection, tables: Collection[str], types: Collectio
         parts = {kind: _fetch_all(connection, query, tables=oids) for kind, query in PART_QUERIES.items()}
         found = {row["name"]: _table(row, parts) for row in installed}
         rejections = find_rejections(connection, found, {row["name"]: row["oid"] for row in installed})
+    # With the search_path of the session, from which the schema is read.
+    with short_lock_timeout(connection):
+        protection = read_protection(connection, found)
     return LiveCatalog(
         schema_name=session.schema or "",
         schema=Schema(
             types={row["name"]: tuple(row["labels"]) for row in labels},
-            tables={name: replace(table, rejections=rejections[name]) for name, table in found.items()},
+            tables={
+                name: replace(table, rejections=rejections[name])
+                for name, table in without_protection(found, protection).items()
+            },
         ),
         extension=_extension(role_and_extension, session),
         privileges=Privileges(
@@ -104,7 +116,9 @@ def introspect(connection: Connection, tables: Collection[str], types: Collectio
             missing={row["name"]: tuple(row["missing"]) for row in installed},
             unusable_sequences=frozenset(row["name"] for row in parts["sequences"] if not row["usable"]),
             owners={row["name"]: row["owner"] for row in installed},
+            hidden=frozenset(row["name"] for row in installed if row["hides_rows"]),
         ),
+        protection=protection,
     )
 
 

@@ -24,7 +24,7 @@ NUMBERS = ("bigint", "integer", "numeric", "real")
 def count_lossy_rows(
     connection: Connection, declared: Schema, installed: LiveCatalog, findings: Iterable[Finding]
 ) -> list[Finding]:
-    """Return `findings`; those about types state how many rows do not fit, if the role may read the table."""
+    """Return `findings`; those about types state how many rows do not fit, if the role may read all of the table."""
     conditions = {
         (f"column {table}.{name}", column.type): (table, condition)
         for table, name, column, condition in _conditions(declared, installed)
@@ -32,7 +32,13 @@ def count_lossy_rows(
     counted = []
     for finding in findings:
         table, condition = conditions.get((finding.object, finding.expected), (None, None))
-        if table is not None:
+        if table in installed.privileges.hidden:
+            uncounted = (
+                f"Policies hide rows from this role, so it cannot count those that do not fit {finding.expected}."
+            )
+            impact = f"{finding.impact} {uncounted}"
+            counted.append(replace(finding, impact=impact))
+        elif table is not None:
             query = "SELECT pg_catalog.count(*) FROM {}.{} WHERE {}"
             query = query.format(quote(installed.schema_name), quote(table), condition)
             rows = execute_query(connection, query).scalar_one()

@@ -42,6 +42,7 @@ TABLES = catalog_query(f"""
                  WHERE inhparent = t.oid AND NOT child.relispartition ORDER BY 1) AS children,
            pg_get_partkeydef(t.oid) AS partition_key,
            obj_description(t.oid, 'pg_class') AS comment, pg_get_userbyid(relowner) AS owner,
+           row_security_active(t.oid) AS hides_rows,
            ARRAY(SELECT privilege FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS privilege
                  WHERE NOT has_any_column_privilege(t.oid, privilege))
            || CASE WHEN has_table_privilege(t.oid, 'DELETE') THEN ARRAY[]::text[] ELSE ARRAY['DELETE'] END AS missing

@@ -11,6 +11,7 @@ from syntegra_db.catalog._manifest import managed_tables, written_manifests
 from syntegra_db.catalog._other_schemas import later_schemas_with_tables, require_no_tables_elsewhere
 from syntegra_db.catalog._partitions import read_month_partitions, tables_by_month
 from syntegra_db.catalog._schema import Schema
+from syntegra_db.client_policies import read_tenancy
 from syntegra_db.recorded_steps import read_unfinished_revision
 from syntegra_db.revisions import all_revisions, current_revision, head_revision
 from syntegra_db.search_path import CATALOG_ONLY
@@ -53,7 +54,7 @@ class DatabaseStatus:
     """The state of a database; `extension_version` is the version of pgvector.
 
     `unused_schemas` have tables of the package too, but follow on the search_path. `unfinished` is the revision whose
-    steps are committed in part.
+    steps are committed in part. `tenancy_prefix` is that of the group roles if `syntegra-db tenancy enable` ran.
     """
 
     server_version: str
@@ -68,6 +69,7 @@ class DatabaseStatus:
     unused_schemas: list[str]
     unfinished: UnfinishedRevision | None
     by_month: list[MonthStatus]
+    tenancy_prefix: str | None
 
 
 def read_status(connection: Connection) -> DatabaseStatus:
@@ -77,6 +79,7 @@ def read_status(connection: Connection) -> DatabaseStatus:
         SettingsError, TablesInOtherSchema: see `require_current_schema`.
         RevisionError: see `current_revision`.
         LockTimeout: see `short_lock_timeout`.
+        TenancyError, UntrustedObject: see `read_tenancy`.
     """
     known = all_revisions()
     schema = require_current_schema(connection).schema or ""
@@ -96,6 +99,7 @@ def read_status(connection: Connection) -> DatabaseStatus:
         if revision is None:
             require_no_tables_elsewhere(connection)
         unused_schemas = later_schemas_with_tables(connection)
+        tenancy = read_tenancy(connection)
         execute_raw(connection, f"SET LOCAL search_path TO {CATALOG_ONLY}")
         server_version, database, extension_version = connection.execute(_queries.SERVER).one()
         return DatabaseStatus(
@@ -111,6 +115,7 @@ def read_status(connection: Connection) -> DatabaseStatus:
             unused_schemas=unused_schemas,
             unfinished=unfinished,
             by_month=by_month,
+            tenancy_prefix=tenancy.prefix if tenancy else None,
         )
 
 

@@ -64,6 +64,8 @@ def _print(report: DatabaseStatus, builds: dict[EmbeddingColumn, IndexBuild]) ->
     echo(f"PostgreSQL {report.server_version}, {pgvector}, database {names[0]}, schema {names[1]}")
     pending = f"; pending: {', '.join(report.pending)}" if report.pending else ""
     echo(f"At {describe_revision(report.revision)} of {report.head}{pending}")
+    if report.tenancy_prefix is not None:
+        echo(f"Clients are separated, with the prefix {report.tenancy_prefix}. More: syntegra-db tenancy status")
     if report.unfinished is not None:
         echo(f"Not complete: {report.unfinished}. {report.unfinished.instructions}")
     if report.tables:

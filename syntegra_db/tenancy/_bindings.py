@@ -11,10 +11,11 @@ from sqlalchemy.exc import DBAPIError
 from syntegra_db.catalog import declared_sequences
 from syntegra_db.client_policies import BINDINGS_TABLE
 from syntegra_db.errors import TenancyError, server_message
+from syntegra_db.group_roles import find_logins
 from syntegra_db.revisions import VERSION_TABLE
 from syntegra_db.sql import catalog_query, execute_raw, literal, lock_for_reading, qualify, qualify_name, quote
 from syntegra_db.tenancy._enable import require_tenancy
-from syntegra_db.tenancy._groups import find_logins, is_member, require_safe_logins
+from syntegra_db.tenancy._groups import is_member, require_safe_logins
 from syntegra_db.tenancy._transactions import run_change
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from psycopg.errors import DependentObjectsStillExist, InsufficientPrivilege
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.catalog import declared_sequences
+from syntegra_db.catalog import declared_sequences, find_unrecorded_tenancy
 from syntegra_db.client_policies import (
     DEFAULT_PREFIX,
     POLICIES,
@@ -98,8 +98,9 @@ def enable(
 
     It creates the group roles whose names begin with `prefix`, by default `syntegra_` or the recorded one, policies and
     privileges on the tables of the revision, and the table of the bound logins, whose comment records the state. Each
-    migration then protects the tables that it creates. A second run completes what is missing. The roles belong to the
-    whole cluster: several databases, or schemas, with the same prefix share them.
+    migration then protects the tables that it creates. A second run completes what is missing, also the record, and
+    changes no policy that is there: `verify` finds one that was changed. The roles belong to the whole cluster: several
+    databases, or schemas, with the same prefix share them.
 
     Raises:
         TenancyError: a role or login may not be in the group roles, a table has other policies, or this role may not
@@ -156,19 +157,20 @@ def _enable(
     connection: Connection, revision: str | None, options: MigrationOptions, prefix: str | None
 ) -> EnableResult:
     schema, earlier = read_session(connection).schema, read_tenancy(connection, to_change=True)
-    if earlier is not None and prefix not in {None, earlier.prefix}:
+    tables = managed_tables_of(connection, schema, [*declared_sequences([revision]), VERSION_TABLE])
+    known = earlier or find_unrecorded_tenancy(connection, [table.name for table in tables])
+    if known is not None and prefix not in {None, known.prefix}:
         raise TenancyError(
-            f"The clients are separated with the prefix {earlier.prefix} already; nothing was changed. To change it, "
+            f"The clients are separated with the prefix {known.prefix} already; nothing was changed. To change it, "
             "run this before: syntegra-db tenancy disable"
         )
-    before = earlier or Tenancy(schema, DEFAULT_PREFIX if prefix is None else prefix)
+    before = known or Tenancy(schema, DEFAULT_PREFIX if prefix is None else prefix)
     roles = group_roles(before.prefix)
-    tables = managed_tables_of(connection, schema, [*declared_sequences([revision]), VERSION_TABLE])
     _require_own(tables)
-    _require_no_other_policies(tables, schema, is_marked=earlier is not None)
+    _require_no_other_policies(tables, schema, is_known=known is not None)
     created = create_missing_roles(connection, roles)
     require_safe_logins(connection, roles, schema, [table.name for table in tables])
-    create_objects(connection, before, is_marked=earlier is not None)
+    create_objects(connection, before, is_marked=earlier is not None, is_known=known is not None)
     granted = grant_outer_privileges(connection, roles, created)
     tenancy = replace(
         before,
@@ -198,9 +200,9 @@ def _require_own(tables: Sequence[Row[Any]]) -> None:
         )
 
 
-def _require_no_other_policies(tables: Sequence[Row[Any]], schema: str | None, *, is_marked: bool) -> None:
+def _require_no_other_policies(tables: Sequence[Row[Any]], schema: str | None, *, is_known: bool) -> None:
     """Raise an error if a policy would show more rows, or FORCE would hide them from the owner's commands."""
-    declared = {policy.name for policy in POLICIES} if is_marked else set()
+    declared = {policy.name for policy in POLICIES} if is_known else set()
     for table in tables:
         name = qualify(schema, table.name)
         if others := [quote(policy) for policy in table.policies if policy not in declared]:
@@ -214,7 +216,7 @@ def _require_no_other_policies(tables: Sequence[Row[Any]], schema: str | None, *
                 f"{name} has FORCE ROW LEVEL SECURITY, which hides the rows from backups and migrations of the owner. "
                 f"Nothing was changed. Run: ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY;"
             )
-        if table.has_row_security and not is_marked:
+        if table.has_row_security and not is_known:
             raise TenancyError(
                 f"{name} has row-level security already, without policies. Nothing was changed. If you do not need it, "
                 f"run: ALTER TABLE {name} DISABLE ROW LEVEL SECURITY;"

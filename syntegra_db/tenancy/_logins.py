@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from syntegra_db.errors import PoliciesBypassed
+from syntegra_db.group_roles import REACHED
 from syntegra_db.sql import catalog_query, quote
 from syntegra_db.tenancy._criteria import client_models
-from syntegra_db.tenancy._groups import REACHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from syntegra_db.catalog import declared_sequences, require_usable_revision
 from syntegra_db.client_policies import POLICIES, SHARED_TABLES, read_tenancy
 from syntegra_db.connections import connect
+from syntegra_db.group_roles import find_logins, find_unsafe_logins
 from syntegra_db.revisions import current_revision
 from syntegra_db.search_path import read_session
 from syntegra_db.tenancy._bindings import Binding, may_read_bindings, read_bindings
 from syntegra_db.tenancy._enable import managed_tables_of
-from syntegra_db.tenancy._groups import find_logins, find_unsafe_logins
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

@@ -23,6 +23,7 @@ from syntegra_db.catalog.compare._partitions import compare_partitions
 from syntegra_db.catalog.compare._privileges import compare_privileges
 from syntegra_db.catalog.compare._sequences import compare_sequences
 from syntegra_db.catalog.compare._tables import compare_table, describe_kind, has_comparable_parts, missing_table
+from syntegra_db.catalog.compare._tenancy import compare_tenancy
 from syntegra_db.catalog.compare._triggers import DISABLED_FOREIGN_KEY, compare_attached_objects
 from syntegra_db.catalog.compare._version_table import compare_owner
 
@@ -45,6 +46,7 @@ __all__ = [
     "compare_partitions",
     "compare_privileges",
     "compare_schemas",
+    "compare_tenancy",
     "constraint_label",
     "describe_kind",
     "diff_definitions",

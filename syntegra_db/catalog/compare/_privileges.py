@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from syntegra_db.catalog._introspection import LiveCatalog
+    from syntegra_db.catalog._protection import Protection
     from syntegra_db.catalog._schema import Schema
 
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -21,9 +22,12 @@ def compare_privileges(declared: Schema, installed: LiveCatalog) -> Iterator[Fin
 
     A privilege that is missing on every table may be intended, as for a read-only role: a note. SELECT that is missing
     on some tables is drift, and so is a sequence that the role cannot use although it may insert into the table. Other
-    missing privileges may be intended: notes.
+    missing privileges may be intended: notes. If the clients are separated, only the group roles have privileges.
     """
     yield from _creators(installed)
+    if installed.protection is not None:
+        yield from _membership(installed, installed.protection)
+        return
     role, missing = installed.privileges.role, installed.privileges.missing
     tables = [name for name in declared.tables if name in installed.schema.tables]
     for privilege in PRIVILEGES:
@@ -37,6 +41,19 @@ def compare_privileges(declared: Schema, installed: LiveCatalog) -> Iterator[Fin
         for sequence in declared.tables[name].sequences:
             if "INSERT" not in missing[name] and sequence in installed.privileges.unusable_sequences:
                 yield _privilege(role, "USAGE", sequence, f"SEQUENCE {quote(sequence)}", is_drift=True)
+
+
+def _membership(installed: LiveCatalog, protection: Protection) -> Iterator[Finding]:
+    role, missing = installed.privileges.role, installed.privileges.missing
+    if not protection.is_member and any("SELECT" in privileges for privileges in missing.values()):
+        yield Finding(
+            object=f"role {role}",
+            expected=f"a member of a group role, such as {protection.tenancy.roles.service}",
+            found="a member of none",
+            impact="It cannot read the tables.",
+            fix=f"GRANT {quote(protection.tenancy.roles.service)} TO {quote(role)};",
+            is_drift=False,
+        )
 
 
 def _creators(installed: LiveCatalog) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from psycopg.errors import QueryCanceled
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from syntegra_db.catalog import require_all_rows
 from syntegra_db.connections import connect
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations import require_head
@@ -111,13 +112,14 @@ def check_index_health(engine: Engine, seconds: float = 10, *, embedding: str | 
         embedding: the column, as `COLUMN` or `TABLE.COLUMN`; may be omitted if only one is declared.
 
     Raises:
-        RebuildFailed: no such embedding is declared.
+        RebuildFailed: no such embedding is declared, or row-level security can hide rows from the role.
         DatabaseBehind, DatabaseAhead, RevisionError: see `require_head`.
         ConnectionFailed: no connection could be opened; one of its subclasses gives the reason.
     """
     column = find_embedding(embedding)
     with connect(engine) as connection:
         require_head(connection)
+        require_all_rows(connection, [column.table], RebuildFailed)
         index = read_primary_index(connection, column)
         row = connection.execute(INDEX_DEFINITION, {"index": table_name(connection, column.index)}).mappings().first()
         definition = IndexDefinition(**row) if row else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from syntegra_db.catalog import require_all_rows
 from syntegra_db.connections import connect
 from syntegra_db.errors import ConnectionFailed, RebuildFailed, SyntegraDBError, server_message
 from syntegra_db.migrations import load_migration_options, require_head
@@ -107,6 +108,7 @@ def rebuild(  # noqa: PLR0913  one keyword per choice
         pid = _build.configure_session(connection)
         require_head(connection)
         require_ownership(connection, column.table)
+        require_all_rows(connection, [column.table], RebuildFailed)
         _build.recover_interrupted_rebuild(connection, column, lock_options)
         rows = _count_indexed_rows(connection, column)
         if not rows:
