@@ -157,6 +157,7 @@ tables AS (
                WHERE inhparent OPERATOR(pg_catalog.=) t.oid AND NOT child.relispartition ORDER BY 1) AS children,
          pg_catalog.pg_get_partkeydef(t.oid) AS partition_key,
          pg_catalog.obj_description(t.oid, 'pg_class') AS comment, pg_catalog.pg_get_userbyid(relowner) AS owner,
+         pg_catalog.row_security_active(t.oid) AS hides_rows,
          ARRAY(SELECT privilege FROM pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS privilege
                WHERE NOT pg_catalog.has_any_column_privilege(t.oid, privilege))
          OPERATOR(pg_catalog.||) CASE WHEN pg_catalog.has_table_privilege(t.oid, 'DELETE') THEN ARRAY[]::pg_catalog.text[] ELSE ARRAY['DELETE'] END AS missing

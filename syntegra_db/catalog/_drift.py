@@ -17,7 +17,6 @@ from syntegra_db.catalog._manifest import load_manifest, managed_tables, managed
 from syntegra_db.catalog._other_schemas import later_schemas_with_tables
 from syntegra_db.catalog._partitions import read_month_partitions, tables_by_month
 from syntegra_db.catalog._schema import Schema, Table
-from syntegra_db.catalog._separated_clients import without_client_policies
 from syntegra_db.catalog.compare import (
     DECLARED_VERSION_TABLE,
     column_label,
@@ -139,7 +138,6 @@ def _read_consistently(connection: Connection) -> tuple[str | None, UnfinishedRe
         revision, unfinished = current_revision(connection), read_unfinished_revision(connection)
         try:
             installed = introspect(connection, [*managed_tables(), VERSION_TABLE], managed_types())
-            without_client_policies(connection, installed.schema)
         except DBAPIError as error:
             if attempts_left and isinstance(error.orig, CONCURRENT_DDL_ERRORS):
                 continue

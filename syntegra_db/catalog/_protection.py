@@ -59,16 +59,18 @@ class InstalledPolicy(NamedTuple):
 class Protection:
     """What separates the clients, as it is installed.
 
-    `is_recorded` is False if the record of `syntegra-db tenancy enable` is missing although its policies are there;
-    `problem` is why the record cannot be used, and then nothing else is known. `row_security` and `policies` are by
-    table with a client. `is_member` is about the session's role and any group role. `missing_outer` are privileges on
-    schemas and the database that a group role lacks. The rows of the other fields are those of `_protection_queries`.
+    `is_recorded` is False if the record of `syntegra-db tenancy enable` is missing although its policies are there.
+    `problem` is why the record cannot be used: it `is_damaged` or belongs to another role. `row_security` and
+    `policies` are by table with a client. `is_member` is about the session's role and any group role. `missing_outer`
+    are privileges on schemas and the database that a group role lacks. The rows of the other fields are those of
+    `_protection_queries`.
     """
 
     tenancy: Tenancy
     is_recorded: bool = True
     problem: str | None = None
     lookup_name: str = ""
+    is_damaged: bool = False
     row_security: Mapping[str, str] = field(default_factory=dict)
     policies: Mapping[str, Mapping[str, InstalledPolicy]] = field(default_factory=dict)
     is_member: bool = False
@@ -97,13 +99,11 @@ def read_protection(connection: Connection, tables: Mapping[str, Table]) -> Prot
         name for name, table in tables.items() if CLIENT_COLUMN in table.columns and table.kind in KINDS_WITH_POLICIES
     ]
     policies, lookup_name = _read_policies(connection, schema, clients)
-    problem = None
+    recorded, problem, is_damaged = None, None, False
     try:
         recorded = read_tenancy(connection)
-    except UntrustedObject as error:
-        return Protection(Tenancy(schema), problem=str(error))
-    except TenancyError as error:
-        recorded, problem = None, str(error)
+    except (UntrustedObject, TenancyError) as error:
+        problem, is_damaged = str(error), isinstance(error, TenancyError)
     tenancy = recorded or _recognize(schema, policies, lookup_name)
     if tenancy is None:
         return Protection(Tenancy(schema), problem=problem) if problem else None
@@ -112,6 +112,7 @@ def read_protection(connection: Connection, tables: Mapping[str, Table]) -> Prot
         recorded is not None,
         problem,
         lookup_name,
+        is_damaged,
         row_security={name: tables[name].row_security for name in clients},
         policies=policies,
     )

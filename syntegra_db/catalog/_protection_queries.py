@@ -157,7 +157,7 @@ DEFINER_FUNCTIONS = catalog_query(
 """.replace("{concerned}", CONCERNED).replace("{system_schema}", SYSTEM_SCHEMA)
 )
 
-# Of whoever creates tables of a migration: their owners and superusers.
+# Of the roles that create tables in migrations: the owners of these, and superusers.
 DEFAULT_PRIVILEGES = catalog_query(
     """{concerned}
     SELECT pg_get_userbyid(defaclrole)::text AS creator, nspname::text AS schema,

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.commands import ROOT, succeed
 from support.commands import run as run_command
 from support.drift import drift_report, drifted_objects, run
 from support.logins import drop_group_roles
-from syntegra_db import tenancy
+from support.revisions import HEAD
+from support.servers import Database
+from syntegra_db import migrations, tenancy
 from syntegra_db.client_policies import group_roles
+from syntegra_db.errors import SchemaDrift
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.servers import Database, Server
+    from support.servers import Server
     from syntegra_db.catalog import DriftReport
 
 # Not that of the other modules, because roles belong to the whole server.
@@ -242,7 +247,27 @@ MUTATIONS: dict[str, tuple[str, set[str]]] = {
         {"default privileges of postgres on tables"},
     ),
 }
-# What looks similar and lets nobody see another client.
+# Those that do not touch what another one does; one run of CI has all kinds.
+TOGETHER = (
+    "policy missing",
+    "policy with another check",
+    "extra policy on the shared table",
+    "row-level security off and forced",
+    "TRUNCATE",
+    "PUBLIC on a table",
+    "sequence privilege missing",
+    "revision can be written",
+    "bound logins can be read",
+    "function for PUBLIC",
+    "function with another body",
+    "superuser in a group",
+    "view of a join in another schema",
+    "materialized view",
+    "SECURITY DEFINER function",
+    "default privileges",
+)
+RECORD = "record of `syntegra-db tenancy` in the comment of public.bound_logins"
+# What looks similar and shows no other client.
 HARMLESS = {
     "view of the caller": "CREATE VIEW kpis WITH (security_invoker = on) AS SELECT * FROM kpi_summary",
     "view of the shared table": "CREATE VIEW trends AS SELECT * FROM trend_signals; GRANT SELECT ON trends TO PUBLIC",
@@ -250,7 +275,7 @@ HARMLESS = {
     "function that services cannot call": f"{FUNCTION}; REVOKE EXECUTE ON FUNCTION total() FROM PUBLIC",
     "function of the caller": FUNCTION.replace(" SECURITY DEFINER", ""),
     "privileges of a role without such logins": "GRANT SELECT, TRUNCATE ON clusters TO {other}",
-    "revision that everybody reads": "GRANT SELECT ON alembic_version TO PUBLIC",
+    "revision that all roles read": "GRANT SELECT ON alembic_version TO PUBLIC",
     "login of each kind": "GRANT {service}, {admin} TO {login}",
     "role that an administrator created": "ALTER ROLE {other} LOGIN; GRANT {reader} TO {other}",
 }
@@ -292,7 +317,6 @@ def test_enabled_database_has_no_difference(enabled: Database) -> None:
     assert (report.findings, report.notes) == ([], [])
 
 
-@pytest.mark.every_case
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_mutation_is_named_and_fixed(enabled: Database, mutation: str) -> None:
     statements, objects = MUTATIONS[mutation]
@@ -309,3 +333,94 @@ def test_mutation_is_named_and_fixed(enabled: Database, mutation: str) -> None:
 def test_change_that_shows_no_other_client_is_no_difference(enabled: Database, change: str) -> None:
     run(enabled, HARMLESS[change].format(**NAMES))
     assert drifted_objects(drift_report(enabled)) == []
+
+
+def test_mutations_of_every_kind_are_fixed_together(enabled: Database) -> None:
+    chosen = [MUTATIONS[name] for name in TOGETHER]
+    run(enabled, *(statements.format(**NAMES) for statements, _ in chosen))
+    report = drift_report(enabled)
+    assert {*drifted_objects(report)} == {name.format(**NAMES) for _, objects in chosen for name in objects}
+    fix(enabled, report)
+    assert drift_report(enabled).findings == []
+
+
+@pytest.mark.parametrize("loss", ["COMMENT ON TABLE bound_logins IS NULL", "DROP TABLE bound_logins"])
+def test_missing_record_is_written_again(enabled: Database, loss: str) -> None:
+    run(enabled, loss, "ALTER TABLE clusters DISABLE ROW LEVEL SECURITY")
+    report = drift_report(enabled)
+    (finding,) = report.findings
+    assert (finding.object, finding.found) == (RECORD, "none, although the policies are there")
+    assert f"`syntegra-db tenancy enable --prefix {PREFIX}`" in finding.fix
+    fix(enabled, report)
+    assert drift_report(enabled).findings == []
+
+
+def test_damaged_record_is_replaced(enabled: Database) -> None:
+    run(enabled, "COMMENT ON TABLE bound_logins IS 'syntegra_db tenancy {'")
+    report = drift_report(enabled)
+    assert drifted_objects(report) == [RECORD]
+    fix(enabled, report)
+    assert drift_report(enabled).findings == []
+
+
+def test_record_of_another_role_is_explained(enabled: Database) -> None:
+    run(enabled, "ALTER TABLE bound_logins OWNER TO {other}".format(**NAMES))
+    report = drift_report(enabled)
+    assert RECORD in drifted_objects(report)
+    assert OTHER in report.findings[0].fix
+
+
+def test_without_policies_of_this_package_nothing_changes(database: Database) -> None:
+    run(database, POLICY.format(name="client_select", service="PUBLIC"))
+    (finding,) = drift_report(database).findings
+    assert finding.fix == "DROP POLICY client_select ON kpi_summary;"
+
+
+@pytest.mark.parametrize("group", ROLES)
+def test_logins_of_the_groups_find_the_same(enabled: Database, group: str) -> None:
+    run(enabled, f"GRANT {group} TO {LOGIN}", "GRANT TRUNCATE ON clusters TO {service}".format(**NAMES))
+    expected = drift_report(enabled).findings
+    report = drift_report(Database(enabled.url_as(LOGIN)))
+    assert (report.findings, report.notes) == (expected, [])
+
+
+def test_rows_that_a_login_cannot_count_are_not_counted(enabled: Database) -> None:
+    run(
+        enabled,
+        f"GRANT {ROLES.service} TO {LOGIN}",
+        "ALTER TABLE anomaly_log ALTER method TYPE text",
+        "INSERT INTO anomaly_log (client_id, kpi_name, value, method) VALUES (8, 'k', 1, repeat('x', 101))",
+    )
+    impacts = [drift_report(database).findings[0].impact for database in (enabled, Database(enabled.url_as(LOGIN)))]
+    assert impacts[0].endswith("Rows that do not fit character varying(100): 1.")
+    assert "cannot count those that do not fit character varying(100)" in impacts[1]
+
+
+def test_login_outside_the_groups_gets_the_grant(enabled: Database) -> None:
+    run(enabled, f"GRANT SELECT ON alembic_version TO {LOGIN}")
+    (note,) = drift_report(Database(enabled.url_as(LOGIN))).notes
+    run(enabled, note.fix)
+    assert drift_report(Database(enabled.url_as(LOGIN))).notes == []
+
+
+def test_alembic_check_finds_no_difference(enabled: Database) -> None:
+    assert "No new upgrade operations" in succeed("alembic", "check", url=enabled.environment_url, cwd=ROOT)
+
+
+def test_status_shows_the_prefix(enabled: Database, database: Database) -> None:
+    assert PREFIX in succeed("syntegra-db", "status", url=enabled.environment_url)
+    for found, prefix in ((enabled, PREFIX), (database, None)):
+        report = json.loads(succeed("syntegra-db", "status", "--json", url=found.environment_url))
+        assert report["tenancy_prefix"] == prefix
+
+
+def test_migration_keeps_a_table_without_policies_in_view(enabled: Database) -> None:
+    migrations.downgrade("002", url=enabled.url)
+    migrations.upgrade(url=enabled.url)
+    assert drift_report(enabled).findings == []
+    run(enabled, "ALTER TABLE data_sources DISABLE ROW LEVEL SECURITY")
+    with enabled.engine.connect() as connection:
+        existing = migrations.read_existing_drift(connection)
+    assert [finding.object for finding in existing] == ["row-level security of data_sources"]
+    with pytest.raises(SchemaDrift, match="row-level security of data_sources"):
+        migrations.verify_result(enabled.engine, HEAD, "Done", [])

@@ -45,7 +45,7 @@ class Privilege(NamedTuple):
 def compare_group_privileges(declared: Schema, installed: Schema, protection: Protection) -> Iterator[Finding]:
     """Yield what the group roles, their logins, other roles of those and PUBLIC may do, if it is not as declared.
 
-    Every privilege on `bound_logins` and on `bound_client_id` counts, whoever has it. That others read the revision is
+    Every privilege of any role on `bound_logins` and `bound_client_id` counts. That others read the revision is
     no difference.
     """
     objects: dict[tuple[str, str, str], list[Row[Any]]] = defaultdict(list)
@@ -137,7 +137,7 @@ def _compare(
 def _revoke(privilege: Privilege, expected: Collection[Privilege], target: str, role: str, grantor: str | None) -> str:
     text = _describe([privilege._replace(is_grantable=False)], ())
     is_option = privilege.is_grantable and privilege._replace(is_grantable=False) in expected
-    # Whoever got it with the grant option can have given it to others.
+    # A role that got it with the grant option can have given it to others.
     cascade = " CASCADE" if privilege.is_grantable else ""
     statement = f"REVOKE {'GRANT OPTION FOR ' if is_option else ''}{text} ON {target} FROM {role}{cascade};"
     return f"SET ROLE {quote(grantor)};\n{statement}\nRESET ROLE;" if grantor is not None else statement

@@ -71,7 +71,7 @@ def _record(protection: Protection) -> Finding:
     fix = f"-- Run `syntegra-db tenancy enable{option}`, then verify again."
     if protection.problem is not None:
         fix = f"-- {protection.problem}"
-        if protection.policies and not protection.is_recorded:
+        if protection.is_damaged and protection.policies:
             fix = f"COMMENT ON TABLE {table} IS {literal(tenancy.mark)};"
     return Finding(
         object=f"record of `syntegra-db tenancy` in the comment of {table}",
