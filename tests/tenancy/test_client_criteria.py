@@ -39,7 +39,7 @@ def statements() -> dict[str, Any]:
     }
 
 
-@pytest.mark.every_case
+@pytest.mark.each("form")
 @pytest.mark.parametrize("form", statements())
 def test_select_is_restricted_to_client_in_turn(admin_session: ClientSession, form: str) -> None:
     statement = statements()[form]

@@ -54,7 +54,7 @@ WRITES: dict[str, Callable[[Session], Any]] = {
 }
 
 
-@pytest.mark.every_case
+@pytest.mark.each("write")
 @pytest.mark.parametrize("write", WRITES)
 def test_row_of_other_client_is_named_without_its_values(session: ClientSession, write: str) -> None:
     with client(session, 7):
