@@ -46,6 +46,7 @@ CONCERNED = """{reached}, concerned (role) AS (
 """.replace("{reached}", REACHED)
 
 # An object without an access list has one row, without a grantee. `grantor` is NULL for the owner.
+# A partition that was the table before keeps its policies and privileges.
 PRIVILEGES = catalog_query(
     """{concerned}, objects AS (
       SELECT relname::text AS name, CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
@@ -56,7 +57,7 @@ PRIVILEGES = catalog_query(
       UNION ALL
       SELECT relname::text, 'TABLE', format('%I.%I', nspname, relname), true, pg_class.oid, relowner, relacl
       FROM parts JOIN pg_class ON pg_class.oid = relation JOIN pg_namespace ON pg_namespace.oid = relnamespace
-      WHERE relispartition
+      WHERE relispartition AND NOT relrowsecurity
       UNION ALL
       SELECT proname::text, 'FUNCTION', format('FUNCTION %I.%I()', nspname, proname), false, NULL, proowner,
              coalesce(proacl, acldefault('f', proowner))

@@ -54,7 +54,7 @@ def compare_group_privileges(declared: Schema, installed: Schema, protection: Pr
             objects[row.kind, row.name if not row.is_partition else "", row.target].append(row)
     for (kind, name, target), rows in objects.items():
         columns = list(installed.tables[name].columns) if name in installed.tables else []
-        expected = _expected(_grants(declared, kind, name), columns, protection)
+        expected = _expected(_grants(declared, protection, kind, name), columns, protection)
         found: dict[str, list[Row[Any]]] = defaultdict(list)
         for row in rows:
             if row.grantee is not None and not _is_harmless(row):
@@ -72,16 +72,19 @@ def compare_group_privileges(declared: Schema, installed: Schema, protection: Pr
         )
 
 
-def _grants(declared: Schema, kind: str, name: str) -> Iterable[Grant]:
+def _grants(declared: Schema, protection: Protection, kind: str, name: str) -> Iterable[Grant]:
     if kind == "FUNCTION":
         return LOOKUP_GRANTS
     if kind == "TABLE" and name == VERSION_TABLE:
         return VERSION_GRANTS
     if kind == "TABLE" and name in declared.tables:
-        return SHARED_GRANTS if name in SHARED_TABLES else CLIENT_GRANTS
+        return SHARED_GRANTS if name in SHARED_TABLES else CLIENT_GRANTS if name in protection.row_security else ()
     if kind == "SEQUENCE":
         owners = {table for table, parts in declared.tables.items() if name in parts.sequences}
-        return () if not owners else SHARED_SEQUENCE_GRANTS if owners & SHARED_TABLES else CLIENT_SEQUENCE_GRANTS
+        if owners & SHARED_TABLES:
+            return SHARED_SEQUENCE_GRANTS
+        # A table without clients that is not shared is for no service.
+        return CLIENT_SEQUENCE_GRANTS if owners & protection.row_security.keys() else ()
     return ()
 
 
