@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syntegra_db.catalog import declared_sequences
+from syntegra_db.catalog import Schema, declared_sequences, written_manifests
 from syntegra_db.client_policies import (
     BINDINGS_TABLE,
     CLIENT_GRANTS,
@@ -46,6 +46,15 @@ def protect_tables(connection: Connection, *revisions: str | None) -> None:
         # Not between dollar signs, which the name of the schema can have.
         block = protection_block(revisions, literal(read_session(connection).schema))
         execute_raw(connection, f"DO {literal(block)}")
+
+
+def creates_unprotected(start: str | None, end: str | None) -> bool:
+    """Return whether a migration from `start` to `end` creates a table or a column, as far as the manifests say."""
+    manifests = written_manifests()
+    if (end or start) not in manifests:
+        return True
+    before, after = (manifests.get(revision or "", Schema()).tables for revision in (start, end))
+    return any(name not in before or table.columns.keys() - before[name].columns for name, table in after.items())
 
 
 def render_protection(revisions: Iterable[str | None]) -> str:

@@ -28,7 +28,7 @@ from syntegra_db.catalog import (
 from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._options import MigrationOptions
-from syntegra_db.migrations._protection import protection_block, render_protection
+from syntegra_db.migrations._protection import creates_unprotected, protection_block, render_protection
 from syntegra_db.migrations._templates import as_block, read_template
 from syntegra_db.migrations.online import PROTECT, StepScript, collect_revision, require_own_objects
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
@@ -139,10 +139,11 @@ def _render(script: Script, direction: Direction, texts: dict[str, str]) -> str:
     steps = collect_revision(script.module)
     protection = _before(script), script.revision
     if steps is None:
+        way = protection if direction == "upgrade" else reversed(protection)
         return read_template("script").format(
             guard=_guard("true", settings),
             statements=_offline_sql(script, direction),
-            protection=render_protection(protection),
+            protection=f"{render_protection(protection)}\n\n" if creates_unprotected(*way) else "",
             **settings,
         )
     return read_template("steps").format(

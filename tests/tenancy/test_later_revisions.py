@@ -134,3 +134,10 @@ def test_partitioned_table_stays_protected(
             assert clients_seen(separated, login, "kpi_summary") == set()
             assert separated.query(BARE_TABLES) == []
             assert ("kpi_summary",) in separated.query(PROTECTED_TABLES)
+
+
+def test_rollback_file_protects_only_what_it_creates(checkout: Checkout, server: Server) -> None:
+    checkout.add_revision(AFTER_HEAD, *EVOLUTIONS["dropped column"])
+    checkout.write_manifests(server)
+    assert "CREATE POLICY" in checkout.succeed("syntegra-db", "sql", AFTER_HEAD, "--rollback")
+    assert "CREATE POLICY" not in checkout.succeed("syntegra-db", "sql", HEAD, "--rollback")

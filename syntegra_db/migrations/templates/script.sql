@@ -17,9 +17,7 @@ SET LOCAL idle_in_transaction_session_timeout = '{idle_timeout}s';
 
 {statements}
 
-{protection}
-
-{require_own_objects}
+{protection}{require_own_objects}
 
 COMMIT;
 
