@@ -153,6 +153,16 @@ def managed_tables_of(connection: Connection, schema: str | None, names: Iterabl
     return connection.execute(FIND_TABLES, parameters).all()
 
 
+def unprotected_tables(tables: Iterable[Row[Any]]) -> list[str]:
+    """Return the names of those of `managed_tables_of` that have rows of clients, and not all policies in force."""
+    names = {policy.name for policy in POLICIES}
+    return [
+        table.name
+        for table in tables
+        if table.has_client and not (table.has_row_security and names <= {*table.policies})
+    ]
+
+
 def _enable(
     connection: Connection, revision: str | None, options: MigrationOptions, prefix: str | None
 ) -> EnableResult:
@@ -179,13 +189,7 @@ def _enable(
     )
     if tenancy != earlier:
         write_mark(connection, tenancy)
-    names = {policy.name for policy in POLICIES}
-    lacking = [
-        table.name
-        for table in tables
-        if table.has_client and not (table.has_row_security and names <= {*table.policies})
-    ]
-    lock_exclusively(connection, lacking, options)
+    lock_exclusively(connection, unprotected_tables(tables), options)
     protect_tables(connection, revision)
     return EnableResult(tenancy, tuple(created))
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import declared_sequences, require_usable_revision
-from syntegra_db.client_policies import POLICIES, SHARED_TABLES, read_tenancy
+from syntegra_db.client_policies import SHARED_TABLES, read_tenancy
 from syntegra_db.connections import connect
 from syntegra_db.group_roles import find_logins, find_unsafe_logins
 from syntegra_db.revisions import current_revision
 from syntegra_db.search_path import read_session
 from syntegra_db.tenancy._bindings import Binding, may_read_bindings, read_bindings
-from syntegra_db.tenancy._enable import managed_tables_of
+from syntegra_db.tenancy._enable import managed_tables_of, unprotected_tables
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -59,12 +59,7 @@ def _read(connection: Connection) -> TenancyStatus:
     require_usable_revision(connection, revision)
     schema, tenancy = read_session(connection).schema or "", read_tenancy(connection)
     tables = managed_tables_of(connection, schema, declared_sequences([revision]))
-    names = {policy.name for policy in POLICIES}
-    unprotected = [
-        table.name
-        for table in tables
-        if table.has_client and not (table.has_row_security and names <= {*table.policies})
-    ]
+    unprotected = unprotected_tables(tables)
     without_client = [table.name for table in tables if not table.has_client and table.name not in SHARED_TABLES]
     if tenancy is None:
         return TenancyStatus(schema, False, None, {}, {}, [], unprotected, without_client)
