@@ -165,6 +165,12 @@ def describe_role(attributes: str, parents: str | None) -> str:
     return " and ".join([*parts, *([f"is a member of {parents}"] if parents else [])])
 
 
+def role_fixes(name: str, attributes: str, parent_revokes: Iterable[str]) -> list[str]:
+    """Return the statements that take from a role what `describe_role` says that it has."""
+    removed = " ".join(f"NO{attribute}" for attribute in attributes.split(", ") if attribute)
+    return [*([f"ALTER ROLE {quote(name)} {removed};"] if removed else []), *parent_revokes]
+
+
 def unsafe_logins(
     connection: Connection, roles: GroupRoles, schema: str | None, tables: Iterable[str]
 ) -> list[UnsafeLogin]:

@@ -17,6 +17,7 @@ from syntegra_db.sql import catalog_query, execute_raw, literal, lock_for_readin
 from syntegra_db.tenancy._enable import require_tenancy
 from syntegra_db.tenancy._groups import is_member, require_safe_logins
 from syntegra_db.tenancy._transactions import run_change
+from syntegra_db.wording import shell_quote
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -64,7 +65,7 @@ def bind(
         if bound.get(login, client_id) != client_id:
             raise TenancyError(
                 f"Login {quote(login)} is bound to client {bound[login]}; nothing was changed. To bind it to another "
-                f"one, run this before: syntegra-db tenancy unbind {login}"
+                f"one, run this before: syntegra-db tenancy unbind {shell_quote(login)}"
             )
         if login not in bound:
             table = qualify(tenancy.schema, BINDINGS_TABLE)
@@ -126,8 +127,8 @@ def _require_login(connection: Connection, login: str) -> None:
     can_log_in = connection.scalar(CAN_LOG_IN, {"login": login})
     if can_log_in is None:
         raise TenancyError(
-            f"There is no role {quote(login)}; nothing was changed. Create it, with a password of your choice: "
-            f"CREATE ROLE {quote(login)} LOGIN;"
+            f"There is no role {quote(login)}; nothing was changed. Create it, then set its password with \\password "
+            f"in psql: CREATE ROLE {quote(login)} LOGIN;"
         )
     if not can_log_in:
         raise TenancyError(

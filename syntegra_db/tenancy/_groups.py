@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from syntegra_db.errors import TenancyError
-from syntegra_db.group_roles import MEMBERSHIPS, describe_role, find_roles, find_unsafe_logins
+from syntegra_db.group_roles import (
+    MEMBERSHIPS,
+    describe_role,
+    find_parent_revokes,
+    find_roles,
+    find_unsafe_logins,
+    role_fixes,
+)
 from syntegra_db.sql import catalog_query, execute_raw, quote
 
 if TYPE_CHECKING:
@@ -39,9 +46,11 @@ def create_missing_roles(connection: Connection, roles: GroupRoles) -> list[str]
     found = find_roles(connection, roles)
     for name, row in found.items():
         if row.attributes or row.parents:
+            fixes = role_fixes(name, row.attributes, find_parent_revokes(connection, [name])[name])
             raise TenancyError(
                 f"Role {quote(name)} exists and {describe_role(row.attributes, row.parents)}, so it cannot be a group "
-                "role of clients' logins; nothing was changed. Take that from it, or choose other names with --prefix."
+                "role of clients' logins; nothing was changed. Choose other names with --prefix, or run this if "
+                f"nothing else needs that role as it is: {' '.join(fixes)}"
             )
     missing = [name for name in roles if name not in found]
     statements = [f"CREATE ROLE {quote(name)} NOLOGIN;" for name in missing]
@@ -68,7 +77,7 @@ def require_safe_logins(
     if reasons:
         raise TenancyError(
             f"Not every login of the group roles would see the rows of its client only; nothing was changed. "
-            f"{'; '.join(reasons)}. Take the login out of the group role, with REVOKE, or take that from the login."
+            f"{'; '.join(reasons)}. For each login, revoke the group role from it, or remove the reason."
         )
 
 

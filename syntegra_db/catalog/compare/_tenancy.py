@@ -16,7 +16,7 @@ from syntegra_db.client_policies import (
     POLICIES,
 )
 from syntegra_db.client_setting import LOOKUP_FUNCTION
-from syntegra_db.group_roles import describe_role
+from syntegra_db.group_roles import describe_role, role_fixes
 from syntegra_db.sql import literal, qualify, quote
 
 if TYPE_CHECKING:
@@ -89,10 +89,7 @@ def _roles(protection: Protection) -> Iterator[Finding]:
             fix, found = f"CREATE ROLE {quote(name)} NOLOGIN;", "no such role"
             impact = "Migrations fail, and the logins that were its members see no rows."
         elif row.attributes or row.parents:
-            attributes = " ".join(f"NO{attribute}" for attribute in row.attributes.split(", ") if attribute)
-            fix = ddl.join_statements(
-                f"ALTER ROLE {quote(name)} {attributes};" if attributes else "", *protection.parent_revokes[name]
-            )
+            fix = ddl.join_statements(*role_fixes(name, row.attributes, protection.parent_revokes[name]))
             found = f"a role that {describe_role(row.attributes, row.parents)}"
             impact = "The policies may not bind its members, or they see rows of other clients."
         else:
@@ -191,7 +188,7 @@ def _logins(protection: Protection) -> Iterator[Finding]:
             found=login.reason,
             impact="It can see and change the rows of every client.",
             fix=ddl.join_statements(
-                "-- Or take that from the login. This takes it out of the group role, or the attribute from it:",
+                "-- This takes the login out of a group role, or BYPASSRLS from it. Or remove the reason instead.",
                 *login.fixes,
             ),
         )
