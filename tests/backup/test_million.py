@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from support.servers import Database
 
+pytestmark = pytest.mark.long
+
 ROWS = 1_000_000
 NEIGHBOURS = 10
 QUERIES = 50

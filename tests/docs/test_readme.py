@@ -29,7 +29,7 @@ embedded_question = [1.0] * 384
 
 
 def blocks() -> list[str]:
-    """The Python examples of the README: a service, then loading and searching."""
+    """The Python examples of the README: a service, loading and searching, a client."""
     return re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
@@ -57,10 +57,17 @@ def test_service_example_on_database_without_revision_does_not_start(empty_datab
 
 
 def test_search_example_prints_texts_in_order_of_distance(database: Database, tmp_path: Path) -> None:
-    _, code = blocks()
+    _, code, _ = blocks()
     result = run("python", "-W", "error", "-c", EMBEDDED + code, url=database.environment_url, cwd=tmp_path)
     expected = "3 texts loaded\n0.00 todo bien\n0.00 casi bien\n1.00 nada bien\n"
     assert (result.returncode, result.stdout) == (0, expected), result.stderr
+
+
+def test_example_with_a_client_stores_its_row(database: Database, tmp_path: Path) -> None:
+    *_, code = blocks()
+    result = run("python", "-W", "error", "-c", code, url=database.environment_url, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert database.query("SELECT client_id FROM clusters") == [(7,)]
 
 
 @pytest.mark.parametrize(

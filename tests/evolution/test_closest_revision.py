@@ -14,6 +14,8 @@ from support.revisions import AFTER_HEAD, HEAD
 if TYPE_CHECKING:
     from support.servers import Database, Server
 
+pytestmark = pytest.mark.long
+
 
 class Change(NamedTuple):
     """A change of trend_signals: the operation of a revision, and the text of the models before and after it."""

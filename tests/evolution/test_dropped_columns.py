@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from support.servers import Database, Server
 
+pytestmark = pytest.mark.long
+
 AUTHOR = ("-c", "user.name=Author", "-c", "user.email=author@example.com")
 SECOND, THIRD = f"{int(HEAD) + 2:03}", f"{int(HEAD) + 3:03}"
 COLUMN = 'ExactString(255), comment="KPI name, such as sales_mom or avg_ticket"'

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from support.servers import Database, Server
 
+pytestmark = pytest.mark.long
+
 AUTHOR = ("-c", "user.name=Author", "-c", "user.email=author@example.com")
 PARTS = ("tests", "pyproject.toml", "CHANGELOG.md", "Makefile")
 KPI_SOURCE = "    source: Mapped[DataSource | None]"

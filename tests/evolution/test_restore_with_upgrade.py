@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from support.checkouts import Checkout
     from support.servers import Database, Server
 
+pytestmark = pytest.mark.long
+
 LABEL_UPGRADE, LABEL_DOWNGRADE = map(dedent, EVOLUTIONS["ENUM label"])
 ADD = 'op.execute("ALTER TABLE kpi_summary ADD unit text")'
 DROP = """

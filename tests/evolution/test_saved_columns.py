@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from support.checkouts import Checkout
     from support.servers import Database, Server
 
+pytestmark = pytest.mark.long
+
 COLUMNS = r'''
     op.execute("""ALTER TABLE kpi_summary ADD unit text, ADD "Währung, ""neu"" x" varchar(3) NOT NULL DEFAULT 'EUR',
         ADD tags text[], ADD extra jsonb, ADD raw json, ADD span int4range""")

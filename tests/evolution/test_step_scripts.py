@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from support.checkouts import Checkout
     from support.servers import Database, Server
 
+pytestmark = pytest.mark.long
+
 BACKFILL = "NOT NULL column with values from others"
 EXIT_PSQL_ERROR = 3
 ROWS = 20_000

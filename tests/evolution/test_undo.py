@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from support.checkouts import Checkout
     from support.servers import Database, Server
 
+pytestmark = pytest.mark.long
+
 EXIT_MIGRATION_FAILED = 11
 EXIT_REVISION_ERROR = 8
 EXIT_LOCK_TIMEOUT = 15

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from support.servers import Database, Server
 
+pytestmark = pytest.mark.long
+
 COMMANDS = ["status", "status --json", "verify", "verify --json", "backup", "backups", "vectors status --seconds 1"]
 ENCODINGS = [
     {"PYTHONIOENCODING": "ascii"},

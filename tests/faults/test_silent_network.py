@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from support.tcp_proxy import TcpProxy
 
+pytestmark = pytest.mark.long
+
 ANSWER_SECONDS = network.SILENCE_SECONDS + network.PROBES * network.PROBE_SECONDS
 DUMPING = "SELECT FROM pg_locks WHERE relation = 'clusters'::regclass AND mode = 'AccessShareLock'"
 CONNECT_SECONDS = network.LIBPQ_LIMITS["connect_timeout"]

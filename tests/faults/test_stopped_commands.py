@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from support.servers import Database
 
+pytestmark = pytest.mark.long
+
 ROWS = 200
 LIMIT_SECONDS = 1 + IDLE_IN_TRANSACTION_SECONDS + 2
 SOURCE = "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'till', 'simple_csv')"

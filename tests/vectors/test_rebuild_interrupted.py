@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from support.servers import Database, Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 TEMPLATE = "syntegra_test_interrupted_template"
 BACKENDS = (

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from support.checkouts import Checkout
     from support.servers import Database, Server
 
+pytestmark = pytest.mark.long
+
 
 def backup_file(checkout: Checkout, database: Database, folder: Path) -> str:
     path = str(folder / "saved.dump")
