@@ -64,9 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "docker: needs a Docker engine; skipped without one")
     config.addinivalue_line("markers", "embedded: reads files of the server; skipped on a server without local files")
     config.addinivalue_line("markers", "slow: takes long; `make test-all` runs it on one server")
-    config.addinivalue_line(
-        "markers", "long: waits for time limits, or runs many commands; `.ci/run` leaves it out"
-    )
+    config.addinivalue_line("markers", "long: waits for time limits, or runs many commands; `.ci/run` leaves it out")
     config.addinivalue_line("markers", "each(parameter): `--cases` counts for each value of this parameter")
     config.addinivalue_line("markers", "pooler: needs PgBouncer; skipped without it")
 

@@ -12,7 +12,7 @@ from syntegra_db.catalog import existing_tables, format_manifest, introspect
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RevisionError, server_message
 from syntegra_db.migrations._commands import run_in_transaction
-from syntegra_db.migrations.online import BackfillStep, collect_functions
+from syntegra_db.migrations.online import BackfillStep, collect_upgrade
 from syntegra_db.revisions import VERSION_TABLE, all_revisions, revision_file, script_directory
 from syntegra_db.settings import describe_database
 
@@ -59,10 +59,11 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
 def _require_values() -> None:
     """Raise `RevisionError` if a revision has a backfill whose value is not written yet."""
     for revision in all_revisions():
-        for collected in collect_functions(script_directory().get_revision(revision).module):
-            for step in collected.steps if collected is not None else ():
-                if isinstance(step, BackfillStep) and step.missing_values:
-                    raise RevisionError(f"{revision_file(revision)}: {step.missing_values} Then run this again.")
+        # An error in the downgrade is none of the manifests.
+        collected = collect_upgrade(script_directory().get_revision(revision).module)
+        for step in collected.steps if collected is not None else ():
+            if isinstance(step, BackfillStep) and step.missing_values:
+                raise RevisionError(f"{revision_file(revision)}: {step.missing_values} Then run this again.")
 
 
 @contextmanager

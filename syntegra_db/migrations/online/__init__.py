@@ -17,6 +17,7 @@ from syntegra_db.migrations.online._script import (
     StepScript,
     collect_functions,
     collect_revision,
+    collect_upgrade,
     require_own_objects,
 )
 from syntegra_db.migrations.online._steps import (
@@ -45,6 +46,7 @@ __all__ = [
     "ValidationStep",
     "collect_functions",
     "collect_revision",
+    "collect_upgrade",
     "describe",
     "direction_to_undo",
     "migrations_function",

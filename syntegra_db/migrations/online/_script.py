@@ -53,6 +53,11 @@ def collect_functions(module: ModuleType) -> tuple[CollectedSteps | None, Collec
     return collect_steps(context, module.upgrade), collect_steps(context, module.downgrade)
 
 
+def collect_upgrade(module: ModuleType) -> CollectedSteps | None:
+    """Return the steps of the upgrade of a revision; see `collect_steps`."""
+    return collect_steps(_offline_context(io.StringIO()), module.upgrade)
+
+
 def collect_revision(module: ModuleType) -> dict[Direction, list[Step]] | None:
     """Return the steps of both directions of a revision, or None if Alembic can write both as one transaction."""
     upgrade, downgrade = collect_functions(module)
