@@ -52,6 +52,14 @@ FIND_TABLES = catalog_query("""
     WHERE nspname = :schema AND relname = ANY (:tables) AND relkind IN ('r', 'p')
     ORDER BY relname
 """)
+# The table that `op.partition_by_month` made the first partition keeps its policies and privileges.
+FIND_PARTITIONS = catalog_query("""
+    SELECT parts.relname::text
+    FROM pg_class AS parents JOIN pg_namespace ON pg_namespace.oid = parents.relnamespace
+      CROSS JOIN LATERAL pg_partition_tree(parents.oid) AS tree JOIN pg_class AS parts ON parts.oid = tree.relid
+    WHERE nspname = :schema AND parents.relname = ANY (:tables) AND parents.relkind = 'p'
+      AND parts.relispartition AND parts.relnamespace = parents.relnamespace
+""")
 # What the template `protect_tables.sql` grants, by the role, as statements that take it away.
 FIND_GRANTS = catalog_query("""
     SELECT format('REVOKE %s%s ON %s%I.%I FROM %I', privilege_type, columns,
@@ -230,7 +238,9 @@ def _require_no_other_policies(tables: Sequence[Row[Any]], schema: str | None, *
 def _disable(connection: Connection, options: MigrationOptions) -> DisableResult:
     tenancy = require_tenancy(connection)
     declared = declared_sequences(all_revisions())
-    tables = managed_tables_of(connection, tenancy.schema, [*declared, VERSION_TABLE])
+    installed = [*declared, VERSION_TABLE]
+    partitions = connection.scalars(FIND_PARTITIONS, {"schema": tenancy.schema, "tables": installed}).all()
+    tables = managed_tables_of(connection, tenancy.schema, [*installed, *partitions])
     _require_own(tables)
     names = [policy.name for policy in POLICIES]
     with_policies = [table for table in tables if table.has_client and (table.policies or table.has_row_security)]

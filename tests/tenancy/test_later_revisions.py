@@ -38,6 +38,12 @@ CLIENT = 'sa.Column("client_id", sa.BigInteger(), nullable=False), sa.Column("to
 STEP = 'op.create_index_online("idx_invoices_total", "invoices", ["total"])'
 DROP = 'op.drop_table("invoices")'
 INSERT = "INSERT INTO invoices (client_id, total) VALUES ({}, 1) RETURNING client_id"
+GRANTED_TABLES = """
+    SELECT relname::text FROM pg_class CROSS JOIN aclexplode(relacl) WHERE pg_get_userbyid(grantee) LIKE 'syntegra\\_%'
+    UNION
+    SELECT attrelid::regclass::text FROM pg_attribute CROSS JOIN aclexplode(attacl)
+    WHERE pg_get_userbyid(grantee) LIKE 'syntegra\\_%'
+"""
 # What the revision does, next to the table itself.
 VARIANTS = {"one transaction": "", "steps": STEP}
 
@@ -134,6 +140,11 @@ def test_partitioned_table_stays_protected(
             assert clients_seen(separated, login, "kpi_summary") == set()
             assert separated.query(BARE_TABLES) == []
             assert ("kpi_summary",) in separated.query(PROTECTED_TABLES)
+    # The first partition keeps the policies of the table that it was, which use the function of the bound logins.
+    checkout.succeed("syntegra-db", "tenancy", "disable", "--yes", database=separated)
+    assert separated.query("SELECT polrelid::regclass FROM pg_policy") == []
+    assert separated.query(GRANTED_TABLES) == []
+    assert separated.query("SELECT relname FROM pg_class WHERE relrowsecurity") == []
 
 
 def test_rollback_file_protects_only_what_it_creates(checkout: Checkout, server: Server) -> None:
