@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from syntegra_db.client_policies import (
-    BINDINGS_TABLE,
-    MARK,
-)
+from syntegra_db.client_policies import BINDINGS_TABLE, MARK
 from syntegra_db.client_setting import LOOKUP_FUNCTION
 from syntegra_db.errors import TenancyError
-from syntegra_db.group_roles import find_outer_privilege, outer_grants
+from syntegra_db.group_roles import find_outer_privilege, find_roles, outer_grants
 from syntegra_db.sql import catalog_query, execute_raw, literal, qualify, qualify_name, quote
 
 if TYPE_CHECKING:
@@ -78,8 +75,11 @@ def revoke_outer_privileges(connection: Connection, tenancy: Tenancy) -> None:
     prefix = MARK + f'{{"prefix": "{tenancy.prefix}"'
     parameters = {"table": BINDINGS_TABLE, "schema": tenancy.schema, "mark": prefix}
     is_shared = bool(connection.scalar(OTHER_MARKS, parameters))
+    # REVOKE from a role that was dropped is an error.
+    existing = find_roles(connection, tenancy.roles)
     for outer in outer_grants(connection):
-        if outer.key in tenancy.granted and (outer.place == "schema" or not is_shared):
+        is_needed = is_shared and outer.place != "schema"
+        if outer.key in tenancy.granted and not is_needed and getattr(tenancy.roles, outer.grant.role) in existing:
             execute_raw(connection, outer.statement(tenancy.roles, "REVOKE"))
 
 

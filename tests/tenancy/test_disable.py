@@ -76,6 +76,12 @@ def test_roles_that_another_database_uses_stay(
         disable(other.engine)
 
 
+def test_disable_works_without_a_role_that_was_dropped(separated: Database) -> None:
+    separated.execute("DROP OWNED BY syntegra_reader; DROP ROLE syntegra_reader")
+    disable(separated.engine)
+    assert separated.query("SELECT FROM pg_policy") == []
+
+
 def test_second_schema_keeps_its_privileges_on_the_database(separated: Database, logins: Logins) -> None:
     separated.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(separated.name)))
     separated.execute("CREATE SCHEMA other")
