@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from syntegra_db.errors import PoliciesBypassed
 from syntegra_db.group_roles import REACHED
-from syntegra_db.sql import catalog_query, quote
+from syntegra_db.search_path import schema_of
+from syntegra_db.sql import catalog_query, quote, quote_name
 from syntegra_db.tenancy._criteria import client_models
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ TABLES = catalog_query(
        WHERE polrelid = pg_class.oid AND polname <> :admin) AS member_of,
       (SELECT min(pg_get_userbyid(role)::text) FROM pg_policy JOIN own ON role = ANY (polroles)
        WHERE polrelid = pg_class.oid AND polname = :admin) AS admin_through
-    FROM pg_class WHERE relname = ANY (:names) AND pg_table_is_visible(oid) ORDER BY relname
+    FROM pg_class WHERE relname = ANY (:names) AND CASE
+      WHEN CAST(:schema AS pg_catalog.text) IS NULL THEN pg_table_is_visible(oid)
+      ELSE relnamespace = to_regnamespace(:schema) AND has_schema_privilege(relnamespace, 'USAGE')
+    END ORDER BY relname
 """.replace("{own_roles}", OWN_ROLES)
 )
 
@@ -69,7 +73,10 @@ async def async_require_policies(engine: AsyncEngine, *, allow_admin: bool = Fal
 def _check(connection: Connection, *, allow_admin: bool) -> None:
     names = [model.__table__.name for model in client_models()]
     login = connection.execute(LOGIN).one()
-    tables = connection.execute(TABLES, {"names": names, "admin": ADMIN_POLICY}).all()
+    # The models' tables are there if the engine translates their schema, and not where the search_path leads.
+    schema = schema_of(connection)
+    parameters = {"names": names, "admin": ADMIN_POLICY, "schema": schema and quote_name(schema)}
+    tables = connection.execute(TABLES, parameters).all()
     problem = next(_problems(login, tables, names, allow_admin=allow_admin), None)
     if problem is not None:
         raise PoliciesBypassed(f"The policies do not apply to the login {quote(login.login)}: {problem}")
@@ -81,8 +88,8 @@ def _problems(login: Row[Any], tables: Sequence[Row[Any]], names: list[str], *, 
     missing = sorted(set(names).difference(table.name for table in tables))
     if missing:
         yield (
-            f"its search_path leads to no table {missing[0]}. Run `syntegra-db upgrade`, or correct the search_path, "
-            "the database, or the login's USAGE of the schema."
+            f"its search_path, or the schema of the engine, leads to no table {missing[0]}. Run `syntegra-db upgrade`, "
+            "or correct the search_path, the schema, the database, or the login's USAGE of the schema."
         )
     for table in tables:
         yield from _problems_of_table(table, login, allow_admin=allow_admin)

@@ -9,8 +9,10 @@ import pytest
 from psycopg import sql
 
 from support.clients import ADMIN, LOGINS, READER, SERVICE
+from syntegra_db import migrations
 from syntegra_db.database import create_async_engine, create_engine
 from syntegra_db.errors import PoliciesBypassed
+from syntegra_db.search_path import with_schema
 from syntegra_db.tenancy import async_require_policies, require_policies
 
 if TYPE_CHECKING:
@@ -64,6 +66,19 @@ def test_asyncio_engine_is_checked(protected: Database) -> None:
 
     with pytest.raises(PoliciesBypassed, match="member of syntegra_admin"):
         asyncio.run(check_all())
+
+
+def test_schema_of_the_engine_is_checked(protected: Database) -> None:
+    protected.execute("CREATE SCHEMA other")
+    migrations.upgrade(url=protected.engine, schema="other")
+    protected.execute(sql.SQL("GRANT USAGE ON SCHEMA other TO {}").format(sql.Identifier(SERVICE)))
+    engine = create_engine(protected.url_as(SERVICE))
+    try:
+        require_policies(with_schema(engine, "public"))
+        with pytest.raises(PoliciesBypassed, match="has no policies"):
+            require_policies(with_schema(engine, "other"))
+    finally:
+        engine.dispose()
 
 
 def test_superuser_is_rejected(protected: Database) -> None:
