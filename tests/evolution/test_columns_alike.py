@@ -42,6 +42,17 @@ FAULTS = {
         op.drop_column("processed_data", "origin_id")
         """,
     ),
+    "new column with a default": Fault(
+        """
+        op.add_column("processed_data", sa.Column("kind", sa.String(50), server_default="", nullable=False))
+        op.keep_alike("processed_data", "source_type", "kind")
+        """,
+        "processed_data.kind has a server_default, which op.keep_alike would write over the other column",
+        """
+        op.stop_keeping_alike("processed_data", "source_type", "kind")
+        op.drop_column("processed_data", "kind")
+        """,
+    ),
     "columns alike after the downgrade": Fault(
         f"{ADD_NAME}\n{KEEP_NAME}",
         f"downgrade: drop column kpi_summary.name {BEHIND} {STOP_NAME}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from alembic.operations.ops import AlterColumnOp, DropColumnOp, DropTableOp, RenameTableOp
+from alembic.operations.ops import AddColumnOp, AlterColumnOp, DropColumnOp, DropTableOp, RenameTableOp
 
 from syntegra_db.migrations.authoring._effects import altered_tables, sql_of
 from syntegra_db.migrations.online import AlikeColumns, KeepAlikeOp, StopKeepingAlikeOp, collect_functions, describe
@@ -49,10 +49,20 @@ def call_of(name: str, columns: AlikeColumns) -> str:
 
 def misused_columns(operations: Iterable[MigrateOperation], before: Collection[AlikeColumns]) -> Iterator[str]:
     """Yield what is wrong with the operations on columns that are kept alike; `before` are those at the beginning."""
-    alike = set(before)
+    alike, with_default = set(before), set()
     for operation in operations:
+        if isinstance(operation, AddColumnOp) and operation.column.server_default is not None:
+            with_default.add((operation.table_name, operation.column.name))
         if isinstance(operation, KeepAlikeOp):
             alike.add(operation.columns)
+            table, *names = operation.columns
+            for name in names:
+                if (table, name) in with_default:
+                    yield (
+                        f"{table}.{name} has a server_default, which op.keep_alike would write over the other column "
+                        "of the rows of services that do not know it. Add it without a default and nullable, also in "
+                        "the model; a later revision can call op.set_not_null_online."
+                    )
         elif isinstance(operation, StopKeepingAlikeOp):
             if operation.columns not in alike:
                 yield (
