@@ -46,6 +46,11 @@ REVOKE_MEMBERSHIP = """
       CASE WHEN edge.grantor <> 10 AND current_setting('server_version_num')::pg_catalog.int4 >= 160000
         THEN format(' GRANTED BY %I', pg_get_userbyid(edge.grantor)) END)
 """
+# Those that end a membership of the login, or of a role that it is or can be, in the groups that follow.
+REVOKES_FROM = """ARRAY(
+             SELECT DISTINCT {revoke} FROM reached AS own JOIN pg_auth_members AS edge ON edge.member = own.role
+               JOIN pg_roles AS groups ON groups.oid = edge.roleid
+             WHERE own.login = reached.login AND groups.rolname = """.replace("{revoke}", REVOKE_MEMBERSHIP)
 FIND_PARENTS = catalog_query(
     """
     SELECT {revoke} FROM pg_auth_members AS edge JOIN pg_roles AS groups ON groups.oid = edge.roleid
@@ -70,21 +75,13 @@ FIND_UNSAFE_LOGINS = catalog_query(
              WHERE nspname = :schema AND relname = ANY (:tables)
            )) AS is_owner,
            bool_or(roles.rolname = :bound) AND bool_or(roles.rolname = ANY (:unbound)) AS is_in_both,
-           ARRAY(
-             SELECT DISTINCT {revoke} FROM reached AS own JOIN pg_auth_members AS edge ON edge.member = own.role
-               JOIN pg_roles AS groups ON groups.oid = edge.roleid
-             WHERE own.login = reached.login AND groups.rolname = ANY (:unbound) ORDER BY 1
-           ) AS unbound_revokes,
-           ARRAY(
-             SELECT DISTINCT {revoke} FROM reached AS own JOIN pg_auth_members AS edge ON edge.member = own.role
-               JOIN pg_roles AS groups ON groups.oid = edge.roleid
-             WHERE own.login = reached.login AND groups.rolname = :bound ORDER BY 1
-           ) AS bound_revokes
+           {revokes_from}ANY (:unbound) ORDER BY 1) AS unbound_revokes,
+           {revokes_from}:bound ORDER BY 1) AS bound_revokes
     FROM reached JOIN pg_roles AS roles ON roles.oid = role JOIN pg_roles AS logins ON logins.oid = login
     GROUP BY login, logins.rolname
     HAVING bool_or(roles.rolname = :bound OR roles.rolname = ANY (:unbound))
     ORDER BY logins.rolname
-""".replace("{reached}", REACHED).replace("{revoke}", REVOKE_MEMBERSHIP)
+""".replace("{reached}", REACHED).replace("{revokes_from}", REVOKES_FROM)
 )
 # Whether the role has each privilege by name, by whatever means, and whether the current role may grant it.
 FIND_PRIVILEGE = {
@@ -171,7 +168,7 @@ def role_fixes(name: str, attributes: str, parent_revokes: Iterable[str]) -> lis
     return [*([f"ALTER ROLE {quote(name)} {removed};"] if removed else []), *parent_revokes]
 
 
-def unsafe_logins(
+def find_unsafe_logins(
     connection: Connection, roles: GroupRoles, schema: str | None, tables: Iterable[str]
 ) -> list[UnsafeLogin]:
     """Return the members of the group roles that the policies on `tables` do not bind."""
@@ -195,13 +192,6 @@ def _fixes(row: Row[Any]) -> Sequence[str]:
         return [*row.unbound_revokes, *row.bound_revokes]
     attribute = [f"ALTER ROLE {quote(row.login)} NOBYPASSRLS;"] if row.bypasses_itself else []
     return [*attribute, *(row.unbound_revokes if row.is_in_both else [])]
-
-
-def find_unsafe_logins(
-    connection: Connection, roles: GroupRoles, schema: str | None, tables: Iterable[str]
-) -> dict[str, str]:
-    """Return the members of the group roles that the policies on `tables` do not bind, with the reason of each."""
-    return {login.name: login.reason for login in unsafe_logins(connection, roles, schema, tables)}
 
 
 def find_logins(connection: Connection, roles: GroupRoles) -> dict[str, list[str]]:

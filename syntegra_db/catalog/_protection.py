@@ -18,7 +18,13 @@ from syntegra_db.client_policies import (
 )
 from syntegra_db.client_setting import CLIENT_COLUMN, LOOKUP_FUNCTION
 from syntegra_db.errors import TenancyError, UntrustedObject
-from syntegra_db.group_roles import find_outer_privilege, find_parent_revokes, find_roles, outer_grants, unsafe_logins
+from syntegra_db.group_roles import (
+    find_outer_privilege,
+    find_parent_revokes,
+    find_roles,
+    find_unsafe_logins,
+    outer_grants,
+)
 from syntegra_db.revisions import VERSION_TABLE
 from syntegra_db.search_path import CATALOG_ONLY, read_session
 from syntegra_db.sql import execute_raw
@@ -209,7 +215,7 @@ def _with_roles(connection: Connection, protection: Protection, tables: Mapping[
         is_member=bool(rows(_protection_queries.IS_MEMBER)[0][0]),
         roles=existing,
         parent_revokes=find_parent_revokes(connection, existing),
-        logins=unsafe_logins(connection, roles, schema, [*tables, BINDINGS_TABLE]),
+        logins=find_unsafe_logins(connection, roles, schema, [*tables, BINDINGS_TABLE]),
         missing_outer=[
             outer
             for outer in outer_grants(connection)

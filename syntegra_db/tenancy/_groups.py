@@ -73,7 +73,7 @@ def require_safe_logins(
         TenancyError: the message names each such login, and why.
     """
     unsafe = find_unsafe_logins(connection, roles, schema, tables)
-    reasons = [f"{quote(name)} {reason}" for name, reason in unsafe.items() if login in {None, name}]
+    reasons = [f"{quote(name)} {reason}" for name, reason, _ in unsafe if login in {None, name}]
     if reasons:
         raise TenancyError(
             f"Not every login of the group roles would see the rows of its client only; nothing was changed. "

@@ -64,12 +64,13 @@ def _read(connection: Connection) -> TenancyStatus:
     if tenancy is None:
         return TenancyStatus(schema, False, None, {}, {}, [], unprotected, without_client)
     roles = tenancy.roles
+    unsafe = find_unsafe_logins(connection, roles, schema, [table.name for table in tables])
     return TenancyStatus(
         schema=schema,
         is_enabled=True,
         prefix=tenancy.prefix,
         logins=find_logins(connection, roles),
-        unsafe_logins=find_unsafe_logins(connection, roles, schema, [table.name for table in tables]),
+        unsafe_logins={login.name: login.reason for login in unsafe},
         bindings=read_bindings(connection, tenancy) if may_read_bindings(connection, tenancy) else None,
         unprotected_tables=unprotected,
         tables_without_client=without_client,
