@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from syntegra_db.migrations import MigrationOptions
 
-DROP_ROLE = "syntegra_db_drop_role"
 FIND_TABLES = catalog_query("""
     SELECT relname::text AS name, pg_get_userbyid(relowner)::text AS owner, pg_has_role(relowner, 'USAGE') AS is_own,
            relrowsecurity AS has_row_security, relforcerowsecurity AS is_forced,
@@ -277,16 +276,12 @@ def _revoke(connection: Connection, tenancy: Tenancy, declared: dict[str, list[s
 
 def _drop_role(connection: Connection, role: str) -> str | None:
     """Drop a group role; return why it stays, or None."""
-    execute_raw(connection, f"SAVEPOINT {DROP_ROLE}")
     try:
-        execute_raw(connection, f"DROP ROLE IF EXISTS {quote(role)}")
+        with connection.begin_nested():
+            execute_raw(connection, f"DROP ROLE IF EXISTS {quote(role)}")
     except DBAPIError as error:
         if not isinstance(error.orig, DependentObjectsStillExist | InsufficientPrivilege):
             raise
-        execute_raw(connection, f"ROLLBACK TO SAVEPOINT {DROP_ROLE}")
         detail = error.orig.diag.message_detail
         return server_message(error) + (f" ({', '.join(detail.splitlines())})" if detail else "")
-    finally:
-        if not connection.invalidated:
-            execute_raw(connection, f"RELEASE SAVEPOINT {DROP_ROLE}")
     return None
