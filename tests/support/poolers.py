@@ -40,7 +40,7 @@ def pgbouncer(
     command = ["pgbouncer", str(configuration)]
     if os.geteuid() == 0:
         # It refuses to be root, and a socket is open to the owner of its folder.
-        command += ["-u", Path(host).owner() if host.startswith("/") else "nobody"]  # codespell:ignore nobody
+        command += ["-u", Path(host).owner() if host.startswith("/") else "daemon"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_until_open(port)
