@@ -30,7 +30,8 @@ SHARED_TABLES = frozenset({"trend_signals"})
 ID_COLUMN = "id"
 BINDINGS_TABLE = "bound_logins"
 LOOKUP_BODY = "SELECT client_id FROM {table} WHERE login = session_user"
-LOOKUP_SETTINGS = ("search_path=pg_catalog, pg_temp",)
+LOOKUP_PATH = "pg_catalog, pg_temp"
+LOOKUP_SETTINGS = (f"search_path={LOOKUP_PATH}",)
 MARK = "syntegra_db tenancy "
 # The content of the table is trusted if its owner migrates; others can create a table of that name.
 FIND_MARK = catalog_query(f"""
@@ -142,7 +143,7 @@ class Tenancy:
         body = literal(LOOKUP_BODY.format(table=qualify(self.schema, BINDINGS_TABLE)))
         return (
             f"CREATE OR REPLACE FUNCTION {qualify(self.schema, LOOKUP_FUNCTION)}() RETURNS pg_catalog.int8 "
-            f"LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {body};"
+            f"LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = {LOOKUP_PATH} AS {body};"
         )
 
     @property

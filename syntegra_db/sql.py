@@ -46,6 +46,8 @@ RELATION_KIND = """CASE {relkind} WHEN 'r' THEN 'table' WHEN 'p' THEN 'partition
       WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'c' THEN 'composite type' WHEN 'S' THEN 'sequence'
       WHEN 'i' THEN 'index' WHEN 'I' THEN 'partitioned index' ELSE 'TOAST table' END"""
 ORDINARY_TABLE = "table"
+# The values of the type bigint.
+BIGINT = range(-(2**63), 2**63)
 
 
 def quote(name: str) -> str:

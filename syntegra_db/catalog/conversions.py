@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from syntegra_db.sql import literal, quote
+from syntegra_db.sql import BIGINT, literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,7 +21,6 @@ STRINGS = {"character varying", "text", "character"}
 FLOATS = {"real", "double precision"}
 # The nearest double of larger values is infinity, so their text is rejected as out of range.
 LARGEST_ROUNDED_TO_DOUBLE = "1.797693134862315807e308"
-END_OF_BIGINT = 2**63
 # Text of smaller values is rejected as out of range.
 SMALLEST_DOUBLE = "1e-323"
 JSON_STRING = r'"(?:[^"\\]|\\.)*"'
@@ -179,7 +178,7 @@ def _to_number(old: str, new: str) -> Conversion | None:
     rounded_digits = digits.replace("{}", using)
     # The text of a double has at most 17 digits, although a whole number with more can be exact.
     is_exact = (
-        f"CASE WHEN NOT abs({number}) <= {END_OF_BIGINT} THEN false WHEN ({using}) >= {END_OF_BIGINT} THEN false "
+        f"CASE WHEN NOT abs({number}) <= {BIGINT.stop} THEN false WHEN ({using}) >= {BIGINT.stop} THEN false "
         f"ELSE ({using})::bigint = {number} END"
     )
     return Conversion(

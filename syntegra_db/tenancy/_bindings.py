@@ -13,7 +13,7 @@ from syntegra_db.client_policies import BINDINGS_TABLE
 from syntegra_db.errors import TenancyError, server_message
 from syntegra_db.group_roles import find_logins
 from syntegra_db.revisions import VERSION_TABLE
-from syntegra_db.sql import catalog_query, execute_raw, literal, lock_for_reading, qualify, qualify_name, quote
+from syntegra_db.sql import BIGINT, catalog_query, execute_raw, literal, lock_for_reading, qualify, qualify_name, quote
 from syntegra_db.tenancy._enable import require_tenancy
 from syntegra_db.tenancy._groups import is_member, require_safe_logins
 from syntegra_db.tenancy._transactions import run_change
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from syntegra_db.client_policies import Tenancy
     from syntegra_db.migrations import MigrationOptions
 
-# bigint
-MIN_CLIENT, MAX_CLIENT = -(2**63), 2**63 - 1
 SELECT = "SELECT CAST(login AS pg_catalog.text), client_id FROM ONLY {table} ORDER BY 1"
 INSERT = "INSERT INTO {table} (login, client_id) VALUES ({login}, {client})"
 DELETE = "DELETE FROM ONLY {table} WHERE login OPERATOR(pg_catalog.=) CAST({login} AS pg_catalog.name)"
@@ -55,7 +53,7 @@ def bind(
         UntrustedObject, LockTimeout, TablesInOtherSchema, RevisionError, CommitUnconfirmed, ConnectionFailed: see
             `enable`.
     """
-    if isinstance(client_id, bool) or not MIN_CLIENT <= client_id <= MAX_CLIENT:
+    if isinstance(client_id, bool) or client_id not in BIGINT:
         raise TenancyError(f"{client_id} is not the number of a client (bigint). Nothing was changed.")
 
     def change(connection: Connection, revision: str | None, _: MigrationOptions) -> Binding:

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from syntegra_db.errors import InvalidClient, UnsupportedSession
+from syntegra_db.sql import BIGINT
 from syntegra_db.tenancy._identities import ClientRows
 from syntegra_db.tenancy._setting import is_in_autocommit, is_usable, set_client
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session, SessionTransaction
-
-BIGINT = range(-(2**63), 2**63)
 
 
 @dataclass(eq=False)

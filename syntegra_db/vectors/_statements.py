@@ -29,7 +29,7 @@ from syntegra_db.errors import InvalidSearchArgument
 from syntegra_db.models import InvalidEmbedding, TextSummary
 from syntegra_db.models.embeddings import declared_embeddings, text_embeddings
 from syntegra_db.models.types import Embedding
-from syntegra_db.sql import qualify, qualify_operator
+from syntegra_db.sql import BIGINT, qualify, qualify_operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from syntegra_db.models.embeddings import EmbeddingColumn
 
 MAX_COSINE_DISTANCE = 2.0
-BIGINT_LIMIT = 2**63
 FILTER_CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "client_id": lambda value: TextSummary.client_id == value,
     "sentiment": lambda value: TextSummary.sentiment == value,
@@ -201,7 +200,7 @@ def explain(statement: ClauseElement, schema: str | None, options: str = "") -> 
 def validate_bigint(name: str, value: int) -> None:
     """Raise `InvalidSearchArgument` unless `value` is an integer of 64 bits."""
     try:
-        fits = not isinstance(value, bool) and -BIGINT_LIMIT <= to_int(value) < BIGINT_LIMIT
+        fits = not isinstance(value, bool) and to_int(value) in BIGINT
     except TypeError:
         fits = False
     if not fits:
