@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import _protection_queries
 from syntegra_db.client_policies import (
     BINDINGS_TABLE,
     POLICIES,
     SHARED_TABLES,
-    Policy,
     Tenancy,
     group_roles,
     read_tenancy,
@@ -25,6 +24,7 @@ from syntegra_db.group_roles import (
     find_unsafe_logins,
     outer_grants,
 )
+from syntegra_db.installed_policies import InstalledPolicy, declared_policy
 from syntegra_db.revisions import VERSION_TABLE
 from syntegra_db.search_path import CATALOG_ONLY, read_session
 from syntegra_db.sql import execute_raw
@@ -41,24 +41,6 @@ if TYPE_CHECKING:
 OFF = "off"
 KINDS_WITH_POLICIES = ("table", "partitioned table")
 POLICY_LABEL = "policy "
-
-
-class InstalledPolicy(NamedTuple):
-    """A policy as the server prints it; the role PUBLIC is empty."""
-
-    name: str
-    is_permissive: bool
-    command: str
-    roles: frozenset[str]
-    using: str | None
-    check: str | None
-
-    def __str__(self) -> str:
-        kind = "PERMISSIVE" if self.is_permissive else "RESTRICTIVE"
-        using = f" USING ({self.using})" if self.using else ""
-        check = f" WITH CHECK ({self.check})" if self.check else ""
-        roles = ", ".join(sorted(role or "PUBLIC" for role in self.roles))
-        return f"{kind} FOR {self.command} TO {roles}{using}{check}"
 
 
 @dataclass(frozen=True)
@@ -89,13 +71,6 @@ class Protection:
     views: Sequence[Row[Any]] = ()
     functions: Sequence[Row[Any]] = ()
     default_privileges: Sequence[Row[Any]] = ()
-
-
-def declared_policy(policy: Policy, tenancy: Tenancy, lookup: str) -> InstalledPolicy:
-    """Return how the server prints a declared policy; `lookup` is the name of the function, as it prints that."""
-    roles = frozenset(getattr(tenancy.roles, role) for role in policy.roles)
-    using = policy.using and policy.using.format(lookup=lookup)
-    return InstalledPolicy(policy.name, True, policy.command, roles, using, policy.check)
 
 
 def read_protection(connection: Connection, tables: Mapping[str, Table]) -> Protection | None:
@@ -162,9 +137,7 @@ def _read_policies(
     rows = connection.execute(_protection_queries.POLICIES, parameters).all()
     savepoint.rollback()
     for row in rows:
-        found.setdefault(row.table_name, {})[row.name] = InstalledPolicy(
-            row.name, row.is_permissive, row.command, frozenset(row.roles), row.using_rows, row.check_rows
-        )
+        found.setdefault(row.table_name, {})[row.name] = InstalledPolicy.of(row)
         lookup = row.lookup
     return found, lookup
 

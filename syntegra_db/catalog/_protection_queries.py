@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from syntegra_db.group_roles import REACHED
+from syntegra_db.installed_policies import COLUMNS, LOOKUP_NAME
 from syntegra_db.sql import SYSTEM_SCHEMA, catalog_query
 
-# Run with the search_path `pg_catalog`, so that expressions name the schemas of their functions. `lookup` is the name
-# of the function as they have it.
-POLICIES = catalog_query("""
-    SELECT relname::text AS table_name, polname::text AS name, polpermissive AS is_permissive,
-           CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE'
-                ELSE 'ALL' END AS command,
-           ARRAY(SELECT coalesce(rolname::text, '') FROM unnest(polroles) AS role LEFT JOIN pg_roles ON oid = role
-                 ORDER BY 1) AS roles,
-           pg_get_expr(polqual, polrelid) AS using_rows, pg_get_expr(polwithcheck, polrelid) AS check_rows,
-           format('%I.%I', CAST(:schema AS pg_catalog.text), CAST(:lookup AS pg_catalog.text)) AS lookup
+# Run with the search_path `pg_catalog`.
+POLICIES = catalog_query(f"""
+    SELECT relname::text AS table_name, {COLUMNS},
+           {LOOKUP_NAME.format(schema="CAST(:schema AS pg_catalog.text)")} AS lookup
     FROM pg_policy JOIN pg_class ON pg_class.oid = polrelid JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE nspname = :schema AND relname = ANY (:tables)
     ORDER BY relname, polname
-""")
+""")  # noqa: S608  constants
 
 # `concerned` are PUBLIC, the group roles, and whatever their logins are or can be. `bypassing` see the rows of every
 # client, so what runs with their privileges shows them.

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import ddl
 from syntegra_db.catalog._findings import Finding
-from syntegra_db.catalog._protection import declared_policy
 from syntegra_db.catalog.compare._group_privileges import compare_group_privileges
 from syntegra_db.client_policies import (
     BINDINGS_TABLE,
@@ -17,6 +16,7 @@ from syntegra_db.client_policies import (
 )
 from syntegra_db.client_setting import LOOKUP_FUNCTION
 from syntegra_db.group_roles import describe_role, role_fixes
+from syntegra_db.installed_policies import declared_policy
 from syntegra_db.sql import literal, qualify, quote
 
 if TYPE_CHECKING:
