@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from syntegra_db.client_policies import DATABASE_GRANTS, SCHEMA_GRANTS, Grant
+from syntegra_db.client_policies import BINDINGS_TABLE, DATABASE_GRANTS, SCHEMA_GRANTS, Grant
 from syntegra_db.search_path import read_session
 from syntegra_db.sql import catalog_query, quote
 
@@ -65,23 +65,68 @@ FIND_LOGINS = catalog_query(
     ORDER BY groups.rolname, logins.rolname
 """.replace("{reached}", REACHED)
 )
+# ADMIN OPTION lets a role add members, itself too, but a role that is not a superuser adds none to a superuser.
+REVOKE_ADMIN = REVOKE_MEMBERSHIP.replace("'REVOKE %I", "'REVOKE ADMIN OPTION FOR %I")
+# Who has these reads or writes rows where no policy is: in statistics, TOAST tables, partitions, `bound_logins`, or the
+# files of the server. `pg_maintain` shows no row.
+PREDEFINED_ROLES = (
+    "pg_read_all_data",
+    "pg_write_all_data",
+    "pg_read_server_files",
+    "pg_write_server_files",
+    "pg_execute_server_program",
+)
+# Before PostgreSQL 16, CREATEROLE lets a role add members to any other that is no superuser.
+JOINS_ANY_ROLE = "rolcreaterole AND current_setting('server_version_num')::pg_catalog.int4 < 160000"
+# `possible` are the roles that a login of a group is, can be, or can make itself a member of. Those that administer a
+# group role are found as such.
 FIND_UNSAFE_LOGINS = catalog_query(
-    """{reached}
-    SELECT logins.rolname::text AS login,
-           bool_or(roles.rolsuper) AS is_superuser, bool_or(roles.rolbypassrls) AS bypasses,
-           bool_or(roles.rolbypassrls AND role = login) AS bypasses_itself,
-           bool_or(role IN (
-             SELECT relowner FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-             WHERE nspname = :schema AND relname = ANY (:tables)
-           )) AS is_owner,
+    """{reached}, owners (role) AS (
+      SELECT relowner FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+      WHERE nspname = :schema AND relname = ANY (:tables)
+    ), possible (login, role) AS (
+      SELECT login, role FROM reached WHERE login IN (
+        SELECT login FROM reached JOIN pg_roles ON oid = role WHERE rolname = ANY (:groups)
+      )
+      UNION
+      SELECT login, edge.roleid FROM possible JOIN pg_auth_members AS edge ON edge.member = role
+        JOIN pg_roles ON pg_roles.oid = edge.roleid
+      WHERE admin_option AND NOT rolsuper AND rolname <> ALL (:groups)
+         OR EXISTS (SELECT FROM memberships WHERE roleid = edge.roleid AND memberships.member = edge.member)
+    )
+    SELECT logins.rolname::text AS login, bool_or(roles.rolname = :admin) AS is_admin,
+           bool_or(roles.rolsuper) AS is_superuser, bool_or(role IN (SELECT role FROM owners)) AS is_owner,
+           bool_or(roles.rolbypassrls) AS bypasses, bool_or(roles.rolreplication) AS replicates,
+           bool_or(roles.{joins_any_role}) AS joins_any_role,
+           logins.rolbypassrls AS bypasses_itself, logins.rolreplication AS replicates_itself,
+           logins.{joins_any_role} AS joins_any_role_itself,
            bool_or(roles.rolname = :bound) AND bool_or(roles.rolname = ANY (:unbound)) AS is_in_both,
+           string_agg(quote_ident(roles.rolname), ', ' ORDER BY roles.rolname)
+             FILTER (WHERE roles.rolname = ANY (:predefined)) AS predefined,
+           (SELECT string_agg(DISTINCT quote_ident(groups.rolname), ', ') FROM reached AS own
+              JOIN pg_auth_members AS edge ON edge.member = own.role JOIN pg_roles AS groups ON groups.oid = edge.roleid
+            WHERE own.login = reached.login AND admin_option AND groups.rolname = ANY (:groups)) AS administers,
+           (SELECT string_agg(DISTINCT quote_ident(others.rolname), ', ')
+            FROM possible JOIN pg_roles AS others ON others.oid = possible.role
+            WHERE possible.login = reached.login AND (
+              others.rolbypassrls OR others.rolreplication OR others.{joins_any_role} OR others.rolname = :admin
+              OR others.rolname = ANY (:predefined) OR possible.role IN (SELECT role FROM owners)
+              OR others.rolname = ANY (:unbound) AND bool_or(roles.rolname = :bound)
+            ) AND NOT EXISTS (
+              SELECT FROM reached AS own WHERE own.login = possible.login AND own.role = possible.role
+            )) AS joinable,
            {revokes_from}ANY (:unbound) ORDER BY 1) AS unbound_revokes,
-           {revokes_from}:bound ORDER BY 1) AS bound_revokes
+           {revokes_from}:bound ORDER BY 1) AS bound_revokes,
+           {revokes_from}ANY (:predefined) ORDER BY 1) AS predefined_revokes,
+           {revoke_admin_from}ANY (:groups) AND admin_option ORDER BY 1) AS admin_revokes
     FROM reached JOIN pg_roles AS roles ON roles.oid = role JOIN pg_roles AS logins ON logins.oid = login
-    GROUP BY login, logins.rolname
-    HAVING bool_or(roles.rolname = :bound OR roles.rolname = ANY (:unbound))
+    GROUP BY login, logins.rolname, logins.rolbypassrls, logins.rolreplication, logins.rolcreaterole
+    HAVING bool_or(roles.rolname = ANY (:groups))
     ORDER BY logins.rolname
-""".replace("{reached}", REACHED).replace("{revokes_from}", REVOKES_FROM)
+""".replace("{reached}", REACHED)
+    .replace("{revokes_from}", REVOKES_FROM)
+    .replace("{revoke_admin_from}", REVOKES_FROM.replace(REVOKE_MEMBERSHIP, REVOKE_ADMIN))
+    .replace("{joins_any_role}", JOINS_ANY_ROLE)
 )
 # Whether the role has each privilege by name, by whatever means, and whether the current role may grant it.
 FIND_PRIVILEGE = {
@@ -173,25 +218,57 @@ def find_unsafe_logins(
 ) -> list[UnsafeLogin]:
     """Return the members of the group roles that the policies on `tables` do not bind."""
     unbound = [name for name in roles if name != roles.bound]
-    parameters = {"schema": schema, "tables": list(tables), "bound": roles.bound, "unbound": unbound}
-    unsafe = []
-    for row in connection.execute(FIND_UNSAFE_LOGINS, parameters):
-        reasons = (
-            (row.is_superuser, "is a superuser, or a member of one"),
-            (row.bypasses, "has BYPASSRLS, or is a member of a role that has it"),
-            (row.is_owner, "owns a table, or is a member of its owner"),
-            (row.is_in_both, f"is in {quote(roles.bound)} and in another group role"),
-        )
-        if found := [reason for applies, reason in reasons if applies]:
-            unsafe.append(UnsafeLogin(row.login, ", ".join(found), tuple(_fixes(row))))
-    return unsafe
+    parameters = {
+        "schema": schema,
+        "tables": [*tables, BINDINGS_TABLE],
+        "bound": roles.bound,
+        "unbound": unbound,
+        "groups": list(roles),
+        "admin": roles.admin,
+        "predefined": list(PREDEFINED_ROLES),
+    }
+    return [
+        UnsafeLogin(row.login, ", ".join(reasons), tuple(_fixes(row)))
+        for row in connection.execute(FIND_UNSAFE_LOGINS, parameters)
+        if (reasons := [*_reasons(row, roles)])
+    ]
+
+
+def _reasons(row: Row[Any], roles: GroupRoles) -> Iterator[str]:
+    always = (
+        (row.is_superuser, "is a superuser, or a member of one"),
+        (row.bypasses, "has BYPASSRLS, or is a member of a role that has it"),
+        (row.is_owner, "owns a table, or is a member of its owner"),
+        (row.is_in_both, f"is in {quote(roles.bound)} and in another group role"),
+    )
+    # Of a login that does not see all rows anyway.
+    unless_admin = (
+        (row.replicates, "has REPLICATION, or is a member of a role that has it"),
+        (row.joins_any_role, "has CREATEROLE, or is a member of a role that has it, so it can join other roles"),
+        (row.predefined, f"is a member of {row.predefined}"),
+        (row.administers, f"has ADMIN OPTION on {row.administers}, so it can add members"),
+        (row.joinable, f"can make itself a member of {row.joinable} by ADMIN OPTION"),
+    )
+    for applies, reason in (*always, *(() if row.is_admin else unless_admin)):
+        if applies:
+            yield reason
 
 
 def _fixes(row: Row[Any]) -> Sequence[str]:
-    if row.is_superuser or row.is_owner or (row.bypasses and not row.bypasses_itself):
+    attributes = {
+        "BYPASSRLS": (row.bypasses, row.bypasses_itself),
+        "REPLICATION": (row.replicates and not row.is_admin, row.replicates_itself),
+        "CREATEROLE": (row.joins_any_role and not row.is_admin, row.joins_any_role_itself),
+    }
+    is_indirect = any(has and not itself for has, itself in attributes.values())
+    if row.is_superuser or row.is_owner or is_indirect or (row.joinable and not row.is_admin):
         return [*row.unbound_revokes, *row.bound_revokes]
-    attribute = [f"ALTER ROLE {quote(row.login)} NOBYPASSRLS;"] if row.bypasses_itself else []
-    return [*attribute, *(row.unbound_revokes if row.is_in_both else [])]
+    removed = " ".join(f"NO{name}" for name, (has, _) in attributes.items() if has)
+    return [
+        *([f"ALTER ROLE {quote(row.login)} {removed};"] if removed else []),
+        *([] if row.is_admin else [*row.predefined_revokes, *row.admin_revokes]),
+        *(row.unbound_revokes if row.is_in_both else []),
+    ]
 
 
 def find_logins(connection: Connection, roles: GroupRoles) -> dict[str, list[str]]:

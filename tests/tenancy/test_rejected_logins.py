@@ -9,11 +9,11 @@ import pytest
 from psycopg import sql
 
 from support.installed_state import state_of
-from support.logins import ROLES, clients_seen, drop_group_roles
+from support.logins import ROLES, clients_seen, drop_group_roles, rows_as
 from support.sample_rows import TABLES, load_rows
 from syntegra_db.connections import unpooled_engine
 from syntegra_db.errors import TenancyError
-from syntegra_db.tenancy import EnableResult, disable, enable
+from syntegra_db.tenancy import EnableResult, bind, disable, enable, read_tenancy_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,51 @@ UNSAFE: dict[str, tuple[LiteralString, str]] = {
     "member of the owner": ("ALTER TABLE clusters OWNER TO {owner}; GRANT {owner} TO {login}", "owns a table"),
     "bound and unbound": ("GRANT syntegra_bound TO {login}", "is in syntegra_bound and in another"),
     "bound through a role": ("GRANT syntegra_bound TO {owner}; GRANT {owner} TO {login}", "is in syntegra_bound and"),
+    "REPLICATION": ("ALTER ROLE {login} REPLICATION", "has REPLICATION"),
+    "member of REPLICATION": ("ALTER ROLE {owner} REPLICATION; GRANT {owner} TO {login}", "has REPLICATION"),
+    "pg_read_all_data": ("GRANT pg_read_all_data TO {login}", "is a member of pg_read_all_data"),
+    "pg_write_all_data through a role": (
+        "GRANT pg_write_all_data TO {owner}; GRANT {owner} TO {login}",
+        "is a member of pg_write_all_data",
+    ),
+    "server files by SET ROLE": (
+        "GRANT pg_read_server_files, pg_write_server_files TO {login} WITH INHERIT FALSE, SET TRUE",
+        "is a member of pg_read_server_files, pg_write_server_files",
+    ),
+    "programs": ("GRANT pg_execute_server_program TO {login}", "is a member of pg_execute_server_program"),
+    "ADMIN OPTION": ("GRANT syntegra_service TO {login} WITH ADMIN OPTION", "has ADMIN OPTION on syntegra_service"),
+    "ADMIN OPTION without the role": (
+        "GRANT syntegra_admin TO {login} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE",
+        "has ADMIN OPTION on syntegra_admin",
+    ),
+    "ADMIN OPTION through a role": (
+        "GRANT syntegra_reader TO {owner} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE; GRANT {owner} TO {login}",
+        "has ADMIN OPTION on syntegra_reader",
+    ),
+    "ADMIN OPTION on a role with BYPASSRLS": (
+        "ALTER ROLE {owner} BYPASSRLS; GRANT {owner} TO {login} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE",
+        "can make itself a member of {owner}",
+    ),
+    "ADMIN OPTION on the owner": (
+        "ALTER TABLE clusters OWNER TO {owner}; GRANT {owner} TO {login} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE",
+        "can make itself a member of {owner}",
+    ),
     "member of BYPASSRLS": ("ALTER ROLE {owner} BYPASSRLS; GRANT {owner} TO {login}", "has BYPASSRLS"),
+}
+# What shows a login no row of another client.
+SAFE: dict[str, LiteralString] = {
+    "CREATEDB": "ALTER ROLE {login} CREATEDB",
+    "statistics": "GRANT pg_monitor TO {login}",
+    "ADMIN OPTION on a role without rights": "GRANT {owner} TO {login} WITH ADMIN OPTION",
+    "ADMIN OPTION of a login that sees all clients": (
+        "REVOKE syntegra_service FROM {login}; GRANT syntegra_admin TO {login} WITH ADMIN OPTION"
+    ),
+    "another group of the same client": "GRANT syntegra_reader TO {owner}; GRANT {owner} TO {login}",
+}
+# What a login may have since these versions of the server.
+SAFE_SINCE: dict[int, LiteralString] = {
+    16: "ALTER ROLE {login} CREATEROLE",
+    17: "GRANT pg_maintain TO {login}",
 }
 GROUP_ROLES: dict[str, tuple[LiteralString, str]] = {
     "LOGIN": ("CREATE ROLE syntegra_reader LOGIN", "has LOGIN"),
@@ -69,9 +113,57 @@ def test_login_that_sees_every_client_is_named(owner: str, logins: Logins, separ
     login = logins.create(ROLES.service)
     enable(separated.engine)
     separated.execute(sql.SQL(statement).format(login=sql.Identifier(login), owner=sql.Identifier(owner)))
-    with pytest.raises(TenancyError, match=rf"nothing was changed\. {login} {reason}"):
+    with pytest.raises(TenancyError, match=rf"nothing was changed\. {login} {reason.format(owner=owner)}"):
         enable(separated.engine)
+    status = read_tenancy_status(separated.engine)
+    assert reason.format(owner=owner) in status.unsafe_logins[login]
     separated.execute("ALTER TABLE clusters OWNER TO CURRENT_USER")
+
+
+@pytest.mark.parametrize("kind", SAFE)
+def test_login_that_sees_its_client_only_is_accepted(
+    owner: str, logins: Logins, separated: Database, kind: str
+) -> None:
+    login = logins.create(ROLES.service)
+    separated.execute(sql.SQL(SAFE[kind]).format(login=sql.Identifier(login), owner=sql.Identifier(owner)))
+    enable(separated.engine)
+    assert read_tenancy_status(separated.engine).unsafe_logins == {}
+
+
+@pytest.mark.parametrize("version", SAFE_SINCE)
+def test_rights_of_later_servers_are_judged_by_version(separated: Database, logins: Logins, version: int) -> None:
+    major = separated.query("SELECT current_setting('server_version_num')::int / 10000")[0][0]
+    if major < version:
+        pytest.skip(f"needs PostgreSQL {version}")
+    login = logins.create(ROLES.service)
+    separated.execute(sql.SQL(SAFE_SINCE[version]).format(login=sql.Identifier(login)))
+    enable(separated.engine)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT FROM pg_statistic WHERE starelid = 'text_summary'::regclass",
+        "SELECT FROM {toast}",
+        "UPDATE bound_logins SET client_id = 8",
+    ],
+)
+def test_predefined_roles_cross_clients(logins: Logins, separated: Database, statement: LiteralString) -> None:
+    """The reason for which a login with them is refused, although the policies apply to it."""
+    bound = logins.create()
+    bind(separated.engine, bound, 7)
+    separated.execute(
+        "INSERT INTO text_summary (client_id, text_field) SELECT 8, string_agg(md5(n::text), '')"
+        " FROM generate_series(1, 2000) AS n; ANALYZE text_summary"
+    )
+    separated.execute(sql.SQL("GRANT pg_read_all_data, pg_write_all_data TO {}").format(sql.Identifier(bound)))
+    ((toast,),) = separated.query("SELECT reltoastrelid::regclass::text FROM pg_class WHERE relname = 'text_summary'")
+    query = sql.SQL(
+        "WITH found AS ({} RETURNING 1) SELECT count(*) FROM found"
+        if "UPDATE" in statement
+        else "SELECT count(*) FROM ({}) AS found"
+    ).format(sql.SQL(statement).format(toast=sql.SQL(toast)))
+    assert rows_as(separated, bound, query) > [(0,)]
 
 
 def test_creator_of_the_roles_is_no_member(logins: Logins, database: Database) -> None:

@@ -202,6 +202,24 @@ MUTATIONS: dict[str, tuple[str, set[str]]] = {
     "group role in another role": ("GRANT {other} TO {reader}", {"role {reader}"}),
     "superuser in a group": ("GRANT {service} TO {login}; ALTER ROLE {login} SUPERUSER", {"login {login}"}),
     "login with BYPASSRLS": ("GRANT {service} TO {login}; ALTER ROLE {login} BYPASSRLS", {"login {login}"}),
+    "login with REPLICATION and ADMIN OPTION": (
+        (
+            "GRANT {service} TO {login} WITH ADMIN OPTION; ALTER ROLE {login} REPLICATION;"
+            " GRANT {admin} TO {login} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"
+        ),
+        {"login {login}"},
+    ),
+    "login that reads all data, through another role": (
+        "GRANT {reader} TO {login}; GRANT pg_read_all_data TO {other}; GRANT {other} TO {login}",
+        {"login {login}"},
+    ),
+    "login that can join a role with BYPASSRLS": (
+        (
+            "GRANT {reader} TO {login}; ALTER ROLE {other} BYPASSRLS;"
+            " GRANT {other} TO {login} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"
+        ),
+        {"login {login}"},
+    ),
     "login in both kinds of groups": (
         "GRANT {bound}, {reader} TO {login}",
         {"login {login}"},

@@ -188,7 +188,7 @@ def _logins(protection: Protection) -> Iterator[Finding]:
             found=login.reason,
             impact="It can see and change the rows of every client.",
             fix=ddl.join_statements(
-                "-- This takes the login out of a group role, or BYPASSRLS from it. Or remove the reason instead.",
+                "-- This takes the login out of a role, or an attribute from it. Or remove the reason instead.",
                 *login.fixes,
             ),
         )
