@@ -150,8 +150,8 @@ test-all: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 16, embedded Po
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --database docker -m 'not slow and not embedded $(WITHOUT_LONG)' $(TESTS_ON_DOCKER)
 
 test-evolution: $(ENVIRONMENT) ## Run every kind of schema change on 200,000 rows, with 10 interruptions, on 16 and 18
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 --rows 200000 --kills 10 tests/evolution
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 --rows 200000 --kills 10 tests/evolution
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 --rows 200000 --kills 10 tests/evolution/test_every_kind.py
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 --rows 200000 --kills 10 tests/evolution/test_every_kind.py
 
 faults: $(ENVIRONMENT) ## As root: run every command with every fault and print the outcomes as a table
 	@$(VENV)/bin/pytest --numprocesses 2 tests/faults/test_matrix.py
