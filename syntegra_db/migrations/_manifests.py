@@ -12,7 +12,7 @@ from syntegra_db.catalog import existing_tables, format_manifest, introspect
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import RevisionError, server_message
 from syntegra_db.migrations._commands import run_in_transaction
-from syntegra_db.migrations.online import BackfillStep, collect_upgrade
+from syntegra_db.migrations.online import collect_upgrade, require_values
 from syntegra_db.revisions import VERSION_TABLE, all_revisions, revision_file, script_directory
 from syntegra_db.settings import describe_database
 
@@ -34,7 +34,10 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
         RevisionError: the database is not empty, so its tables may not come from the revisions, or a revision is
             unfinished or fails.
     """
-    _require_values()
+    for revision in all_revisions():
+        # What its downgrade lacks concerns only its file for psql.
+        upgrade = collect_upgrade(script_directory().get_revision(revision).module)
+        require_values(upgrade.steps if upgrade else (), revision_file(revision))
     engine = unpooled_engine(url)
     with connect(engine) as connection:
         existing = existing_tables(connection, TABLES_AND_VIEWS)
@@ -54,16 +57,6 @@ def write_manifests(url: URL, directory: Path) -> list[Path]:
         path.write_text(format_manifest(revision, schema), encoding="utf-8")
         written.append(path)
     return written
-
-
-def _require_values() -> None:
-    """Raise `RevisionError` if a revision has a backfill whose value is not written yet."""
-    for revision in all_revisions():
-        # An error in the downgrade is none of the manifests.
-        collected = collect_upgrade(script_directory().get_revision(revision).module)
-        for step in collected.steps if collected is not None else ():
-            if isinstance(step, BackfillStep) and step.missing_values:
-                raise RevisionError(f"{revision_file(revision)}: {step.missing_values} Then run this again.")
 
 
 @contextmanager

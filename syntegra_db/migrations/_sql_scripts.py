@@ -30,10 +30,10 @@ from syntegra_db.migrations._config import alembic_config
 from syntegra_db.migrations._options import MigrationOptions
 from syntegra_db.migrations._protection import creates_unprotected, protection_block, render_protection
 from syntegra_db.migrations._templates import as_block, read_template
-from syntegra_db.migrations.online import PROTECT, StepScript, collect_revision, require_own_objects
+from syntegra_db.migrations.online import PROTECT, StepScript, collect_revision, require_own_objects, require_values
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
 from syntegra_db.recorded_steps import STEP_TABLE, step_table
-from syntegra_db.revisions import IS_UNCHANGED, VERSION_TABLE, list_revisions, script_directory
+from syntegra_db.revisions import IS_UNCHANGED, VERSION_TABLE, list_revisions, revision_file, script_directory
 from syntegra_db.sql import RELATION_KIND, SYSTEM_SCHEMA, literal
 from syntegra_db.trusted_objects import UNTRUSTED_OBJECTS
 from syntegra_db.trusted_tables import REMEDY, VERSION_COLUMNS, untrusted_part
@@ -146,6 +146,7 @@ def _render(script: Script, direction: Direction, texts: dict[str, str]) -> str:
             protection=f"{render_protection(protection)}\n\n" if creates_unprotected(*way) else "",
             **settings,
         )
+    require_values(steps[direction], revision_file(script.revision))
     return read_template("steps").format(
         guard=_guard("false", settings),
         protection=protection_block(protection),

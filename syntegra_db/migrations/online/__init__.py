@@ -2,7 +2,7 @@
 
 # The imports of these modules add the operations to `op`.
 from syntegra_db.migrations.online import _data_operations, _operations, _partitions  # noqa: F401
-from syntegra_db.migrations.online._backfill import PLACEHOLDER, BackfillStep
+from syntegra_db.migrations.online._backfill import PLACEHOLDER, BackfillStep, require_values
 from syntegra_db.migrations.online._collection import CollectedSteps
 from syntegra_db.migrations.online._data_operations import AlikeColumns, KeepAlikeOp, StopKeepingAlikeOp
 from syntegra_db.migrations.online._execution import (
@@ -51,6 +51,7 @@ __all__ = [
     "direction_to_undo",
     "migrations_function",
     "require_own_objects",
+    "require_values",
     "run_inside_transaction",
     "run_online",
 ]

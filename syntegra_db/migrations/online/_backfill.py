@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from syntegra_db import wording
+from syntegra_db.errors import RevisionError
 from syntegra_db.migrations._templates import read_template
 from syntegra_db.migrations.online._script import check_own_objects
 from syntegra_db.migrations.online._steps import execute
@@ -15,13 +16,15 @@ from syntegra_db.recorded_steps import BackfillProgress
 from syntegra_db.sql import execute_raw, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from alembic.operations.ops import MigrateOperation
     from sqlalchemy import Connection
 
     from syntegra_db.migrations.online._script import StepScript
     from syntegra_db.migrations.online._session import StepSession
+    from syntegra_db.migrations.online._steps import Step
 
 logger = logging.getLogger(__name__)
 
@@ -149,3 +152,10 @@ class _Reporter:
             100 * progress.share,
             left,
         )
+
+
+def require_values(steps: Iterable[Step], file: Path) -> None:
+    """Raise `RevisionError` if a backfill of the revision in `file` has no value yet."""
+    for step in steps:
+        if isinstance(step, BackfillStep) and step.missing_values:
+            raise RevisionError(f"{file}: {step.missing_values} Then run this again.")
