@@ -178,6 +178,24 @@ def test_revision_of_changed_models_has_online_operations_and_reaches_the_models
     assert checkout.write_revision(server, "Nothing is left")[0] == 3
 
 
+@pytest.mark.parametrize(
+    ("change", "phase"),
+    [
+        (("clusters", "cluster_name: Mapped[str | None]", "cluster_name: Mapped[str]"), "contract"),
+        (("kpi_summary", KPI_SOURCE, COLUMN.replace("str | None", "str") + KPI_SOURCE), "expand"),
+    ],
+    ids=["existing column becomes NOT NULL", "new NOT NULL column without a default"],
+)
+def test_phase_follows_from_what_services_of_the_revision_before_can_write(
+    checkout: Checkout, server: Server, change: tuple[str, str, str], phase: str
+) -> None:
+    checkout.change_model(*change)
+    assert checkout.write_revision(server, "Require a value") == (0, "")
+    text = (checkout.folder / f"alembic/versions/{AFTER_HEAD}_require_a_value.py").read_text(encoding="utf-8")
+    assert f'phase = "{phase}"' in text
+    assert "op.set_not_null_online(" in text
+
+
 def test_make_revision_writes_files_that_pass_and_prints_what_follows(checkout: Checkout) -> None:
     # The models of the last commit are those of the service that runs on the new schema.
     for command in (("init", "--quiet"), ("add", "."), (*AUTHOR, "commit", "--quiet", "--message", "Before")):

@@ -27,6 +27,7 @@ from syntegra_db.migrations.authoring._differences import differences, read_mode
 from syntegra_db.migrations.authoring._docstring import derive_headings, with_headings
 from syntegra_db.migrations.authoring._effects import drops
 from syntegra_db.migrations.authoring._online_forms import with_online_forms
+from syntegra_db.migrations.authoring._phase_rules import divide_by_phase
 from syntegra_db.migrations.online import collect_functions
 from syntegra_db.revisions import head_revision, revision_before, script_directory
 
@@ -134,10 +135,11 @@ def _complete(path: Path, revision: str, newest: str) -> bool:
     upgrade, downgrade = collect_functions(module)
     # What is generated uses no connection.
     if upgrade is not None and downgrade is not None:
-        if drops(upgrade.steps):
-            # Services of the revision before read what it drops.
+        before = load_manifest(newest)
+        phases = divide_by_phase(upgrade.operations, before, kept_alike(newest))
+        if phases.ending and not phases.beginning:
             text = text.replace('phase = "expand"', 'phase = "contract"')
-        headings = derive_headings(upgrade, downgrade, load_manifest(newest), newest)
+        headings = derive_headings(upgrade, downgrade, before, newest)
         path.write_text(with_headings(text, headings), encoding="utf-8")
         script_directory.cache_clear()
     return False
