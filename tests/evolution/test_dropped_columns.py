@@ -32,6 +32,7 @@ INDEXES = """\
         Index("idx_kpi_summary_client_kpi_period", "client_id", "kpi_name", "period_start"),
 """
 NAME_INDEX = '        Index("idx_kpi_summary_kpi_name", "kpi_name"),\n'
+NEW_INDEX = '        Index("idx_kpi_summary_name", "name"),\n'
 SCORE = """\
     silhouette_score: Mapped[float | None] = mapped_column(
         ExactDouble, comment="Silhouette score of the client in its cluster, from -1 to 1"
@@ -53,6 +54,7 @@ def expand(checkout: Checkout, server: Server) -> None:
     """Write the expansion of a renamed column, as its author completes what `make revision` writes."""
     checkout.change_model("kpi_summary", OLD, NEW + DEPRECATED)
     checkout.change_model("kpi_summary", IMPORT, IMPORT_DEPRECATED)
+    checkout.change_model("kpi_summary", NAME_INDEX, NAME_INDEX + NEW_INDEX)
     assert checkout.write_revision(server, "Rename kpi_name, first part") == (0, "")
     path = revision_file(checkout, AFTER_HEAD)
     text = path.read_text(encoding="utf-8")
@@ -80,9 +82,9 @@ def complete(checkout: Checkout, path: Path) -> None:
     text = path.read_text(encoding="utf-8").replace("Why: …", "Why: the name is clearer.")
     path.write_text(text, encoding="utf-8")
     report = checkout.run("tools.revision_lint").stdout
-    for line in re.findall(r"Write: ((?:Locks|Duration|If it fails): .*)", report):
-        heading = line.partition(":")[0]
-        text = re.sub(rf"^{heading}:.*?\n(?=[A-Z][a-z ]+:)", f"{line}\n", text, count=1, flags=re.MULTILINE | re.DOTALL)
+    for lines in re.findall(r"Write:\n((?:Locks|Duration|If it fails): .*\n(?:[^/].*\n)*)", report):
+        heading = lines.partition(":")[0]
+        text = re.sub(rf"^{heading}:.*?\n(?=[A-Z][a-z ]+:)", lines, text, count=1, flags=re.MULTILINE | re.DOTALL)
     path.write_text(text, encoding="utf-8")
 
 
@@ -111,6 +113,7 @@ def test_rename_is_written_expanded_and_contracted(checkout: Checkout, server: S
     assert 'phase = "contract"' in text
     upgrade, downgrade = text.split("\ndef ")[1:]
     assert "drop_constraint" not in text
+    assert "idx_kpi_summary_name" not in upgrade + downgrade
     assert "…" not in upgrade + downgrade
     assert upgrade.index('op.stop_keeping_alike("kpi_summary", "kpi_name", "name")') < upgrade.index(
         'op.drop_column("kpi_summary", "kpi_name")'

@@ -49,8 +49,7 @@ def with_headings(text: str, headings: dict[str, str]) -> str:
 
     def replace(match: re.Match[str]) -> str:
         heading = match["heading"]
-        filled = f"{heading}: {headings[heading]}" if heading in headings else match[0]
-        return textwrap.fill(filled, LINE_LENGTH, break_long_words=False, break_on_hyphens=False)
+        return _wrap(f"{heading}: {headings[heading]}" if heading in headings else match[0])
 
     start, quotes, rest = text.partition('\n"""\n')
     return HEADING_LINES.sub(replace, start) + quotes + rest
@@ -79,7 +78,7 @@ def derive_headings(
 def outdated_headings(
     headings: dict[str, str], upgrade: CollectedSteps, downgrade: CollectedSteps, before: Schema, revision: str | None
 ) -> Iterator[str]:
-    """Yield the headings that contradict the operations of the upgrade, with the text to write.
+    """Yield the headings that contradict the operations of the upgrade, each followed by the lines to write.
 
     The author may use other words than `derive_headings`: what is compared is the names of locks and tables, and the
     sentence of `make revision` about a failure.
@@ -89,19 +88,27 @@ def outdated_headings(
     locks, duration, failure = (headings.get(name, "") for name in ("Locks", "Duration", "If it fails"))
     missing = dict.fromkeys(f"{effect.lock} on {effect.table}" for effect in found if not _names_lock(locks, effect))
     if missing:
-        yield f"the docstring does not name {', '.join(missing)} under 'Locks'. Write: Locks: {derived['Locks']}"
+        yield f"the docstring does not name {', '.join(missing)} under 'Locks'. {_write('Locks', derived)}"
     long = dict.fromkeys(effect.table for effect in found if effect.duration in LONG)
     unnamed = [table for table in long if not _has_word(duration, table)]
     if unnamed:
         yield (
-            f"the docstring does not name {', '.join(unnamed)} under 'Duration', whose rows are read. Write: "
-            f"Duration: {derived['Duration']}"
+            f"the docstring does not name {', '.join(unnamed)} under 'Duration', whose rows are read. "
+            f"{_write('Duration', derived)}"
         )
     if (ALL_IS_ROLLED_BACK if upgrade.is_divided else STEPS_ARE_KEPT) in failure:
         yield (
-            "the docstring has under 'If it fails' what was true before its operations changed. Write: If it fails: "
-            f"{derived['If it fails']}"
+            "the docstring has under 'If it fails' what was true before its operations changed. "
+            f"{_write('If it fails', derived)}"
         )
+
+
+def _write(heading: str, derived: dict[str, str]) -> str:
+    return "Write:\n" + _wrap(f"{heading}: {derived[heading]}")
+
+
+def _wrap(text: str) -> str:
+    return textwrap.fill(text, LINE_LENGTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _effects_of(upgrade: CollectedSteps, before: Schema) -> list[Effect]:
