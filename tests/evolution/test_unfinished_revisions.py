@@ -154,7 +154,7 @@ def test_manifests_of_unfinished_revision_name_the_file(
 def test_file_of_unfinished_downgrade_names_the_file(checkout: Checkout, server: Server) -> None:
     checkout.add_revision(AFTER_HEAD, 'op.drop_column("kpi_summary", "kpi_name")', PLACEHOLDER, phase="contract")
     checkout.write_manifests(server)
-    result = checkout.run("syntegra-db", "sql", "--write", "migrations")
+    result = checkout.run("syntegra-db", "sql", "--write", ".")
     assert (result.returncode, result.stderr.count("\n")) == (8, 1), result.stderr
     message = "backfill kpi_summary.unit has no value yet. Write its SQL expression instead of …; "
     assert result.stderr.startswith(f"Error: alembic/versions/{AFTER_HEAD}_sample.py: {message}")
