@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from support.client_sessions import admin_session, engine, protected, protected_template, run, session
 from support.logins import Logins, drop_group_roles, set_client
+from support.two_clients_fixtures import connection_of, engines, observed, sessions, two_clients
 from syntegra_db.client_policies import DEFAULT_PREFIX
 from syntegra_db.database import create_engine
 from syntegra_db.tenancy import enable
@@ -21,7 +22,19 @@ if TYPE_CHECKING:
 
     from support.servers import Database, Server
 
-__all__ = ["admin_session", "engine", "protected", "protected_template", "run", "session"]  # fixtures
+__all__ = [  # fixtures
+    "admin_session",
+    "connection_of",
+    "engine",
+    "engines",
+    "observed",
+    "protected",
+    "protected_template",
+    "run",
+    "session",
+    "sessions",
+    "two_clients",
+]
 
 
 @pytest.fixture

@@ -279,26 +279,3 @@ def test_vector_index_is_used(connection: psycopg.Connection[Any], searched: Dat
     plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {statement}"))
     assert "Index Scan using idx_text_summary_embedding" in plan
     assert ("One-Time Filter" in plan) is (client is not None)
-
-
-@pytest.mark.parametrize("mode", ["force_generic_plan", "auto"])
-@pytest.mark.parametrize("table", ["kpi_summary", "text_summary"])
-def test_prepared_statement_follows_a_change_of_client(
-    connection: psycopg.Connection[Any], mode: str, table: str
-) -> None:
-    connection.execute(f"SET LOCAL plan_cache_mode = {mode}")
-    queries = (
-        f"SELECT DISTINCT client_id FROM {table}",
-        f"SELECT DISTINCT client_id FROM {table} WHERE id > %s",
-        f"SELECT DISTINCT client_id FROM {table} WHERE client_id = %s",
-    )
-    for number, query in enumerate(queries):
-        for client in (7, 8, 9, None, 8, 7, 7, 7, 9):
-            value = "" if client is None else str(client)
-            connection.execute("SELECT set_config('syntegra.client_id', %s, true)", [value])
-            parameters = [[], [0], [8]][number]
-            found = connection.execute(query, parameters, prepare=True).fetchall()
-            visible = {client} - {None} if number < 2 else {client} & {8}
-            assert {row[0] for row in found} == visible
-    plans = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%DISTINCT%' AND generic_plans > 0"
-    assert connection.execute(plans).fetchone() == (3,)
