@@ -49,7 +49,8 @@ class Protection:
 
     `is_recorded` is False if the record of `syntegra-db tenancy enable` is missing although its policies are there.
     `problem` is why the record cannot be used: it `is_damaged` or belongs to another role. `row_security` and
-    `policies` are by table with a client. `is_member` is about the session's role and any group role. `missing_outer`
+    `policies` are by table with a client, and `policies` by each of its `partitions` with row-level security too.
+    `is_member` is about the session's role and any group role. `missing_outer`
     are privileges on schemas and the database that a group role lacks. The rows of the other fields are those of
     `_protection_queries`.
     """
@@ -61,6 +62,7 @@ class Protection:
     is_damaged: bool = False
     row_security: Mapping[str, str] = field(default_factory=dict)
     policies: Mapping[str, Mapping[str, InstalledPolicy]] = field(default_factory=dict)
+    partitions: Sequence[str] = ()
     is_member: bool = False
     roles: Mapping[str, Row[Any]] = field(default_factory=dict)
     parent_revokes: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -79,7 +81,8 @@ def read_protection(connection: Connection, tables: Mapping[str, Table]) -> Prot
     clients = [
         name for name, table in tables.items() if CLIENT_COLUMN in table.columns and table.kind in KINDS_WITH_POLICIES
     ]
-    policies, lookup_name = _read_policies(connection, schema, clients)
+    partitions = connection.scalars(_protection_queries.PARTITIONS, {"schema": schema, "tables": clients}).all()
+    policies, lookup_name = _read_policies(connection, schema, [*clients, *partitions])
     recorded, problem, is_damaged = None, None, False
     try:
         recorded = read_tenancy(connection)
@@ -96,6 +99,7 @@ def read_protection(connection: Connection, tables: Mapping[str, Table]) -> Prot
         is_damaged,
         row_security={name: tables[name].row_security for name in clients},
         policies=policies,
+        partitions=partitions,
     )
     return _with_roles(connection, protection, tables) if recorded else protection
 

@@ -40,30 +40,43 @@ CONCERNED = """{reached}, concerned (role) AS (
     )
 """.replace("{reached}", REACHED)
 
+# Those of the tables with clients that are in the same schema and keep policies of the table that they were.
+PARTITIONS = catalog_query("""
+    SELECT parts.relname::text
+    FROM pg_class AS parents JOIN pg_namespace ON pg_namespace.oid = parents.relnamespace
+      CROSS JOIN LATERAL pg_partition_tree(parents.oid) AS tree JOIN pg_class AS parts ON parts.oid = tree.relid
+    WHERE nspname = :schema AND parents.relname = ANY (:tables) AND parents.relkind = 'p'
+      AND parts.relispartition AND parts.relrowsecurity AND parts.relnamespace = parents.relnamespace
+    ORDER BY 1
+""")
+
 # An object without an access list has one row, without a grantee. `grantor` is NULL for the owner.
-# A partition that was the table before keeps its policies and privileges.
+# A partition with row-level security was the table before, and keeps its policies and privileges.
 PRIVILEGES = catalog_query(
     """{concerned}, objects AS (
       SELECT relname::text AS name, CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
              CASE relkind WHEN 'S' THEN 'SEQUENCE ' ELSE '' END || format('%I.%I', nspname, relname) AS target,
-             false AS is_partition, pg_class.oid AS relation, relowner AS owner, relacl AS privileges
+             false AS is_partition, relrowsecurity AS has_policies, pg_class.oid AS relation, relowner AS owner,
+             relacl AS privileges
       FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
       WHERE nspname = :schema AND relname = ANY (:relations) AND relkind IN ('r', 'p', 'S')
       UNION ALL
-      SELECT relname::text, 'TABLE', format('%I.%I', nspname, relname), true, pg_class.oid, relowner, relacl
+      SELECT relname::text, 'TABLE', format('%I.%I', nspname, relname), true, relrowsecurity, pg_class.oid, relowner,
+             relacl
       FROM parts JOIN pg_class ON pg_class.oid = relation JOIN pg_namespace ON pg_namespace.oid = relnamespace
-      WHERE relispartition AND NOT relrowsecurity
+      WHERE relispartition
       UNION ALL
-      SELECT proname::text, 'FUNCTION', format('FUNCTION %I.%I()', nspname, proname), false, NULL, proowner,
+      SELECT proname::text, 'FUNCTION', format('FUNCTION %I.%I()', nspname, proname), false, false, NULL, proowner,
              coalesce(proacl, acldefault('f', proowner))
       FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
       WHERE nspname = :schema AND proname = :lookup AND pronargs = 0
       UNION ALL
-      SELECT nspname::text, 'SCHEMA', format('SCHEMA %I', nspname), false, NULL, nspowner, nspacl
+      SELECT nspname::text, 'SCHEMA', format('SCHEMA %I', nspname), false, false, NULL, nspowner, nspacl
       FROM pg_namespace WHERE nspname = :schema
     )
-    SELECT name, kind, target, is_partition, CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE grantee_name END AS grantee,
-           column_name, privilege_type AS privilege, is_grantable, grantor_name AS grantor
+    SELECT name, kind, target, is_partition, has_policies,
+           CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE grantee_name END AS grantee, column_name,
+           privilege_type AS privilege, is_grantable, grantor_name AS grantor
     FROM objects LEFT JOIN LATERAL (
       SELECT NULL AS column_name, grantee, privilege_type, is_grantable, grantor FROM aclexplode(privileges)
       UNION ALL

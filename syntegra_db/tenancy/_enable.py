@@ -51,13 +51,19 @@ FIND_TABLES = catalog_query("""
     WHERE nspname = :schema AND relname = ANY (:tables) AND relkind IN ('r', 'p')
     ORDER BY relname
 """)
-# The table that `op.partition_by_month` made the first partition keeps its policies and privileges.
+# The table that `op.partition_by_month` made the first partition keeps its policies and privileges, also detached.
 FIND_PARTITIONS = catalog_query("""
     SELECT parts.relname::text
     FROM pg_class AS parents JOIN pg_namespace ON pg_namespace.oid = parents.relnamespace
       CROSS JOIN LATERAL pg_partition_tree(parents.oid) AS tree JOIN pg_class AS parts ON parts.oid = tree.relid
     WHERE nspname = :schema AND parents.relname = ANY (:tables) AND parents.relkind = 'p'
       AND parts.relispartition AND parts.relnamespace = parents.relnamespace
+    UNION
+    SELECT relname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE nspname = :schema AND relname <> ALL (:tables) AND EXISTS (
+      SELECT FROM pg_policy CROSS JOIN unnest(polroles) AS role JOIN pg_roles ON pg_roles.oid = role
+      WHERE polrelid = pg_class.oid AND polname = ANY (:policies) AND rolname = ANY (:roles)
+    )
 """)
 # What the template `protect_tables.sql` grants, by the role, as statements that take it away.
 FIND_GRANTS = catalog_query("""
@@ -238,10 +244,11 @@ def _disable(connection: Connection, options: MigrationOptions) -> DisableResult
     tenancy = require_tenancy(connection)
     declared = declared_sequences(all_revisions())
     installed = [*declared, VERSION_TABLE]
-    partitions = connection.scalars(FIND_PARTITIONS, {"schema": tenancy.schema, "tables": installed}).all()
+    names = [policy.name for policy in POLICIES]
+    parameters = {"schema": tenancy.schema, "tables": installed, "policies": names, "roles": list(tenancy.roles)}
+    partitions = connection.scalars(FIND_PARTITIONS, parameters).all()
     tables = managed_tables_of(connection, tenancy.schema, [*installed, *partitions])
     _require_own(tables)
-    names = [policy.name for policy in POLICIES]
     with_policies = [table for table in tables if table.has_client and (table.policies or table.has_row_security)]
     lock_exclusively(connection, [table.name for table in with_policies], options)
     _revoke(connection, tenancy, declared, [table.name for table in tables])
@@ -256,7 +263,9 @@ def _disable(connection: Connection, options: MigrationOptions) -> DisableResult
     drop_objects(connection, tenancy)
     revoke_outer_privileges(connection, tenancy)
     reasons = {
-        role: _drop_role(connection, role) if role in tenancy.created_roles else "`enable` did not create it"
+        role: _drop_role(connection, role)
+        if role in tenancy.created_roles
+        else "the record does not say that `enable` created it"
         for role in tenancy.roles
     }
     dropped = tuple(role for role, reason in reasons.items() if reason is None)

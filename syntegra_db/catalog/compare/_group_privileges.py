@@ -22,7 +22,7 @@ from syntegra_db.revisions import VERSION_TABLE
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from typing import Any
 
     from sqlalchemy import Row
@@ -59,6 +59,8 @@ def compare_group_privileges(declared: Schema, installed: Schema, protection: Pr
         for row in rows:
             if row.grantee is not None and not _is_harmless(row):
                 found[row.grantee].append(row)
+        if rows[0].is_partition and rows[0].has_policies:
+            expected = _kept(found, protection)
         for grantee in dict.fromkeys([*expected, *found]):
             yield from _compare(target, grantee, expected.get(grantee, set()), found.get(grantee, []), columns)
     for outer in protection.missing_outer:
@@ -97,6 +99,13 @@ def _expected(grants: Iterable[Grant], columns: Iterable[str], protection: Prote
     return {role: privileges for role, privileges in expected.items() if role in protection.roles}
 
 
+def _kept(found: Mapping[str, list[Row[Any]]], protection: Protection) -> dict[str, set[Privilege]]:
+    """Return those of the privileges that the table had before it became a partition; no statement needs them."""
+    columns = {row.column_name for rows in found.values() for row in rows if row.column_name}
+    declared = _expected(CLIENT_GRANTS, columns, protection)
+    return {role: privileges & {*map(_privilege, found.get(role, []))} for role, privileges in declared.items()}
+
+
 def _is_harmless(row: Row[Any]) -> bool:
     if row.kind == "SCHEMA":
         # CREATE of PUBLIC is a note.
@@ -109,7 +118,7 @@ def _is_harmless(row: Row[Any]) -> bool:
 def _compare(
     target: str, grantee: str, expected: Collection[Privilege], rows: list[Row[Any]], columns: Collection[str]
 ) -> Iterator[Finding]:
-    grantors = {Privilege(row.privilege, row.column_name or "", row.is_grantable): row.grantor for row in rows}
+    grantors = {_privilege(row): row.grantor for row in rows}
     if {*grantors} == {*expected}:
         return
     extra = [privilege for privilege in grantors if privilege not in expected]
@@ -135,6 +144,10 @@ def _compare(
         else "Logins with this role cannot do what services need.",
         fix=ddl.join_statements("BEGIN;", *statements, "COMMIT;") if len(statements) > 1 else statements[0],
     )
+
+
+def _privilege(row: Row[Any]) -> Privilege:
+    return Privilege(row.privilege, row.column_name or "", row.is_grantable)
 
 
 def _revoke(privilege: Privilege, expected: Collection[Privilege], target: str, role: str, grantor: str | None) -> str:
