@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Let each client see its own rows, and only those.", no_args_is_help=True)
 
+# A negative number of a client is no option.
+NO_OPTIONS = {"ignore_unknown_options": True}
+
 Yes = Annotated[bool, typer.Option("--yes", help="Do not prompt.")]
 
 
@@ -72,7 +75,7 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     _print(found)
 
 
-@app.command()
+@app.command(context_settings=NO_OPTIONS)
 def bind(
     login: Annotated[str, typer.Argument(help="Role that can log in.")],
     client: Annotated[int, typer.Argument(help="Number of the client.")],
@@ -85,7 +88,7 @@ def bind(
     echo(f"{binding.login} reads the rows of client {binding.client_id}, and no others")
 
 
-@app.command()
+@app.command(context_settings=NO_OPTIONS)
 def unbind(login: Annotated[str, typer.Argument(help="Bound login.")]) -> None:
     """Take the client from a bound login: it sees no rows any more."""
     from syntegra_db import tenancy

@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from support.commands import run, succeed
 from support.legacy_databases import execute
 from support.logins import ROLES, clients_seen
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from support.logins import Logins
     from support.servers import Database
 
+EXIT_USAGE = 2
 EXIT_REFUSED = 33
 EXIT_NOT_CONFIRMED = 22
 
@@ -70,3 +73,30 @@ def test_status_names_what_is_not_protected(separated: Database, logins: Logins)
     printed = tenancy(separated, "status")
     assert "Not protected: clusters" in printed
     assert f"UNSAFE: {login} has BYPASSRLS" in printed
+
+
+def test_any_bigint_is_a_client(separated: Database, logins: Logins) -> None:
+    login = logins.create()
+    for client in ("-8", "0", str(-(2**63)), str(2**63 - 1)):
+        assert f"client {client}, and no others" in tenancy(separated, "bind", login, client)
+        assert separated.query("SELECT client_id FROM bound_logins") == [(int(client),)]
+        tenancy(separated, "unbind", login)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "reason"),
+    [
+        (("bind", "anyone", "-8x"), EXIT_USAGE, "valid integer"),
+        (("bind", "anyone", "--force"), EXIT_USAGE, "valid integer"),
+        (("bind", "anyone", "seven"), EXIT_USAGE, "valid integer"),
+        (("bind", "anyone", "-8", "-9"), EXIT_USAGE, "extra argument"),
+        (("bind", "anyone", str(-(2**63) - 1)), EXIT_REFUSED, "not the number of a client"),
+        (("bind", "-absent", "-8"), EXIT_REFUSED, "There is no role"),
+        (("unbind", "-absent"), EXIT_REFUSED, "is bound to no client"),
+    ],
+)
+def test_what_is_no_client_or_login_is_explained(
+    separated: Database, arguments: tuple[str, ...], status: int, reason: str
+) -> None:
+    result = run("syntegra-db", "tenancy", *arguments, url=separated.environment_url)
+    assert (result.returncode, reason in " ".join(result.stderr.split())) == (status, True), result.stderr
