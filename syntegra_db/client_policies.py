@@ -184,7 +184,8 @@ def parse_mark(schema: str | None, mark: str) -> Tenancy:
         raise TenancyError(
             f"The comment of {qualify(schema, BINDINGS_TABLE)}, which records the state of `syntegra-db tenancy`, is "
             f"damaged. Restore it: COMMENT ON TABLE {qualify(schema, BINDINGS_TABLE)} IS '{Tenancy(schema).mark}'; "
-            "with the prefix of the group roles."
+            "with the prefix of the group roles. `disable` then keeps the group roles and their privileges on schemas "
+            "and the database, because this comment does not say that `enable` made them."
         ) from None
     return tenancy
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from syntegra_db.client_policies import BINDINGS_TABLE, MARK
+from syntegra_db.client_policies import BINDINGS_TABLE, MARK, parse_mark
 from syntegra_db.client_setting import LOOKUP_FUNCTION
 from syntegra_db.errors import TenancyError
 from syntegra_db.group_roles import find_outer_privilege, find_roles, outer_grants
+from syntegra_db.search_path import read_session
 from syntegra_db.sql import catalog_query, execute_raw, literal, qualify, qualify_name, quote
 
 if TYPE_CHECKING:
@@ -16,14 +18,19 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syntegra_db.client_policies import GroupRoles, Tenancy
+    from syntegra_db.group_roles import OuterGrant
 
 FIND_OBJECTS = catalog_query("""
-    SELECT to_regclass(:table) IS NOT NULL AS has_table, to_regprocedure(:function) IS NOT NULL AS has_function,
+    SELECT to_regclass(:table) IS NOT NULL AS has_table, to_regtype(:table) IS NOT NULL AS has_type,
+           to_regprocedure(:function) IS NOT NULL AS has_function,
            (SELECT bool_and(is_plain AND (rolsuper OR rolname = current_user)) FROM (
               SELECT relowner AS owner, relkind = 'r' AS is_plain FROM pg_class WHERE oid = to_regclass(:table)
               UNION ALL
               SELECT proowner, true FROM pg_proc WHERE oid = to_regprocedure(:function)
-            ) AS objects JOIN pg_roles ON pg_roles.oid = owner) AS is_own
+            ) AS objects JOIN pg_roles ON pg_roles.oid = owner) AS is_own,
+           (SELECT min(format('%I.%I(%s)', nspname, proname, pg_get_function_identity_arguments(pg_proc.oid)))
+            FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
+            WHERE nspname = :schema AND proname = :lookup AND pronargs > 0 AND pronargs = pronargdefaults) AS overload
 """)
 # Default privileges of the role can have given others access to a new object.
 FOREIGN_PRIVILEGES = """
@@ -37,10 +44,13 @@ FIND_TABLE_GRANTEES = catalog_query(
 FIND_FUNCTION_GRANTEES = catalog_query(
     FOREIGN_PRIVILEGES.format(catalog="pg_proc", privileges="proacl", kind="f", owner="proowner", type="regprocedure")
 )
-# Other schemas of this database for the same roles.
+# Other schemas of this database for the same roles; first those whose mark this role may write.
 OTHER_MARKS = catalog_query("""
-    SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    SELECT nspname::text AS schema, obj_description(pg_class.oid, 'pg_class') AS mark,
+           pg_has_role(relowner, 'USAGE') AS is_own
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE relname = :table AND nspname <> :schema AND starts_with(obj_description(pg_class.oid, 'pg_class'), :mark)
+    ORDER BY 3 DESC, 1
 """)
 
 
@@ -71,16 +81,39 @@ def grant_outer_privileges(connection: Connection, roles: GroupRoles, created: I
 
 
 def revoke_outer_privileges(connection: Connection, tenancy: Tenancy) -> None:
-    """Revoke what `grant_outer_privileges` granted, unless another schema of the database needs it."""
+    """Revoke what `grant_outer_privileges` granted, or leave it to another schema of the database that needs it.
+
+    Its mark then gets that, and the roles that `tenancy` created, so that `disable` removes them there.
+    """
     prefix = MARK + f'{{"prefix": "{tenancy.prefix}"'
     parameters = {"table": BINDINGS_TABLE, "schema": tenancy.schema, "mark": prefix}
-    is_shared = bool(connection.scalar(OTHER_MARKS, parameters))
+    other = connection.execute(OTHER_MARKS, parameters).first()
     # REVOKE from a role that was dropped is an error.
     existing = find_roles(connection, tenancy.roles)
+    kept = []
     for outer in outer_grants(connection):
-        is_needed = is_shared and outer.place != "schema"
-        if outer.key in tenancy.granted and not is_needed and getattr(tenancy.roles, outer.grant.role) in existing:
-            execute_raw(connection, outer.statement(tenancy.roles, "REVOKE"))
+        if outer.key in tenancy.granted and getattr(tenancy.roles, outer.grant.role) in existing:
+            place = None if other is None else _place_in(connection, other.schema, outer)
+            if place:
+                kept.append(outer._replace(place=place).key)
+            else:
+                execute_raw(connection, outer.statement(tenancy.roles, "REVOKE"))
+    if other is not None and other.is_own:
+        remaining = parse_mark(other.schema, other.mark)
+        created, granted = ((*remaining.created_roles, *tenancy.created_roles), (*remaining.granted, *kept))
+        write_mark(
+            connection,
+            replace(remaining, created_roles=tuple(dict.fromkeys(created)), granted=tuple(dict.fromkeys(granted))),
+        )
+
+
+def _place_in(connection: Connection, schema: str, outer: OuterGrant) -> str | None:
+    """Return what the object of a privilege is for the tables in `schema`, or None if they do not need it."""
+    if outer.kind == "DATABASE":
+        return outer.place
+    if outer.object == schema:
+        return "schema"
+    return "extension" if outer.object == read_session(connection).extension_schema else None
 
 
 def create_objects(connection: Connection, tenancy: Tenancy, *, is_marked: bool, is_known: bool) -> None:
@@ -89,7 +122,7 @@ def create_objects(connection: Connection, tenancy: Tenancy, *, is_marked: bool,
     `is_known` means that the policies are there: then objects of this role or a superuser have lost the mark.
 
     Raises:
-        TenancyError: there is a relation of that name without the mark.
+        TenancyError: there is a relation or type of that name without the mark, or the function.
     """
     schema = tenancy.schema
     table, function = qualify(schema, BINDINGS_TABLE), f"{qualify(schema, LOOKUP_FUNCTION)}()"
@@ -97,12 +130,22 @@ def create_objects(connection: Connection, tenancy: Tenancy, *, is_marked: bool,
         "table": qualify_name(schema, BINDINGS_TABLE),
         "function": f"{qualify_name(schema, LOOKUP_FUNCTION)}()",
     }
-    found = connection.execute(FIND_OBJECTS, names).one()
+    found = connection.execute(FIND_OBJECTS, {**names, "schema": schema, "lookup": LOOKUP_FUNCTION}).one()
     is_foreign = not is_marked and not (is_known and found.is_own)
     if is_foreign and (found.has_table or found.has_function):
         raise TenancyError(
             f"{table if found.has_table else function} exists, and `syntegra-db tenancy enable` did not create it. "
             "Nothing was changed. Find out who created it, and drop or rename it."
+        )
+    if found.overload is not None:
+        raise TenancyError(
+            f"The function {found.overload} exists and can be called without arguments, so the policies cannot name "
+            f"{function}. Nothing was changed. Find out who created it, and drop or rename it."
+        )
+    if not found.has_table and found.has_type:
+        raise TenancyError(
+            f"A type {table} exists, and a table has a type of its name. Nothing was changed. Find out who created it, "
+            "and drop or rename it."
         )
     if not found.has_table:
         execute_raw(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+from psycopg.errors import DependentObjectsStillExist, RaiseException
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
@@ -67,8 +68,19 @@ def run_change(
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
-        hint = getattr(getattr(error.orig, "diag", None), "message_hint", None) or "Correct the cause and run it again."
-        raise TenancyError(f"The server rejected a statement: {server_message(error)}. {UNCHANGED} {hint}") from error
+        raise TenancyError(f"The server rejected a statement: {_explain(error)}") from error
+
+
+def _explain(error: DBAPIError) -> str:
+    """Return the server's message and what to do; its own hints can advise to drop more, with CASCADE."""
+    cause, message = error.orig, server_message(error)
+    if isinstance(cause, RaiseException) and cause.diag.message_hint:
+        # The hint of a block of this package.
+        return f"{message}. {UNCHANGED} {cause.diag.message_hint}"
+    if isinstance(cause, DependentObjectsStillExist) and cause.diag.message_detail:
+        objects = ", ".join(cause.diag.message_detail.splitlines())
+        return f"{message} ({objects}). {UNCHANGED} Change or drop those objects, and run it again."
+    return f"{message}. {UNCHANGED} Correct the cause and run it again."
 
 
 def _run_on_connection(

@@ -18,6 +18,7 @@ ACCESS_LISTS = """
     UNION ALL SELECT attrelid::regclass::text, attname::text, attacl FROM pg_attribute WHERE attacl IS NOT NULL
       AND attrelid::regclass::text NOT LIKE 'pg_%'
     UNION ALL SELECT 'schema', nspname::text, coalesce(nspacl, acldefault('n', nspowner)) FROM pg_namespace
+    WHERE nspname !~ '^pg_(toast_)?temp_'
     UNION ALL SELECT 'database', datname::text, coalesce(datacl, acldefault('d', datdba))
     FROM pg_database WHERE datname = current_database()
     ) AS lists (kind, name, privileges) ORDER BY 1, 2

@@ -82,14 +82,22 @@ def test_disable_works_without_a_role_that_was_dropped(separated: Database) -> N
     assert separated.query("SELECT FROM pg_policy") == []
 
 
-def test_second_schema_keeps_its_privileges_on_the_database(separated: Database, logins: Logins) -> None:
-    separated.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(sql.Identifier(separated.name)))
-    separated.execute("CREATE SCHEMA other")
-    other = with_schema(separated.engine, "other")
-    migrations.upgrade(url=separated.engine, schema="other")
-    enable(other)
-    disable(separated.engine)
+@pytest.mark.parametrize("first", ["public", "other"])
+@pytest.mark.usefixtures("no_group_roles")
+def test_second_schema_keeps_what_it_needs_and_the_last_one_leaves_nothing(
+    database: Database, logins: Logins, first: str
+) -> None:
+    database.execute("CREATE SCHEMA other; REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+    migrations.upgrade(url=database.engine, schema="other")
+    before = state_of(database), roles_of(database)
+    schemas = {name: with_schema(database.engine, name) for name in ("public", "other")}
+    last = next(name for name in schemas if name != first)
+    for schema in (first, last):
+        enable(schemas[schema])
+    assert disable(schemas[first]).dropped_roles == ()
     login = logins.create(ROLES.service)
-    rows_as(separated, login, "CREATE TEMPORARY TABLE stage (n integer)")
-    assert rows_as(separated, login, "SELECT count(*) FROM other.clusters", 7) == [(0,)]
-    disable(other)
+    rows_as(database, login, "CREATE TEMPORARY TABLE stage (n integer)")
+    query = sql.SQL("SELECT (SELECT count(*) FROM {}.clusters), '[1]'::public.vector").format(sql.Identifier(last))
+    assert rows_as(database, login, query, 7) == [(0, "[1]")]
+    assert set(disable(schemas[last]).dropped_roles) == set(ROLES)
+    assert (state_of(database), roles_of(database)) == before

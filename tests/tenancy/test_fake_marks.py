@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 from psycopg import sql
 
 from support import psql
-from support.logins import rows_as
+from support.clients import ROWS
+from support.logins import clients_seen, rows_as
 from support.revisions import HEAD, REVISIONS
 from syntegra_db import migrations
 from syntegra_db.client_policies import BINDINGS_TABLE, Tenancy, group_roles
 from syntegra_db.errors import SyntegraDBError, TenancyError, UntrustedObject
 from syntegra_db.migrations import render_sql_script
-from syntegra_db.tenancy import disable, enable
+from syntegra_db.tenancy import bind, disable, enable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,3 +108,54 @@ def test_look_up_function_of_another_role_stops_the_migration(attacker: str, sep
     with pytest.raises(SyntegraDBError, match=r"bound_client_id\(\).*belongs to another role"):
         migrations.upgrade(url=separated.url)
     assert separated.query("SELECT FROM pg_policy") == []
+
+
+# Each answers 8, whose rows a bound login of client 7 must not see.
+OVERLOADS: tuple[LiteralString, ...] = (
+    "bound_client_id(integer)",
+    "bound_client_id(VARIADIC numbers integer[])",
+)
+OTHER_OBJECTS: tuple[LiteralString, ...] = (
+    "VIEW bound_logins AS SELECT 'x'::name AS login, 8 AS client_id",
+    "SEQUENCE bound_logins",
+    "TYPE bound_logins AS (login name)",
+    "TYPE bound_logins AS ENUM ('x')",
+    "DOMAIN bound_logins AS text",
+    "FUNCTION bound_client_id(n integer DEFAULT 1) RETURNS bigint LANGUAGE sql AS 'SELECT 8::bigint'",
+    "PROCEDURE bound_client_id() LANGUAGE sql AS 'SELECT 8'",
+    "FUNCTION bound_client_id() RETURNS bigint LANGUAGE sql AS 'SELECT 8::bigint'",
+)
+
+
+@pytest.mark.parametrize("overload", OVERLOADS)
+def test_function_with_parameters_is_not_called(
+    attacker: str, logins: Logins, database: Database, overload: LiteralString
+) -> None:
+    database.execute(ROWS)
+    database.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    rows_as(database, attacker, "CREATE FUNCTION " + overload + " RETURNS bigint LANGUAGE sql AS 'SELECT 8::bigint'")
+    enable(database.engine)
+    bound = logins.create()
+    bind(database.engine, bound, 7)
+    assert clients_seen(database, bound, "clusters") == {7}
+    disable(database.engine)
+    functions = "SELECT count(*) FROM pg_proc WHERE proname = 'bound_client_id'"
+    assert database.query(functions) == [(1,)]
+
+
+@pytest.mark.parametrize("other", OTHER_OBJECTS)
+def test_other_object_with_a_name_of_enable_is_named(attacker: str, database: Database, other: LiteralString) -> None:
+    database.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    rows_as(database, attacker, "CREATE " + other)
+    with pytest.raises(TenancyError, match=r"public\.bound_(logins|client_id\(.*\)) exists.*drop or rename it"):
+        enable(database.engine)
+    assert database.query("SELECT FROM pg_policy") == []
+
+
+def test_objects_that_depend_on_the_function_are_named_without_cascade(separated: Database) -> None:
+    separated.execute("CREATE VIEW who AS SELECT bound_client_id() AS client_id")
+    with pytest.raises(TenancyError, match=r"view public\.who depends on function public.*drop those objects") as error:
+        disable(separated.engine)
+    assert "CASCADE" not in str(error.value)
+    separated.execute("DROP VIEW who")
+    disable(separated.engine)
