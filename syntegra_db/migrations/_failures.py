@@ -7,13 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psycopg.errors import DependentObjectsStillExist, DuplicateObject, DuplicateTable, UndefinedObject
+from psycopg.errors import (
+    DependentObjectsStillExist,
+    DuplicateObject,
+    DuplicateTable,
+    InsufficientPrivilege,
+    UndefinedObject,
+)
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.catalog import unversioned_objects
 from syntegra_db.errors import ExtensionUnavailable, MigrationFailed, SyntegraDBError, server_message
-from syntegra_db.revisions import describe_revision, script_location
+from syntegra_db.revisions import VERSION_TABLE, describe_revision, script_location
 from syntegra_db.search_path import read_session, search_path_fix
+from syntegra_db.sql import catalog_query, qualify_name, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syntegra_db.search_path import Session
+
+FIND_OWNER = catalog_query("SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = to_regclass(:name)")
 
 
 def to_migration_failed(connection: Connection, target: str | None, error: DBAPIError, state: str) -> MigrationFailed:
@@ -39,8 +48,16 @@ def to_migration_failed(connection: Connection, target: str | None, error: DBAPI
     elif isinstance(error.orig, UndefinedObject) and (schema := _extension_schema_off_path(session)):
         fix = search_path_fix(session, *session.path_items(), schema)
         hint = f"Add it and run this again: {fix.removeprefix('-- ')}"
+    elif isinstance(error.orig, InsufficientPrivilege) and (owner := _other_owner(connection, session)):
+        hint = f"Run this as {quote(owner)}, who owns the tables, or as an administrator."
     kind = ExtensionUnavailable if "the extension vector" in reason else MigrationFailed
     return kind(f"Migrating to {describe_revision(target)} failed: {reason}. {state} {hint}")
+
+
+def _other_owner(connection: Connection, session: Session) -> str | None:
+    """Return the owner of the version table if there is one and the role of the session is another."""
+    owner: str | None = connection.scalar(FIND_OWNER, {"name": qualify_name(session.schema, VERSION_TABLE)})
+    return owner if owner != session.role else None
 
 
 def _extension_schema_off_path(session: Session) -> str | None:

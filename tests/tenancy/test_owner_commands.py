@@ -8,11 +8,19 @@ import pytest
 from psycopg import sql
 
 from support.drift import drift_report
+from support.revisions import HEAD
 from support.sample_rows import TABLES, load_rows
-from syntegra_db import adoption, backup
+from syntegra_db import adoption, backup, migrations
 from syntegra_db.client_policies import group_roles
 from syntegra_db.connections import connect, unpooled_engine
-from syntegra_db.errors import AdoptionNotPossible, BackupFailed, RebuildFailed, RestoreFailed, SyntegraDBError
+from syntegra_db.errors import (
+    AdoptionNotPossible,
+    BackupFailed,
+    MigrationFailed,
+    RebuildFailed,
+    RestoreFailed,
+    SyntegraDBError,
+)
 from syntegra_db.vectors.maintenance import check_index_health, rebuild
 
 if TYPE_CHECKING:
@@ -112,3 +120,12 @@ def test_forced_policies_are_named_with_the_statement_that_ends_them(
     assert statement in str(raised.value)
     separated.execute("ALTER TABLE public.text_summary NO FORCE ROW LEVEL SECURITY;")
     command(owner)
+
+
+@pytest.mark.parametrize("group", [ROLES.service, ROLES.admin, ROLES.reader])
+def test_migration_by_another_login_names_who_may_run_it(separated: Database, logins: Logins, group: str) -> None:
+    engine = unpooled_engine(separated.url_as(logins.create(group)))
+    for migrate in (migrations.downgrade, migrations.upgrade):
+        with pytest.raises(MigrationFailed, match=r"permission denied.*Run this as postgres, who owns the tables"):
+            migrate("002" if migrate is migrations.downgrade else HEAD, url=engine)
+        migrations.downgrade("002", url=separated.url)
