@@ -74,7 +74,10 @@ def _record(protection: Protection) -> Finding:
     if protection.problem is not None:
         fix = f"-- {protection.problem}"
         if protection.is_damaged and protection.policies:
-            fix = f"COMMENT ON TABLE {table} IS {literal(tenancy.mark)};"
+            fix = ddl.join_statements(
+                "-- `tenancy disable` then keeps the group roles and their privileges on schemas and the database.",
+                f"COMMENT ON TABLE {table} IS {literal(tenancy.mark)};",
+            )
     return Finding(
         object=f"record of `syntegra-db tenancy` in the comment of {table}",
         expected=tenancy.mark,
