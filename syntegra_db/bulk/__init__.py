@@ -26,10 +26,12 @@ Rows are read one at a time, or one batch at a time, and not kept. The code that
 use the session during the load: streaming a query, or a lookup for each row, needs a separate session.
 
 Where row-level security is active for the role, PostgreSQL refuses COPY: the rows are copied into a temporary table,
-and an INSERT writes them into the table. The rows are stored in the same order, and the errors are the same. A row that
-the policies refuse is a `RowRejected` with the SQLSTATE 42501. Such a load needs a transaction, and the privileges
-TEMPORARY on the database and SELECT on the table. A role without the privilege INSERT on a column, such as a service on
-`id`, leaves it out of the rows.
+and an INSERT writes them into the table. `copy_rows` does so in blocks of 128 kB to 4 MB, and reads the rows of the
+next block while the server writes one. A table with a trigger on INSERT, or with a foreign key to itself, gets one
+INSERT of all rows. The rows are stored in the same order, and the errors are the same. A row that the policies refuse
+is a `RowRejected` with the SQLSTATE 42501. Such a load needs a transaction, and the privileges TEMPORARY on the
+database and SELECT on the table. A role without the privilege INSERT on a column, such as a service on `id`, leaves it
+out of the rows.
 
 The load is part of the session's transaction: pending objects are flushed first, and a rollback removes the rows. After
 an error the transaction must be rolled back; `with session.begin_nested():` around the call keeps earlier changes.

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import aclosing, contextmanager, nullcontext
+from contextlib import aclosing, nullcontext
 from inspect import iscoroutinefunction
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
-from psycopg.copy import AsyncLibpqWriter, LibpqWriter
 from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 from sqlalchemy import inspect, update
 
 from syntegra_db.bulk._row_formats import iter_source
-from syntegra_db.bulk._stage import CopyStep, StepResult
+from syntegra_db.bulk._steps import run_steps, run_steps_async
 from syntegra_db.errors import BulkLoadError
 
 if TYPE_CHECKING:
@@ -26,73 +24,10 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from syntegra_db.bulk._job import LoadJob
-    from syntegra_db.bulk._stage import Step, Steps
 
 UNUSABLE = {TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN}
 
 _NO_ROWS: Any = object()
-
-
-class _CopyAborted(Exception):
-    """Raised to abort COPY without sending the client's error text to the server's log."""
-
-
-class _SilentWriter(LibpqWriter):
-    """End a failed COPY without the text of the Python error, and keep the server's reply, which psycopg would log."""
-
-    def __init__(self, cursor: psycopg.Cursor[Any], job: LoadJob) -> None:
-        super().__init__(cursor)
-        self._job = job
-
-    def finish(self, exc: BaseException | None = None) -> None:
-        try:
-            super().finish(_CopyAborted() if exc else None)
-        except psycopg.Error as error:
-            if exc is None:
-                raise
-            self._job.server_error = error
-
-
-class _AsyncSilentWriter(AsyncLibpqWriter):
-    def __init__(self, cursor: psycopg.AsyncCursor[Any], job: LoadJob) -> None:
-        super().__init__(cursor)
-        self._job = job
-
-    async def finish(self, exc: BaseException | None = None) -> None:
-        try:
-            await super().finish(_CopyAborted() if exc else None)
-        except psycopg.Error as error:
-            if exc is None:
-                raise
-            self._job.server_error = error
-
-
-class _RaisingLock:
-    """Replaces the lock of a connection during COPY: the thread or task that holds the real lock would wait forever."""
-
-    def __enter__(self) -> NoReturn:
-        raise BulkLoadError(
-            "The session is sending rows; the code that yields them, and on_progress, must use another session."
-        )
-
-    async def __aenter__(self) -> NoReturn:
-        self.__enter__()
-
-    # `with` looks these up before it enters.
-    def __exit__(self, *_: object) -> None: ...
-    async def __aexit__(self, *_: object) -> None: ...
-
-
-@contextmanager
-def _forbid_reentrant_use(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Iterator[None]:
-    """Raise `BulkLoadError` for any other use of `connection`, whose lock the caller holds, inside the block."""
-    lock: Any = connection.lock
-    # psycopg only enters a lock.
-    connection.lock = _RaisingLock()  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        connection.lock = lock
 
 
 def execute(session: Session, job: LoadJob, rows: Iterable[Any]) -> int:
@@ -130,10 +65,10 @@ def _load(session: Session, job: LoadJob, first: Any, remaining: Iterator[Any] |
     steps = job.begin(first, connection)
     try:
         if isinstance(driver, psycopg.Connection):
-            written = _run_steps(driver, job, steps, chain([first], cast("Iterator[Any]", remaining)))
+            written = run_steps(driver, job, steps, chain([first], cast("Iterator[Any]", remaining)))
         else:
             rows = _aiter_rows(job, first, cast("AsyncIterator[Any]", remaining))
-            written = cast("Any", pooled).run_async(lambda driver: _run_steps_async(driver, job, steps, rows))
+            written = cast("Any", pooled).run_async(lambda driver: run_steps_async(driver, job, steps, rows))
     except Exception as error:  # noqa: BLE001  raised below, where it has no context to show
         failure = job.to_public_error(error)
     except BaseException:
@@ -155,84 +90,6 @@ def _invalidate_if_unusable(
     """Invalidate a lost connection, or one whose COPY still runs after a cancellation: it accepts no ROLLBACK."""
     if driver.info.transaction_status in UNUSABLE and not connection.closed:
         connection.invalidate()
-
-
-def _run_steps(driver: psycopg.Connection[Any], job: LoadJob, steps: Steps, items: Iterable[Any]) -> int:
-    with driver.cursor(row_factory=tuple_row) as cursor:
-        job.register_dumpers(cursor)
-        result: StepResult | psycopg.Error | None = None
-        try:
-            while not isinstance(step := _advance(steps, result), int):
-                if isinstance(step, CopyStep):
-                    job.copy_target = step.table
-                    writer = _SilentWriter(cursor, job)
-                    with cursor.copy(step.query, writer=writer) as copy, _forbid_reentrant_use(driver):
-                        copy.set_types(job.column_oids())
-                        write = copy.write_row
-                        for row in job.counted_rows(items):
-                            try:
-                                write(row)
-                            except Exception:
-                                job.failed_row = row
-                                raise
-                else:
-                    try:
-                        cursor.execute(step, prepare=False)
-                    except psycopg.Error as error:
-                        result = error
-                        continue
-                while cursor.nextset():
-                    pass
-                result = StepResult(cursor.fetchone() if cursor.description else None, cursor.rowcount)
-            return step
-        finally:
-            # As in `_load`: the traceback of an error has this frame.
-            del result
-
-
-async def _run_steps_async(
-    driver: psycopg.AsyncConnection[Any], job: LoadJob, steps: Steps, rows: AsyncGenerator[Sequence[Any]]
-) -> int:
-    async with driver.cursor(row_factory=tuple_row) as cursor, aclosing(rows):
-        job.register_dumpers(cursor)
-        result: StepResult | psycopg.Error | None = None
-        try:
-            while not isinstance(step := _advance(steps, result), int):
-                if isinstance(step, CopyStep):
-                    job.copy_target = step.table
-                    async with cursor.copy(step.query, writer=_AsyncSilentWriter(cursor, job)) as copy:
-                        copy.set_types(job.column_oids())
-                        with _forbid_reentrant_use(driver):
-                            async for row in rows:
-                                try:
-                                    await copy.write_row(row)
-                                except Exception:
-                                    job.failed_row = row
-                                    raise
-                else:
-                    try:
-                        await cursor.execute(step, prepare=False)
-                    except psycopg.Error as error:
-                        result = error
-                        continue
-                while cursor.nextset():
-                    pass
-                result = StepResult(await cursor.fetchone() if cursor.description else None, cursor.rowcount)
-            return step
-        finally:
-            # As in `_load`: the traceback of an error has this frame.
-            del result
-
-
-def _advance(steps: Steps, result: StepResult | psycopg.Error | None) -> Step | int:
-    """Return the next step after `result` of the last one, or the number of written rows after the last step."""
-    try:
-        return steps.throw(result) if isinstance(result, psycopg.Error) else steps.send(cast("Any", result))
-    except StopIteration as end:
-        return cast("int", end.value)
-    finally:
-        # As in `_load`: the traceback of an error has this frame.
-        del result
 
 
 async def _aiter_source(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:

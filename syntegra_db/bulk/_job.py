@@ -42,11 +42,12 @@ class LoadJob:
         self.key = key
         self.row_count = 0
         # The row that psycopg could not dump, the error that the server reported when COPY was aborted for it, and the
-        # error that the caller's rows or on_progress raised, if any.
+        # error that the caller's rows or on_progress raised, or that interrupted them, if any.
         self.failed_row: Sequence[Any] | None = None
         self.server_error: psycopg.Error | None = None
-        self.caller_error: Exception | None = None
+        self.caller_error: BaseException | None = None
         self.copy_target = self.table.name
+        self.rows_before_copy = 0
         self._column_names = columns
         self._on_progress = on_progress
         self._lock_timeout = lock_timeout
@@ -72,11 +73,16 @@ class LoadJob:
             raise BulkLoadError(f"The rows for {self.table.name} do not have {', '.join(missing)}, part of the key.")
         return upsert_steps(connection, self.table, columns, keys, self._lock_timeout)
 
-    def register_dumpers(self, cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
-        """Let `cursor`, and nothing else on its connection, dump each value in the format of its column."""
-        for column in self._format.columns:
-            cursor.adapters.register_dumper(None, column.dumper)
-        self._context = Transformer(cursor)
+    def register_dumpers(self, *cursors: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> None:
+        """Let `cursors`, and nothing else on their connection, dump each value in the format of its column."""
+        for cursor in cursors:
+            for column in self._format.columns:
+                cursor.adapters.register_dumper(None, column.dumper)
+            self._context = Transformer(cursor)
+
+    def begin_copy(self, table: str, rows_before: int = 0) -> None:
+        """Remember that a COPY into `table` begins after `rows_before` rows of the input."""
+        self.copy_target, self.rows_before_copy = table, rows_before
 
     def column_oids(self) -> list[int]:
         """Return the argument for `set_types` of the COPY."""
@@ -104,7 +110,7 @@ class LoadJob:
             self._on_progress(self.row_count)
         return written
 
-    def to_public_error(self, error: Exception) -> Exception:
+    def to_public_error(self, error: Exception) -> BaseException:
         """Return the error to raise for `error`, and forget the errors that the job keeps.
 
         An error that the caller's rows or `on_progress` raised is returned unchanged. An error of the server belongs to
@@ -112,8 +118,8 @@ class LoadJob:
         """
         caller_error, server_error = self.caller_error, self.server_error
         self.caller_error = self.server_error = None
-        if error is caller_error:
-            return error
+        if caller_error is not None:
+            return caller_error
         if server_error is None and self.failed_row is not None and not isinstance(error, psycopg.OperationalError):
             return self._locate_invalid_value(self.failed_row)
         located = error if isinstance(error, LocatedError) else None
@@ -121,7 +127,12 @@ class LoadJob:
         if not isinstance(reported, psycopg.Error):
             return error
         input_rows = _server_errors.InputRows(
-            self.table.name, self.copy_target, self._format.columns, self.key or (), located.row if located else None
+            self.table.name,
+            self.copy_target,
+            self._format.columns,
+            self.key or (),
+            self.rows_before_copy,
+            located.row if located else None,
         )
         return _server_errors.translate_error(reported, input_rows)
 

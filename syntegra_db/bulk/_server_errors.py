@@ -58,6 +58,7 @@ class InputRows:
         copied_into: the table of the COPY: the target table or a temporary one.
         columns: the columns of the rows.
         key: the columns of the key of an upsert; empty otherwise.
+        rows_before: the number of rows before those of the COPY.
         row: the number of the rejected row, if it is known and not in the error.
     """
 
@@ -65,12 +66,13 @@ class InputRows:
     copied_into: str
     columns: Sequence[ColumnFormat]
     key: Sequence[str]
+    rows_before: int
     row: int | None
 
     def locate(self, diag: Diagnostic) -> tuple[int | None, str | None]:
-        """Return the number of the rejected row and the column in the error of a COPY."""
+        """Return the number of the rejected row, and the column if it is in the error of a COPY."""
         row, column = parse_copy_context(diag.context or "", self.copied_into, [c.name for c in self.columns])
-        return row or self.row, column
+        return self.row if row is None else self.rows_before + row, column
 
 
 def concerns_row(error: psycopg.Error) -> bool:

@@ -28,23 +28,39 @@ CREATE_STAGE = """
 PART = sql.SQL("(SELECT {columns} FROM {stage} LIMIT {count} OFFSET {first})")
 SAVE_BEFORE_ALL = sql.SQL("SAVEPOINT syntegra_db_rows")
 RETURN_BEFORE_ALL = sql.SQL("ROLLBACK TO SAVEPOINT syntegra_db_rows")
+DROP_STAGE = sql.SQL("DROP TABLE {}").format(STAGE_IDENTIFIER)
+EMPTY_STAGE = sql.SQL("TRUNCATE {}").format(STAGE_IDENTIFIER)
 RELEASE_ALL = sql.SQL("RELEASE SAVEPOINT syntegra_db_rows")
 SAVE_BEFORE_PART = sql.SQL("SAVEPOINT syntegra_db_part")
 RETURN_BEFORE_PART = sql.SQL("ROLLBACK TO SAVEPOINT syntegra_db_part")
 
 
 class CopyStep(NamedTuple):
-    """A COPY FROM STDIN of the input."""
+    """A COPY FROM STDIN of the input, or of its next block."""
 
     query: sql.Composed
     table: str
+    in_blocks: bool = False
+
+
+class WriteStep(NamedTuple):
+    """A statement that writes staged rows; the next block, if any, is formatted while the server executes it."""
+
+    query: sql.Composed
 
 
 class StepResult(NamedTuple):
-    """The result of a step: the first row of its last statement, if any, and the number of rows that it wrote."""
+    """The result of a step.
+
+    Attributes:
+        row: the first row of its last statement, if any.
+        written: the number of rows that it wrote.
+        more: whether rows may follow the block that it copied.
+    """
 
     row: Any
     written: int
+    more: bool = False
 
 
 class LocatedError(Exception):
@@ -58,7 +74,7 @@ class LocatedError(Exception):
 
 if TYPE_CHECKING:
     # An error of the server is thrown into the generator at the step that failed.
-    Step = sql.SQL | sql.Composed | CopyStep
+    Step = sql.SQL | sql.Composed | CopyStep | WriteStep
     Steps = Generator[Step, StepResult, int]
 
 
@@ -83,31 +99,44 @@ def name_list(columns: Sequence[ColumnFormat]) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
 
 
-def stage_rows(
-    target: sql.Identifier, columns: Sequence[ColumnFormat], left_out: Sequence[str], keys: Sequence[ColumnFormat] = ()
-) -> Steps:
-    """Yield the statements that copy the input into the stage, and return the number of rows.
+def create_stage(target: sql.Identifier, left_out: Sequence[str], keys: Sequence[ColumnFormat] = ()) -> sql.Composed:
+    """Return the statements that create the stage.
 
     The stage has the types and CHECKs of `target`, so COPY reports the row that violates one. `left_out` are the
     columns that the rows do not have. Two rows with the same `keys` are rejected.
     """
-    yield sql.SQL(CREATE_STAGE).format(stage=STAGE_IDENTIFIER, target=target)
+    statements = [sql.SQL(CREATE_STAGE).format(stage=STAGE_IDENTIFIER, target=target)]
     if left_out:
         drops = sql.SQL(", ").join(sql.SQL("DROP COLUMN {}").format(sql.Identifier(name)) for name in left_out)
-        yield sql.SQL("ALTER TABLE {} {}").format(STAGE_IDENTIFIER, drops)
+        statements.append(sql.SQL("ALTER TABLE {} {}").format(STAGE_IDENTIFIER, drops))
     if keys:
         # With this index the server reports a row that has the key of an earlier one.
-        yield sql.SQL("CREATE UNIQUE INDEX ON {} ({}) NULLS NOT DISTINCT").format(STAGE_IDENTIFIER, name_list(keys))
-    return (yield copy_step(STAGE_IDENTIFIER, columns, STAGE)).written
+        index = sql.SQL("CREATE UNIQUE INDEX ON {} ({}) NULLS NOT DISTINCT")
+        statements.append(index.format(STAGE_IDENTIFIER, name_list(keys)))
+    return sql.SQL("; ").join(statements)
 
 
-def drop_stage() -> sql.Composed:
-    """Return the statement that drops the stage before the transaction ends."""
-    return sql.SQL("DROP TABLE {}").format(STAGE_IDENTIFIER)
+def write_in_blocks(columns: Sequence[ColumnFormat], statement: Callable[[sql.Composable], sql.Composed]) -> Steps:
+    """Yield the steps that write the input through the stage, one block after another, with `write_located`."""
+    copy = copy_step(STAGE_IDENTIFIER, columns, STAGE)._replace(in_blocks=True)
+    before = written = 0
+    block = yield copy
+    while block.written:
+        written += yield from write_located(columns, block.written, statement, before)
+        before += block.written
+        if not block.more:
+            break
+        # So the stage stays in memory, and its rows are those of the next block.
+        yield EMPTY_STAGE
+        block = yield copy
+    return written
 
 
 def write_located(
-    columns: Sequence[ColumnFormat], rows: int, statement: Callable[[sql.Composable], sql.Composed]
+    columns: Sequence[ColumnFormat],
+    rows: int,
+    statement: Callable[[sql.Composable], sql.Composed],
+    before: int = 0,
 ) -> Steps:
     """Yield the statement that writes the staged rows; if it rejects a row, yield it on parts, to find that row.
 
@@ -118,6 +147,7 @@ def write_located(
         columns: the columns of the rows.
         rows: the number of staged rows.
         statement: returns the statement that writes the rows of a relation into the target.
+        before: the number of rows of the input that come before the staged ones.
 
     Raises:
         LocatedError: the server rejects a row.
@@ -125,11 +155,11 @@ def write_located(
     """
     yield SAVE_BEFORE_ALL
     try:
-        result = yield statement(STAGE_IDENTIFIER)
+        result = yield WriteStep(statement(STAGE_IDENTIFIER))
     except psycopg.Error as error:
         if not concerns_row(error):
             raise
-        yield from _locate(columns, rows, statement)
+        yield from _locate(columns, rows, statement, before)
         # Another transaction has just removed the reason.
         yield RETURN_BEFORE_ALL
         result = yield statement(STAGE_IDENTIFIER)
@@ -138,7 +168,10 @@ def write_located(
 
 
 def _locate(
-    columns: Sequence[ColumnFormat], rows: int, statement: Callable[[sql.Composable], sql.Composed]
+    columns: Sequence[ColumnFormat],
+    rows: int,
+    statement: Callable[[sql.Composable], sql.Composed],
+    before: int,
 ) -> Generator[Step, StepResult]:
     """Write the rows before the first one that is rejected, and then that one."""
 
@@ -166,5 +199,5 @@ def _locate(
         yield part(first, 1)
     except psycopg.Error as error:
         if concerns_row(error):
-            raise LocatedError(error, first + 1) from None
+            raise LocatedError(error, before + first + 1) from None
         raise

@@ -8,12 +8,14 @@ from psycopg import sql
 
 from syntegra_db.bulk._server_errors import INSUFFICIENT_PRIVILEGE
 from syntegra_db.bulk._stage import (
+    DROP_STAGE,
+    STAGE,
     STAGE_IDENTIFIER,
     copy_step,
-    drop_stage,
+    create_stage,
     name_list,
     require_transaction,
-    stage_rows,
+    write_in_blocks,
     write_located,
 )
 from syntegra_db.errors import BulkLoadError
@@ -42,9 +44,14 @@ NOT_GRANTED = qualify_calls("""ARRAY(
 )""")
 # EXPLAIN inserts nothing, but waits for the same lock as COPY and keeps it. So nothing else enables or disables
 # row-level security between the answer and the load, and a load that begins while it is enabled waits for the answer.
+# The last column: whether a trigger on INSERT, or a foreign key to the table itself, could see that a load is not one
+# statement.
 INSPECT_COPY = qualify_calls("""
     EXPLAIN INSERT INTO {target} DEFAULT VALUES;
-    SELECT row_security_active({name}::regclass), {left_out}, {not_insertable}
+    SELECT row_security_active({name}::regclass), {left_out}, {not_insertable}, EXISTS (
+        SELECT FROM pg_trigger
+        WHERE tgrelid = {name}::regclass AND tgtype & 4 <> 0 AND (NOT tgisinternal OR tgconstrrelid = tgrelid)
+    )
 """)
 # Whether row-level security is active; whether exactly the columns of the key have a unique index that treats NULL as
 # equal to NULL; the isolation level; the columns that the rows do not have, and whether one of these needs a value,
@@ -84,17 +91,25 @@ def copy_steps(connection: Connection, table: Table, columns: Sequence[ColumnFor
     target = _name(connection, table)
     names = {"target": target, "columns": name_list(columns)}
     inspect = sql.SQL(INSPECT_COPY).format(target=target, **_target_literals(target, columns))
-    row_security, left_out, not_insertable = (yield inspect).row
+    row_security, left_out, not_insertable, as_one_statement = (yield inspect).row
     _require_privilege("INSERT", table, not_insertable)
     if not row_security:
         return (yield copy_step(target, columns, table.name)).written
     # PostgreSQL refuses COPY FROM there, also to a role that every policy lets write all rows.
     require_transaction(connection, "A load under row-level security")
-    rows = yield from stage_rows(target, columns, left_out)
-    # In the order of the input, so the ids are too.
-    query = sql.SQL("INSERT INTO {target} ({columns}) SELECT {columns} FROM {source} AS given")
-    written = yield from write_located(columns, rows, lambda source: query.format(source=source, **names))
-    yield drop_stage()
+    yield create_stage(target, left_out)
+
+    def statement(source: sql.Composable) -> sql.Composed:
+        # In the order of the input, so the ids are too.
+        query = sql.SQL("INSERT INTO {target} ({columns}) SELECT {columns} FROM {source} AS given")
+        return query.format(source=source, **names)
+
+    if as_one_statement:
+        rows = (yield copy_step(STAGE_IDENTIFIER, columns, STAGE)).written
+        written = yield from write_located(columns, rows, statement)
+    else:
+        written = yield from write_in_blocks(columns, statement)
+    yield DROP_STAGE
     return written
 
 
@@ -127,7 +142,8 @@ def upsert_steps(
         )
     _require_privilege("INSERT", table, not_insertable)
     _require_privilege("UPDATE", table, not_updatable)
-    rows = yield from stage_rows(target, columns, left_out, keys)
+    yield create_stage(target, left_out, keys)
+    rows = (yield copy_step(STAGE_IDENTIFIER, columns, STAGE)).written
     if has_unique_key and not needs_value:
         statement = _insert_statement(target, columns, keys, changes)
     else:
@@ -145,7 +161,7 @@ def upsert_steps(
         written = yield from write_located(columns, rows, statement)
     else:
         written = (yield statement(STAGE_IDENTIFIER)).written
-    yield drop_stage()
+    yield DROP_STAGE
     return written
 
 
