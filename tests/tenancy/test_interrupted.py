@@ -27,7 +27,7 @@ LONGEST_INSERT_SECONDS = 0.8
 BLOCKER_SECONDS = 2
 INSERT_SOURCE: LiteralString = "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'till', 'simple_csv')"
 SESSIONS = "SELECT FROM pg_stat_activity WHERE application_name LIKE 'syntegra_db tenancy%'"
-# The statement of this number waits for a second.
+# The statement of this number waits until its client is killed, of which the server takes note within a second.
 PAUSE = """
     CREATE FUNCTION pause() RETURNS event_trigger LANGUAGE plpgsql AS $$
     DECLARE
@@ -35,15 +35,16 @@ PAUSE = """
     BEGIN
       PERFORM set_config('syntegra_test.number', number::text, false);
       IF number = {} THEN
-        PERFORM pg_sleep(1);
+        PERFORM pg_sleep(60);
       END IF;
     END
     $$;
     CREATE EVENT TRIGGER pause ON ddl_command_end EXECUTE FUNCTION pause()
 """
 DROP_PAUSE: LiteralString = "DROP EVENT TRIGGER pause; DROP FUNCTION pause()"
-# `enable` runs about 130 statements that change the schema, and `disable` more, one for each privilege of a column.
-STATEMENTS = 120
+KILLS = 10
+# Each command runs a few more statements that change the schema; the last kill is at this one.
+STATEMENTS = {"enable": 130, "disable": 320}
 
 
 def full_state(database: Database) -> tuple[Any, ...]:
@@ -52,24 +53,22 @@ def full_state(database: Database) -> tuple[Any, ...]:
     )
 
 
-@pytest.mark.parametrize("command", ["enable", "disable"])
-def test_killed_command_changes_all_or_nothing(
-    request: pytest.FixtureRequest, logins: Logins, database: Database, command: str
-) -> None:
+@pytest.mark.each("command")
+@pytest.mark.parametrize("kill", range(KILLS))
+@pytest.mark.parametrize("command", STATEMENTS)
+def test_killed_command_changes_all_or_nothing(logins: Logins, database: Database, command: str, kill: int) -> None:
     del logins
     if command == "disable":
         enable(database.engine)
     before = full_state(database)
-    kills = request.config.getoption("--kills")
-    for kill in range(kills):
-        moment = 1 + kill * STATEMENTS // max(kills - 1, 1)
-        database.execute(sql.SQL(PAUSE).format(moment))
-        with running(database, str(PROGRAMS / "syntegra-db"), "tenancy", command, *yes(command)) as process:
-            wait_for_rows(database, PAUSED)
-            process.kill()
-        wait_until(lambda: not database.query(SESSIONS))
-        database.execute(DROP_PAUSE)
-        assert full_state(database) == before
+    moment = 1 + kill * (STATEMENTS[command] - 1) // (KILLS - 1)
+    database.execute(sql.SQL(PAUSE).format(moment))
+    with running(database, str(PROGRAMS / "syntegra-db"), "tenancy", command, *yes(command)) as process:
+        wait_for_rows(database, PAUSED)
+        process.kill()
+    wait_until(lambda: not database.query(SESSIONS))
+    database.execute(DROP_PAUSE)
+    assert full_state(database) == before
     with running(database, str(PROGRAMS / "syntegra-db"), "tenancy", command, *yes(command)) as process:
         _, errors = process.communicate()
     assert process.returncode == 0, errors
