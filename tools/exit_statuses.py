@@ -1,4 +1,4 @@
-"""Render the README's table of exit statuses from syntegra_db/errors.py."""
+"""Render the README's table of exit statuses from `syntegra_db.errors`."""
 
 from __future__ import annotations
 
