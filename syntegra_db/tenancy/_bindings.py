@@ -14,8 +14,8 @@ from syntegra_db.errors import TenancyError, server_message
 from syntegra_db.group_roles import find_logins
 from syntegra_db.revisions import VERSION_TABLE
 from syntegra_db.sql import BIGINT, catalog_query, execute_raw, literal, lock_for_reading, qualify, qualify_name, quote
-from syntegra_db.tenancy._enable import require_tenancy
 from syntegra_db.tenancy._groups import is_member, require_safe_logins
+from syntegra_db.tenancy._state import require_tenancy
 from syntegra_db.tenancy._transactions import run_change
 from syntegra_db.wording import shell_quote
 

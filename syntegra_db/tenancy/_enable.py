@@ -16,7 +16,6 @@ from syntegra_db.client_policies import (
     group_roles,
     read_tenancy,
 )
-from syntegra_db.client_setting import CLIENT_COLUMN
 from syntegra_db.errors import TenancyError, server_message
 from syntegra_db.migrations import protect_tables
 from syntegra_db.revisions import VERSION_TABLE, all_revisions
@@ -30,27 +29,17 @@ from syntegra_db.tenancy._objects import (
     revoke_outer_privileges,
     write_mark,
 )
+from syntegra_db.tenancy._state import managed_tables_of, require_tenancy, unprotected_tables
 from syntegra_db.tenancy._transactions import lock_exclusively, run_change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from sqlalchemy import Connection, Engine, Row
 
     from syntegra_db.migrations import MigrationOptions
 
-FIND_TABLES = catalog_query("""
-    SELECT relname::text AS name, pg_get_userbyid(relowner)::text AS owner, pg_has_role(relowner, 'USAGE') AS is_own,
-           relrowsecurity AS has_row_security, relforcerowsecurity AS is_forced,
-           EXISTS (
-             SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = :client_column AND NOT attisdropped
-           ) AS has_client,
-           ARRAY(SELECT polname::text FROM pg_policy WHERE polrelid = pg_class.oid ORDER BY polname) AS policies
-    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-    WHERE nspname = :schema AND relname = ANY (:tables) AND relkind IN ('r', 'p')
-    ORDER BY relname
-""")
 # The table that `op.partition_by_month` made the first partition keeps its policies and privileges, also detached.
 FIND_PARTITIONS = catalog_query("""
     SELECT parts.relname::text
@@ -142,38 +131,6 @@ def disable(bind: Engine | Connection, *, options: MigrationOptions | None = Non
             `enable`.
     """
     return run_change(bind, lambda connection, _, options: _disable(connection, options), options)
-
-
-def require_tenancy(connection: Connection) -> Tenancy:
-    """Return the recorded state of the current schema.
-
-    Raises:
-        TenancyError: it is not enabled.
-        UntrustedObject: see `read_tenancy`.
-    """
-    tenancy = read_tenancy(connection, to_change=True)
-    if tenancy is None:
-        raise TenancyError(
-            f"The clients are not separated in schema {quote(read_session(connection).schema or '')}; nothing was "
-            "changed. To separate them, run: syntegra-db tenancy enable"
-        )
-    return tenancy
-
-
-def managed_tables_of(connection: Connection, schema: str | None, names: Iterable[str]) -> Sequence[Row[Any]]:
-    """Return the installed ones of the tables `names`, with their owners and policies."""
-    parameters = {"schema": schema, "tables": list(names), "client_column": CLIENT_COLUMN}
-    return connection.execute(FIND_TABLES, parameters).all()
-
-
-def unprotected_tables(tables: Iterable[Row[Any]]) -> list[str]:
-    """Return the names of those of `managed_tables_of` that have rows of clients, and not all policies in force."""
-    names = {policy.name for policy in POLICIES}
-    return [
-        table.name
-        for table in tables
-        if table.has_client and not (table.has_row_security and names <= {*table.policies})
-    ]
 
 
 def _enable(

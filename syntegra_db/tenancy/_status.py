@@ -12,7 +12,7 @@ from syntegra_db.group_roles import find_logins, find_unsafe_logins
 from syntegra_db.revisions import current_revision
 from syntegra_db.search_path import read_session
 from syntegra_db.tenancy._bindings import Binding, may_read_bindings, read_bindings
-from syntegra_db.tenancy._enable import managed_tables_of, unprotected_tables
+from syntegra_db.tenancy._state import managed_tables_of, unprotected_tables
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
