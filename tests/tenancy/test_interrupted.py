@@ -43,8 +43,8 @@ PAUSE = """
 """
 DROP_PAUSE: LiteralString = "DROP EVENT TRIGGER pause; DROP FUNCTION pause()"
 KILLS = 10
-# Each command runs a few more statements that change the schema; the last kill is at this one.
-STATEMENTS = {"enable": 130, "disable": 320}
+# Each command runs some more statements that change the schema; the last kill is at this one.
+STATEMENTS = {"enable": 125, "disable": 300}
 
 
 def full_state(database: Database) -> tuple[Any, ...]:
