@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from syntegra_db.errors import InvalidClient, UnsupportedSession
 from syntegra_db.sql import BIGINT
 from syntegra_db.tenancy._identities import ClientRows
+from syntegra_db.tenancy._results import OpenResults
 from syntegra_db.tenancy._setting import is_in_autocommit, is_usable, set_client
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class ClientBlocks:
 
     def __init__(self, session: Session) -> None:
         self.client_id: int | None = None
+        self.results = OpenResults()
         self._session = session
         self._rows = ClientRows(session)
         self._blocks: list[Block] = []
@@ -80,6 +82,7 @@ class ClientBlocks:
 
     def end(self) -> None:
         """Remove the client from a transaction that goes on without the session, which is of the caller."""
+        self.results.forget_streams()
         connections, self._connections = self._connections, []
         for connection in connections:
             if not connection.closed and connection.in_transaction() and is_usable(connection):
@@ -104,7 +107,10 @@ class ClientBlocks:
     def _switch(self, client_id: int | None) -> None:
         if client_id != self.client_id:
             self.client_id = client_id
-            self._apply()
+            try:
+                self.results.close()
+            finally:
+                self._apply()
 
     def _apply(self) -> None:
         # After a failed flush SQLAlchemy holds a connection whose transaction has ended.

@@ -99,11 +99,11 @@ def _restrict(state: ORMExecuteState) -> Result[Any] | None:
         return None
     if session.client_id is not None:
         add_criteria(state, session.client_id)
-    if not state.is_update or not state.is_executemany:
-        return None
-    # An update by primary key, which must find each row as a flush does.
+    # An update by primary key must find each row as a flush does.
     with _missing_rows_explained(session):
-        return state.invoke_statement()
+        result = state.invoke_statement()
+    session.blocks.results.add(result)
+    return result
 
 
 @contextmanager
