@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from support.servers import Database
 
 ROWS = 20_000
-LONGEST_INSERT_SECONDS = 0.8
-BLOCKER_SECONDS = 2
+# `benchmarks/tenancy_enable.py` measures how long writers wait.
+BLOCKER_SECONDS = 4
 INSERT_SOURCE: LiteralString = "INSERT INTO data_sources (client_id, name, type) VALUES (1, 'till', 'simple_csv')"
 SESSIONS = "SELECT FROM pg_stat_activity WHERE application_name LIKE 'syntegra_db tenancy%'"
 # The statement of this number waits until its client is killed, of which the server takes note within a second.
@@ -79,12 +79,12 @@ def yes(command: str) -> list[str]:
     return ["--yes"] if command == "disable" else []
 
 
-def test_writers_wait_only_briefly(logins: Logins, database: Database) -> None:
+def test_writers_do_not_wait_for_the_transaction_that_delays_the_command(logins: Logins, database: Database) -> None:
     load_rows(database, ROWS)
     with writing(database, INSERT_KPI) as kpis, writing(database, INSERT_SOURCE) as sources:
         for change in (enable, disable, enable):
             with never_bare(database), blocking(database, BLOCKER_SECONDS, INSERT_KPI):
                 change(database.engine)
     assert min(len(kpis), len(sources)) > 1
-    assert max([*kpis, *sources]) <= LONGEST_INSERT_SECONDS
+    assert max([*kpis, *sources]) < BLOCKER_SECONDS - 1
     assert clients_seen(database, logins.create(ROLES.service), "kpi_summary", 7) == {7}
