@@ -11,7 +11,7 @@ from syntegra_db.cli.output import echo
 
 NEXT_STEPS = """\
 Next:
-  1. Complete the docstring of the revision: why, and what could not be derived.
+  1. Complete the docstring of the revision: why, and what could not be derived. To check it: make revisions
   2. make generate
   3. make lint test"""
 NO_DIFFERENCE = (
