@@ -37,6 +37,18 @@ class ClientSession(Session):
         """The client of the innermost block, or None outside of blocks."""
         return self.blocks.client_id
 
+    if not TYPE_CHECKING:  # The overloads of SQLAlchemy stay the types.
+
+        def execute(self, *arguments: Any, **options: Any) -> Any:
+            """Execute a statement as SQLAlchemy does; a change of client closes the result."""
+            result = super().execute(*arguments, **options)
+            self.blocks.results.add(result)
+            return result
+
+        def scalars(self, *arguments: Any, **options: Any) -> Any:
+            """Return the first column of the rows as SQLAlchemy does; a change of client closes the result."""
+            return self.execute(*arguments, **options).scalars()
+
     def flush(self, objects: Sequence[Any] | None = None) -> None:
         """Flush as SQLAlchemy does.
 
@@ -99,11 +111,11 @@ def _restrict(state: ORMExecuteState) -> Result[Any] | None:
         return None
     if session.client_id is not None:
         add_criteria(state, session.client_id)
-    # An update by primary key must find each row as a flush does.
+    if not state.is_update or not state.is_executemany:
+        return None
+    # An update by primary key, which must find each row as a flush does.
     with _missing_rows_explained(session):
-        result = state.invoke_statement()
-    session.blocks.results.add(result)
-    return result
+        return state.invoke_statement()
 
 
 @contextmanager
