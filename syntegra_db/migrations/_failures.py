@@ -39,7 +39,8 @@ def to_migration_failed(connection: Connection, target: str | None, error: DBAPI
     """
     reason, session = server_message(error), read_session(connection)
     server_hint = getattr(getattr(error.orig, "diag", None), "message_hint", None)
-    hint = " ".join(getattr(error, "__notes__", ())) or server_hint or "Correct the cause and run this again."
+    known_hint = " ".join(getattr(error, "__notes__", ())) or server_hint
+    hint = known_hint or "Correct the cause and run this again."
     if isinstance(error.orig, DependentObjectsStillExist):
         # Not the server's hint, CASCADE, which would drop objects of other applications.
         hint = f"Other objects depend on it: {error.orig.diag.message_detail}. Ask their owner to drop them first."
@@ -48,7 +49,11 @@ def to_migration_failed(connection: Connection, target: str | None, error: DBAPI
     elif isinstance(error.orig, UndefinedObject) and (schema := _extension_schema_off_path(session)):
         fix = search_path_fix(session, *session.path_items(), schema)
         hint = f"Add it and run this again: {fix.removeprefix('-- ')}"
-    elif isinstance(error.orig, InsufficientPrivilege) and (owner := _other_owner(connection, session)):
+    elif (
+        isinstance(error.orig, InsufficientPrivilege)
+        and not known_hint
+        and (owner := _other_owner(connection, session))
+    ):
         hint = f"Run this as {quote(owner)}, who owns the tables, or as an administrator."
     kind = ExtensionUnavailable if "the extension vector" in reason else MigrationFailed
     return kind(f"Migrating to {describe_revision(target)} failed: {reason}. {state} {hint}")
