@@ -88,12 +88,14 @@ class ClientBlocks:
             if not connection.closed and connection.in_transaction() and is_usable(connection):
                 set_client(connection, None)
 
+    def end_savepoint(self) -> None:
+        """Set the client again: its rollback reverted the setting, and after a failed flush no client could be set."""
+        self._apply()
+
     def roll_back(self, transaction: SessionTransaction) -> None:
-        """Set the client again after a rollback to a savepoint, which reverts the setting."""
+        """Remember for the ends of the blocks that a rollback expires their rows."""
         for block in self._blocks:
             block.rolled_back |= transaction in block.transactions
-        if transaction.nested:
-            self._apply()
 
     def forget_rows(self) -> None:
         """Leave the rows of outer blocks detached, as those of a session that was closed."""
@@ -113,7 +115,7 @@ class ClientBlocks:
                 self._apply()
 
     def _apply(self) -> None:
-        # After a failed flush SQLAlchemy holds a connection whose transaction has ended.
+        # After a failed flush SQLAlchemy holds a connection whose transaction or savepoint has ended.
         if self._session.is_active:
             for connection in filter(is_usable, self._connections):
                 set_client(connection, self.client_id)

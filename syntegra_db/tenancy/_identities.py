@@ -51,7 +51,10 @@ class ClientRows:
             self._clients[inspect(row)] = client_id
 
     def _all(self) -> list[object]:
-        return [row for row in self._session.identity_map.values() if isinstance(row, client_models())]
+        # A class of the application may be mapped to a table of the package.
+        names = {model.__table__.name for model in client_models()}
+        rows = self._session.identity_map.values()
+        return [row for row in rows if any(table.name in names for table in inspect(row).mapper.tables)]
 
     def _client_of(self, row: object) -> int | None:
         loaded: int | None = vars(row).get(CLIENT_COLUMN)

@@ -23,7 +23,7 @@ class OpenResults:
         """Remember `result`, unless all its rows are in memory and stay rows."""
         if not isinstance(result, CursorResult):
             self._of_objects.add(result)
-        elif result.context.execution_options.get("stream_results"):
+        elif result.context._is_server_side:  # noqa: SLF001  also by an option of the engine
             self._streams.append(result)
 
     def close(self) -> None:

@@ -102,6 +102,8 @@ def _roll_back(session: ClientSession, transaction: SessionTransaction) -> None:
 def _end(session: ClientSession, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
         session.blocks.end()
+    elif transaction.nested:
+        session.blocks.end_savepoint()
 
 
 @event.listens_for(ClientSession, "do_orm_execute")

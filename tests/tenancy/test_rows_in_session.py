@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import joinedload, registry, selectinload
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 from support.clients import CLIENT_TABLES
@@ -177,3 +177,18 @@ def test_admin_does_not_refresh_expired_object_of_other_client(admin_session: Cl
         with pytest.raises(DetachedInstanceError):
             _ = row.kpi_name
     assert row.kpi_name == "kpi"
+
+
+def test_object_of_a_class_of_the_application_is_not_given_to_next_client(session: ClientSession) -> None:
+    class OwnKpi:
+        id: int
+
+    registry().map_imperatively(OwnKpi, KpiSummary.__table__)
+    with client(session, 8):
+        own = session.scalars(select(OwnKpi)).first()
+        assert own is not None
+        with client(session, 7):
+            assert session.get(OwnKpi, own.id) is None
+        assert own in session
+    with client(session, 7):
+        assert session.get(OwnKpi, own.id) is None

@@ -1,0 +1,84 @@
+"""The client of a session after a flush that failed in a savepoint, which leaves the session without statements."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import DBAPIError
+
+from syntegra_db.errors import RowOfOtherClient
+from syntegra_db.models import Cluster
+from syntegra_db.tenancy import client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from syntegra_db.tenancy import ClientSession
+
+TABLE: Any = Cluster.__table__
+
+
+def rejected(session: ClientSession) -> None:
+    session.add(Cluster(client_id=8, silhouette_score=5))
+    session.flush()
+
+
+def rejected_at_the_end(session: ClientSession) -> None:
+    session.add(Cluster(client_id=8, silhouette_score=5))
+
+
+def of_another_client(session: ClientSession) -> None:
+    session.add(Cluster(client_id=7))
+    session.flush()
+
+
+def in_an_inner_savepoint(session: ClientSession) -> None:
+    with session.begin_nested():
+        rejected(session)
+
+
+@contextmanager
+def closed_savepoint(session: ClientSession) -> Iterator[None]:
+    savepoint = session.begin_nested()
+    try:
+        yield
+    finally:
+        savepoint.close()
+
+
+@contextmanager
+def rolled_back_savepoint(session: ClientSession) -> Iterator[None]:
+    savepoint = session.begin_nested()
+    try:
+        yield
+    finally:
+        savepoint.rollback()
+
+
+@pytest.mark.parametrize("fail", [rejected, rejected_at_the_end, of_another_client, in_an_inner_savepoint])
+@pytest.mark.parametrize(
+    "savepoint",
+    [lambda session: session.begin_nested(), closed_savepoint, rolled_back_savepoint],
+    ids=["with", "close", "rollback"],
+)
+@pytest.mark.parametrize("outer", [7, None])
+def test_savepoint_with_a_failed_flush_gives_the_outer_client_back(
+    session: ClientSession,
+    outer: int | None,
+    savepoint: Callable[[ClientSession], Any],
+    fail: Callable[[ClientSession], None],
+) -> None:
+    with nullcontext() if outer is None else client(session, outer):
+        session.execute(select(Cluster))
+        with pytest.raises((DBAPIError, RowOfOtherClient)), savepoint(session), client(session, 8):
+            fail(session)
+        assert session.client_id == outer
+        assert session.scalar(select(func.current_setting("syntegra.client_id"))) == str(outer or "")
+        assert set(session.scalars(select(TABLE.c.client_id))) == {outer} - {None}
+        changed: Any = session.execute(update(TABLE).where(TABLE.c.client_id == 8).values(cluster_name="x"))
+        assert changed.rowcount == 0
+        with pytest.raises(RowOfOtherClient):
+            session.execute(insert(TABLE).values(client_id=8))
