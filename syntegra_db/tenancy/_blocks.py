@@ -37,6 +37,8 @@ class ClientBlocks:
         self._rows = ClientRows(session)
         self._blocks: list[Block] = []
         self._connections: list[Connection] = []
+        # Whether a rollback to an open savepoint reverts the setting to that of another client.
+        self._is_revertible = False
 
     def enter(self, client_id: Any) -> Block:
         """Flush, and give the session the client `client_id`; its previous one is restored by `leave`.
@@ -90,7 +92,9 @@ class ClientBlocks:
 
     def end_savepoint(self) -> None:
         """Set the client again: its rollback reverted the setting, and after a failed flush no client could be set."""
-        self._apply()
+        if self._is_revertible:
+            self._is_revertible = self._session.in_nested_transaction()
+            self._apply()
 
     def roll_back(self, transaction: SessionTransaction) -> None:
         """Remember for the ends of the blocks that a rollback expires their rows."""
@@ -109,6 +113,7 @@ class ClientBlocks:
     def _switch(self, client_id: int | None) -> None:
         if client_id != self.client_id:
             self.client_id = client_id
+            self._is_revertible |= self._session.in_nested_transaction()
             try:
                 self.results.close()
             finally:

@@ -16,6 +16,7 @@ from syntegra_db.tenancy import client
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from support.servers import Database
     from syntegra_db.tenancy import ClientSession
 
 TABLE: Any = Cluster.__table__
@@ -41,39 +42,31 @@ def in_an_inner_savepoint(session: ClientSession) -> None:
 
 
 @contextmanager
-def closed_savepoint(session: ClientSession) -> Iterator[None]:
-    savepoint = session.begin_nested()
+def savepoint(session: ClientSession, end: str) -> Iterator[None]:
+    """Make a savepoint that ends with the block, or by its method `end`."""
+    made = session.begin_nested()
+    if end == "with":
+        with made:
+            yield
+        return
     try:
         yield
     finally:
-        savepoint.close()
-
-
-@contextmanager
-def rolled_back_savepoint(session: ClientSession) -> Iterator[None]:
-    savepoint = session.begin_nested()
-    try:
-        yield
-    finally:
-        savepoint.rollback()
+        getattr(made, end)()
 
 
 @pytest.mark.parametrize("fail", [rejected, rejected_at_the_end, of_another_client, in_an_inner_savepoint])
-@pytest.mark.parametrize(
-    "savepoint",
-    [lambda session: session.begin_nested(), closed_savepoint, rolled_back_savepoint],
-    ids=["with", "close", "rollback"],
-)
+@pytest.mark.parametrize("end", ["with", "close", "rollback"])
 @pytest.mark.parametrize("outer", [7, None])
 def test_savepoint_with_a_failed_flush_gives_the_outer_client_back(
     session: ClientSession,
     outer: int | None,
-    savepoint: Callable[[ClientSession], Any],
+    end: str,
     fail: Callable[[ClientSession], None],
 ) -> None:
     with nullcontext() if outer is None else client(session, outer):
         session.execute(select(Cluster))
-        with pytest.raises((DBAPIError, RowOfOtherClient)), savepoint(session), client(session, 8):
+        with pytest.raises((DBAPIError, RowOfOtherClient)), savepoint(session, end), client(session, 8):
             fail(session)
         assert session.client_id == outer
         assert session.scalar(select(func.current_setting("syntegra.client_id"))) == str(outer or "")
@@ -82,3 +75,17 @@ def test_savepoint_with_a_failed_flush_gives_the_outer_client_back(
         assert changed.rowcount == 0
         with pytest.raises(RowOfOtherClient):
             session.execute(insert(TABLE).values(client_id=8))
+
+
+def test_savepoint_without_a_change_of_client_needs_no_statement_at_its_end(
+    session: ClientSession, protected: Database
+) -> None:
+    with client(session, 7):
+        pid = session.scalar(select(func.pg_backend_pid()))
+        for end in ("with", "rollback"):
+            with savepoint(session, end):
+                session.execute(select(Cluster))
+            with protected.connect() as observer:
+                [last] = observer.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone() or [""]
+            assert "SAVEPOINT" in last
+            assert session.scalar(select(func.current_setting("syntegra.client_id"))) == "7"
