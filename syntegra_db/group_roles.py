@@ -216,7 +216,7 @@ def role_fixes(name: str, attributes: str, parent_revokes: Iterable[str]) -> lis
 def find_unsafe_logins(
     connection: Connection, roles: GroupRoles, schema: str | None, tables: Iterable[str]
 ) -> list[UnsafeLogin]:
-    """Return the members of the group roles that the policies on `tables` do not bind."""
+    """Return the members of the group roles that the policies on `tables` and `bound_logins` do not bind."""
     unbound = [name for name in roles if name != roles.bound]
     parameters = {
         "schema": schema,

@@ -21,6 +21,12 @@ COLUMNS = """polname::text AS name, polpermissive AS is_permissive,
            pg_get_expr(polqual, polrelid) AS using_rows, pg_get_expr(polwithcheck, polrelid) AS check_rows"""
 LOOKUP_NAME = "quote_ident({schema}) || '.' || quote_ident(CAST(:lookup AS pg_catalog.text))"
 
+# The partitions `parts` of the tables `:tables` that are in the same schema.
+PARTITIONS = """FROM pg_class AS parents JOIN pg_namespace ON pg_namespace.oid = parents.relnamespace
+      CROSS JOIN LATERAL pg_partition_tree(parents.oid) AS tree JOIN pg_class AS parts ON parts.oid = tree.relid
+    WHERE nspname = :schema AND parents.relname = ANY (:tables) AND parents.relkind = 'p'
+      AND parts.relispartition AND parts.relnamespace = parents.relnamespace"""
+
 
 class InstalledPolicy(NamedTuple):
     """A policy as the server prints it; the role PUBLIC is empty."""

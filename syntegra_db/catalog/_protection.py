@@ -81,7 +81,9 @@ def read_protection(connection: Connection, tables: Mapping[str, Table]) -> Prot
     clients = [
         name for name, table in tables.items() if CLIENT_COLUMN in table.columns and table.kind in KINDS_WITH_POLICIES
     ]
-    partitions = connection.scalars(_protection_queries.PARTITIONS, {"schema": schema, "tables": clients}).all()
+    partitions = connection.scalars(
+        _protection_queries.PROTECTED_PARTITIONS, {"schema": schema, "tables": clients}
+    ).all()
     policies, lookup_name = _read_policies(connection, schema, [*clients, *partitions])
     recorded, problem, is_damaged = None, None, False
     try:
@@ -192,7 +194,7 @@ def _with_roles(connection: Connection, protection: Protection, tables: Mapping[
         is_member=bool(rows(_protection_queries.IS_MEMBER)[0][0]),
         roles=existing,
         parent_revokes=find_parent_revokes(connection, existing),
-        logins=find_unsafe_logins(connection, roles, schema, [*tables, BINDINGS_TABLE]),
+        logins=find_unsafe_logins(connection, roles, schema, tables),
         missing_outer=[
             outer
             for outer in outer_grants(connection)

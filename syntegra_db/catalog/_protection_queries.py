@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from syntegra_db.group_roles import REACHED
-from syntegra_db.installed_policies import COLUMNS, LOOKUP_NAME
+from syntegra_db.installed_policies import COLUMNS, LOOKUP_NAME, PARTITIONS
 from syntegra_db.sql import SYSTEM_SCHEMA, catalog_query
 
 # Run with the search_path `pg_catalog`.
@@ -40,15 +40,8 @@ CONCERNED = """{reached}, concerned (role) AS (
     )
 """.replace("{reached}", REACHED)
 
-# Those of the tables with clients that are in the same schema and keep policies of the table that they were.
-PARTITIONS = catalog_query("""
-    SELECT parts.relname::text
-    FROM pg_class AS parents JOIN pg_namespace ON pg_namespace.oid = parents.relnamespace
-      CROSS JOIN LATERAL pg_partition_tree(parents.oid) AS tree JOIN pg_class AS parts ON parts.oid = tree.relid
-    WHERE nspname = :schema AND parents.relname = ANY (:tables) AND parents.relkind = 'p'
-      AND parts.relispartition AND parts.relrowsecurity AND parts.relnamespace = parents.relnamespace
-    ORDER BY 1
-""")
+# Those that keep policies of the table that they were.
+PROTECTED_PARTITIONS = catalog_query(f"SELECT parts.relname::text {PARTITIONS} AND parts.relrowsecurity ORDER BY 1")
 
 # An object without an access list has one row, without a grantee. `grantor` is NULL for the owner.
 # A partition with row-level security was the table before, and keeps its policies and privileges.

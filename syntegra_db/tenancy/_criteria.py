@@ -33,6 +33,12 @@ def client_models() -> tuple[type[Any], ...]:
     )
 
 
+@cache
+def client_tables() -> frozenset[str]:
+    """Return the names of the tables of these models."""
+    return frozenset(model.__table__.name for model in client_models())
+
+
 class _ModelCriteria(LoaderCriteriaOption):
     """The criteria of one model with a parameter that several models share.
 

@@ -17,6 +17,7 @@ from syntegra_db.client_policies import (
     read_tenancy,
 )
 from syntegra_db.errors import TenancyError, server_message
+from syntegra_db.installed_policies import PARTITIONS
 from syntegra_db.migrations import protect_tables
 from syntegra_db.revisions import VERSION_TABLE, all_revisions
 from syntegra_db.search_path import read_session
@@ -41,19 +42,15 @@ if TYPE_CHECKING:
     from syntegra_db.migrations import MigrationOptions
 
 # The table that `op.partition_by_month` made the first partition keeps its policies and privileges, also detached.
-FIND_PARTITIONS = catalog_query("""
-    SELECT parts.relname::text
-    FROM pg_class AS parents JOIN pg_namespace ON pg_namespace.oid = parents.relnamespace
-      CROSS JOIN LATERAL pg_partition_tree(parents.oid) AS tree JOIN pg_class AS parts ON parts.oid = tree.relid
-    WHERE nspname = :schema AND parents.relname = ANY (:tables) AND parents.relkind = 'p'
-      AND parts.relispartition AND parts.relnamespace = parents.relnamespace
+FIND_PARTITIONS = catalog_query(f"""
+    SELECT parts.relname::text {PARTITIONS}
     UNION
     SELECT relname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE nspname = :schema AND relname <> ALL (:tables) AND EXISTS (
       SELECT FROM pg_policy CROSS JOIN unnest(polroles) AS role JOIN pg_roles ON pg_roles.oid = role
       WHERE polrelid = pg_class.oid AND polname = ANY (:policies) AND rolname = ANY (:roles)
     )
-""")
+""")  # noqa: S608  constants
 # What the template `protect_tables.sql` grants, by the role, as statements that take it away.
 FIND_GRANTS = catalog_query("""
     SELECT format('REVOKE %s%s ON %s%I.%I FROM %I', privilege_type, columns,

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import inspect
 
 from syntegra_db.client_setting import CLIENT_COLUMN
-from syntegra_db.tenancy._criteria import client_models
+from syntegra_db.tenancy._criteria import client_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,9 +52,8 @@ class ClientRows:
 
     def _all(self) -> list[object]:
         # A class of the application may be mapped to a table of the package.
-        names = {model.__table__.name for model in client_models()}
         rows = self._session.identity_map.values()
-        return [row for row in rows if any(table.name in names for table in inspect(row).mapper.tables)]
+        return [row for row in rows if any(table.name in client_tables() for table in inspect(row).mapper.tables)]
 
     def _client_of(self, row: object) -> int | None:
         loaded: int | None = vars(row).get(CLIENT_COLUMN)

@@ -12,7 +12,7 @@ from syntegra_db.group_roles import REACHED
 from syntegra_db.installed_policies import COLUMNS, LOOKUP_NAME, InstalledPolicy, declared_policy
 from syntegra_db.search_path import CATALOG_ONLY, schema_of
 from syntegra_db.sql import catalog_query, quote, quote_name
-from syntegra_db.tenancy._criteria import client_models
+from syntegra_db.tenancy._criteria import client_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,20 +73,20 @@ async def async_require_policies(engine: AsyncEngine, *, allow_admin: bool = Fal
 
 
 def _check(connection: Connection, *, allow_admin: bool) -> None:
-    names = [model.__table__.name for model in client_models()]
+    names = client_tables()
     # The models' tables are there if the engine translates their schema, and not where the search_path leads.
     schema = schema_of(connection)
-    parameters = {"names": names, "schema": schema and quote_name(schema), "lookup": LOOKUP_FUNCTION}
+    parameters = {"names": list(names), "schema": schema and quote_name(schema), "lookup": LOOKUP_FUNCTION}
     rows = connection.execute(POLICIES_FOR_LOGIN, parameters).all()
     problem = next(_problems(rows, names, allow_admin=allow_admin), None)
     if problem is not None:
         raise PoliciesBypassed(f"The policies do not apply to the login {quote(rows[0].login)}: {problem}")
 
 
-def _problems(rows: Sequence[Row[Any]], names: list[str], *, allow_admin: bool) -> Iterator[str]:
+def _problems(rows: Sequence[Row[Any]], names: frozenset[str], *, allow_admin: bool) -> Iterator[str]:
     """Yield what lets the login see rows of other clients, or none at all, each with what to do."""
     yield from _problems_of_login(rows[0])
-    missing = sorted(set(names).difference(row.table_name for row in rows))
+    missing = sorted(names.difference(row.table_name for row in rows))
     if missing:
         yield (
             f"its search_path, or the schema of the engine, leads to no table {missing[0]}. Run `syntegra-db upgrade`, "
