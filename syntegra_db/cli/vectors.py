@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from syntegra_db.vectors.maintenance import BuildProgress, IndexHealth, RebuildResult
+    from syntegra_db.vectors.maintenance import BuildProgress, IndexHealth, RebuildResult, SearchDefaults
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +160,13 @@ def rebuild(  # noqa: PLR0913  one parameter per option
             help="Half precision: 50 % of the size (hnsw: 67 %).  [default: the current precision, or full]",
         ),
     ] = None,
+    set_defaults: Annotated[
+        bool,
+        typer.Option(
+            "--set-defaults",
+            help="Store the measured setting in the database, for searches by plain SQL; needs its owner.",
+        ),
+    ] = False,
 ) -> None:
     """Rebuild and calibrate the index while services read and write."""
     from syntegra_db.vectors.maintenance import RebuildOptions
@@ -171,9 +178,15 @@ def rebuild(  # noqa: PLR0913  one parameter per option
     embedding = _find_column(column)
     with _build_progress() as show:
         result = rebuild_index(
-            _engine("syntegra_db rebuild"), options, embedding=embedding, recall=recall, on_progress=show
+            _engine("syntegra_db rebuild"),
+            options,
+            embedding=embedding,
+            recall=recall,
+            set_defaults=set_defaults,
+            on_progress=show,
         )
     _print_result(result)
+    _print_defaults(result.defaults, is_requested=set_defaults)
 
 
 def _bytes(memory: str | None) -> int | None:
@@ -207,6 +220,22 @@ def _print_result(result: RebuildResult) -> None:
         return
     gain = f"{exact / selected.milliseconds:.1f} times as fast as an exact search"
     echo(f"{reached}: {selected.milliseconds:.1f} ms, {gain}")
+
+
+def _print_defaults(defaults: SearchDefaults | None, *, is_requested: bool) -> None:
+    if defaults is None:
+        if is_requested:
+            echo("The settings of the database are unchanged.")
+        return
+    values = " and ".join(f"{name} = {value}" for name, value in defaults.settings.items())
+    if defaults.is_stored:
+        echo(f"New sessions of this database search with {values}, also by plain SQL. To undo this, run:")
+        statements = defaults.undo
+    else:
+        echo(f"Plain SQL searches with the server's settings. For {values} in new sessions of this database, run:")
+        statements = defaults.statements
+    for statement in statements:
+        echo(f"  {statement}")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Maintain the vector index: health, rebuild, calibration."""
 
 from syntegra_db.vectors.maintenance._build import BuildProgress
+from syntegra_db.vectors.maintenance._defaults import SearchDefaults
 from syntegra_db.vectors.maintenance._embeddings import find_embedding
 from syntegra_db.vectors.maintenance._health import IndexHealth, check_index_health
 from syntegra_db.vectors.maintenance._rebuild import RebuildResult, rebuild
@@ -11,6 +12,7 @@ __all__ = [
     "IndexHealth",
     "RebuildOptions",
     "RebuildResult",
+    "SearchDefaults",
     "check_index_health",
     "find_embedding",
     "rebuild",

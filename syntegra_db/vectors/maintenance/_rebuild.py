@@ -24,6 +24,7 @@ from syntegra_db.vectors._strategy import smallest_sufficient
 from syntegra_db.vectors.maintenance import _build
 from syntegra_db.vectors.maintenance._build import BuildProgress
 from syntegra_db.vectors.maintenance._calibration import CALIBRATION_SECONDS, calibrate, read_only_snapshot
+from syntegra_db.vectors.maintenance._defaults import plan_defaults, require_database_ownership, store_defaults
 from syntegra_db.vectors.maintenance._embeddings import find_embedding
 from syntegra_db.vectors.maintenance._ground_truth import vector_norm
 from syntegra_db.vectors.maintenance._preconditions import acquire_rebuild_lock, require_ownership, require_pgvector
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from syntegra_db.models.embeddings import EmbeddingColumn
     from syntegra_db.vectors._index import Calibration, CalibrationPoint, VectorIndex
+    from syntegra_db.vectors.maintenance._defaults import SearchDefaults
     from syntegra_db.vectors.maintenance._resources import IndexSpec
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class RebuildResult:
 
     `rows` is the number of embeddings that it was built on, `seconds` the duration of the rebuild. `selected` is the
     point with the smallest setting that reaches the requested recall; if it is None, a `search` for that recall is
-    exact. `bytes_before` is 0 if there was no index.
+    exact, and there are no `defaults`, the settings for searches by plain SQL. `bytes_before` is 0 if there was no index.
     """
 
     spec: IndexSpec
@@ -65,6 +67,7 @@ class RebuildResult:
     seconds: float
     calibration: Calibration
     selected: CalibrationPoint | None
+    defaults: SearchDefaults | None
 
 
 def rebuild(  # noqa: PLR0913  one keyword per choice
@@ -74,6 +77,7 @@ def rebuild(  # noqa: PLR0913  one keyword per choice
     embedding: str | None = None,
     recall: float = DEFAULT_RECALL,
     calibration_seconds: float = CALIBRATION_SECONDS,
+    set_defaults: bool = False,
     on_progress: Callable[[BuildProgress], None] | None = None,
 ) -> RebuildResult:
     """Rebuild and calibrate the vector index while services read and write.
@@ -91,6 +95,7 @@ def rebuild(  # noqa: PLR0913  one keyword per choice
         embedding: the column, as `COLUMN` or `TABLE.COLUMN`; may be omitted if only one is declared.
         recall: share of the exact nearest rows to find the search setting for.
         calibration_seconds: approximate duration of the calibration.
+        set_defaults: store the measured setting in the database, for searches by plain SQL; needs its owner.
         on_progress: called about four times a second with the progress, mostly from another thread.
 
     Raises:
@@ -109,6 +114,8 @@ def rebuild(  # noqa: PLR0913  one keyword per choice
         require_head(connection)
         require_ownership(connection, column.table)
         require_all_rows(connection, [column.table], RebuildFailed)
+        if set_defaults:
+            require_database_ownership(connection)
         _build.recover_interrupted_rebuild(connection, column, lock_options)
         rows = _count_indexed_rows(connection, column)
         if not rows:
@@ -137,6 +144,9 @@ def rebuild(  # noqa: PLR0913  one keyword per choice
         comment = f"COMMENT ON INDEX {index['index']} IS {literal(calibration.to_comment())}"
         state = "The new index is in use, but its calibration was not stored."
         _build.run_with_retries(connection, comment, options=lock_options, state=state)
+        defaults = plan_defaults(connection)
+        if set_defaults and defaults is not None:
+            defaults = store_defaults(connection, defaults, lock_options)
         bytes_after = connection.scalars(INDEX_BYTES, index).one()
     return RebuildResult(
         spec=spec,
@@ -146,6 +156,7 @@ def rebuild(  # noqa: PLR0913  one keyword per choice
         seconds=time.monotonic() - started,
         calibration=calibration,
         selected=smallest_sufficient(calibration.points, recall, 10),
+        defaults=defaults,
     )
 
 
