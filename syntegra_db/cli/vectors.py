@@ -7,12 +7,14 @@ import re
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import typer
 
 from syntegra_db import wording
 from syntegra_db.cli.arguments import require_finite
+from syntegra_db.cli.index_health import print_health
 from syntegra_db.cli.output import echo, print_json
 from syntegra_db.pgvector_support import DEFAULT_RECALL
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from syntegra_db.vectors.maintenance import BuildProgress, IndexHealth, RebuildResult, SearchDefaults
+    from syntegra_db.vectors.maintenance import BuildProgress, RebuildResult, SearchDefaults
 
 logger = logging.getLogger(__name__)
 
@@ -48,25 +50,36 @@ def status(
         ),
     ] = None,
     *,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the calibration as FILE.png or FILE.svg: recall against milliseconds. It needs the extra plot.",
+        ),
+    ] = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print JSON: an object, or a list of them if there are several embeddings.")
     ] = False,
 ) -> None:
     """Measure recall and speed of the index with stored rows, and recommend whether to rebuild it."""
     from syntegra_db.vectors import declared_embeddings
-    from syntegra_db.vectors.maintenance import check_index_health
+    from syntegra_db.vectors.maintenance import PLOT_FORMATS, check_index_health, plot_calibrations
 
+    if plot is not None and plot.suffix not in PLOT_FORMATS:
+        raise typer.BadParameter(f"--plot must be a file that ends with {' or '.join(PLOT_FORMATS)}")
     names = [str(embedding) for embedding in declared_embeddings()]
     columns = names if column is None else [_find_column(column)]
     engine = _engine("syntegra_db")
     reports = [check_index_health(engine, seconds, embedding=name) for name in columns]
+    if plot is not None:
+        plot_calibrations(reports, plot)
     if json_output:
         print_json(reports if len(reports) > 1 else reports[0])
         return
     for number, health in enumerate(reports):
         if len(names) > 1:
             echo(("\n" if number else "") + health.column)
-        _print_health(health, seconds)
+        print_health(health, seconds)
 
 
 def _find_column(name: str | None) -> str:
@@ -86,48 +99,6 @@ def _engine(application_name: str) -> Engine:
     from syntegra_db.database import create_engine
 
     return create_engine(application_name=application_name, poolclass=NullPool)
-
-
-def _print_health(health: IndexHealth, seconds: float) -> None:
-    from rich.filesize import decimal
-
-    definition = health.definition
-    if definition is None:
-        echo(f"Index: {health.index} is missing")
-    else:
-        options = "".join(f", {name} = {value:,}" for name, value in definition.options.items())
-        precision = "half" if definition.is_half else "full"
-        invalid = "" if definition.is_valid else ", INVALID"
-        echo(f"Index: {definition.method}{options}, {precision} precision, {decimal(definition.bytes)}{invalid}")
-    if health.rebuild_indexes:
-        echo(f"Left by an interrupted or running rebuild: {', '.join(health.rebuild_indexes)}")
-    at_build = "unknown" if health.rows_at_build is None else f"{health.rows_at_build:,}"
-    echo(f"Rows with an embedding: about {health.rows:,}; when the index was built: {at_build}")
-    echo("\n".join(_measurement_lines(health, seconds)))
-    echo(health.advice)
-    if health.command is not None:
-        echo(f"  {health.command}")
-
-
-def _measurement_lines(health: IndexHealth, seconds: float) -> Iterator[str]:
-    measurement = health.measurement
-    if measurement is None:
-        yield f"Not measured: {health.not_measured_reason}"
-        return
-    exact = measurement.exact_milliseconds
-    yield f"Exact search: {exact:.1f} ms"
-    if measurement.setting is None:
-        yield f"Index scan: not used; for a recall of {DEFAULT_RECALL:g}, `search` is exact"
-    elif measurement.recall is None or measurement.milliseconds is None:
-        yield f"Index scan: not measured, because {seconds:g} s were too short"
-    else:
-        ratio = exact / measurement.milliseconds
-        yield f"Index scan: {measurement.milliseconds:.1f} ms, {ratio:.1f} times as fast"
-        yield (
-            f"Recall at ten rows: {measurement.recall:.3f} ±{measurement.margin:.3f} (95 % confidence, "
-            f"{measurement.queries} queries), with the setting {measurement.setting} that `search` uses for "
-            f"{DEFAULT_RECALL:g}"
-        )
 
 
 @app.command()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.servers import Database, Server
-    from support.texts import Texts
+    from support.texts import Texts, Vectors
     from syntegra_db.vectors.maintenance._resources import IndexSpec
 
 ROLE = "syntegra_test_owner"
@@ -71,7 +71,7 @@ def test_stored_defaults_give_plain_sql_the_measured_recall(
     assert rare == [10] * len(rare)
 
 
-def run_reports(database: Database, texts: Texts, condition: str) -> Iterator[tuple[object, list[int]]]:
+def run_reports(database: Database, texts: Texts, condition: str) -> Iterator[tuple[Vectors, list[int]]]:
     """Yield each query with the rows that plain SQL finds in a new session, by an index scan."""
     statement = NEAREST.format(filter=condition)
     with psycopg.connect(conninfo(database.url)) as connection:
@@ -96,7 +96,7 @@ def test_undo_restores_the_settings_before(loaded: Database) -> None:
     assert loaded.query(SETTINGS) != before
     assert first.defaults is not None
     for statement in first.defaults.undo:
-        loaded.execute(statement)  # type: ignore[arg-type]  # printed text is no literal
+        loaded.execute(statement)
     assert loaded.query(SETTINGS) == before
 
 
@@ -118,7 +118,7 @@ def run_lines(database: Database, output: str) -> None:
     assert len(statements) == 3
     with psycopg.connect(conninfo(database.url_as(ROLE)), autocommit=True) as connection:
         for statement in statements:
-            connection.execute(statement)  # type: ignore[call-overload]  # printed text is no literal
+            connection.execute(statement)
 
 
 @pytest.mark.long

@@ -16,7 +16,7 @@ from syntegra_db.errors import RebuildFailed
 from syntegra_db.migrations import require_head
 from syntegra_db.pgvector_support import DEFAULT_RECALL
 from syntegra_db.search_path import table_name
-from syntegra_db.vectors._index import read_primary_index, was_built_on_data
+from syntegra_db.vectors._index import SETTING_NAMES, read_primary_index, was_built_on_data
 from syntegra_db.vectors._index_state import estimate_rows
 from syntegra_db.vectors._statements import Filters, rebuild_command
 from syntegra_db.vectors._strategy import EXACT_SCAN_MAX_ROWS, choose_setting
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from syntegra_db.models.embeddings import EmbeddingColumn
-    from syntegra_db.vectors._index import VectorIndex
+    from syntegra_db.vectors._index import Calibration, VectorIndex
 
 QUERIES = 200
 MIN_QUERIES = 5
@@ -88,7 +88,8 @@ class IndexHealth:
     `column` is the embedding as `TABLE.COLUMN`, `index` the declared name of its index.
     `rows` is the estimated number of rows with an embedding. `rows_at_build` is their number when the index was built:
     0 if it was created with the empty table, None if unknown. `rebuild_indexes` are those of an interrupted or running
-    rebuild. If `measurement` is None, `not_measured_reason` gives the reason. `command` is None if no action is needed.
+    rebuild. `calibration` is that of the current index, None if it has none. If `measurement` is None,
+    `not_measured_reason` gives the reason. `command` is None if no action is needed.
     """
 
     column: str
@@ -97,10 +98,19 @@ class IndexHealth:
     rebuild_indexes: list[str]
     rows: int
     rows_at_build: int | None
+    calibration: Calibration | None
     measurement: HealthMeasurement | None
     not_measured_reason: str | None
     advice: str
     command: str | None
+
+    @property
+    def setting_name(self) -> str:
+        """The setting of pgvector that searches with this index change, such as `ivfflat.probes`."""
+        return next(
+            (name for method, name in SETTING_NAMES.items() if self.definition and method == self.definition.method),
+            "setting",
+        )
 
 
 def check_index_health(engine: Engine, seconds: float = 10, *, embedding: str | None = None) -> IndexHealth:
@@ -149,6 +159,7 @@ def check_index_health(engine: Engine, seconds: float = 10, *, embedding: str | 
         rebuild_indexes=rebuild_indexes,
         rows=rows,
         rows_at_build=rows_at_build,
+        calibration=index.calibration if index is not None and index.is_calibration_current else None,
         measurement=measurement,
         not_measured_reason=reason,
         advice=advice,

@@ -57,7 +57,8 @@ class RebuildResult:
 
     `rows` is the number of embeddings that it was built on, `seconds` the duration of the rebuild. `selected` is the
     point with the smallest setting that reaches the requested recall; if it is None, a `search` for that recall is
-    exact, and there are no `defaults`, the settings for searches by plain SQL. `bytes_before` is 0 if there was no index.
+    exact. `defaults` are the settings for searches by plain SQL, None if no setting reaches the recall.
+    `bytes_before` is 0 if there was no index.
     """
 
     spec: IndexSpec
