@@ -192,10 +192,10 @@ def describe_foreign_revisions(revisions: Iterable[str], schema: str | None) -> 
     )
 
 
-def require_known_revision(revision: str | None, schema: str | None, *, is_supported: bool = False) -> None:
+def require_known_revision(revision: str | None, schema: str | None, *, is_supported: bool | None = None) -> None:
     """Raise an error unless this package contains `revision`, read from `schema`; None passes.
 
-    `is_supported` means that services of this package work on it, which the message then says.
+    `is_supported`, if known, is whether services of this package work on it, which the message then says.
 
     Raises:
         DatabaseAhead: a newer version of this package has it.
@@ -204,10 +204,17 @@ def require_known_revision(revision: str | None, schema: str | None, *, is_suppo
     if revision is not None and revision not in all_revisions():
         if foreign := foreign_revisions([revision]):
             raise RevisionError(describe_foreign_revisions(foreign, schema))
-        support = " Services of this package work on it, but its commands do not know it." if is_supported else ""
+        support = {
+            None: "",
+            True: " Services of this package work on it, but its commands do not know it.",
+            # A copy without the comment of the version table is the other reason.
+            False: f" Services of this package do not work on it: after {head_revision()} is a contraction, or the "
+            "database does not say that there is none.",
+        }
         raise DatabaseAhead(
             f"The database is at revision {revision}, which this package does not know: its newest is "
-            f"{head_revision()}.{support} Install the syntegra-db that the database was migrated with, or a newer one."
+            f"{head_revision()}.{support[is_supported]} Install the syntegra-db that the database was migrated with, "
+            "or a newer one."
         )
 
 

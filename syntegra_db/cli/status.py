@@ -49,7 +49,7 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     if is_supported:
         echo("Services of this package work on this newer revision. Its commands need the package that has it.")
     else:
-        require_known_revision(report.revision, report.schema)
+        require_known_revision(report.revision, report.schema, is_supported=False)
 
 
 def _print(report: DatabaseStatus, builds: dict[EmbeddingColumn, IndexBuild]) -> None:

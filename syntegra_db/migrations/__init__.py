@@ -21,7 +21,12 @@ from syntegra_db.migrations._month_partitions import (
 )
 from syntegra_db.migrations._options import MigrationOptions, load_migration_options
 from syntegra_db.migrations._protection import protect_tables
-from syntegra_db.migrations._require_head import async_require_head, require_head
+from syntegra_db.migrations._require_revision import (
+    async_require_head,
+    async_require_revision,
+    require_head,
+    require_revision,
+)
 from syntegra_db.migrations._retry import retry_in_savepoint, retry_on_lock_error
 from syntegra_db.migrations._sql_scripts import render_sql_script, write_sql_scripts
 from syntegra_db.migrations._verification import read_existing_drift, verify_result
@@ -34,6 +39,7 @@ __all__ = [
     "acquire_session_lock",
     "alembic_config",
     "async_require_head",
+    "async_require_revision",
     "confirmed_transaction",
     "create_month_partitions",
     "current_revision",
@@ -53,6 +59,7 @@ __all__ = [
     "read_existing_drift",
     "render_sql_script",
     "require_head",
+    "require_revision",
     "retry_in_savepoint",
     "retry_on_lock_error",
     "run_env",
