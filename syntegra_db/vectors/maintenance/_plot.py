@@ -69,7 +69,7 @@ def _draw(axes: Axes, report: IndexHealth, calibration: Calibration) -> None:
     if chosen is not None:
         label = f"chosen: {setting} = {chosen.setting}"
         axes.plot([chosen.milliseconds], [chosen.recall[0]], "D", markersize=9, color="tab:orange", label=label)
-    axes.set_xscale("log")
+    axes.set_xlim(left=0)
     axes.set_xlabel("milliseconds for ten rows")
     axes.set_ylabel("recall at ten rows")
     axes.set_title(f"{report.column}: {report.index}, {calibration.rows:,} rows")
