@@ -1,5 +1,6 @@
 """Change the schema on a live server: upgrade, downgrade, locks, retries, SQL scripts and `require_head`."""
 
+from syntegra_db.migrations._application import include_name, include_object
 from syntegra_db.migrations._blockers import Blocker, read_blockers
 from syntegra_db.migrations._commands import downgrade, run_in_transaction, upgrade
 from syntegra_db.migrations._commit import confirmed_transaction
@@ -49,6 +50,8 @@ __all__ = [
     "find_data_loss",
     "find_lock_holder",
     "head_revision",
+    "include_name",
+    "include_object",
     "list_month_partitions",
     "load_migration_options",
     "lock_key",
