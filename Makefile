@@ -22,7 +22,7 @@ EXAMPLE_PASSWORDS = ^(password|secret|s3cret|pw|any|HUNTER2|hunter2-is-the-passw
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 vectors-status \
-  vectors-rebuild backup backups restore local-stop up down psql logs constraints audit test test-all test-evolution faults coverage \
+  vectors-rebuild backup backups restore local-stop up down psql logs constraints audit test test-all test-evolution test-application faults coverage \
   lint imports words revisions secrets format revision generate build clean
 
 help: ## Show this list
@@ -152,6 +152,11 @@ test-all: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 16, embedded Po
 test-evolution: $(ENVIRONMENT) ## Run every kind of schema change on 200,000 rows, with 10 interruptions, on 16 and 18
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 --rows 200000 --kills 10 tests/evolution/test_every_kind.py
 	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 --rows 200000 --kills 10 tests/evolution/test_every_kind.py
+
+test-application: ## Run the tests of examples/application in a new environment
+	@$(PYTHON) -m venv --clear examples/application/.venv
+	@examples/application/.venv/bin/pip install --quiet --disable-pip-version-check '.[testing]' './examples/application[test]'
+	@cd examples/application && .venv/bin/pytest
 
 faults: $(ENVIRONMENT) ## As root: run every command with every fault and print the outcomes as a table
 	@$(VENV)/bin/pytest --numprocesses 2 tests/faults/test_matrix.py

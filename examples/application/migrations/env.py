@@ -1,4 +1,4 @@
-"""Alembic's environment of the application: its own revisions, beside those of syntegra_db in the same database."""
+"""Alembic's environment of the application: its own revisions, next to those of syntegra_db in the same database."""
 
 from __future__ import annotations
 
