@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from syntegra_db.cli import (
     adopt,
     backup,
+    gates,
     local,
     migrate,
     partitions,
@@ -60,6 +61,7 @@ app.command()(backup.backups)
 app.command()(backup.restore)
 app.command(context_settings=ALLOW_STEPS)(backup.rollback)
 app.command()(status.status)
+app.command()(gates.wait)
 app.command()(verify.verify)
 app.command()(sql.sql)
 app.command(hidden=True)(verify.manifests)

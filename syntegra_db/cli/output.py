@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from dataclasses import asdict, is_dataclass
+from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,17 @@ def escape_unencodable(*streams: TextIO) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print dataclasses, dictionaries and lists as indented JSON; characters that the terminal has are not escaped."""
+    """Print dataclasses, dictionaries and lists as indented JSON, with times as in RFC 3339.
+
+    Characters that the terminal has are not escaped.
+    """
     is_unicode = sys.stdout is not None and sys.stdout.encoding.lower().startswith("utf")
     echo(json.dumps(value, ensure_ascii=not is_unicode, indent=2, default=_to_json))
 
 
 def _to_json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from syntegra_db import wording
+from syntegra_db.cli.gates import print_gate_result
 from syntegra_db.cli.output import echo, print_json, print_table
 from syntegra_db.errors import escape_control_characters
 
@@ -22,8 +23,22 @@ class IndexBuild(NamedTuple):
     rows: int | None
 
 
-def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Print the server, the revision, the tables and the indexes of the database."""
+def status(
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only print whether services of this package work on the database.")
+    ] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print the server, the revision, the tables and the indexes of the database.
+
+    With --check, exit with 0 only if services of this package work on it: see `require_head`.
+    """
+    if check:
+        from syntegra_db.revisions import head_revision
+
+        print_gate_result(_read_required_head, required=head_revision(), json_output=json_output)
+        return
     from syntegra_db.catalog import read_status
     from syntegra_db.compatibility import supports_package
     from syntegra_db.connections import connect, unpooled_engine
@@ -50,6 +65,14 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
         echo("Services of this package work on this newer revision. Its commands need the package that has it.")
     else:
         require_known_revision(report.revision, report.schema, is_supported=False)
+
+
+def _read_required_head() -> str | None:
+    from syntegra_db.connections import unpooled_engine
+    from syntegra_db.migrations import read_required_head
+    from syntegra_db.settings import database_url
+
+    return read_required_head(unpooled_engine(database_url()))
 
 
 def _print(report: DatabaseStatus, builds: dict[EmbeddingColumn, IndexBuild]) -> None:

@@ -25,12 +25,14 @@ from syntegra_db.migrations._protection import protect_tables
 from syntegra_db.migrations._require_revision import (
     async_require_head,
     async_require_revision,
+    read_required_head,
     require_head,
     require_revision,
 )
 from syntegra_db.migrations._retry import retry_in_savepoint, retry_on_lock_error
 from syntegra_db.migrations._sql_scripts import render_sql_script, write_sql_scripts
 from syntegra_db.migrations._verification import read_existing_drift, verify_result
+from syntegra_db.migrations._wait import wait_for_database
 from syntegra_db.revisions import current_revision, head_revision
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "protect_tables",
     "read_blockers",
     "read_existing_drift",
+    "read_required_head",
     "render_sql_script",
     "require_head",
     "require_revision",
@@ -69,6 +72,7 @@ __all__ = [
     "run_in_transaction",
     "upgrade",
     "verify_result",
+    "wait_for_database",
     "write_manifests",
     "write_sql_scripts",
 ]

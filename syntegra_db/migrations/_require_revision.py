@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine
 from sqlalchemy.util import greenlet_spawn
 
-from syntegra_db.catalog import require_usable_revision
+from syntegra_db.catalog import require_usable_revision, short_lock_timeout
 from syntegra_db.compatibility import supports_package
 from syntegra_db.connections import connect
 from syntegra_db.errors import DatabaseBehind, RevisionError
+from syntegra_db.recorded_steps import read_unfinished_revision
 from syntegra_db.revisions import (
     all_revisions,
     current_revision,
@@ -80,6 +81,26 @@ def require_revision(bind: Engine | Connection, *, at_least: str) -> None:
             f"The {describe_database(bind.engine.url)} is at {describe_revision(revision)}, but revision {required} is "
             "required. Run `syntegra-db upgrade head`."
         )
+
+
+def read_required_head(engine: Engine) -> str | None:
+    """Return the revision of the database, which passes `require_head`, without waiting for long for a lock.
+
+    Unlike a service that starts, a pipeline also needs to know whether the schema is that of the revision.
+
+    Raises:
+        LockTimeout: see `short_lock_timeout`.
+        RevisionError: the downgrade of the revision is unfinished.
+        DatabaseBehind, TablesInOtherSchema, DatabaseAhead, ConnectionFailed: see `require_head`.
+    """
+    with connect(engine) as connection, short_lock_timeout(connection):
+        require_head(connection)
+        unfinished = read_unfinished_revision(connection)
+        if unfinished is not None and unfinished.direction == "downgrade":
+            raise RevisionError(
+                f"The {describe_database(engine.url)} is not complete: {unfinished}. {unfinished.instructions}"
+            )
+        return current_revision(connection)
 
 
 def _synchronous(bind: AsyncEngine | AsyncConnection) -> Engine | Connection | None:

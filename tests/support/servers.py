@@ -114,12 +114,12 @@ class EmbeddedServer(Server):
 
     def __init__(self, data: Path, version: int) -> None:
         super().__init__(parse_url(embedded.start_server(data, version)))
-        self._data = data
+        self.data = data
         self._version = version
 
     def stop_immediately(self) -> None:
         """Stop the server without a checkpoint; it recovers at the next start."""
-        pid_file = self._data / "postmaster.pid"
+        pid_file = self.data / "postmaster.pid"
         os.kill(int(pid_file.read_text(encoding="utf-8").split()[0]), signal.SIGQUIT)
         deadline = time.monotonic() + 30
         while pid_file.exists():
@@ -128,7 +128,7 @@ class EmbeddedServer(Server):
 
     def start(self) -> None:
         """Start the server again."""
-        embedded.start_server(self._data, self._version)
+        embedded.start_server(self.data, self._version)
 
 
 @contextmanager
