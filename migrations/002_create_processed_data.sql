@@ -430,13 +430,14 @@ DECLARE
   item pg_catalog.record;
   prefix pg_catalog.text;
   missing pg_catalog.text;
+  overload pg_catalog.text;
   columns pg_catalog.text;
 BEGIN
   -- Other roles can create functions and operators in the schema.
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   -- Without the mark of `syntegra-db tenancy enable`, which only its owner can set, nothing is granted.
   SELECT relkind, relowner, rolsuper OR rolname = current_user AS is_trusted, quote_ident(rolname) AS owner,
-         substring(obj_description(pg_class.oid, 'pg_class') FROM 20 + 1) AS content INTO mark
+         substring(obj_description(pg_class.oid, 'pg_class') FROM '^syntegra_db tenancy {"prefix": "([^"]*)"') AS prefix INTO mark
   FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace JOIN pg_roles ON pg_roles.oid = relowner
   WHERE nspname = main_schema AND relname = 'bound_logins'
     AND starts_with(obj_description(pg_class.oid, 'pg_class'), 'syntegra_db tenancy ');
@@ -451,7 +452,7 @@ BEGIN
         'TO %4$I; ALTER FUNCTION %2$I.%5$I() OWNER TO %4$I; else drop or rename the table.',
         mark.owner, main_schema, 'bound_logins', current_user, 'bound_client_id');
   END IF;
-  prefix := substring(mark.content FROM '^{"prefix": "([^"]*)"');
+  prefix := mark.prefix;
   IF (prefix ~ '^(?!pg_)[a-z_][a-z0-9_]{0,39}$') IS NOT TRUE THEN
     RAISE EXCEPTION 'the comment of %.%, which records the state of `syntegra-db tenancy`, is damaged',
       quote_ident(main_schema), 'bound_logins'
@@ -471,6 +472,9 @@ BEGIN
       quote_ident(main_schema), 'bound_client_id'
       USING HINT = 'Drop one of another role, and run: syntegra-db tenancy enable';
   END IF;
+  SELECT min(format('%I.%I(%s)', nspname, proname, pg_get_function_identity_arguments(pg_proc.oid)))
+  FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
+  WHERE nspname = main_schema AND proname = 'bound_client_id' AND pronargs > 0 AND pronargs = pronargdefaults INTO overload;
   FOR item IN
     SELECT installed.oid AS id, format('%I.%I', nspname, relname) AS target, relrowsecurity, is_shared,
            ARRAY(
@@ -505,6 +509,11 @@ BEGIN
         ) AS declared (name, command, roles, using_rows, check_rows)
         WHERE NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = item.id AND polname = name)
       LOOP
+        IF overload IS NOT NULL THEN
+          RAISE EXCEPTION 'the function % can be called without arguments, so no policy can call %.%()',
+            overload, quote_ident(main_schema), 'bound_client_id'
+            USING HINT = 'Find out who created it, and drop or rename it.';
+        END IF;
         EXECUTE missing;
       END LOOP;
       IF NOT item.relrowsecurity THEN

@@ -32,7 +32,15 @@ BINDINGS_TABLE = "bound_logins"
 LOOKUP_BODY = "SELECT client_id FROM {table} WHERE login = session_user"
 LOOKUP_PATH = "pg_catalog, pg_temp"
 LOOKUP_SETTINGS = (f"search_path={LOOKUP_PATH}",)
+# A function that a policy could mean instead: with it, no policy that calls the look-up can be created.
+FIND_LOOKUP_OVERLOAD = """
+  SELECT min(format('%I.%I(%s)', nspname, proname, pg_get_function_identity_arguments(pg_proc.oid)))
+  FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
+  WHERE nspname = {schema} AND proname = {name} AND pronargs > 0 AND pronargs = pronargdefaults
+"""
 MARK = "syntegra_db tenancy "
+# The JSON object after it begins with the prefix of the roles.
+MARK_WITH_PREFIX = MARK + '{{"prefix": "{prefix}"'
 # The content of the table is trusted if its owner migrates; others can create a table of that name.
 FIND_MARK = catalog_query(f"""
     SELECT {RELATION_KIND.format(relkind="relkind")} AS kind,

@@ -9,8 +9,10 @@ from syntegra_db.client_policies import (
     BINDINGS_TABLE,
     CLIENT_GRANTS,
     CLIENT_SEQUENCE_GRANTS,
+    FIND_LOOKUP_OVERLOAD,
     ID_COLUMN,
     MARK,
+    MARK_WITH_PREFIX,
     POLICIES,
     PREFIX_FORMAT,
     SHARED_GRANTS,
@@ -67,9 +69,10 @@ def protection_block(revisions: Iterable[str | None], schema: str = CURRENT_SCHE
     return read_template("protect_tables").format(
         schema=schema,
         mark=literal(MARK),
-        mark_length=len(MARK),
+        mark_pattern=literal("^" + MARK_WITH_PREFIX.format(prefix='([^"]*)')),
         bindings_table=literal(BINDINGS_TABLE),
         lookup_function=literal(LOOKUP_FUNCTION),
+        lookup_overload=FIND_LOOKUP_OVERLOAD.format(schema="main_schema", name=literal(LOOKUP_FUNCTION)).strip(),
         # In the text of a policy.
         lookup=literal("{lookup}"),
         prefix_format=literal(PREFIX_FORMAT),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from syntegra_db.client_policies import BINDINGS_TABLE, MARK, parse_mark
+from syntegra_db.client_policies import BINDINGS_TABLE, FIND_LOOKUP_OVERLOAD, MARK_WITH_PREFIX, parse_mark
 from syntegra_db.client_setting import LOOKUP_FUNCTION
 from syntegra_db.errors import TenancyError
 from syntegra_db.group_roles import find_outer_privilege, find_roles, outer_grants
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from syntegra_db.client_policies import GroupRoles, Tenancy
     from syntegra_db.group_roles import OuterGrant
 
-FIND_OBJECTS = catalog_query("""
+FIND_OBJECTS = catalog_query(f"""
     SELECT to_regclass(:table) IS NOT NULL AS has_table, to_regtype(:table) IS NOT NULL AS has_type,
            to_regprocedure(:function) IS NOT NULL AS has_function,
            (SELECT bool_and(is_plain AND (rolsuper OR rolname = current_user)) FROM (
@@ -28,10 +28,8 @@ FIND_OBJECTS = catalog_query("""
               UNION ALL
               SELECT proowner, true FROM pg_proc WHERE oid = to_regprocedure(:function)
             ) AS objects JOIN pg_roles ON pg_roles.oid = owner) AS is_own,
-           (SELECT min(format('%I.%I(%s)', nspname, proname, pg_get_function_identity_arguments(pg_proc.oid)))
-            FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
-            WHERE nspname = :schema AND proname = :lookup AND pronargs > 0 AND pronargs = pronargdefaults) AS overload
-""")
+           ({FIND_LOOKUP_OVERLOAD.format(schema=":schema", name=":lookup")}) AS overload
+""")  # noqa: S608  constants
 # Default privileges of the role can have given others access to a new object.
 FOREIGN_PRIVILEGES = """
     SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END
@@ -85,8 +83,8 @@ def revoke_outer_privileges(connection: Connection, tenancy: Tenancy) -> None:
 
     Its mark then gets that, and the roles that `tenancy` created, so that `disable` removes them there.
     """
-    prefix = MARK + f'{{"prefix": "{tenancy.prefix}"'
-    parameters = {"table": BINDINGS_TABLE, "schema": tenancy.schema, "mark": prefix}
+    mark = MARK_WITH_PREFIX.format(prefix=tenancy.prefix)
+    parameters = {"table": BINDINGS_TABLE, "schema": tenancy.schema, "mark": mark}
     other = connection.execute(OTHER_MARKS, parameters).first()
     # REVOKE from a role that was dropped is an error.
     existing = find_roles(connection, tenancy.roles)

@@ -110,6 +110,21 @@ def test_look_up_function_of_another_role_stops_the_migration(attacker: str, sep
     assert separated.query("SELECT FROM pg_policy") == []
 
 
+@pytest.mark.parametrize("argument", ["client text DEFAULT ''", "VARIADIC numbers integer[] DEFAULT '{}'"])
+def test_function_that_a_policy_could_mean_stops_the_migration(
+    attacker: str, separated: Database, argument: LiteralString
+) -> None:
+    migrations.downgrade("base", separated.url)
+    separated.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    statement: LiteralString = "CREATE FUNCTION bound_client_id(" + argument + ") RETURNS bigint LANGUAGE sql"
+    rows_as(separated, attacker, statement + " AS 'SELECT 8::bigint'")
+    with pytest.raises(SyntegraDBError, match=r"public\.bound_client_id\(.*without arguments.*drop or rename it"):
+        migrations.upgrade(url=separated.url)
+    separated.execute("DROP FUNCTION bound_client_id(" + argument.partition(" DEFAULT")[0] + ")")
+    migrations.upgrade(url=separated.url)
+    assert separated.query("SELECT FROM pg_policy") != []
+
+
 # Each answers 8, whose rows a bound login of client 7 must not see.
 OVERLOADS: tuple[LiteralString, ...] = (
     "bound_client_id(integer)",
