@@ -26,7 +26,7 @@ class RowOfOtherClient(SyntegraDBError):
         sqlstate: the server's error code, `42501`.
     """
 
-    def __init__(self, message: str, *, sqlstate: str) -> None:
+    def __init__(self, message: str, *, sqlstate: str = "42501") -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
 

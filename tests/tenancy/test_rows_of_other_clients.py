@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy.exc import ProgrammingError, SAWarning
 from sqlalchemy.orm.exc import StaleDataError
 
 from support.clients import READER
+from syntegra_db import errors
 from syntegra_db.database import create_engine
 from syntegra_db.errors import RowOfOtherClient, SyntegraDBError
 from syntegra_db.models import Cluster, TrendSignal
@@ -122,3 +124,17 @@ def test_deleted_hidden_row_is_a_warning_of_sqlalchemy(session: ClientSession) -
         session.commit()
     with client(session, 7):
         assert len(session.scalars(select(Cluster)).all()) == 1
+
+
+def test_error_is_the_same_in_another_process(session: ClientSession) -> None:
+    with pytest.raises(RowOfOtherClient) as error, client(session, 7):
+        add(session)
+    copy = pickle.loads(pickle.dumps(error.value))  # noqa: S301  pickled here
+    assert (type(copy), str(copy), copy.sqlstate) == (RowOfOtherClient, str(error.value), "42501")
+
+
+@pytest.mark.parametrize("name", [name for name in errors.__all__ if isinstance(getattr(errors, name), type)])
+def test_every_error_can_be_pickled(name: str) -> None:
+    error = getattr(errors, name)("message")
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301  pickled here
+    assert (type(copy), str(copy), vars(copy)) == (type(error), "message", vars(error))
