@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakSet
 
 from sqlalchemy import CursorResult
+from sqlalchemy.exc import ResourceClosedError
 
 if TYPE_CHECKING:
     from sqlalchemy import Result
+
+
+def _reject(*_: object) -> NoReturn:
+    raise ResourceClosedError("This result object is closed.")
+
+
+# An iterator in use goes on to fetch from the cursor of its result, which SQLAlchemy replaces by None.
+_CLOSED_CURSOR: Any = SimpleNamespace(fetchone=_reject, fetchmany=_reject, fetchall=_reject, close=lambda: None)
 
 
 class OpenResults:
@@ -28,11 +38,13 @@ class OpenResults:
 
     def close(self) -> None:
         """Close the results: PostgreSQL reads the rest of a cursor for the client for which it was begun."""
-        results = [*self._of_objects, *self._streams]
+        results, streams = [*self._of_objects], self._streams
         self._of_objects.clear()
-        self.forget_streams()
-        for result in results:
+        self._streams = []
+        for result in [*results, *streams]:
             result.close()
+        for stream in streams:
+            stream.cursor = _CLOSED_CURSOR
 
     def forget_streams(self) -> None:
         """Forget the results whose cursor ends with the transaction."""

@@ -8,6 +8,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from syntegra_db.client_setting import SETTING
+from syntegra_db.errors import UnsupportedSession
 from syntegra_db.sql import execute_raw
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ def _execute(connection: Connection, statement: str) -> None:
     Prepared, each client's would take the place of another statement in the driver's cache.
     """
     driver: Any = _driver(connection)
+    if driver.info.transaction_status == TransactionStatus.ACTIVE and not driver.pgconn.pipeline_status:
+        # The driver would wait for the end of it.
+        raise UnsupportedSession(
+            "The client changed while a COPY on the connection of the session was open, so the connection was closed. "
+            "End the COPY in the block in which it began, and roll back the session."
+        )
     if isinstance(driver, psycopg.AsyncConnection):
         adapted: Any = connection.connection.dbapi_connection
         adapted.run_async(lambda asynchronous: asynchronous.execute(statement, prepare=False))

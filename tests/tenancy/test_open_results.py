@@ -9,6 +9,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import ResourceClosedError
 
 from support.clients import KPIS_PER_CLIENT
+from syntegra_db.errors import UnsupportedSession
 from syntegra_db.models import KpiSummary
 from syntegra_db.tenancy import async_client, client
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Run = Callable[[Callable[[Factory], Awaitable[Any]]], Any]
 
 KPIS = select(KpiSummary)
+COPY = "COPY (SELECT client_id FROM kpi_summary) TO STDOUT"
 IN_PARTS = {"yield_per": 1}
 READ: dict[str, Callable[[ClientSession], Any]] = {
     "objects": lambda session: session.execute(KPIS),
@@ -47,6 +49,17 @@ def test_result_of_outer_client_is_closed(session: ClientSession, read: str, *, 
         with client(session, 7):
             with pytest.raises(ResourceClosedError):
                 list(result)
+            assert {kpi.client_id for kpi in session.scalars(KPIS)} == {7}
+
+
+@pytest.mark.parametrize("read", [name for name in READ if "parts" in name])
+def test_iterator_of_outer_client_ends(session: ClientSession, read: str) -> None:
+    with client(session, 8):
+        iterator = iter(READ[read](session))
+        next(iterator)
+        with client(session, 7):
+            with pytest.raises(ResourceClosedError):
+                list(iterator)
             assert {kpi.client_id for kpi in session.scalars(KPIS)} == {7}
 
 
@@ -82,6 +95,22 @@ def test_result_of_an_ended_transaction_is_closed_by_the_next_client(session: Cl
         session.commit()
         with client(session, 7), pytest.raises(ResourceClosedError):
             result.all()
+
+
+def change_client_during_copy(session: ClientSession) -> None:
+    driver: Any = session.connection().connection.driver_connection
+    with driver.cursor().copy(COPY) as copy:
+        copy.read()
+        with client(session, 7):
+            pytest.fail("entered")
+
+
+def test_change_of_client_during_a_copy_is_rejected(session: ClientSession) -> None:
+    with client(session, 8):
+        with pytest.raises(UnsupportedSession, match="COPY"):
+            change_client_during_copy(session)
+        session.rollback()
+        assert {kpi.client_id for kpi in session.scalars(KPIS)} == {8}
 
 
 def test_asyncio_stream_of_outer_client_is_closed(run: Run) -> None:
