@@ -101,6 +101,17 @@ class ClientBlocks:
         for block in self._blocks:
             block.rolled_back |= transaction in block.transactions
 
+    def restore_deleted(self, row: object) -> None:
+        """Detach a row that a rollback restores unless it belongs to the client; its own outer block gets it back."""
+        client_id = self._rows.client_of(row)
+        if self.client_id in {None, client_id}:
+            return
+        self._session.expunge(row)
+        for block in reversed(self._blocks):
+            if block.outer_client == client_id:
+                block.outer_rows.append(row)
+                return
+
     def forget_rows(self) -> None:
         """Leave the rows of outer blocks detached, as those of a session that was closed."""
         for block in self._blocks:

@@ -98,6 +98,11 @@ def _roll_back(session: ClientSession, transaction: SessionTransaction) -> None:
     session.blocks.roll_back(transaction)
 
 
+@event.listens_for(ClientSession, "deleted_to_persistent")
+def _restore_deleted(session: ClientSession, row: object) -> None:
+    session.blocks.restore_deleted(row)
+
+
 @event.listens_for(ClientSession, "after_transaction_end")
 def _end(session: ClientSession, transaction: SessionTransaction) -> None:
     if transaction.parent is None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import joinedload, registry, selectinload
+from sqlalchemy.orm import joinedload, selectinload
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 from support.clients import CLIENT_TABLES
@@ -179,16 +179,29 @@ def test_admin_does_not_refresh_expired_object_of_other_client(admin_session: Cl
     assert row.kpi_name == "kpi"
 
 
-def test_object_of_a_class_of_the_application_is_not_given_to_next_client(session: ClientSession) -> None:
-    class OwnKpi:
-        id: int
-
-    registry().map_imperatively(OwnKpi, KpiSummary.__table__)
-    with client(session, 8):
-        own = session.scalars(select(OwnKpi)).first()
-        assert own is not None
-        with client(session, 7):
-            assert session.get(OwnKpi, own.id) is None
-        assert own in session
+@pytest.mark.parametrize("end", ["savepoint", "transaction"])
+def test_row_that_a_rollback_restores_comes_back_in_its_own_block(session: ClientSession, end: str) -> None:
     with client(session, 7):
-        assert session.get(OwnKpi, own.id) is None
+        row = session.scalars(select(Cluster)).one()
+        identity = row.id
+        savepoint = session.begin_nested()
+        session.delete(row)
+        with client(session, 8):
+            (savepoint if end == "savepoint" else session).rollback()
+            assert row not in session
+            assert session.get(Cluster, identity) is None
+        assert session.get(Cluster, identity) is row
+        assert row.cluster_id == 1
+
+
+def test_row_deleted_for_inner_client_is_not_restored_to_outer(session: ClientSession) -> None:
+    with client(session, 7):
+        savepoint = session.begin_nested()
+        with client(session, 8):
+            row = session.scalars(select(Cluster)).one()
+            session.delete(row)
+        savepoint.rollback()
+        assert row not in session
+        assert session.get(Cluster, row.id) is None
+    with client(session, 8):
+        assert session.get(Cluster, row.id) is not None
