@@ -98,6 +98,8 @@ class ClientBlocks:
 
     def roll_back(self, transaction: SessionTransaction) -> None:
         """Remember for the ends of the blocks that a rollback expires their rows."""
+        if transaction.nested:
+            self.results.check_cursors()
         for block in self._blocks:
             block.rolled_back |= transaction in block.transactions
 

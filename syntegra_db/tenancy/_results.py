@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakSet
 
+from psycopg import AsyncServerCursor, ServerCursor
 from sqlalchemy import CursorResult
 from sqlalchemy.exc import ResourceClosedError
 
@@ -45,6 +46,15 @@ class OpenResults:
             result.close()
         for stream in streams:
             stream.cursor = _CLOSED_CURSOR
+
+    def check_cursors(self) -> None:
+        """Let the driver look for each cursor before it closes it: closing one that a rollback removed is an error."""
+        for result in [*self._of_objects, *self._streams]:
+            cursor = getattr(getattr(result, "raw", result), "cursor", None)
+            # Under asyncio, SQLAlchemy wraps that of the driver.
+            driver = getattr(cursor, "_cursor", cursor)
+            if isinstance(driver, ServerCursor | AsyncServerCursor):
+                driver._described = False  # noqa: SLF001  it has no public method
 
     def forget_streams(self) -> None:
         """Forget the results whose cursor ends with the transaction."""

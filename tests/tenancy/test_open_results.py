@@ -97,6 +97,20 @@ def test_result_of_an_ended_transaction_is_closed_by_the_next_client(session: Cl
             result.all()
 
 
+@pytest.mark.parametrize("read", [name for name in READ if "parts" in name])
+def test_result_of_a_reverted_savepoint_leaves_the_transaction_usable(session: ClientSession, read: str) -> None:
+    with client(session, 8):
+        savepoint = session.begin_nested()
+        iterator = iter(READ[read](session))
+        next(iterator)
+        savepoint.rollback()
+        with client(session, 7):
+            with pytest.raises(ResourceClosedError):
+                list(iterator)
+            assert {kpi.client_id for kpi in session.scalars(KPIS)} == {7}
+        assert {kpi.client_id for kpi in session.scalars(KPIS)} == {8}
+
+
 def change_client_during_copy(session: ClientSession) -> None:
     driver: Any = session.connection().connection.driver_connection
     with driver.cursor().copy(COPY) as copy:
