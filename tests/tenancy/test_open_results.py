@@ -138,3 +138,16 @@ def test_asyncio_stream_of_outer_client_is_closed(run: Run) -> None:
                 assert {kpi.client_id for kpi in await session.scalars(KPIS)} == {7}
 
     run(change_client)
+
+
+def test_asyncio_stream_of_a_reverted_savepoint_leaves_the_transaction_usable(run: Run) -> None:
+    async def change_client(sessions: Factory) -> None:
+        async with sessions() as session, async_client(session, 8):
+            savepoint = await session.begin_nested()
+            stream = await session.stream_scalars(KPIS, execution_options=IN_PARTS)
+            assert (await anext(stream)).client_id == 8
+            await savepoint.rollback()
+            async with async_client(session, 7):
+                assert {kpi.client_id for kpi in await session.scalars(KPIS)} == {7}
+
+    run(change_client)
