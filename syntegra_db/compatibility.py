@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from syntegra_db.revisions import VERSION_TABLE, all_revisions, head_revision, revision_before, script_directory
+from syntegra_db.revisions import (
+    VERSION_TABLE,
+    all_revisions,
+    head_revision,
+    position_of,
+    revision_before,
+    revision_path,
+    script_directory,
+)
 from syntegra_db.search_path import read_session
 from syntegra_db.sql import catalog_query, qualify_name
 
@@ -26,6 +34,12 @@ def phase_of(revision: str) -> str | None:
     """
     phase: str | None = getattr(script_directory().get_revision(revision).module, "phase", None)
     return phase
+
+
+def contractions_between(before: str | None, target: str | None) -> list[str]:
+    """Return the contractions of an upgrade from `before` to `target`, in their order; none for a downgrade."""
+    way = revision_path(before, target)[1:] if position_of(before) < position_of(target) else []
+    return [name for name in way if name and phase_of(name) == CONTRACT]
 
 
 def oldest_compatible_revision(revision: str) -> str:

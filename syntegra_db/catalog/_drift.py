@@ -29,20 +29,24 @@ from syntegra_db.catalog.compare import (
     constraint_label,
     index_label,
 )
-from syntegra_db.compatibility import compatibility_comment
+from syntegra_db.compatibility import compatibility_comment, contractions_between
+from syntegra_db.errors import RevisionError
 from syntegra_db.recorded_steps import read_unfinished_revision, words_of
 from syntegra_db.revisions import (
     VERSION_TABLE,
     current_revision,
     describe_revision,
+    list_revisions,
+    position_of,
     require_known_revision,
+    resolve_revision,
     revision_before,
 )
 from syntegra_db.search_path import read_session
 from syntegra_db.sql import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -58,50 +62,59 @@ LABELS: dict[str, Callable[[str, str], str]] = {
 }
 
 
-def verify(connection: Connection) -> DriftReport:
+def verify(connection: Connection, at: str | None = None) -> DriftReport:
     """Compare the current schema with the manifest of its revision, and report drift and notes.
 
+    With `at`, such as `head` or `002`, that revision is declared, and another revision of the database is drift.
     The role must be allowed to use the schema and to read `alembic_version`. Tables of other applications are ignored,
     and so are their indexes on managed tables unless they are unique or invalid or can reject an insert. Another object
     of an application is a note if it can reject no insert of the models. No lock is kept, and no setting of the session
     is changed. The connection must not be in AUTOCOMMIT.
 
     Raises:
-        RevisionError, DatabaseAhead: see `current_revision` and `require_known_revision`.
+        RevisionError, DatabaseAhead: see `current_revision`, `require_known_revision` and `resolve_revision`.
         SettingsError, LockTimeout: see `introspect`.
     """
+    if at == "":
+        raise RevisionError(f"The revision is empty. {list_revisions()}")
     revision, unfinished, installed = _read_consistently(connection)
     version_table = installed.schema.tables.pop(VERSION_TABLE, None)
-    declared = load_manifest(revision)
-    found = compare_with_revision(revision, installed.schema)
-    if unfinished is not None:
+    expected = revision if at is None else resolve_revision(at, revision)
+    declared, own = load_manifest(expected), load_manifest(revision)
+    found = compare_with_revision(expected, installed.schema)
+    if unfinished is not None and expected == revision:
         found = _without_steps(found, unfinished, revision, installed.schema)
+    other_revision: list[Finding] = []
     differences = count_lossy_rows(connection, declared, installed, found)
-    if unfinished is None and any(finding.is_drift for finding in differences):
+    if expected != revision:
+        fix = _migration_fix(revision, expected, is_needed=any(finding.is_drift for finding in differences))
+        differences = [*_with_migration(differences, fix, revision, installed.schema)]
+        other_revision = [_other_revision(revision, expected, fix)]
+    elif unfinished is None and any(finding.is_drift for finding in differences):
         matching = _matching_revision(revision, installed.schema)
         if matching != revision:
-            stamp = ddl.stamp(matching) if matching and revision is None else ddl.restamp(matching)
-            fix = ddl.join_statements(f"-- The tables are exactly those of {describe_revision(matching)}.", stamp)
-            differences = [replace(finding, fix=fix) for finding in differences]
+            differences = [replace(finding, fix=_stamp_fix(revision, matching)) for finding in differences]
     findings = [
+        *other_revision,
         *([_unfinished_revision(unfinished)] if unfinished else []),
         *compare_extension(declared, installed),
         *_compare_version_table(revision, version_table),
         *differences,
         *(
             finding
-            for partitions in read_month_partitions(connection, tables_by_month(declared))
+            for partitions in read_month_partitions(connection, tables_by_month(own))
             for finding in compare_partitions(partitions)
         ),
-        *compare_tenancy(declared, installed),
+        *compare_tenancy(own, installed),
         *compare_owner(installed.privileges.owners),
-        *compare_privileges(declared, installed),
+        *compare_privileges(own, installed),
         *(_unused_set(schema) for schema in later_schemas_with_tables(connection)),
     ]
     return DriftReport(
         revision=revision,
         findings=[finding for finding in findings if finding.is_drift],
         notes=[finding for finding in findings if not finding.is_drift],
+        compared_with=None if at is None else expected or "base",
     )
 
 
@@ -217,6 +230,40 @@ def _unfinished_revision(unfinished: UnfinishedRevision) -> Finding:
         fix=f"-- {unfinished.instructions}",
         is_drift=False,
     )
+
+
+def _other_revision(revision: str | None, expected: str | None, fix: str) -> Finding:
+    return Finding(
+        object="revision of the database",
+        expected=describe_revision(expected),
+        found=f"the database is at {describe_revision(revision)}",
+        impact="What only a migration changes is different too.",
+        fix=fix,
+    )
+
+
+def _migration_fix(revision: str | None, expected: str | None, *, is_needed: bool) -> str:
+    """Return what takes a database at `revision` to the revision `expected`; only the stamp if that `is_needed` not."""
+    if not is_needed:
+        return _stamp_fix(revision, expected)
+    if position_of(revision) > position_of(expected):
+        return f"-- Run `syntegra-db rollback {expected or 'base'}`, which first saves the rows that it deletes."
+    option = " --contract" if revision is not None and contractions_between(revision, expected) else ""
+    return f"-- Run `syntegra-db upgrade {expected}{option}`."
+
+
+def _with_migration(
+    differences: Sequence[Finding], fix: str, revision: str | None, installed: Schema
+) -> Iterator[Finding]:
+    """Yield `differences` with the `fix` that migrates, except those from `revision`, which no migration corrects."""
+    own = {finding.identity for finding in compare_with_revision(revision, installed)}
+    for finding in differences:
+        yield finding if finding.identity in own or not finding.is_drift else replace(finding, fix=fix)
+
+
+def _stamp_fix(revision: str | None, matching: str | None) -> str:
+    stamp = ddl.stamp(matching) if matching and revision is None else ddl.restamp(matching)
+    return ddl.join_statements(f"-- The tables are exactly those of {describe_revision(matching)}.", stamp)
 
 
 def _matching_revision(revision: str | None, installed: Schema) -> str | None:

@@ -30,8 +30,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """The drift and the notes found in a database that is stamped with `revision`."""
+    """The drift and the notes found in a database that is stamped with `revision`.
+
+    `compared_with` is the revision that the comparison was asked for, or `base`; None for that of the database.
+    """
 
     revision: str | None
     findings: list[Finding]
     notes: list[Finding]
+    compared_with: str | None = None

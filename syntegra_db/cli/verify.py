@@ -17,7 +17,14 @@ EXIT_ERROR = 2
 LABEL_WIDTH = 8
 
 
-def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def verify(
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="REVISION", help="Compare with this revision, such as head.  [default: the database's]"),
+    ] = None,
+    *,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """Compare the schema with the one that its revision declares. Exit status: 0 no drift, 1 drift, 2 error."""
     from sqlalchemy.exc import DBAPIError
 
@@ -29,7 +36,7 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     try:
         url = database_url()
         with connect(unpooled_engine(url)) as connection:
-            report = verify(connection)
+            report = verify(connection, at)
             if report.revision is None:
                 require_no_tables_elsewhere(connection)
     except (SyntegraDBError, DBAPIError) as error:
@@ -41,7 +48,7 @@ def verify(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
         _print(report, describe_database(url))
     if report.findings:
         raise typer.Exit(EXIT_DRIFT)
-    if report.revision is None:
+    if report.revision is None and at is None:
         echo(
             f"Error: The {describe_database(url)} has none of the package's tables, so there is nothing to compare. "
             "Migrate it: syntegra-db upgrade. Or correct the name of the database.",
@@ -70,7 +77,8 @@ def _print(report: DriftReport, database: str) -> None:
 
     count = len(report.findings)
     result = f"{count} difference{'s' if count > 1 else ''}" if count else "no drift"
-    echo(f"The {database} is at {describe_revision(report.revision)}: {result}.")
+    comparison = f", compared with {report.compared_with}" if report.compared_with else ""
+    echo(f"The {database} is at {describe_revision(report.revision)}{comparison}: {result}.")
     for heading, findings in (("Differences", report.findings), ("Notes", report.notes)):
         if findings:
             echo(f"\n{heading}")

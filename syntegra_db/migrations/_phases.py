@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import DDL
 
-from syntegra_db.compatibility import CONTRACT, compatibility_comment, phase_of
-from syntegra_db.revisions import VERSION_TABLE, all_revisions, position_of, revision_before, revision_path
+from syntegra_db.compatibility import compatibility_comment, contractions_between
+from syntegra_db.revisions import VERSION_TABLE, all_revisions, revision_before
 from syntegra_db.sql import literal
 
 if TYPE_CHECKING:
@@ -26,14 +26,19 @@ def record_compatibility(ctx: MigrationContext, step: MigrationInfo, heads: set[
         ctx.execute(DDL(f"COMMENT ON TABLE {VERSION_TABLE} IS {literal(comment)}"))  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 
 
-def stop_before_contraction(before: str | None, target: str | None, unfinished: str | None) -> str | None:
-    """Return `target`, or the last revision on the way to it before a contraction, which is then logged.
+def contraction_to_ask_for(before: str | None, target: str | None, unfinished: str | None) -> str | None:
+    """Return the first contraction on the way to `target` that waits until it is asked for.
 
     A database without a revision has no services, and the contraction that is `unfinished` goes on.
     """
-    way = revision_path(before, target)[1:] if position_of(before) < position_of(target) else []
-    contraction = next((name for name in way if name and name != unfinished and phase_of(name) == CONTRACT), None)
-    if before is None or contraction is None:
+    contractions = contractions_between(before, target) if before is not None else []
+    return next((name for name in contractions if name != unfinished), None)
+
+
+def stop_before_contraction(before: str | None, target: str | None, unfinished: str | None) -> str | None:
+    """Return `target`, or the last revision on the way to it before a contraction, which is then logged."""
+    contraction = contraction_to_ask_for(before, target, unfinished)
+    if contraction is None:
         return target
     stop = revision_before(contraction)
     logger.warning(
