@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from syntegra_db.vectors.maintenance._health import IndexHealth
 
 PLOT_FORMATS = (".png", ".svg")
+"""The suffixes of the files that `plot_calibrations` writes."""
 INCHES = (7.0, 4.2)
 DOTS_PER_INCH = 150
 
