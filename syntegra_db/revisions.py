@@ -13,6 +13,7 @@ from psycopg.errors import InsufficientPrivilege, UndefinedColumn, UndefinedTabl
 from sqlalchemy.exc import ProgrammingError
 
 from syntegra_db.errors import DatabaseAhead, RevisionError
+from syntegra_db.revision_files import script_location
 from syntegra_db.search_path import read_session
 from syntegra_db.sql import (
     ORDINARY_TABLE,
@@ -216,12 +217,6 @@ def require_known_revision(revision: str | None, schema: str | None, *, is_suppo
             f"{head_revision()}.{support[is_supported]} Install the syntegra-db that the database was migrated with, "
             "or a newer one."
         )
-
-
-def script_location() -> Path:
-    """Return the directory of the revisions: inside the installed package, or next to it in a checkout."""
-    packaged = Path(__file__).parent / "migrations" / "alembic"
-    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "alembic"
 
 
 def revision_file(revision: str) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from alembic.config import Config
 
-from syntegra_db.revisions import script_location
+from syntegra_db.revision_files import script_location
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

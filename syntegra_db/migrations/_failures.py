@@ -18,7 +18,8 @@ from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.catalog import unversioned_objects
 from syntegra_db.errors import ExtensionUnavailable, MigrationFailed, SyntegraDBError, server_message
-from syntegra_db.revisions import VERSION_TABLE, describe_revision, script_location
+from syntegra_db.revision_files import script_location
+from syntegra_db.revisions import VERSION_TABLE, describe_revision
 from syntegra_db.search_path import read_session, search_path_fix
 from syntegra_db.sql import catalog_query, qualify_name, quote
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.compatibility import EXPAND, phase_of
 from syntegra_db.errors import RevisionError
-from syntegra_db.revisions import script_location
+from syntegra_db.revision_files import script_location
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -28,13 +28,13 @@ from syntegra_db.migrations.authoring._effects import effects
 from syntegra_db.migrations.authoring._phase_rules import divide_by_phase
 from syntegra_db.migrations.authoring._squawk import report_of_squawk
 from syntegra_db.migrations.online import PLACEHOLDER, BackfillStep, collect_functions, describe
+from syntegra_db.revision_files import script_location
 from syntegra_db.revisions import (
     all_revisions,
     revision_before,
     revision_file,
     revision_path,
     script_directory,
-    script_location,
 )
 
 if TYPE_CHECKING:
