@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine import URL
+
+logger = logging.getLogger(__name__)
 
 # Where Debian, Red Hat and Homebrew install each version's programs, outside PATH.
 BIN_DIRECTORY_PATTERNS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
@@ -66,6 +70,8 @@ class ClientProgram(NamedTuple):
         Raises:
             ClientProgramFailed: the exit status is not 0.
         """
+        started = time.monotonic()
+        logger.debug("Running %s, version %d", self.command[0], self.version)
         with TemporaryFile() as stderr:
             with subprocess.Popen(  # noqa: S603  a program of PostgreSQL, found by its name
                 [*self.command, *map(_encode, arguments)],
@@ -79,6 +85,7 @@ class ClientProgram(NamedTuple):
                 except BaseException:
                     _end(process)
                     raise
+            logger.debug("%s ended after %.1f s", self.command[0], time.monotonic() - started)
             if process.returncode:
                 stderr.seek(0)
                 raise ClientProgramFailed(_reason(stderr.read().decode(errors="replace")))

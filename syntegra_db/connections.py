@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import NullPool, create_engine
+from sqlalchemy import NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from syntegra_db.diagnosis import diagnose_connection_failure
@@ -24,7 +27,11 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.engine.interfaces import IsolationLevel
 
+logger = logging.getLogger(__name__)
+
 APPLICATION_NAME = "syntegra_db"
+# The keywords that a statement begins with; names of this package's statements are in lower case or quoted.
+STATEMENT_KIND = re.compile(r"\s*([A-Z]+(?: [A-Z]+)*)")
 # The search for the type hstore, which no table uses, calls operators of any role.
 ENGINE_OPTIONS: dict[str, Any] = {"use_native_hstore": False}
 
@@ -92,6 +99,8 @@ def connect(engine: Engine, isolation_level: IsolationLevel = "READ COMMITTED") 
             f"The URL of the {describe_database(engine.url)} is wrong: {server_message(error)}."
         ) from None
     driver = connection.connection.dbapi_connection
+    if logger.isEnabledFor(logging.DEBUG):
+        _log_statements(connection)
     try:
         with connection:
             yield connection
@@ -116,6 +125,26 @@ def _open(engine: Engine, isolation_level: IsolationLevel) -> Connection:
         connection.close()
         raise
     return connection
+
+
+def _log_statements(connection: Connection) -> None:
+    """Log the connection, and the kind and duration of each statement: its text can have data of clients."""
+    version = ".".join(map(str, connection.dialect.server_version_info or ()))
+    logger.debug("Connected to the %s, PostgreSQL %s", describe_database(connection.engine.url), version)
+    started = time.monotonic()
+
+    def begin(*_: object) -> None:
+        nonlocal started
+        started = time.monotonic()
+
+    def end(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        kind = STATEMENT_KIND.match(statement)
+        logger.debug("%s: %.0f ms", kind[1] if kind else "Statement", 1000 * (time.monotonic() - started))
+
+    event.listen(connection, "before_cursor_execute", begin)
+    event.listen(connection, "after_cursor_execute", end)
+    for name in ("commit", "rollback"):
+        event.listen(connection, name, lambda _, name=name: logger.debug("%s", name.upper()))
 
 
 @contextmanager

@@ -137,7 +137,6 @@ def _change_tables(
 
 def _run(connection: Connection, statements: Iterable[str]) -> None:
     for statement in statements:
-        logger.debug("%s", statement)
         execute_raw(connection, statement)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import shutil
@@ -19,6 +20,8 @@ from syntegra_db.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+logger = logging.getLogger(__name__)
 
 INSTALL_DIRECTORIES = {18: "pginstall18", 16: "pginstall"}
 VERSIONS = tuple(INSTALL_DIRECTORIES)
@@ -107,6 +110,7 @@ def popen(command: Sequence[str], user: pwd.struct_passwd, **options: Any) -> su
     environment = {
         name: value for name, value in os.environ.items() if name in INHERITED_VARIABLES or name.startswith("LC_")
     }
+    logger.debug("Starting %s as the user %s", command[0], user.pw_name)
     return subprocess.Popen(  # noqa: S603  a program of PostgreSQL
         command,
         stdin=subprocess.DEVNULL,
