@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from datetime import UTC, datetime
 
 
 def rows(count: int) -> str:
@@ -24,3 +25,8 @@ def shell_quote(word: str) -> str:
         for char in word
     )
     return f"\"$(printf '{octal}')\""
+
+
+def timestamp(moment: datetime, precision: str = "seconds") -> str:
+    """Return a time in UTC as in RFC 3339, such as `2026-11-28T16:10:08+00:00`; `precision` is as in `isoformat`."""
+    return moment.astimezone(UTC).isoformat(timespec=precision)

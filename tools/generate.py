@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tools import api_docs, architecture, exit_statuses, revision_docs, schema_docs, verify_script
+from tools import api_docs, architecture, exit_statuses, json_schemas, revision_docs, schema_docs, verify_script
 from tools.sections import ROOT
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ RENDERERS: dict[str, Callable[[], str]] = {
     "README.md": exit_statuses.render,
     "docs/api.md": api_docs.render,
     "docs/architecture.md": architecture.render,
+    "docs/reference/json.md": json_schemas.render_page,
+    "docs/reference/json.schema.json": json_schemas.render_schema,
     revision_docs.GUIDE: revision_docs.guide,
     "docs/schema.md": schema_docs.render,
     "scripts/verify_analytics_tables.sql": verify_script.render,

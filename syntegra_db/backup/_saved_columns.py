@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 from psycopg import sql
 
@@ -30,7 +30,8 @@ CHUNK_BYTES = 1 << 20
 SAVED, LOST, MIGRATED = "pg_temp.syntegra_db_saved", "pg_temp.syntegra_db_lost", "pg_temp.syntegra_db_migrated"
 
 
-class RestoredColumns(NamedTuple):
+@dataclass(frozen=True)
+class RestoredColumns:
     """The columns of a table that kept its rows, and the number of its rows that got saved values.
 
     `changed_rows` have neither the saved value nor what the migrations made of it, so they keep their values.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from syntegra_db import wording
-from syntegra_db.cli.arguments import Schema  # noqa: TC001  Typer reads it
-from syntegra_db.cli.output import confirm_no_backup, echo, print_json
+from syntegra_db.cli.arguments import Json, LockRetryTimeout, LockTimeout, MigrationLockTimeout, Schema
+from syntegra_db.cli.confirmation import confirm_no_backup
+from syntegra_db.cli.output import echo, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,10 +49,13 @@ def adopt(  # noqa: PLR0913  an option each
     accept_loss: AcceptedLosses = None,
     schema: Schema = None,
     *,
+    lock_timeout: LockTimeout = None,
+    lock_retry_timeout: LockRetryTimeout = None,
+    migration_lock_timeout: MigrationLockTimeout = None,
     apply: Annotated[bool, typer.Option("--apply", help="Apply the plan, after a backup of the database.")] = False,
     no_backup: Annotated[bool, typer.Option("--no-backup", help="Make no backup first.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --no-backup: do not prompt.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    json_output: Json = False,
 ) -> None:
     """Adopt tables that were created outside migrations: print the plan, and with --apply change the tables."""
     from syntegra_db import adoption
@@ -67,6 +71,11 @@ def adopt(  # noqa: PLR0913  an option each
         accepted = adoption.parse_columns(accept_loss or [])
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    options = load_migration_options(
+        lock_timeout=lock_timeout,
+        lock_retry_timeout=lock_retry_timeout,
+        migration_lock_timeout=migration_lock_timeout,
+    )
     engine = with_schema(unpooled_engine(database_url(), "syntegra_db adoption"), schema)
     database = describe_database(engine.url)
     supplied = adoption.AdoptionInput(assignments, timezone, accepted)
@@ -75,7 +84,7 @@ def adopt(  # noqa: PLR0913  an option each
             warning = "Without a backup, rows that a mistake deletes cannot be restored."
             confirm_no_backup(warning, AdoptionNotPossible, yes=yes)
         with migration_progress():
-            result = adoption.apply(engine, supplied, load_migration_options(), backup=not no_backup)
+            result = adoption.apply(engine, supplied, options, backup=not no_backup)
         if json_output:
             print_json(result)
         else:

@@ -1,4 +1,4 @@
-"""Checks of arguments that several commands share; a wrong argument is wrong usage, exit status 2."""
+"""Options that several commands share, and checks of arguments: a wrong one is wrong usage, exit status 2."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from syntegra_db.errors import escape_control_characters
+from syntegra_db.revision_files import list_revision_names
 
 # An unknown option reaches the argument, because `-1` looks like one.
 ALLOW_STEPS = {"ignore_unknown_options": True}
@@ -17,17 +18,17 @@ STEPS = re.compile(r"-\d+")
 # lock_timeout is a 32-bit number of milliseconds.
 MAX_SECONDS = 2_147_483
 
-Schema = Annotated[
-    str | None,
-    typer.Option(help="Schema of the tables.  [default: the first one of the search_path that exists]"),
-]
-
 
 def require_revision(value: str) -> str:
     """Return the argument REVISION, which can be relative, such as -1."""
     if value.startswith("-") and not STEPS.fullmatch(value):
         raise typer.BadParameter(f"No such option: {value}")
     return value
+
+
+def complete_revision(incomplete: str) -> list[str]:
+    """Return the revisions that a shell offers."""
+    return [name for name in (*list_revision_names(), "head", "base") if name.startswith(incomplete)]
 
 
 def require_printable(path: Path | None) -> Path | None:
@@ -42,3 +43,38 @@ def require_finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Schema = Annotated[
+    str | None,
+    typer.Option(help="Schema of the tables.  [default: the first one of the search_path that exists]"),
+]
+LockTimeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        max=MAX_SECONDS,
+        callback=require_finite,
+        help="Seconds to wait for one lock before backing off.  [env var: SYNTEGRA_LOCK_TIMEOUT]  [default: 0.5]",
+    ),
+]
+LockRetryTimeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=MAX_SECONDS,
+        callback=require_finite,
+        help="Seconds to retry, of a migration for each revision.  [env var: SYNTEGRA_LOCK_RETRY_TIMEOUT]  "
+        "[default: 60]",
+    ),
+]
+MigrationLockTimeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=MAX_SECONDS,
+        callback=require_finite,
+        help="Seconds to wait for another migration.  [env var: SYNTEGRA_MIGRATION_LOCK_TIMEOUT]  [default: 60]",
+    ),
+]

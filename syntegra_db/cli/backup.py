@@ -1,22 +1,32 @@
-"""Commands: back up, list backups, restore, and roll back with a backup."""
+"""Commands: back up, list backups, and restore."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from syntegra_db import wording
-from syntegra_db.cli.arguments import require_printable, require_revision
-from syntegra_db.cli.output import confirm_no_backup, echo, print_table
+from syntegra_db.cli.arguments import (
+    Json,
+    LockRetryTimeout,
+    LockTimeout,
+    MigrationLockTimeout,
+    require_printable,
+)
+from syntegra_db.cli.output import echo, print_json, print_table
 from syntegra_db.errors import escape_control_characters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from syntegra_db.backup import Backup, RollbackResult, RowProgress
+    from sqlalchemy.engine import URL
+
+    from syntegra_db.backup import Backup, RestoreResult, RowProgress
+    from syntegra_db.cli.results import BackupFile, ListedBackup, RestoreSummary
 
 Output = Annotated[
     Path | None,
@@ -28,55 +38,75 @@ Output = Annotated[
 ]
 
 
-def backup(output: Output = None) -> None:
+def backup(output: Output = None, *, json_output: Json = False) -> None:
     """Back up the rows of all tables and their revision, in one snapshot, while services continue to write."""
     from syntegra_db.backup import create_backup
     from syntegra_db.connections import unpooled_engine
     from syntegra_db.settings import database_url
 
     engine = unpooled_engine(database_url(), "syntegra_db backup")
-    with _row_progress("Backing up") as report:
+    with row_progress("Backing up") as report:
         result = create_backup(engine, output, report=report)
-    echo(f"{_summary(result)}: {result.path}")
+    if json_output:
+        print_json(backup_file(result))
+    else:
+        echo(f"{summarize(result)}: {result.path}")
 
 
 def backups(
     directory: Annotated[Path | None, typer.Argument(file_okay=False, exists=True, help="[default: backups]")] = None,
+    *,
+    json_output: Json = False,
 ) -> None:
     """List the backups, after verifying their checksums; the exit status is 18 if one is damaged."""
-    from rich.filesize import decimal
-
-    from syntegra_db.backup import DEFAULT_DIRECTORY, SUFFIX, read_metadata, verify_checksum
+    from syntegra_db.backup import DEFAULT_DIRECTORY, SUFFIX
+    from syntegra_db.cli.results import BackupList
     from syntegra_db.errors import InvalidBackup
 
-    lines = []
-    damaged = False
-    for file in sorted((directory or DEFAULT_DIRECTORY).glob(f"*{SUFFIX}")):
-        name = escape_control_characters(str(file))
-        try:
-            backup = read_metadata(file)
-        except InvalidBackup:
-            lines.append((name, "", "", "", "none: truncated, damaged or not a backup"))
-            damaged = True
-            continue
-        try:
-            verify_checksum(file)
-            state = "valid"
-        except InvalidBackup:
-            state = "invalid: damaged"
-            damaged = True
-        rows = "\n".join(f"{name} {table.rows:,}" for name, table in backup.metadata.tables.items())
-        lines.append((name, backup.metadata.revision, rows, decimal(backup.size), state))
-    if lines:
-        print_table(("File", "Revision", "Rows", "Size", "Checksum"), lines)
+    directory = directory or DEFAULT_DIRECTORY
+    listed = [_inspect(file) for file in sorted(directory.glob(f"*{SUFFIX}"))]
+    if json_output:
+        print_json(BackupList(directory, listed))
+    elif listed:
+        print_table(("File", "Revision", "Rows", "Size", "Checksum"), [_listed_row(file) for file in listed])
     else:
-        echo(f"There is no backup in {directory or DEFAULT_DIRECTORY}.")
-    if damaged:
+        echo(f"There is no backup in {directory}.")
+    if any(file.state != "valid" for file in listed):
         raise typer.Exit(InvalidBackup.exit_status)
 
 
-def restore(
+def _inspect(file: Path) -> ListedBackup:
+    from syntegra_db.backup import read_metadata, verify_checksum
+    from syntegra_db.cli.results import ListedBackup
+    from syntegra_db.errors import InvalidBackup
+
+    try:
+        backup = backup_file(read_metadata(file))
+    except InvalidBackup:
+        return ListedBackup(file, "unreadable", None)
+    try:
+        verify_checksum(file)
+    except InvalidBackup:
+        return ListedBackup(file, "damaged", backup)
+    return ListedBackup(file, "valid", backup)
+
+
+def _listed_row(file: ListedBackup) -> tuple[str, str, str, str, str]:
+    from rich.filesize import decimal
+
+    name = escape_control_characters(str(file.path))
+    if file.backup is None:
+        return name, "", "", "", "none: truncated, damaged or not a backup"
+    rows = "\n".join(f"{table} {count:,}" for table, count in file.backup.tables.items())
+    state = "valid" if file.state == "valid" else "invalid: damaged"
+    return name, file.backup.revision, rows, decimal(file.backup.bytes), state
+
+
+def restore(  # noqa: PLR0913  an option each
     file: Annotated[Path, typer.Argument(help="A backup that `syntegra-db backups` lists.")],
+    lock_timeout: LockTimeout = None,
+    lock_retry_timeout: LockRetryTimeout = None,
+    migration_lock_timeout: MigrationLockTimeout = None,
     *,
     replace: Annotated[bool, typer.Option("--replace", help="Delete the existing rows first.")] = False,
     keep: Annotated[
@@ -86,33 +116,57 @@ def restore(
         list[str] | None,
         typer.Option(metavar="TABLE.COLUMN", help="With --keep: also replace the values of this column, by id."),
     ] = None,
+    json_output: Json = False,
 ) -> None:
     """Restore the rows of a backup, all or none; fails if tables are not empty."""
     from syntegra_db import backup as backups
     from syntegra_db.backup import ExistingRows
     from syntegra_db.connections import unpooled_engine
     from syntegra_db.migrations import load_migration_options
-    from syntegra_db.settings import database_url, describe_database
+    from syntegra_db.settings import database_url
 
     if replace and keep:
         raise typer.BadParameter("--replace and --keep exclude each other")
     columns = [(table, column) for table, _, column in (name.partition(".") for name in replace_column or ())]
     if columns and not (keep and all(column for _, column in columns)):
         raise typer.BadParameter("--replace-column needs --keep, and the name of a table and a column: TABLE.COLUMN")
+    options = load_migration_options(
+        lock_timeout=lock_timeout,
+        lock_retry_timeout=lock_retry_timeout,
+        migration_lock_timeout=migration_lock_timeout,
+    )
     engine = unpooled_engine(database_url(), "syntegra_db restore")
     existing_rows = ExistingRows.REPLACE if replace else ExistingRows.KEEP if keep else ExistingRows.REFUSE
-    with _row_progress("Restoring") as report:
+    with row_progress("Restoring") as report:
         result = backups.restore(
             file,
             engine,
             existing_rows,
             replace_columns=columns,
-            options=load_migration_options(),
+            options=options,
             report=report,
         )
+    if json_output:
+        print_json(_restore_summary(result, engine.url))
+    else:
+        _print_restored(result, engine.url)
+
+
+def _restore_summary(result: RestoreResult, url: URL) -> RestoreSummary:
+    from syntegra_db.cli.results import RestoreSummary
+    from syntegra_db.settings import describe_database
+
+    metadata = result.backup.metadata
+    loaded = {name: metadata.tables[name].rows for name in result.loaded}
+    return RestoreSummary(describe_database(url), metadata.revision, loaded, result.kept, result.columns)
+
+
+def _print_restored(result: RestoreResult, url: URL) -> None:
+    from syntegra_db.settings import describe_database
+
     metadata = result.backup.metadata
     rows = sum(metadata.tables[name].rows for name in result.loaded)
-    echo(f"Restored {wording.rows(rows)} to the {describe_database(engine.url)}, at revision {metadata.revision}.")
+    echo(f"Restored {wording.rows(rows)} to the {describe_database(url)}, at revision {metadata.revision}.")
     for restored in result.columns:
         echo(f"Restored {restored.label} in {wording.rows(restored.rows)}.")
         if restored.changed_rows:
@@ -125,46 +179,26 @@ def restore(
         echo(f"Not empty, so not changed: {', '.join(unchanged)}.")
 
 
-def rollback(
-    revision: Annotated[
-        str, typer.Argument(callback=require_revision, help="Older revision, such as 002, -1 or base.")
-    ],
-    output: Output = None,
-    *,
-    no_backup: Annotated[bool, typer.Option("--no-backup", help="Delete rows and values without a backup.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --no-backup: do not prompt.")] = False,
-) -> None:
-    """Downgrade to an older revision after a verified backup, and print the command that restores the rows."""
-    from syntegra_db import backup as backups
-    from syntegra_db.cli.migrate import downgrade
-    from syntegra_db.connections import unpooled_engine
-    from syntegra_db.errors import ConfirmationRequired
-    from syntegra_db.migrations import load_migration_options
-    from syntegra_db.revisions import describe_revision
-    from syntegra_db.settings import database_url, describe_database
+def backup_file(backup: Backup) -> BackupFile:
+    """Return what `--json` prints of a backup."""
+    from syntegra_db.cli.results import BackupFile
 
-    engine = unpooled_engine(database_url(), "syntegra_db rollback")
-    database, options = describe_database(engine.url), load_migration_options()
-    if no_backup:
-        if lost := backups.describe_rollback_loss(revision, engine):
-            loss = f"Without a backup, the {database} permanently loses {lost}."
-            confirm_no_backup(loss, ConfirmationRequired, yes=yes)
-        downgrade(revision)
-        return
-    with ExitStack() as progress:
-        report = progress.enter_context(_row_progress("Backing up"))
-
-        def print_result(result: RollbackResult) -> None:
-            progress.close()
-            echo(f"{_summary(result.backup)}, verified: {result.backup.path}")
-            echo(f"The {database} is at {describe_revision(result.revision)}.")
-            echo(f"To restore the rows:\n  {result.restore_command}")
-            progress.enter_context(_row_progress("Verifying the schema"))
-
-        backups.rollback(revision, engine, output, options=options, report=report, on_commit=print_result)
+    metadata = backup.metadata
+    return BackupFile(
+        path=backup.path,
+        bytes=backup.size,
+        database=metadata.database,
+        schema=metadata.schema,
+        revision=metadata.revision,
+        made_at=datetime.fromisoformat(metadata.made_at),
+        server_version=metadata.server_version,
+        rows=metadata.rows,
+        tables={name: table.rows for name, table in metadata.tables.items()},
+    )
 
 
-def _summary(backup: Backup) -> str:
+def summarize(backup: Backup) -> str:
+    """Return the beginning of the sentence that reports a new backup."""
     from rich.filesize import decimal
 
     rows, database, revision = backup.metadata.rows, backup.metadata.database, backup.metadata.revision
@@ -172,7 +206,7 @@ def _summary(backup: Backup) -> str:
 
 
 @contextmanager
-def _row_progress(title: str) -> Iterator[Callable[[RowProgress], None] | None]:
+def row_progress(title: str) -> Iterator[Callable[[RowProgress], None] | None]:
     """Show rows and bytes below the log at a terminal."""
     from rich.filesize import decimal
 

@@ -8,7 +8,7 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from syntegra_db.cli.output import echo
+from syntegra_db.cli.logs import report
 from syntegra_db.errors import (
     ConnectionFailed,
     OutputFailed,
@@ -29,28 +29,30 @@ def exit_with_status() -> Iterator[None]:
         with termination_signals():
             yield
     except SyntegraDBError as error:
-        _exit(error.exit_status, f"Error: {error}")
+        _exit(error.exit_status, str(error), type(error).__name__)
     except KeyboardInterrupt as interruption:
-        _exit(exit_status(interruption), describe_interruption(interruption))
+        _exit(exit_status(interruption), describe_interruption(interruption), prefix="")
     except BrokenPipeError:
         _discard_output()
         sys.exit(exit_status(Terminated(signal.SIGPIPE)))
     except OSError as error:
         _discard_output()
         name = escape_control_characters(str(error.filename or "the output"))
-        _exit(OutputFailed.exit_status, f"Error: Cannot read or write {name}: {error.strerror or error}.")
+        message = f"Cannot read or write {name}: {error.strerror or error}."
+        _exit(OutputFailed.exit_status, message, OutputFailed.__name__)
     except Exception as error:
-        from sqlalchemy.exc import DBAPIError
-
-        if not isinstance(error, DBAPIError):
+        # Importing SQLAlchemy would delay `--help`, which is an exception too.
+        exceptions = sys.modules.get("sqlalchemy.exc")
+        if exceptions is None or not isinstance(error, exceptions.DBAPIError):
             raise
-        _exit(ConnectionFailed.exit_status, f"Error: the command failed on the server: {server_message(error)}")
+        message = f"the command failed on the server: {server_message(error)}"
+        _exit(ConnectionFailed.exit_status, message, ConnectionFailed.__name__)
 
 
-def _exit(status: int, message: str) -> NoReturn:
+def _exit(status: int, message: str, error: str | None = None, *, prefix: str = "Error: ") -> NoReturn:
     # Standard error can be a full device or a terminal that was closed; the status is reported all the same.
     with suppress(OSError):
-        echo(message, err=True)
+        report(message, prefix=prefix, error=error, exit_status=status)
     sys.exit(status)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syntegra_db.cli.arguments import MAX_SECONDS, require_finite
+from syntegra_db.cli.arguments import MAX_SECONDS, Json, require_finite
 from syntegra_db.cli.output import echo, print_json
 from syntegra_db.errors import SyntegraDBError
 
@@ -40,7 +40,7 @@ def wait(
     for_head: Annotated[
         bool, typer.Option("--for-head", help="Also wait until another process has migrated the database.")
     ] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_output: Json = False,
 ) -> None:
     """Wait until the server accepts connections. A wrong password or database name is an error at once."""
     from syntegra_db.cli.progress import progress_bar

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from syntegra_db.cli.output import echo
+from syntegra_db.cli.arguments import Json
+from syntegra_db.cli.output import echo, print_json
 from syntegra_db.cli.psql import PASS_THROUGH
 from syntegra_db.libpq_options import remove_session_variables
 
@@ -26,32 +27,48 @@ def start(
     unless_configured: Annotated[
         bool, typer.Option("--unless-configured", help="Do nothing if the settings name another server.")
     ] = False,
+    json_output: Json = False,
 ) -> None:
     """Start it with the data in .postgres/, and print the database's address."""
     from syntegra_db import embedded
+    from syntegra_db.cli.results import LocalServer
     from syntegra_db.settings import describe_database, is_configured
 
     if unless_configured and is_configured():
+        if json_output:
+            print_json(LocalServer(None, None))
         return
-    url = embedded.start(version=version)
-    echo(f"PostgreSQL {version} is running: {describe_database(url)}.")
+    target = describe_database(embedded.start(version=version))
+    if json_output:
+        print_json(LocalServer(version, target))
+    else:
+        echo(f"PostgreSQL {version} is running: {target}.")
 
 
 @app.command()
-def stop() -> None:
+def stop(*, json_output: Json = False) -> None:
     """Stop it; the data is kept."""
     from syntegra_db import embedded
+    from syntegra_db.cli.results import StoppedServers
 
     stopped = embedded.stop()
+    if json_output:
+        print_json(StoppedServers(stopped))
+        return
     echo("\n".join(f"PostgreSQL {version} stopped." for version in stopped) or "It was not running.")
 
 
 @app.command()
-def url() -> None:
+def url(*, json_output: Json = False) -> None:
     """Print its URL, for DATABASE_URL."""
     from syntegra_db import embedded
+    from syntegra_db.cli.results import LocalUrl
 
-    echo(embedded.running_url().set(drivername="postgresql").render_as_string())
+    text = embedded.running_url().set(drivername="postgresql").render_as_string()
+    if json_output:
+        print_json(LocalUrl(text))
+    else:
+        echo(text)
 
 
 @app.command(context_settings=PASS_THROUGH)

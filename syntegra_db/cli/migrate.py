@@ -7,36 +7,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syntegra_db.cli.arguments import MAX_SECONDS, Schema, require_finite, require_revision
-from syntegra_db.cli.output import echo
+from syntegra_db.cli.arguments import (
+    Json,
+    LockRetryTimeout,
+    LockTimeout,
+    MigrationLockTimeout,
+    Schema,
+    complete_revision,
+    require_revision,
+)
+from syntegra_db.cli.output import echo, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LockTimeout = Annotated[
-    float | None,
-    typer.Option(
-        min=0.001,
-        max=MAX_SECONDS,
-        callback=require_finite,
-        help="Seconds to wait for one lock before backing off.  [default: 0.5]",
-    ),
-]
-LockRetryTimeout = Annotated[
-    float | None,
-    typer.Option(min=0, max=MAX_SECONDS, callback=require_finite, help="Seconds to retry one revision.  [default: 60]"),
-]
-MigrationLockTimeout = Annotated[
-    float | None,
-    typer.Option(
-        min=0, max=MAX_SECONDS, callback=require_finite, help="Seconds to wait for another migration.  [default: 60]"
-    ),
-]
+    from sqlalchemy.engine import URL
+
+    from syntegra_db.cli.results import MigrationResult
 
 
 def upgrade(  # noqa: PLR0913  one parameter per option
     revision: Annotated[
-        str, typer.Argument(callback=require_revision, help="Target revision, such as 003 or +1.")
+        str,
+        typer.Argument(
+            callback=require_revision, autocompletion=complete_revision, help="Target revision, such as 003 or +1."
+        ),
     ] = "head",
     lock_timeout: LockTimeout = None,
     lock_retry_timeout: LockRetryTimeout = None,
@@ -46,6 +41,7 @@ def upgrade(  # noqa: PLR0913  one parameter per option
     contract: Annotated[
         bool, typer.Option("--contract", help="Also apply revisions on which older services do not work.")
     ] = False,
+    json_output: Json = False,
 ) -> None:
     """Upgrade the database, by default to the newest revision."""
     from syntegra_db import migrations
@@ -53,6 +49,7 @@ def upgrade(  # noqa: PLR0913  one parameter per option
     _run_migration(
         partial(migrations.upgrade, schema=schema, contract=contract),
         revision,
+        json_output=json_output,
         lock_timeout=lock_timeout,
         lock_retry_timeout=lock_retry_timeout,
         migration_lock_timeout=migration_lock_timeout,
@@ -61,11 +58,18 @@ def upgrade(  # noqa: PLR0913  one parameter per option
 
 def downgrade(
     revision: Annotated[
-        str, typer.Argument(callback=require_revision, help="Target revision, such as 002, -1 or base.")
+        str,
+        typer.Argument(
+            callback=require_revision,
+            autocompletion=complete_revision,
+            help="Target revision, such as 002, -1 or base.",
+        ),
     ],
     lock_timeout: LockTimeout = None,
     lock_retry_timeout: LockRetryTimeout = None,
     migration_lock_timeout: MigrationLockTimeout = None,
+    *,
+    json_output: Json = False,
 ) -> None:
     """Downgrade the database to an older revision; the rows of the tables that it drops are deleted."""
     from syntegra_db import migrations
@@ -73,13 +77,16 @@ def downgrade(
     _run_migration(
         migrations.downgrade,
         revision,
+        json_output=json_output,
         lock_timeout=lock_timeout,
         lock_retry_timeout=lock_retry_timeout,
         migration_lock_timeout=migration_lock_timeout,
     )
 
 
-def _run_migration(migrate: Callable[..., str | None], revision: str, **timeouts: float | None) -> None:
+def _run_migration(
+    migrate: Callable[..., str | None], revision: str, *, json_output: bool, **timeouts: float | None
+) -> None:
     from syntegra_db.cli.progress import migration_progress
     from syntegra_db.migrations import load_migration_options
     from syntegra_db.revisions import describe_revision
@@ -89,4 +96,17 @@ def _run_migration(migrate: Callable[..., str | None], revision: str, **timeouts
     options = load_migration_options(**timeouts)
     with migration_progress():
         reached = migrate(revision, url, options)
-    echo(f"The {describe_database(url)} is at {describe_revision(reached)}.")
+    if json_output:
+        print_json(migration_result(url, reached))
+    else:
+        echo(f"The {describe_database(url)} is at {describe_revision(reached)}.")
+
+
+def migration_result(url: URL, revision: str | None) -> MigrationResult:
+    """Return the result of a migration to `revision`."""
+    from syntegra_db.cli.results import MigrationResult
+    from syntegra_db.revisions import all_revisions, position_of
+    from syntegra_db.settings import describe_database
+
+    known = all_revisions()
+    return MigrationResult(describe_database(url), revision, known[-1], known[position_of(revision) :])

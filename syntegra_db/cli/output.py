@@ -1,4 +1,4 @@
-"""Text, JSON, tables and confirmations: the output that several commands share."""
+"""Text, JSON and tables: the output that several commands share."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import io
 import json
 import os
 import sys
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from syntegra_db import wording
 from syntegra_db.errors import escape_control_characters
-from syntegra_db.interruption import report_if_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from typing import TextIO
-
-    from syntegra_db.errors import SyntegraDBError
 
 COLUMN_GAP = "  "
 
@@ -46,18 +44,21 @@ def escape_unencodable(*streams: TextIO) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print dataclasses, dictionaries and lists as indented JSON, with times as in RFC 3339.
+    """Print dataclasses, dictionaries and lists as one indented JSON document."""
+    echo(to_json(value, sys.stdout, indent=2))
 
-    Characters that the terminal has are not escaped.
-    """
-    is_unicode = sys.stdout is not None and sys.stdout.encoding.lower().startswith("utf")
-    echo(json.dumps(value, ensure_ascii=not is_unicode, indent=2, default=_to_json))
+
+def to_json(value: Any, stream: TextIO | None, indent: int | None = None) -> str:
+    """Return dataclasses, dictionaries and lists as JSON; characters that `stream` can write are not escaped."""
+    is_unicode = stream is not None and stream.encoding.lower().startswith("utf")
+    text = json.dumps(value, ensure_ascii=not is_unicode, indent=indent, default=_to_json)
+    return escape_control_characters(text, keep="\n")
 
 
 def _to_json(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return wording.timestamp(value, "auto") if isinstance(value, datetime) else str(value)
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right_aligned: Collection[str] = ()) -> None:
@@ -72,34 +73,3 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right_al
             for cell, width, heading in zip(line, widths, headings, strict=True)
         )
         echo(COLUMN_GAP.join(cells).rstrip())
-
-
-def confirm_no_backup(data_loss: str, error: type[SyntegraDBError], *, yes: bool) -> None:
-    """Print what is lost without a backup, and raise `error` unless the user confirms it or `yes` is set."""
-    confirm(
-        data_loss,
-        error,
-        yes=yes,
-        otherwise="Leave out --no-backup, or add --yes.",
-        declined="Leave out --no-backup to make a backup first.",
-    )
-
-
-def confirm(
-    consequence: str, error: type[SyntegraDBError], *, yes: bool, otherwise: str = "Add --yes.", declined: str = ""
-) -> None:
-    """Print `consequence`, and raise `error` unless the user confirms it or `yes` is set.
-
-    `otherwise` is what to do without a terminal, and `declined` after the answer no.
-    """
-    echo(consequence, err=True)
-    if yes:
-        return
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise error(f"No terminal to confirm at; nothing was changed. {otherwise}")
-    # Not typer.confirm, which takes Ctrl-C for the answer no.
-    with report_if_interrupted(lambda: "Nothing was changed."):
-        echo("Continue? [y/N] ", err=True, newline=False)
-        answer = sys.stdin.readline().strip().lower()
-    if answer not in {"y", "yes"}:
-        raise error(f"Nothing was changed. {declined}".rstrip())

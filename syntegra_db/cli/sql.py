@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from syntegra_db.cli.arguments import complete_revision
 from syntegra_db.cli.output import echo
 
 
 def sql(
-    revision: Annotated[str | None, typer.Argument(help="Revision to print, such as 003.")] = None,
+    revision: Annotated[
+        str | None, typer.Argument(autocompletion=complete_revision, help="Revision to print, such as 003.")
+    ] = None,
     *,
     rollback: Annotated[bool, typer.Option("--rollback", help="Print its rollback.")] = False,
     write: Annotated[

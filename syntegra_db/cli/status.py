@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from syntegra_db import wording
+from syntegra_db.cli.arguments import Json
 from syntegra_db.cli.gates import print_gate_result
 from syntegra_db.cli.output import echo, print_json, print_table
 from syntegra_db.errors import escape_control_characters
 
 if TYPE_CHECKING:
     from syntegra_db.catalog import DatabaseStatus
+    from syntegra_db.cli.results import IndexBuild
     from syntegra_db.vectors import EmbeddingColumn
-
-
-class IndexBuild(NamedTuple):
-    """Whether the vector index of an embedding was built on data, and the number of rows, as far as they are known."""
-
-    trained: bool | None
-    rows: int | None
 
 
 def status(
@@ -28,7 +23,7 @@ def status(
     check: Annotated[
         bool, typer.Option("--check", help="Only print whether services of this package work on the database.")
     ] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_output: Json = False,
 ) -> None:
     """Print the server, the revision, the tables and the indexes of the database.
 
@@ -40,6 +35,8 @@ def status(
         print_gate_result(_read_required_head, required=head_revision(), json_output=json_output)
         return
     from syntegra_db.catalog import read_status
+    from syntegra_db.cli.results import IndexBuild
+    from syntegra_db.cli.status_result import StatusResult
     from syntegra_db.compatibility import supports_package
     from syntegra_db.connections import connect, unpooled_engine
     from syntegra_db.revisions import require_known_revision
@@ -55,13 +52,13 @@ def status(
             builds[embedding] = IndexBuild(was_built_on_data(connection, embedding), rows)
         is_supported = supports_package(connection, report.revision)
     if json_output:
-        first = next(iter(builds.values()))
-        by_column = {str(embedding): build._asdict() for embedding, build in builds.items()}
-        keys = {"vector_index_trained": first.trained, "vector_index_rows": first.rows, "vector_indexes": by_column}
-        print_json({**vars(report), **keys})
+        by_column = {str(embedding): build for embedding, build in builds.items()}
+        print_json(StatusResult(**vars(report), vector_indexes=by_column))
     else:
         _print(report, builds)
     if is_supported:
+        if json_output:
+            return
         echo("Services of this package work on this newer revision. Its commands need the package that has it.")
     else:
         require_known_revision(report.revision, report.schema, is_supported=False)
@@ -99,7 +96,7 @@ def _print(report: DatabaseStatus, builds: dict[EmbeddingColumn, IndexBuild]) ->
                     table.name,
                     f"{table.estimated_rows:,}",
                     decimal(table.total_bytes),
-                    f"{table.last_analyze:%Y-%m-%d %H:%M:%S %Z}" if table.last_analyze else "never",
+                    wording.timestamp(table.last_analyze) if table.last_analyze else "never",
                 )
                 for table in report.tables
             ],

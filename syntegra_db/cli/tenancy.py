@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syntegra_db.cli.output import confirm, echo, print_json, print_table
+from syntegra_db.cli import environment
+from syntegra_db.cli.arguments import Json
+from syntegra_db.cli.confirmation import confirm
+from syntegra_db.cli.output import echo, print_json, print_table
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -21,7 +24,7 @@ NO_OPTIONS = {"ignore_unknown_options": True}
 Yes = Annotated[bool, typer.Option("--yes", help="Do not prompt.")]
 
 
-@app.command()
+@app.command(epilog=environment.DATABASE_AND_LOCKS)
 def enable(
     prefix: Annotated[
         str | None,
@@ -30,12 +33,18 @@ def enable(
             help="Beginning of the names of the group roles, which the whole server has.  [default: syntegra_]",
         ),
     ] = None,
+    *,
+    json_output: Json = False,
 ) -> None:
     """Create group roles and policies, so that services see one client; a second run completes what is missing."""
     from syntegra_db import tenancy
+    from syntegra_db.cli.results import SeparationResult
     from syntegra_db.migrations import load_migration_options
 
     result = tenancy.enable(_engine("syntegra_db tenancy"), prefix=prefix, options=load_migration_options())
+    if json_output:
+        print_json(SeparationResult(result.tenancy.prefix, list(result.created_roles), result.attach_statements))
+        return
     created = f"; created {', '.join(result.created_roles)}" if result.created_roles else ""
     echo(f"Clients are separated{created}")
     echo("To attach a login, with its name instead of my_login, run one of these as an administrator:")
@@ -44,8 +53,8 @@ def enable(
     echo("To attach a login to one client, for direct SQL: syntegra-db tenancy bind LOGIN CLIENT")
 
 
-@app.command()
-def disable(*, yes: Yes = False) -> None:
+@app.command(epilog=environment.DATABASE_AND_LOCKS)
+def disable(*, yes: Yes = False, json_output: Json = False) -> None:
     """Remove what enable made: every login of the group roles loses access to the rows."""
     from syntegra_db import tenancy
     from syntegra_db.errors import ConfirmationRequired
@@ -57,14 +66,17 @@ def disable(*, yes: Yes = False) -> None:
     if found.is_enabled:
         confirm(_describe_loss(found, describe_database(engine.url)), ConfirmationRequired, yes=yes)
     result = tenancy.disable(engine, options=load_migration_options())
+    if json_output:
+        print_json(result)
+        return
     dropped = f"; dropped {', '.join(result.dropped_roles)}" if result.dropped_roles else ""
     echo(f"Clients are not separated any more{dropped}")
     for role, reason in result.kept_roles.items():
         echo(f"Role {role} stays: {reason}")
 
 
-@app.command()
-def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+@app.command(epilog=environment.DATABASE)
+def status(*, json_output: Json = False) -> None:
     """Print whether the clients are separated, the logins of each group role, and the bound ones."""
     from syntegra_db import tenancy
 
@@ -75,26 +87,39 @@ def status(*, json_output: Annotated[bool, typer.Option("--json", help="Print JS
     _print(found)
 
 
-@app.command(context_settings=NO_OPTIONS)
+@app.command(epilog=environment.DATABASE_AND_LOCKS, context_settings=NO_OPTIONS)
 def bind(
     login: Annotated[str, typer.Argument(help="Role that can log in.")],
     client: Annotated[int, typer.Argument(help="Number of the client.")],
+    *,
+    json_output: Json = False,
 ) -> None:
     """Let a login read the rows of one client, whatever its sessions set, for direct SQL and reports."""
     from syntegra_db import tenancy
     from syntegra_db.migrations import load_migration_options
 
     binding = tenancy.bind(_engine("syntegra_db tenancy"), login, client, options=load_migration_options())
+    if json_output:
+        print_json(binding)
+        return
     echo(f"{binding.login} reads the rows of client {binding.client_id}, and no others")
 
 
-@app.command(context_settings=NO_OPTIONS)
-def unbind(login: Annotated[str, typer.Argument(help="Bound login.")]) -> None:
+@app.command(epilog=environment.DATABASE_AND_LOCKS, context_settings=NO_OPTIONS)
+def unbind(
+    login: Annotated[str, typer.Argument(help="Bound login.")],
+    *,
+    json_output: Json = False,
+) -> None:
     """Take the client from a bound login: it sees no rows any more."""
     from syntegra_db import tenancy
+    from syntegra_db.cli.results import UnboundLogin
     from syntegra_db.migrations import load_migration_options
 
     tenancy.unbind(_engine("syntegra_db tenancy"), login, options=load_migration_options())
+    if json_output:
+        print_json(UnboundLogin(login))
+        return
     echo(f"{login} is bound to no client")
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 import typer
 
 from syntegra_db import wording
-from syntegra_db.cli.arguments import require_finite
+from syntegra_db.cli import environment
+from syntegra_db.cli.arguments import Json, require_finite
 from syntegra_db.cli.index_health import print_health
 from syntegra_db.cli.output import echo, print_json
 from syntegra_db.pgvector_support import DEFAULT_RECALL
@@ -38,7 +39,7 @@ MIN_MEMORY = BYTES["MB"]
 MAX_MEMORY = 2047 * BYTES["GB"]
 
 
-@app.command()
+@app.command(epilog=environment.DATABASE)
 def status(
     seconds: Annotated[
         float, typer.Option(min=1, max=86_400, callback=require_finite, help="Approximate duration of the measurement.")
@@ -57,11 +58,10 @@ def status(
             help="Draw the calibration as FILE.png or FILE.svg: recall against milliseconds. It needs the extra plot.",
         ),
     ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print JSON: an object, or a list of them if there are several embeddings.")
-    ] = False,
+    json_output: Json = False,
 ) -> None:
     """Measure recall and speed of the index with stored rows, and recommend whether to rebuild it."""
+    from syntegra_db.cli.results import IndexHealthList
     from syntegra_db.vectors import declared_embeddings
     from syntegra_db.vectors.maintenance import PLOT_FORMATS, check_index_health, plot_calibrations
 
@@ -74,7 +74,7 @@ def status(
     if plot is not None:
         plot_calibrations(reports, plot)
     if json_output:
-        print_json(reports if len(reports) > 1 else reports[0])
+        print_json(IndexHealthList(reports))
         return
     for number, health in enumerate(reports):
         if len(names) > 1:
@@ -101,7 +101,7 @@ def _engine(application_name: str) -> Engine:
     return create_engine(application_name=application_name, poolclass=NullPool)
 
 
-@app.command()
+@app.command(epilog=environment.DATABASE_AND_LOCKS)
 def rebuild(  # noqa: PLR0913  one parameter per option
     lists: Annotated[
         int | None, typer.Option(min=1, max=32_768, help="Number of lists of an ivfflat index.  [default: 2√rows]")
@@ -138,6 +138,7 @@ def rebuild(  # noqa: PLR0913  one parameter per option
             help="Store the measured setting in the database, for searches by plain SQL; needs its owner.",
         ),
     ] = False,
+    json_output: Json = False,
 ) -> None:
     """Rebuild and calibrate the index while services read and write."""
     from syntegra_db.vectors.maintenance import RebuildOptions
@@ -156,6 +157,9 @@ def rebuild(  # noqa: PLR0913  one parameter per option
             set_defaults=set_defaults,
             on_progress=show,
         )
+    if json_output:
+        print_json(result)
+        return
     _print_result(result)
     _print_defaults(result.defaults, is_requested=set_defaults)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from syntegra_db.cli.arguments import Json, complete_revision
+from syntegra_db.cli.logs import report as report_error
 from syntegra_db.cli.output import echo, print_json
 
 if TYPE_CHECKING:
@@ -20,10 +22,14 @@ LABEL_WIDTH = 8
 def verify(
     at: Annotated[
         str | None,
-        typer.Option(metavar="REVISION", help="Compare with this revision, such as head.  [default: the database's]"),
+        typer.Option(
+            metavar="REVISION",
+            autocompletion=complete_revision,
+            help="Compare with this revision, such as head.  [default: the database's]",
+        ),
     ] = None,
     *,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_output: Json = False,
 ) -> None:
     """Compare the schema with the one that its revision declares. Exit status: 0 no drift, 1 drift, 2 error."""
     from sqlalchemy.exc import DBAPIError
@@ -40,8 +46,7 @@ def verify(
             if report.revision is None:
                 require_no_tables_elsewhere(connection)
     except (SyntegraDBError, DBAPIError) as error:
-        echo(f"Error: {server_message(error) if isinstance(error, DBAPIError) else error}", err=True)
-        raise typer.Exit(EXIT_ERROR) from None
+        _exit_with_error(str(server_message(error) if isinstance(error, DBAPIError) else error))
     if json_output:
         print_json(report)
     else:
@@ -49,12 +54,15 @@ def verify(
     if report.findings:
         raise typer.Exit(EXIT_DRIFT)
     if report.revision is None and at is None:
-        echo(
-            f"Error: The {describe_database(url)} has none of the package's tables, so there is nothing to compare. "
-            "Migrate it: syntegra-db upgrade. Or correct the name of the database.",
-            err=True,
+        _exit_with_error(
+            f"The {describe_database(url)} has none of the package's tables, so there is nothing to compare. "
+            "Migrate it: syntegra-db upgrade. Or correct the name of the database."
         )
-        raise typer.Exit(EXIT_ERROR)
+
+
+def _exit_with_error(message: str) -> NoReturn:
+    report_error(message, prefix="Error: ", exit_status=EXIT_ERROR)
+    raise typer.Exit(EXIT_ERROR) from None
 
 
 def manifests(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
@@ -59,7 +60,8 @@ NAME_USE = catalog_query("""
 """)
 
 
-class CreatedPartitions(NamedTuple):
+@dataclass(frozen=True)
+class CreatedPartitions:
     """What `create_month_partitions` did for one table; `moved_rows` are from its default partition."""
 
     table: str

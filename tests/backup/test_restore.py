@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,7 +58,7 @@ def test_restore_analyzes_and_builds_vector_index_on_rows(empty_database: Databa
     restore(saved, empty_database.engine)
     assert empty_database.query("SELECT reltuples FROM pg_class WHERE relname = 'text_summary'") == [(200,)]
     status = succeed("syntegra-db", "status", "--json", url=empty_database.environment_url)
-    assert '"vector_index_trained": true' in status
+    assert json.loads(status)["vector_indexes"]["text_summary.embedding"]["trained"] is True
 
 
 def test_restore_keeps_vector_index_definitions(database: Database, saved: Path) -> None:

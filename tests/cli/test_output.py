@@ -16,13 +16,15 @@ import pytest
 from typer.testing import CliRunner
 
 from syntegra_db.cli import app, output
-from syntegra_db.cli.progress import _EscapingFormatter
+from syntegra_db.cli.confirmation import confirm_no_backup
+from syntegra_db.cli.logs import EscapingFormatter
 from syntegra_db.errors import AdoptionNotPossible, escape_control_characters
 
 PROGRESS = """
 import logging
+from syntegra_db.cli.logs import log_to_stderr
 from syntegra_db.cli.progress import progress_bar
-with progress_bar("Saving") as show:
+with log_to_stderr(), progress_bar("Saving") as show:
     logging.getLogger("syntegra_db.backup").info("a log line")
     if show is not None:
         show("Saving 5/10 rows", 5, 10)
@@ -30,8 +32,9 @@ with progress_bar("Saving") as show:
 
 CLOCK = """
 import time
+from syntegra_db.cli.logs import log_to_stderr
 from syntegra_db.cli.progress import progress_bar
-with progress_bar("Building") as show:
+with log_to_stderr(), progress_bar("Building") as show:
     show("Building", 10, 10)
     show("calibrating", 0, None)
     time.sleep(2.5)
@@ -56,8 +59,8 @@ def test_confirm_without_terminal_raises_given_error(
 ) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     with pytest.raises(AdoptionNotPossible, match="nothing was changed"):
-        output.confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=False)
-    output.confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=True)
+        confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=False)
+    confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=True)
     assert capsys.readouterr().err == "All rows are deleted.\n" * 2
 
 
@@ -70,7 +73,7 @@ def test_confirm_at_terminal_follows_the_answer(
     rejected = nullcontext() if confirmed else pytest.raises(AdoptionNotPossible, match="Leave out --no-backup")
     with os.fdopen(terminal, encoding="utf-8") as stdin, rejected:
         monkeypatch.setattr("sys.stdin", stdin)
-        output.confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=False)
+        confirm_no_backup("All rows are deleted.", AdoptionNotPossible, yes=False)
     os.close(controller)
 
 
@@ -124,4 +127,4 @@ def test_file_name_with_control_characters_is_escaped_in_messages(tmp_path: Path
 
 def test_log_message_with_line_break_is_one_line() -> None:
     record = logging.LogRecord("syntegra_db", logging.INFO, "", 0, "Verifying %s", ("a\nb.dump",), None)
-    assert _EscapingFormatter().format(record) == "Verifying a\\u000ab.dump"
+    assert EscapingFormatter().format(record) == "Verifying a\\u000ab.dump"

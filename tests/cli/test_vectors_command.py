@@ -54,7 +54,8 @@ def test_rebuild_reports_resources_before_and_recall_after(server: Server, loade
             r"up to 25,000 rows, a `search` is exact and does not use the index",
             second,
         )
-        health = json.loads(succeed("syntegra-db", "vectors", "status", "--json", "--seconds", "2", url=url))
+        status = succeed("syntegra-db", "vectors", "status", "--json", "--seconds", "2", url=url)
+        (health,) = json.loads(status)["indexes"]
         assert health["rows_at_build"] == 2_000
         assert health["definition"]["options"] == {"lists": 20}
         assert health["definition"]["is_half"] is True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
 
@@ -37,7 +38,7 @@ def test_rebuild_installs_calibrated_index_that_searches_use(
 ) -> None:
     result = rebuild(loaded.engine, options_for(spec), recall=0.9, calibration_seconds=3)
     index = only_index(loaded)
-    assert (index.method, index.lists, index.is_half) == spec
+    assert (index.method, index.lists, index.is_half) == astuple(spec)
     assert (index.calibration, index.is_calibration_current) == (result.calibration, True)
     assert (result.rows, result.calibration.recall) == (ROWS, 0.9)
     assert result.selected is not None

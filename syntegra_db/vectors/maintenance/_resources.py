@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import isqrt
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,7 +44,8 @@ ENTRY_BYTES: dict[Method, int] = {"ivfflat": 12, "hnsw": 280}
 SORT_BYTES = 56
 
 
-class IndexSpec(NamedTuple):
+@dataclass(frozen=True)
+class IndexSpec:
     """The index to build; `lists` is 0 for hnsw."""
 
     method: Method

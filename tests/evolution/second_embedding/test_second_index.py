@@ -71,9 +71,9 @@ def test_status_shows_each_embedding_and_its_command(evolved: Checkout, loaded: 
         "text_summary.embedding",
         "text_summary.embedding_768",
     ]
-    reports = json.loads(evolved.succeed(*arguments, "--json", database=loaded))
+    reports = json.loads(evolved.succeed(*arguments, "--json", database=loaded))["indexes"]
     assert [report["index"] for report in reports] == ["idx_text_summary_embedding", SECOND]
-    one = json.loads(evolved.succeed(*arguments, "--json", "--column", "embedding_768", database=loaded))
+    (one,) = json.loads(evolved.succeed(*arguments, "--json", "--column", "embedding_768", database=loaded))["indexes"]
     assert (one["column"], one["rows"]) == ("text_summary.embedding_768", 3_000)
     loaded.execute(f"ALTER INDEX {SECOND} RENAME TO {SECOND}_old")
     output = evolved.succeed(*arguments, "--column", "embedding_768", database=loaded)
