@@ -30,7 +30,7 @@ from syntegra_db.cli.results import (
     UnboundLogin,
 )
 from syntegra_db.cli.status_result import StatusResult
-from syntegra_db.migrations import CreatedPartitions
+from syntegra_db.migrations import CreatedPartitions, MigrationPlan
 from syntegra_db.models.embeddings import Method
 from syntegra_db.recorded_steps import UnfinishedRevision
 from syntegra_db.tenancy import Binding, DisableResult, TenancyStatus
@@ -42,7 +42,9 @@ from tools.sections import markdown_table
 # By command line, without `syntegra-db` and `--json`.
 RESULTS: dict[str, type] = {
     "upgrade": MigrationResult,
+    "upgrade --dry-run": MigrationPlan,
     "downgrade": MigrationResult,
+    "downgrade --dry-run": MigrationPlan,
     "status": StatusResult,
     "status --check": GateResult,
     "wait": GateResult,

@@ -17,6 +17,7 @@ from syntegra_db.cli.arguments import (
     require_revision,
 )
 from syntegra_db.cli.output import echo, print_json
+from syntegra_db.cli.plan import print_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from syntegra_db.cli.results import MigrationResult
+    from syntegra_db.migrations import MigrationPlan
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only print the revisions, their locks and the rows that are lost.")
+]
 
 
 def upgrade(  # noqa: PLR0913  one parameter per option
@@ -41,6 +47,7 @@ def upgrade(  # noqa: PLR0913  one parameter per option
     contract: Annotated[
         bool, typer.Option("--contract", help="Also apply revisions on which older services do not work.")
     ] = False,
+    dry_run: DryRun = False,
     json_output: Json = False,
 ) -> None:
     """Upgrade the database, by default to the newest revision."""
@@ -48,6 +55,7 @@ def upgrade(  # noqa: PLR0913  one parameter per option
 
     _run_migration(
         partial(migrations.upgrade, schema=schema, contract=contract),
+        partial(migrations.plan_migration, direction="upgrade", schema=schema, contract=contract) if dry_run else None,
         revision,
         json_output=json_output,
         lock_timeout=lock_timeout,
@@ -56,7 +64,7 @@ def upgrade(  # noqa: PLR0913  one parameter per option
     )
 
 
-def downgrade(
+def downgrade(  # noqa: PLR0913  one parameter per option
     revision: Annotated[
         str,
         typer.Argument(
@@ -69,6 +77,7 @@ def downgrade(
     lock_retry_timeout: LockRetryTimeout = None,
     migration_lock_timeout: MigrationLockTimeout = None,
     *,
+    dry_run: DryRun = False,
     json_output: Json = False,
 ) -> None:
     """Downgrade the database to an older revision; the rows of the tables that it drops are deleted."""
@@ -76,6 +85,7 @@ def downgrade(
 
     _run_migration(
         migrations.downgrade,
+        partial(migrations.plan_migration, direction="downgrade") if dry_run else None,
         revision,
         json_output=json_output,
         lock_timeout=lock_timeout,
@@ -85,15 +95,25 @@ def downgrade(
 
 
 def _run_migration(
-    migrate: Callable[..., str | None], revision: str, *, json_output: bool, **timeouts: float | None
+    migrate: Callable[..., str | None],
+    plan: Callable[..., MigrationPlan] | None,
+    revision: str,
+    *,
+    json_output: bool,
+    **timeouts: float | None,
 ) -> None:
+    """Migrate, or print the result of `plan` instead."""
     from syntegra_db.cli.progress import migration_progress
+    from syntegra_db.connections import unpooled_engine
     from syntegra_db.migrations import load_migration_options
     from syntegra_db.revisions import describe_revision
     from syntegra_db.settings import database_url, describe_database
 
     url = database_url()
     options = load_migration_options(**timeouts)
+    if plan is not None:
+        print_plan(plan(unpooled_engine(url), revision=revision, options=options), json_output=json_output)
+        return
     with migration_progress():
         reached = migrate(revision, url, options)
     if json_output:

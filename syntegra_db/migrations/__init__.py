@@ -5,7 +5,7 @@ from syntegra_db.migrations._blockers import Blocker, read_blockers
 from syntegra_db.migrations._commands import downgrade, run_in_transaction, upgrade
 from syntegra_db.migrations._commit import confirmed_transaction
 from syntegra_db.migrations._config import alembic_config
-from syntegra_db.migrations._data_loss import describe_data_loss, find_data_loss, log_data_loss
+from syntegra_db.migrations._data_loss import LostRows, describe_data_loss, find_data_loss, log_data_loss
 from syntegra_db.migrations._env import run_env
 from syntegra_db.migrations._lock import (
     acquire_session_lock,
@@ -21,6 +21,7 @@ from syntegra_db.migrations._month_partitions import (
     list_month_partitions,
 )
 from syntegra_db.migrations._options import MigrationOptions, load_migration_options
+from syntegra_db.migrations._plan import LockLimits, MigrationPlan, Obstacle, PlannedRevision, plan_migration
 from syntegra_db.migrations._protection import protect_tables
 from syntegra_db.migrations._require_revision import (
     async_require_head,
@@ -38,7 +39,12 @@ from syntegra_db.revisions import current_revision, head_revision
 __all__ = [
     "Blocker",
     "CreatedPartitions",
+    "LockLimits",
+    "LostRows",
     "MigrationOptions",
+    "MigrationPlan",
+    "Obstacle",
+    "PlannedRevision",
     "acquire_session_lock",
     "alembic_config",
     "async_require_head",
@@ -59,6 +65,7 @@ __all__ = [
     "lock_key",
     "log_data_loss",
     "migration_lock",
+    "plan_migration",
     "protect_tables",
     "read_blockers",
     "read_existing_drift",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,19 @@ def log_data_loss(connection: Connection, before: str | None, after: str | None)
         logger.warning("This drops %s", lost)
 
 
+@dataclass(frozen=True)
+class LostRows:
+    """A table, column or label that a migration deletes, with the number of its rows that lose something.
+
+    `is_estimate` means that a count took too long or was not possible: `rows` is about the number of all rows then.
+    """
+
+    what: str
+    rows: int
+    is_estimate: bool
+    description: str
+
+
 def describe_data_loss(connection: Connection, losses: list[DataLoss]) -> str:
     """Return the tables, columns and values with their rows, such as `clusters (6 rows)`; empty if there are none.
 
@@ -63,14 +77,18 @@ def describe_data_loss(connection: Connection, losses: list[DataLoss]) -> str:
     Raises:
         UntrustedObject: see `declared_search_path`; not if there is nothing to count.
     """
+    return ", ".join(f"{lost.what} ({lost.description})" for lost in count_data_loss(connection, losses))
+
+
+def count_data_loss(connection: Connection, losses: list[DataLoss]) -> list[LostRows]:
+    """Return what is installed of `losses`, with its rows: see `describe_data_loss`."""
     if not losses:
-        return ""
+        return []
     with declared_search_path(connection):
-        counted = [(loss.label, _count(connection, loss)) for loss in losses]
-    return ", ".join(f"{label} ({rows})" for label, rows in counted if rows)
+        return [lost for loss in losses if (lost := _count(connection, loss)) is not None]
 
 
-def _count(connection: Connection, loss: DataLoss) -> str:
+def _count(connection: Connection, loss: DataLoss) -> LostRows | None:
     table = table_name(connection, loss.table)
     condition = loss.condition.replace("{}", quote(loss.column or ""))
     try:
@@ -78,13 +96,16 @@ def _count(connection: Connection, loss: DataLoss) -> str:
         count = execute_query(connection, f"SELECT count(*) FROM {table} WHERE {condition}").scalar_one()  # noqa: S608  declared names
     except DBAPIError as error:
         if isinstance(error.orig, UndefinedTable | UndefinedColumn):
-            return ""
+            return None
         # The last two: a privilege is missing, or the installed column has another type than the declared one.
         if not isinstance(error.orig, QueryCanceled | LockNotAvailable | DataError | ProgrammingError):
             raise
         connection.rollback()
-        about = f"about {wording.rows(connection.scalar(ESTIMATE, {'table': table}) or 0)}"
-        return about if loss.column is None else f"not counted, in {about}"
+        estimate = connection.scalar(ESTIMATE, {"table": table}) or 0
+        about = f"about {wording.rows(estimate)}"
+        about = about if loss.column is None else f"not counted, in {about}"
+        return LostRows(loss.label, estimate, is_estimate=True, description=about)
     finally:
         connection.rollback()
-    return wording.rows(count) + (" with a value" if loss.column and loss.is_complete else "")
+    description = wording.rows(count) + (" with a value" if loss.column and loss.is_complete else "")
+    return LostRows(loss.label, count, is_estimate=False, description=description)

@@ -35,16 +35,11 @@ def contraction_to_ask_for(before: str | None, target: str | None, unfinished: s
     return next((name for name in contractions if name != unfinished), None)
 
 
-def stop_before_contraction(before: str | None, target: str | None, unfinished: str | None) -> str | None:
-    """Return `target`, or the last revision on the way to it before a contraction, which is then logged."""
-    contraction = contraction_to_ask_for(before, target, unfinished)
-    if contraction is None:
-        return target
-    stop = revision_before(contraction)
+def log_contraction(contraction: str) -> None:
+    """Log that an upgrade stops before `contraction`, and how to apply it."""
     logger.warning(
         "Stopping before revision %s, on which code of revision %s does not work. When no service uses that code: "
         "syntegra-db upgrade --contract",
         contraction,
-        stop,
+        revision_before(contraction),
     )
-    return stop

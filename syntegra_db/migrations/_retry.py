@@ -28,6 +28,8 @@ Result = TypeVar("Result")
 SAVEPOINT = "syntegra_db_attempt"
 INITIAL_BACKOFF_SECONDS = 0.25
 MAX_BACKOFF_SECONDS = 5.0
+# Of a pause, so that two processes do not try at the same moments.
+MIN_JITTER = 0.5
 
 
 def retry_on_lock_error(
@@ -66,10 +68,20 @@ def retry_on_lock_error(
                 f"{describe_state()} End the blocking transactions, or allow more time with "
                 "SYNTEGRA_LOCK_RETRY_TIMEOUT, and run this again."
             )
-        jittered = pause * random.uniform(0.5, 1)  # noqa: S311  spreads attempts, guards nothing
+        jittered = pause * random.uniform(MIN_JITTER, 1)  # noqa: S311  spreads attempts, guards nothing
         logger.info("The lock was not obtained, blocked by %s; trying again in %.1f s", blockers, jittered)
         time.sleep(jittered)
         pause = min(2 * pause, MAX_BACKOFF_SECONDS)
+
+
+def most_attempts(options: MigrationOptions) -> int:
+    """Return how often `retry_on_lock_error` tries at most, if each attempt waits once for `lock_timeout`."""
+    attempts, elapsed, pause = 1, options.lock_timeout, INITIAL_BACKOFF_SECONDS
+    while elapsed + pause <= options.lock_retry_timeout:
+        elapsed += MIN_JITTER * pause + options.lock_timeout
+        attempts += 1
+        pause = min(2 * pause, MAX_BACKOFF_SECONDS)
+    return attempts
 
 
 def retry_in_savepoint(

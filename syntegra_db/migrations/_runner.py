@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.catalog import load_manifest, require_usable_revision
 from syntegra_db.connections import connect
 from syntegra_db.errors import SyntegraDBError
 from syntegra_db.interruption import report_if_interrupted
@@ -19,11 +18,11 @@ from syntegra_db.migrations._data_loss import log_data_loss
 from syntegra_db.migrations._failures import describe_bugs, to_migration_failed
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._options import limit_migration, load_migration_options
-from syntegra_db.migrations._phases import record_compatibility, stop_before_contraction
+from syntegra_db.migrations._phases import log_contraction, record_compatibility
 from syntegra_db.migrations._retry import retry_on_lock_error
-from syntegra_db.migrations._target import named_revision, resolve_target
+from syntegra_db.migrations._target import named_revision, read_route
 from syntegra_db.migrations._verification import read_existing_drift, verify_result
-from syntegra_db.migrations.online import direction_to_undo, migrations_function, run_online
+from syntegra_db.migrations.online import migrations_function, run_online
 from syntegra_db.recorded_steps import read_unfinished_revision
 from syntegra_db.revisions import (
     all_revisions,
@@ -33,7 +32,6 @@ from syntegra_db.revisions import (
     read_versions,
 )
 from syntegra_db.search_path import declared_search_path
-from syntegra_db.trusted_tables import require_trusted_version_table
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -67,21 +65,14 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
     with migration_lock(connection, options.migration_lock_timeout), declared_search_path(connection):
         is_purge = context._proxy.context_opts.get("purge", False)  # noqa: SLF001  before `configure`, no other way
         before = _revision(connection, is_purge=is_purge)
-        require_usable_revision(connection, before)
-        require_trusted_version_table(connection)
         limit_migration(connection, options)
         named = named_revision(context)
-        unfinished = read_unfinished_revision(connection)
-        connection.rollback()
-        target = resolve_target(named, before, unfinished, request.direction)
-        if request.direction == "upgrade" and not request.contract:
-            target = stop_before_contraction(before, target, unfinished.revision if unfinished else None)
-        # The revision of a checkout may have none yet; `verify_result` would notice it after the changes.
-        load_manifest(target)
+        route = read_route(connection, named, before, request.direction, contract=request.contract)
+        target = route.target
+        if route.contraction is not None:
+            log_contraction(route.contraction)
         if request.direction is not None:
-            # An undo takes the database from the unfinished revision to the one that it is at.
-            is_undo = direction_to_undo(unfinished, before, target) == "downgrade"
-            log_data_loss(connection, unfinished.revision if unfinished and is_undo else before, target)
+            log_data_loss(connection, route.start, target)
         steps = _StepLog(connection, before, is_purge=is_purge)
         function = run_online(migrations_function(context), connection, options, target)
         configure = partial(configure, on_version_apply=(record_compatibility, steps), fn=function)

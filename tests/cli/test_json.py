@@ -71,6 +71,7 @@ def test_every_command_that_prints_results_has_json_and_a_type() -> None:
 
 def test_migrations_status_and_verify(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", empty_database.environment_url)
+    assert printed("upgrade --dry-run")["target"] == HEAD
     assert printed("upgrade", BEFORE_HEAD)["pending"] == [HEAD]
     for _ in ("changes", "nothing to do"):
         assert printed("upgrade")["revision"] == HEAD
@@ -82,6 +83,7 @@ def test_migrations_status_and_verify(empty_database: Database, monkeypatch: pyt
     empty_database.execute("DROP INDEX idx_clusters_client_id")
     assert printed("verify", status=1)["findings"][0]["is_drift"] is True
     assert printed("partitions list") == printed("partitions create") == {"tables": []}
+    assert printed("downgrade --dry-run", "base")["lost"][0]["rows"] == 0
     assert printed("downgrade", "base")["revision"] is None
 
 

@@ -6,6 +6,7 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
+from syntegra_db.migrations._headings import HEADING_LINES
 from syntegra_db.migrations.authoring._effects import (
     BATCHES,
     BUILD,
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from syntegra_db.migrations.authoring._effects import Effect
     from syntegra_db.migrations.online import CollectedSteps
 
-HEADINGS = ("Why", "Locks", "Duration", "If it fails", "Downgrade")
-HEADING_LINES = re.compile(
-    rf"^(?P<heading>{'|'.join(HEADINGS)}):(?P<text>.*(?:\n(?!\n|\"\"\"|[A-Z][\w ]*:).*)*)", re.MULTILINE
-)
 LINE_LENGTH = 120
 LOCK_MODE = re.compile(
     r"\b(?:SHARE UPDATE EXCLUSIVE|SHARE ROW EXCLUSIVE|ROW EXCLUSIVE|ACCESS EXCLUSIVE|ACCESS SHARE|ROW SHARE|SHARE)\b"
@@ -37,11 +34,6 @@ LONG = dict.fromkeys((BUILD, READ, BATCHES), "its rows are read") | {REWRITE: "i
 SHORT = "short, for every size of the tables."
 STEPS_ARE_KEPT = "the finished steps are kept and recorded"
 ALL_IS_ROLLED_BACK = "it is rolled back, and the database stays at"
-
-
-def read_headings(text: str) -> dict[str, str]:
-    """Return the texts under the headings of a docstring."""
-    return {match["heading"]: " ".join(match["text"].split()) for match in HEADING_LINES.finditer(text)}
 
 
 def with_headings(text: str, headings: dict[str, str]) -> str:

@@ -21,9 +21,10 @@ from syntegra_db.client_setting import CLIENT_COLUMN
 from syntegra_db.compatibility import CONTRACT, EXPAND, phase_of
 from syntegra_db.errors import MigrationFailed
 from syntegra_db.migrations._failures import describe_bugs
+from syntegra_db.migrations._headings import HEADINGS, read_headings
 from syntegra_db.migrations.authoring._alike import alike_after, kept_alike, misused_columns, unreverted_columns
 from syntegra_db.migrations.authoring._checkout import releases_of_revisions, require_checkout
-from syntegra_db.migrations.authoring._docstring import HEADINGS, outdated_headings, read_headings
+from syntegra_db.migrations.authoring._docstring import outdated_headings
 from syntegra_db.migrations.authoring._effects import effects
 from syntegra_db.migrations.authoring._phase_rules import divide_by_phase
 from syntegra_db.migrations.authoring._squawk import report_of_squawk
