@@ -9,6 +9,9 @@ import pytest
 from support.checkouts import Checkout
 from support.evolutions import EVOLUTIONS
 from support.linted_revisions import PARTS, RENAME, Fault, lint_faults, write_revisions
+from support.revisions import HEAD
+from syntegra_db.catalog import load_manifest
+from syntegra_db.catalog.ddl import recreate_enum
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +75,11 @@ FAULTS = {
         f'{COLUMN}\nop.drop_column("kpi_summary", "metadata")',
         "upgrade has two phases: an expansion (add column kpi_summary.unit) and a contraction (drop column "
         "kpi_summary.metadata). Move the contraction to a revision of a later release",
+    ),
+    "two phases, with a new type": Fault(
+        "op.execute(\"CREATE TYPE note_kind AS ENUM ('short')\")\n"
+        """op.execute("ALTER TYPE trend_status RENAME TO old_status")\nop.execute("DROP TYPE old_status")""",
+        "upgrade has two phases: an expansion (execute SQL) and a contraction (execute SQL).",
     ),
     "renamed column": Fault(
         'op.alter_column("kpi_summary", "metadata", new_column_name="details")',
@@ -159,11 +167,28 @@ def test_kinds_of_evolution_are_accepted(checkout: Checkout) -> None:
     assert not checkout.succeed("tools.revision_lint")
 
 
+def test_removed_enum_label_is_accepted_as_contraction(checkout: Checkout) -> None:
+    column = load_manifest(HEAD).tables["anomaly_log"].columns["severity"]
+    labels, columns = ["low", "medium", "high"], [("anomaly_log", "severity", column)]
+    # What `make revision` writes, and the other order: the new type first, which then takes the name.
+    statements = recreate_enum("anomaly_severity", labels, columns).splitlines()[1:-1]
+    other_order = [
+        "CREATE TYPE \"severity_new\" AS ENUM ('low')",
+        "ALTER TABLE anomaly_log ALTER severity TYPE severity_new USING severity::text::severity_new",
+        "DROP TYPE anomaly_severity",
+        "alter type severity_new rename to anomaly_severity",
+    ]
+    add = """op.add_enum_label("anomaly_severity", "critical", after="high")"""
+    upgrades = ["\n".join(f"op.execute({text!r})" for text in texts) for texts in (statements, other_order)]
+    write_revisions(checkout, {str(number): (upgrade, add, "contract") for number, upgrade in enumerate(upgrades)})
+    assert not checkout.succeed("tools.revision_lint")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reported"),
     [
         (
-            "Duration: grows with the rows of clusters, kpi_summary, processed_data or text_summary.\n",
+            "Duration: grows with the rows of anomaly_log, clusters, kpi_summary, processed_data or text_summary.\n",
             "",
             "the docstring has no heading 'Duration'.",
         ),

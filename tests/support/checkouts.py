@@ -25,7 +25,7 @@ REVISION = '''\
 Why: it shows what a revision can do.
 Locks: ACCESS EXCLUSIVE, SHARE ROW EXCLUSIVE, SHARE UPDATE EXCLUSIVE or ROW EXCLUSIVE on anomaly_log, clusters,
 data_sources, kpi_summary, processed_data or text_summary.
-Duration: grows with the rows of clusters, kpi_summary, processed_data or text_summary.
+Duration: grows with the rows of anomaly_log, clusters, kpi_summary, processed_data or text_summary.
 If it fails: correct the cause, and run `syntegra-db upgrade` again.
 Downgrade: reverts it.
 """
@@ -156,6 +156,19 @@ class Checkout:
                 yield process
             finally:
                 process.kill()
+
+    def evaluate(self, program: str) -> str:
+        """Run `program` in Python with the modules of the copy, and return its standard output."""
+        result = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
     def succeed(self, *command: str, database: Database | None = None, status: int = 0) -> str:
         """Run a command, which exits with `status`, and return its standard output."""

@@ -35,6 +35,8 @@ ENDING_SQL = re.compile(
 BEGINNING_SQL = re.compile(
     r"\bADD (?:COLUMN|VALUE)\b|\bCREATE (?:OR REPLACE )?(?:TABLE|TRIGGER|VIEW|TYPE)\b", re.IGNORECASE
 )
+RENAMED_TYPE = re.compile(r'\bALTER TYPE "?(?P<name>\w+)"? RENAME TO\b', re.IGNORECASE)
+CREATED_TYPE = re.compile(r'\bCREATE TYPE "?(?P<name>\w+)"?', re.IGNORECASE)
 PHASE_OF_ONLINE_SQL = re.compile(r"CREATE OR REPLACE TRIGGER|DROP TRIGGER|ALTER TYPE|ALTER TABLE \S+ ALTER COLUMN")
 
 
@@ -82,8 +84,10 @@ def divide_by_phase(
 
     `alike` are the columns that earlier revisions keep alike.
     """
+    operations = list(operations)
     found = PhaseOperations([], [], set())
     columns = _Columns(before, {}, set(alike))
+    replaced = _replaced_types(operations)
     for operation in operations:
         if isinstance(operation, KeepAlikeOp):
             columns.alike.add(operation.columns)
@@ -92,7 +96,7 @@ def divide_by_phase(
                 columns.added[part.table_name, str(part.column.name)] = part.column.server_default is not None
             endings = list(_endings(part, sql, words, columns))
             found.ending.extend(endings)
-            is_beginning = isinstance(part, AddColumnOp | CreateTableOp) or BEGINNING_SQL.search(sql)
+            is_beginning = isinstance(part, AddColumnOp | CreateTableOp) or _begins(sql, replaced)
             if is_beginning:
                 found.beginning.append(words)
             if endings or is_beginning:
@@ -100,6 +104,22 @@ def divide_by_phase(
                     {_table_of(part), *(table for table, _ in altered_tables(sql))} & before.tables.keys()
                 )
     return found
+
+
+def _replaced_types(operations: Iterable[MigrateOperation]) -> set[str]:
+    """Return the types that take the name of another one, or lose their own: they are not new to services."""
+    return {
+        match["name"].lower()
+        for operation in operations
+        for _, sql, _ in _parts(operation)
+        for match in RENAMED_TYPE.finditer(sql)
+    }
+
+
+def _begins(sql: str, replaced: Collection[str]) -> bool:
+    """Return whether `sql` creates something that is not one of the `replaced` types."""
+    new = CREATED_TYPE.sub(lambda match: "" if match["name"].lower() in replaced else match[0], sql)
+    return BEGINNING_SQL.search(new) is not None
 
 
 def _parts(operation: MigrateOperation) -> Iterator[tuple[MigrateOperation, str, str]]:
