@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from alembic.operations.ops import AddColumnOp
+from sqlalchemy import Column, Text
 
 from support.checkouts import Checkout
 from support.linted_revisions import PARTS, write_revisions
-from support.revisions import AFTER_HEAD, HEAD
+from support.revisions import AFTER_HEAD, HEAD, revision_of
+from syntegra_db.catalog import Schema
+from syntegra_db.migrations.authoring._docstring import outdated_headings
+from syntegra_db.migrations.online import CollectedSteps, TransactionStep
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.servers import Server
+    from support.servers import Database, Server
+    from syntegra_db.migrations.online import Step
 
 SECOND = f"{int(HEAD) + 2:03}"
 COLUMN = 'op.add_column("kpi_summary", sa.Column("unit", sa.String(10)))'
@@ -158,3 +164,35 @@ def test_file_of_unfinished_downgrade_names_the_file(checkout: Checkout, server:
     assert (result.returncode, result.stderr.count("\n")) == (8, 1), result.stderr
     message = "backfill kpi_summary.unit has no value yet. Write its SQL expression instead of …; "
     assert result.stderr.startswith(f"Error: alembic/versions/{AFTER_HEAD}_sample.py: {message}")
+
+
+@pytest.mark.parametrize("direction", ["upgrade", "downgrade"])
+def test_migration_rejects_a_value_that_is_not_written(
+    checkout: Checkout, server: Server, database: Database, direction: str
+) -> None:
+    backfill = """op.backfill("kpi_summary", {"unit": "'EUR'"}, "unit IS NULL")"""
+    path = checkout.add_revision(AFTER_HEAD, f"{COLUMN}\n{backfill}", f"{backfill}\n{DROP_COLUMN}", phase="expand")
+    checkout.write_manifests(server)
+    text = path.read_text(encoding="utf-8")
+    if direction == "downgrade":
+        checkout.succeed("syntegra-db", "upgrade", database=database)
+    start, end = text.split("def downgrade")
+    changed = {"upgrade": start.replace("'EUR'", "…"), "downgrade": end.replace("'EUR'", "…")}
+    path.write_text(
+        "def downgrade".join(({"upgrade": start, "downgrade": end} | {direction: changed[direction]}).values())
+    )
+    result = checkout.run("syntegra-db", direction, HEAD if direction == "downgrade" else "head", database=database)
+    assert result.returncode == 8, result.stderr
+    message = f"Error: alembic/versions/{AFTER_HEAD}_sample.py: backfill kpi_summary.unit has no value yet. Write its"
+    assert result.stderr.splitlines()[-1].startswith(message)
+    assert revision_of(database) == (AFTER_HEAD if direction == "downgrade" else HEAD)
+    columns = "SELECT attname FROM pg_attribute WHERE attrelid = 'kpi_summary'::regclass AND attname = 'unit'"
+    assert len(database.query(columns)) == (direction == "downgrade")
+
+
+@pytest.mark.parametrize(("named", "is_accepted"), [("a+b", True), ("aab", False), ("xa+b", False), ("a+bc", False)])
+def test_docstring_is_searched_for_the_name_of_a_table_as_it_is(named: str, *, is_accepted: bool) -> None:
+    steps: list[Step] = [TransactionStep((AddColumnOp("a+b", Column("unit", Text())),), "add column")]
+    headings = {"Locks": f"ACCESS EXCLUSIVE on {named} for a moment."}
+    upgrade, downgrade = CollectedSteps(steps, False, []), CollectedSteps([], False, [])
+    assert (not list(outdated_headings(headings, upgrade, downgrade, Schema(), HEAD))) == is_accepted

@@ -114,7 +114,7 @@ def _names_lock(text: str, effect: Effect) -> bool:
 
 
 def _has_word(text: str, word: str) -> bool:
-    return re.search(rf"\b{word}\b", text) is not None
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
 
 
 def _downgrade(downgrade: CollectedSteps) -> str:

@@ -14,6 +14,7 @@ from alembic.runtime.migration import RevisionStep
 from syntegra_db.catalog import ObjectsElsewhere, declared_names, require_own_names
 from syntegra_db.errors import MigrationFailed
 from syntegra_db.migrations._protection import protect_tables
+from syntegra_db.migrations.online._backfill import require_values
 from syntegra_db.migrations.online._collection import collect_steps
 from syntegra_db.migrations.online._session import StepSession
 from syntegra_db.migrations.online._steps import not_concurrently
@@ -26,7 +27,7 @@ from syntegra_db.recorded_steps import (
     read_unfinished_revision,
     require_no_unfinished_revision,
 )
-from syntegra_db.revisions import describe_revision, position_of, revision_before, script_directory
+from syntegra_db.revisions import describe_revision, position_of, revision_before, revision_file, script_directory
 from syntegra_db.trusted_tables import require_trusted_version_table
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syntegra_db.migrations._options import MigrationOptions
+    from syntegra_db.migrations.online._collection import CollectedSteps
     from syntegra_db.migrations.online._steps import Step
     from syntegra_db.recorded_steps import Direction
 
@@ -71,7 +73,7 @@ def run_online(
                 beyond = position_of(revision) - position_of(target)
                 if beyond > 0 if migration.is_upgrade else beyond <= 0:
                     return
-                collected = collect_steps(context, migration.migration_fn)
+                collected = _collect(context, migration)
                 direction: Direction = "upgrade" if migration.is_upgrade else "downgrade"
                 names = _Names(connection, revision, direction, is_begun=run.has_begun(revision))
                 if collected is None:
@@ -97,7 +99,7 @@ def run_inside_transaction(function: MigrationsFunction, connection: Connection)
     def with_steps(heads: tuple[str, ...], context: MigrationContext) -> Iterator[MigrationStep]:
         for migration in function(heads, context):
             if isinstance(migration, RevisionStep):
-                collected = collect_steps(context, migration.migration_fn)
+                collected = _collect(context, migration)
                 if collected is None:
                     # Of the operations that Alembic has installed, whose revision can have an autocommit block.
                     operations = vars(op)["_proxy"]
@@ -114,6 +116,13 @@ def run_inside_transaction(function: MigrationsFunction, connection: Connection)
             yield migration
 
     return with_steps
+
+
+def _collect(context: MigrationContext, migration: RevisionStep) -> CollectedSteps | None:
+    """Return the steps of a revision; the server would not notice a missing value if the table is empty."""
+    collected = collect_steps(context, migration.migration_fn)
+    require_values(collected.steps if collected else (), revision_file(migration.revision.revision))
+    return collected
 
 
 def _with_trusted_version_table(connection: Connection, function: Callable[..., None]) -> Callable[..., None]:
