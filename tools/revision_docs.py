@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from syntegra_db.catalog import load_manifest
 from syntegra_db.migrations import render_sql_script
+from syntegra_db.migrations.authoring import kept_alike
 from syntegra_db.revisions import all_revisions, script_directory
 from tools.sections import markdown_table, with_section
 
@@ -17,6 +18,9 @@ GUIDE = "docs/es/migraciones.md"
 DESCRIBED = "003"
 SPANISH = {
     "adds": "añade",
+    "renames": "renombra",
+    "to": "a",
+    "both are kept alike": "ambas se mantienen iguales",
     "drops": "elimina",
     "changes": "cambia",
     "type": "tipo",
@@ -60,11 +64,19 @@ def changes(revision: str, words: dict[str, str] | None = None) -> str:
         "drops": old.keys() - new.keys(),
         "changes": {key for key in old.keys() & new.keys() if old[key] != new[key]},
     }
-    return "; ".join(
+    renamed = sorted(kept_alike(revision) - kept_alike(known[known.index(revision) - 1]))
+    groups["adds"] -= {("column", f"{table}.{column}") for table, *columns in renamed for column in columns}
+    parts = [
+        f"{words.get('renames', 'renames')} {words.get('column', 'column')} `{table}.{old}` {words.get('to', 'to')} "
+        f"`{table}.{new}` ({words.get('both are kept alike', 'both are kept alike')})"
+        for table, old, new in renamed
+    ]
+    parts += [
         f"{words.get(verb, verb)} {', '.join(f'{words.get(kind, kind)} `{name}`' for kind, name in sorted(keys))}"
         for verb, keys in groups.items()
         if keys
-    )
+    ]
+    return "; ".join(parts)
 
 
 def objects(schema: Schema, detailed: set[str]) -> Objects:

@@ -8,9 +8,12 @@ import pytest
 
 from support.checkouts import Checkout
 from support.linted_revisions import PARTS, RENAME, Fault, lint_faults, write_revisions
+from support.revisions import HEAD
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from support.servers import Server
 
 ADD_NAME = 'op.add_column("kpi_summary", sa.Column("name", sa.String(255)))'
 DROP_NAME = 'op.drop_column("kpi_summary", "name")'
@@ -106,3 +109,18 @@ def test_rename_with_and_without_not_null_is_accepted(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path / "checkout", *PARTS)
     write_revisions(checkout, RENAME | NOT_NULL_LATER)
     assert not checkout.succeed("tools.revision_lint")
+
+
+def test_generated_pages_say_that_a_column_is_renamed(tmp_path: Path, server: Server) -> None:
+    checkout = Checkout(tmp_path / "checkout", *PARTS, "docs", "migrations")
+    for number, (upgrade, downgrade, phase) in enumerate(RENAME.values(), int(HEAD)):
+        checkout.add_revision(f"{number + 1:03}", upgrade, downgrade, before=f"{number:03}", phase=phase)
+    checkout.write_manifests(server)
+    rows = checkout.evaluate("from tools.revision_docs import guide, table; print(guide(), table())").splitlines()
+    spanish = "renombra columna `kpi_summary.kpi_name` a `kpi_summary.name` (ambas se mantienen iguales)"
+    english = "renames column `kpi_summary.kpi_name` to `kpi_summary.name` (both are kept alike)"
+    for expansion, verb, contraction in ((spanish, "añade", "elimina"), (english, "adds", "drops")):
+        assert [
+            row for row in rows if expansion in row and f"{verb} columna" not in row and f"{verb} column " not in row
+        ]
+        assert [row for row in rows if f"{contraction} column" in row and "`kpi_summary.kpi_name`" in row]
