@@ -21,6 +21,7 @@ from syntegra_db.catalog._manifest import (
     tables_with_vectors,
     written_manifests,
 )
+from syntegra_db.catalog._other_owners import who_may_change_tables
 from syntegra_db.catalog._other_schemas import (
     SCHEMAS_WITH_TABLES,
     SELECT_REVISION,
@@ -106,5 +107,6 @@ __all__ = [
     "tables_with_vectors",
     "unversioned_objects",
     "verify",
+    "who_may_change_tables",
     "written_manifests",
 ]

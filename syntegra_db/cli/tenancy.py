@@ -64,6 +64,7 @@ def disable(*, yes: Yes = False, json_output: Json = False) -> None:
     engine = _engine("syntegra_db tenancy")
     found = tenancy.read_tenancy_status(engine)
     if found.is_enabled:
+        tenancy.require_ownership(engine)
         confirm(_describe_loss(found, describe_database(engine.url)), ConfirmationRequired, yes=yes)
     result = tenancy.disable(engine, options=load_migration_options())
     if json_output:

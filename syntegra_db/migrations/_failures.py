@@ -16,12 +16,11 @@ from psycopg.errors import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from syntegra_db.catalog import unversioned_objects
+from syntegra_db.catalog import unversioned_objects, who_may_change_tables
 from syntegra_db.errors import ExtensionUnavailable, MigrationFailed, SyntegraDBError, server_message
 from syntegra_db.revision_files import script_location
-from syntegra_db.revisions import VERSION_TABLE, describe_revision
+from syntegra_db.revisions import describe_revision
 from syntegra_db.search_path import read_session, search_path_fix
-from syntegra_db.sql import catalog_query, qualify_name, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from syntegra_db.search_path import Session
-
-FIND_OWNER = catalog_query("SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = to_regclass(:name)")
 
 
 def to_migration_failed(connection: Connection, target: str | None, error: DBAPIError, state: str) -> MigrationFailed:
@@ -53,17 +50,11 @@ def to_migration_failed(connection: Connection, target: str | None, error: DBAPI
     elif (
         isinstance(error.orig, InsufficientPrivilege)
         and not known_hint
-        and (owner := _other_owner(connection, session))
+        and (who_may := who_may_change_tables(connection))
     ):
-        hint = f"Run this as {quote(owner)}, who owns the tables, or as an administrator."
+        hint = who_may
     kind = ExtensionUnavailable if "the extension vector" in reason else MigrationFailed
     return kind(f"Migrating to {describe_revision(target)} failed: {reason}. {state} {hint}")
-
-
-def _other_owner(connection: Connection, session: Session) -> str | None:
-    """Return the owner of the version table if there is one and the role of the session is another."""
-    owner: str | None = connection.scalar(FIND_OWNER, {"name": qualify_name(session.schema, VERSION_TABLE)})
-    return owner if owner != session.role else None
 
 
 def _extension_schema_off_path(session: Session) -> str | None:

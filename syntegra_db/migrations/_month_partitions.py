@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from psycopg.errors import InsufficientPrivilege
 from sqlalchemy.exc import DBAPIError
 
 from syntegra_db import wording
@@ -18,6 +19,7 @@ from syntegra_db.catalog import (
     read_month_partitions,
     require_usable_revision,
     tables_by_month,
+    who_may_change_tables,
 )
 from syntegra_db.connections import connect
 from syntegra_db.errors import ConnectionFailed, MigrationFailed, server_message
@@ -153,7 +155,9 @@ class _Creator:
             if connection_was_lost(error):
                 self._connection.invalidate()
                 raise ConnectionFailed(f"{failure} Run this again when the server answers.") from None
-            raise MigrationFailed(f"{failure} Correct the cause and run this again.") from None
+            is_denied = isinstance(error.orig, InsufficientPrivilege)
+            hint = who_may_change_tables(self._connection) if is_denied else None
+            raise MigrationFailed(f"{failure} {hint or 'Correct the cause and run this again.'}") from None
         self._created.append(partition.name)
         logger.info("Created %s", partition.name)
         return moved

@@ -19,6 +19,7 @@ from syntegra_db.migrations._failures import describe_bugs, to_migration_failed
 from syntegra_db.migrations._lock import migration_lock
 from syntegra_db.migrations._options import limit_migration, load_migration_options
 from syntegra_db.migrations._phases import log_contraction, record_compatibility
+from syntegra_db.migrations._privileges import require_may_migrate
 from syntegra_db.migrations._retry import retry_on_lock_error
 from syntegra_db.migrations._target import named_revision, read_route
 from syntegra_db.migrations._verification import read_existing_drift, verify_result
@@ -69,6 +70,9 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
         named = named_revision(context)
         route = read_route(connection, named, before, request.direction, contract=request.contract)
         target = route.target
+        if target != before or route.unfinished:
+            require_may_migrate(connection, target, _describe_state(before, route.unfinished))
+            connection.rollback()
         if route.contraction is not None:
             log_contraction(route.contraction)
         if request.direction is not None:

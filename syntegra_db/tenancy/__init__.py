@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from syntegra_db.tenancy._logins import async_require_policies, require_policies
     from syntegra_db.tenancy._row_errors import RowHidden
     from syntegra_db.tenancy._sessions import ClientSession, async_session_factory, session_factory
+    from syntegra_db.tenancy._state import require_ownership
     from syntegra_db.tenancy._status import TenancyStatus, read_tenancy_status
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "enable",
     "read_tenancy",
     "read_tenancy_status",
+    "require_ownership",
     "require_policies",
     "session_factory",
     "unbind",
@@ -48,6 +50,7 @@ _MODULES = {
     "_logins": ("async_require_policies", "require_policies"),
     "_row_errors": ("RowHidden",),
     "_sessions": ("ClientSession", "async_session_factory", "session_factory"),
+    "_state": ("require_ownership",),
     "_status": ("TenancyStatus", "read_tenancy_status"),
 }
 

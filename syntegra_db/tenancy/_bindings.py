@@ -15,7 +15,7 @@ from syntegra_db.group_roles import find_logins
 from syntegra_db.revisions import VERSION_TABLE
 from syntegra_db.sql import BIGINT, catalog_query, execute_raw, literal, lock_for_reading, qualify, qualify_name, quote
 from syntegra_db.tenancy._groups import is_member, require_safe_logins
-from syntegra_db.tenancy._state import require_tenancy
+from syntegra_db.tenancy._state import managed_tables_of, require_own, require_tenancy
 from syntegra_db.tenancy._transactions import run_change
 from syntegra_db.wording import shell_quote
 
@@ -57,7 +57,7 @@ def bind(
         raise TenancyError(f"{client_id} is not the number of a client (bigint). Nothing was changed.")
 
     def change(connection: Connection, revision: str | None, _: MigrationOptions) -> Binding:
-        tenancy = require_tenancy(connection)
+        tenancy = _require_own_bindings(connection)
         _require_login(connection, login)
         bound = {binding.login: binding.client_id for binding in read_bindings(connection, tenancy)}
         if bound.get(login, client_id) != client_id:
@@ -89,7 +89,7 @@ def unbind(database: Engine | Connection, login: str, *, options: MigrationOptio
     """
 
     def change(connection: Connection, _revision: str | None, _: MigrationOptions) -> None:
-        tenancy = require_tenancy(connection)
+        tenancy = _require_own_bindings(connection)
         is_attached = is_member(connection, login, tenancy.roles.bound)
         is_bound = login in {binding.login for binding in read_bindings(connection, tenancy)}
         if not is_bound and not is_attached:
@@ -119,6 +119,13 @@ def read_bindings(connection: Connection, tenancy: Tenancy) -> list[Binding]:
 def may_read_bindings(connection: Connection, tenancy: Tenancy) -> bool:
     """Return whether this role can use `read_bindings`."""
     return bool(connection.scalar(MAY_READ, {"table": qualify_name(tenancy.schema, BINDINGS_TABLE)}))
+
+
+def _require_own_bindings(connection: Connection) -> Tenancy:
+    """Return the recorded state, whose table of bound logins this role owns."""
+    tenancy = require_tenancy(connection)
+    require_own(managed_tables_of(connection, tenancy.schema, [BINDINGS_TABLE]))
+    return tenancy
 
 
 def _require_login(connection: Connection, login: str) -> None:

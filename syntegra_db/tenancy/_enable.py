@@ -30,7 +30,7 @@ from syntegra_db.tenancy._objects import (
     revoke_outer_privileges,
     write_mark,
 )
-from syntegra_db.tenancy._state import managed_tables_of, require_tenancy, unprotected_tables
+from syntegra_db.tenancy._state import managed_tables_of, require_own, require_tenancy, unprotected_tables
 from syntegra_db.tenancy._transactions import lock_exclusively, run_change
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _enable(
         )
     before = known or Tenancy(schema, DEFAULT_PREFIX if prefix is None else prefix)
     roles = group_roles(before.prefix)
-    _require_own(tables)
+    require_own(tables)
     _require_no_other_policies(tables, schema, is_known=known is not None)
     created = create_missing_roles(connection, roles)
     require_safe_logins(connection, roles, schema, [table.name for table in tables])
@@ -159,16 +159,6 @@ def _enable(
     lock_exclusively(connection, unprotected_tables(tables), options)
     protect_tables(connection, revision)
     return EnableResult(tenancy, tuple(created))
-
-
-def _require_own(tables: Sequence[Row[Any]]) -> None:
-    others = {table.name: table.owner for table in tables if not table.is_own}
-    if others:
-        owners = ", ".join(map(quote, dict.fromkeys(others.values())))
-        raise TenancyError(
-            f"{', '.join(map(quote, others))} belongs to {owners}; nothing was changed. Run this as the owner of the "
-            "tables or as an administrator."
-        )
 
 
 def _require_no_other_policies(tables: Sequence[Row[Any]], schema: str | None, *, is_known: bool) -> None:
@@ -202,7 +192,7 @@ def _disable(connection: Connection, options: MigrationOptions) -> DisableResult
     parameters = {"schema": tenancy.schema, "tables": installed, "policies": names, "roles": list(tenancy.roles)}
     partitions = connection.scalars(FIND_PARTITIONS, parameters).all()
     tables = managed_tables_of(connection, tenancy.schema, [*installed, *partitions])
-    _require_own(tables)
+    require_own(tables)
     with_policies = [table for table in tables if table.has_client and (table.policies or table.has_row_security)]
     lock_exclusively(connection, [table.name for table in with_policies], options)
     _revoke(connection, tenancy, declared, [table.name for table in tables])
