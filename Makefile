@@ -10,7 +10,7 @@ PIP_INSTALL = .venv/bin/pip install --quiet --disable-pip-version-check
 
 # Each process has its own server. With more processes, the load changes the results of tests that measure time.
 TWO_AT_ONCE = --numprocesses 2 --dist loadfile
-TEST_ON_18 = $(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --postgres 18 -m 'not docker $(WITHOUT_LONG)'
+TEST_ON_18 = $(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --syntegra-postgres 18 -m 'not docker $(WITHOUT_LONG)'
 
 # Not data, generated JSON and Spanish.
 CHECKED_TEXTS = ':!*.csv' ':!*.json' ':!*.npy' ':!*.png' ':!docs/es' ':!.codespell' ':!constraints.txt'
@@ -145,13 +145,13 @@ COVERAGE = --cov=syntegra_db
 endif
 
 test-all: $(ENVIRONMENT) ## Run the tests on embedded PostgreSQL 16, embedded PostgreSQL 18, and Docker
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --postgres 16 -m 'not docker and not slow $(WITHOUT_LONG)' $(TESTS_ON_16)
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --syntegra-postgres 16 -m 'not docker and not slow $(WITHOUT_LONG)' $(TESTS_ON_16)
 	@$(TEST_ON_18) $(COVERAGE)
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --database docker -m 'not slow and not embedded $(WITHOUT_LONG)' $(TESTS_ON_DOCKER)
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --syntegra-server docker -m 'not slow and not embedded $(WITHOUT_LONG)' $(TESTS_ON_DOCKER)
 
 test-evolution: $(ENVIRONMENT) ## Run every kind of schema change on 200,000 rows, with 10 interruptions, on 16 and 18
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 16 --rows 200000 --kills 10 tests/evolution/test_every_kind.py
-	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --postgres 18 --rows 200000 --kills 10 tests/evolution/test_every_kind.py
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --syntegra-postgres 16 --rows 200000 --kills 10 tests/evolution/test_every_kind.py
+	@$(VENV)/bin/pytest $(TWO_AT_ONCE) --syntegra-postgres 18 --rows 200000 --kills 10 tests/evolution/test_every_kind.py
 
 test-application: ## Run the tests of examples/application in a new environment
 	@$(PYTHON) -m venv --clear examples/application/.venv

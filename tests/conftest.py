@@ -5,30 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from support import servers
 from support.fault_table import pytest_terminal_summary
 from support.revisions import HEAD
 from support.scheduling import pytest_xdist_make_scheduler
-from syntegra_db import embedded, migrations
-from syntegra_db.settings import parse_url
+from support.servers import Database, Server
+from syntegra_db import migrations
+from syntegra_db.testing._options import EMBEDDED, OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
-    from support.servers import Database, Server
+    from sqlalchemy.engine import URL
 
 __all__ = ["pytest_terminal_summary", "pytest_xdist_make_scheduler"]  # hooks
 
+pytest_plugins = ["syntegra_db.testing", "pytester"]
+
 FAULTS = Path(__file__).parent / "faults"
-TEMPLATE = "syntegra_test_template"
 VARIABLES = (
     "DATABASE_URL",
     "POSTGRES_HOST",
@@ -41,18 +40,6 @@ VARIABLES = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("syntegra_db")
-    group.addoption(
-        "--database",
-        default="embedded",
-        help="server to test on: embedded (default), docker, or the URL of an administrator's database",
-    )
-    group.addoption(
-        "--postgres",
-        type=int,
-        default=embedded.DEFAULT_VERSION,
-        choices=embedded.VERSIONS,
-        help="version of the embedded one",
-    )
     group.addoption(
         "--cases", type=int, metavar="N", help="run at most N parameter sets of each test, evenly chosen; default: all"
     )
@@ -69,11 +56,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "pooler: needs PgBouncer; skipped without it")
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    server = config.getoption("--database")
-    version = f" PostgreSQL {config.getoption('--postgres')}" if server == "embedded" else ""
-    missing = "".join(f"; {reason}: the tests marked {marker} are skipped" for marker, reason in missing_programs())
-    return f"database: {server}{version}{missing}"
+def pytest_report_header() -> str | None:
+    missing = "; ".join(f"{reason}: the tests marked {marker} are skipped" for marker, reason in missing_programs())
+    return missing or None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -86,7 +71,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if FAULTS in item.path.parents:
             item.add_marker(pytest.mark.slow)
     elsewhere = [("embedded", "the server's files are not on this machine")]
-    for marker, reason in [*missing_programs(), *(elsewhere if config.getoption("--database") != "embedded" else [])]:
+    for marker, reason in [*missing_programs(), *(elsewhere if config.stash[OPTIONS].server != EMBEDDED else [])]:
         for item in items:
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
@@ -139,25 +124,14 @@ def isolated_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(pytestconfig: pytest.Config) -> Iterator[Server]:
-    choice = pytestconfig.getoption("--database")
-    chosen: AbstractContextManager[Server]
-    if choice == "embedded":
-        chosen = servers.embedded_server(pytestconfig.getoption("--postgres"))
-    elif choice == "docker":
-        chosen = servers.docker_server()
-    else:
-        chosen = nullcontext(servers.Server(parse_url(choice)))
-    with chosen as server:
-        yield server
+def server(syntegra_server_url: URL) -> Server:
+    return Server(syntegra_server_url)
 
 
 @pytest.fixture(scope="session")
-def migrated_template(server: Server) -> Iterator[str]:
-    """Yield the name of a database at head, for `CREATE DATABASE … TEMPLATE`."""
-    with server.database(name=TEMPLATE) as database:
-        migrations.upgrade(url=database.url)
-        yield TEMPLATE
+def migrated_template(syntegra_template: str) -> str:
+    """Return the name of a database at head, for `CREATE DATABASE … TEMPLATE`."""
+    return syntegra_template
 
 
 @pytest.fixture
@@ -167,10 +141,9 @@ def empty_database(server: Server) -> Iterator[Database]:
 
 
 @pytest.fixture
-def database(server: Server, migrated_template: str) -> Iterator[Database]:
-    """Yield a database at head."""
-    with server.database(migrated_template) as database:
-        yield database
+def database(syntegra_url: URL) -> Database:
+    """Return a database at head."""
+    return Database(syntegra_url)
 
 
 @pytest.fixture

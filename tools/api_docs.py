@@ -8,6 +8,8 @@ import inspect
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from _pytest.fixtures import FixtureFunctionDefinition
+
 from tools.sections import markdown_table
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ MODULES = (
     "settings",
     "connections",
     "embedded",
+    "testing",
+    "testing.factories",
 )
 INTRODUCTION = """\
 # Public names
@@ -66,6 +70,8 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 def kind(value: object) -> str:
     """Return what `value` is, in one word."""
+    if isinstance(value, FixtureFunctionDefinition):
+        return "fixture"
     return "class" if inspect.isclass(value) else "function" if inspect.isroutine(value) else "value"
 
 

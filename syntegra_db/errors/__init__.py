@@ -51,6 +51,7 @@ from syntegra_db.errors._services import (
     PoliciesBypassed,
     RowOfOtherClient,
     RowRejected,
+    UnsupportedInRollback,
     UnsupportedSession,
 )
 
@@ -93,6 +94,7 @@ __all__ = [
     "TablesInOtherSchema",
     "TablesNotEmpty",
     "TenancyError",
+    "UnsupportedInRollback",
     "UnsupportedSession",
     "UntrustedObject",
     "escape_control_characters",

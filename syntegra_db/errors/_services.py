@@ -77,3 +77,10 @@ class RowRejected(BulkLoadError):
         self.row = row
         self.column = column
         self.constraint = constraint
+
+
+# Tests.
+
+
+class UnsupportedInRollback(SyntegraDBError):
+    """A test with the isolation rollback does something that one transaction cannot do; the message says what."""

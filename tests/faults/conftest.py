@@ -11,6 +11,7 @@ import pytest
 from support.servers import embedded_server
 from syntegra_db.client_programs import find_program_for_server
 from syntegra_db.network import IDLE_IN_TRANSACTION_SECONDS
+from syntegra_db.testing._options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def own_server(pytestconfig: pytest.Config) -> Iterator[EmbeddedServer]:
     """Yield an embedded server that no other test uses, and whose commits survive a crash."""
-    with embedded_server(pytestconfig.getoption("--postgres")) as server:
+    with embedded_server(pytestconfig.stash[OPTIONS].postgres) as server:
         server.execute("ALTER SYSTEM SET synchronous_commit = on")
         server.execute("SELECT pg_reload_conf()")
         yield server

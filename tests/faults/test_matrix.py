@@ -35,6 +35,7 @@ from syntegra_db import migrations
 from syntegra_db.backup import create_backup, read_metadata, verify_backup
 from syntegra_db.catalog import load_manifest, verify
 from syntegra_db.connections import connect
+from syntegra_db.testing._options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,7 +137,7 @@ def disk() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def stoppable(pytestconfig: pytest.Config, disk: Path) -> Iterator[EmbeddedServer]:
-    with embedded_server(pytestconfig.getoption("--postgres"), disk) as server:
+    with embedded_server(pytestconfig.stash[OPTIONS].postgres, disk) as server:
         for setting in SETTINGS:
             server.execute(f"ALTER SYSTEM SET {setting}")
         server.stop_immediately()

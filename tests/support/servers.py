@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import shutil
 import signal
-import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -19,18 +15,18 @@ from psycopg import sql
 from syntegra_db import embedded
 from syntegra_db.connections import conninfo, unpooled_engine
 from syntegra_db.settings import parse_url
+from syntegra_db.testing._databases import execute, temporary_database
+from syntegra_db.testing._servers import embedded_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sqlalchemy import Engine
     from sqlalchemy.engine import URL
 
-POSTGRES_IMAGE = "pgvector/pgvector:pg17"
 # Has the characters that URLs, psql, .env files and shells treat specially.
 ROLE_PASSWORD = "p%40@:/ w'ord%"  # noqa: S105  of roles that live for one test
-# Data of a test run may be lost in a crash.
-UNSAFE_AND_FAST = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
 
 
 @dataclass
@@ -75,27 +71,17 @@ class Server:
 
     def __init__(self, url: URL) -> None:
         self.url = url
-        self._numbers = itertools.count(1)
 
     def execute(self, statement: LiteralString | sql.Composed) -> None:
-        with psycopg.connect(conninfo(self.url), autocommit=True) as connection:
-            connection.execute(statement)
+        execute(self.url, statement)
 
     @contextmanager
     def database(
         self, template: str = "template0", name: str | None = None, options: LiteralString = ""
     ) -> Iterator[Database]:
         """Yield a database copied from `template`; drop it and end its sessions afterwards."""
-        name = name or f"syntegra_test_{next(self._numbers)}"
-        identifier = sql.Identifier(name)
-        self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
-        # Half the time of the default, which writes each page to the log.
-        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy " + options)
-        self.execute(create.format(identifier, sql.Identifier(template)))
-        try:
-            yield Database(self.url.set(database=name))
-        finally:
-            self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+        with temporary_database(self.url, template, name, options) as url:
+            yield Database(url)
 
     @contextmanager
     def role(self, name: str) -> Iterator[str]:
@@ -132,30 +118,8 @@ class EmbeddedServer(Server):
 
 
 @contextmanager
-def embedded_server(version: int, parent: Path | None = None) -> Iterator[EmbeddedServer]:
-    """Yield an embedded PostgreSQL in a temporary directory, in `parent` if given."""
-    folder = Path(tempfile.mkdtemp(prefix="syntegra-db-", dir=parent))
-    # If the server's user can enter it, `data_directory` and `hba_file` are paths that tests can use.
-    folder.chmod(0o711)
-    data = folder / "data"
-    try:
-        server = EmbeddedServer(data, version)
-        for setting in UNSAFE_AND_FAST:
-            server.execute(f"ALTER SYSTEM SET {setting}")
-        server.execute("SELECT pg_reload_conf()")
-        yield server
-    finally:
-        embedded.stop_server(data, version)
-        shutil.rmtree(folder)
-
-
-@contextmanager
-def docker_server(**options: Any) -> Iterator[Server]:
-    """Yield a server in a container of docker-compose.yml's image, with `options` of Docker."""
-    from testcontainers.community.postgres import PostgresContainer
-    from testcontainers.core.config import testcontainers_config
-
-    # The container is removed here, so the reaper and its image are not needed.
-    testcontainers_config.ryuk_disabled = True
-    with PostgresContainer(POSTGRES_IMAGE, driver=None).with_kwargs(**options) as container:
-        yield Server(parse_url(container.get_connection_url()))
+def embedded_server(version: int | None, parent: Path | None = None) -> Iterator[EmbeddedServer]:
+    """Yield an embedded PostgreSQL in a temporary directory, in `parent` if given; by default the newest."""
+    version = version or embedded.DEFAULT_VERSION
+    with embedded_data(version, parent) as data:
+        yield EmbeddedServer(data, version)
