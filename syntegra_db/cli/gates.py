@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syntegra_db.cli.arguments import MAX_SECONDS, Json, require_finite
+from syntegra_db.cli.arguments import MAX_SECONDS, Json, complete_revision, require_finite
 from syntegra_db.cli.output import echo, print_json
 from syntegra_db.errors import SyntegraDBError
 
@@ -32,14 +32,28 @@ class GateResult:
     checked_at: datetime
 
 
+MinimumRevision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REVISION",
+        autocompletion=complete_revision,
+        help="Ask for this revision or a later one, not for the newest.",
+    ),
+]
+
+
 def wait(
     timeout: Annotated[
         float, typer.Option(min=0, max=MAX_SECONDS, callback=require_finite, help="Seconds to wait.")
     ] = 60,
     *,
     for_head: Annotated[
-        bool, typer.Option("--for-head", help="Also wait until another process has migrated the database.")
+        bool,
+        typer.Option(
+            "--for-head", help="Also wait until another process has migrated the database to the newest revision."
+        ),
     ] = False,
+    at_least: MinimumRevision = None,
     json_output: Json = False,
 ) -> None:
     """Wait until the server accepts connections. A wrong password or database name is an error at once."""
@@ -47,11 +61,13 @@ def wait(
     from syntegra_db.migrations import wait_for_database
     from syntegra_db.revisions import head_revision
 
+    required = at_least or (head_revision() if for_head else None)
+
     def wait_with_log() -> str | None:
         with progress_bar("Waiting"):
-            return wait_for_database(timeout=timeout, for_head=for_head)
+            return wait_for_database(timeout=timeout, at_least=required)
 
-    print_gate_result(wait_with_log, required=head_revision() if for_head else None, json_output=json_output)
+    print_gate_result(wait_with_log, required=required, json_output=json_output)
 
 
 def print_gate_result(check: Callable[[], str | None], *, required: str | None, json_output: bool) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from syntegra_db import wording
 from syntegra_db.cli.arguments import Json
-from syntegra_db.cli.gates import print_gate_result
+from syntegra_db.cli.gates import MinimumRevision, print_gate_result
 from syntegra_db.cli.output import echo, print_json, print_table
 from syntegra_db.errors import escape_control_characters
 
@@ -23,16 +23,20 @@ def status(
     check: Annotated[
         bool, typer.Option("--check", help="Only print whether services of this package work on the database.")
     ] = False,
+    at_least: MinimumRevision = None,
     json_output: Json = False,
 ) -> None:
     """Print the server, the revision, the tables and the indexes of the database.
 
     With --check, exit with 0 only if services of this package work on it: see `require_head`.
     """
+    if at_least is not None and not check:
+        raise typer.BadParameter("--at-least needs --check")
     if check:
         from syntegra_db.revisions import head_revision
 
-        print_gate_result(_read_required_head, required=head_revision(), json_output=json_output)
+        required = at_least or head_revision()
+        print_gate_result(lambda: _read_revision(required), required=required, json_output=json_output)
         return
     from syntegra_db.catalog import read_status
     from syntegra_db.cli.results import IndexBuild
@@ -64,12 +68,12 @@ def status(
         require_known_revision(report.revision, report.schema, is_supported=False)
 
 
-def _read_required_head() -> str | None:
+def _read_revision(at_least: str) -> str | None:
     from syntegra_db.connections import unpooled_engine
-    from syntegra_db.migrations import read_required_head
+    from syntegra_db.migrations import read_required_revision
     from syntegra_db.settings import database_url
 
-    return read_required_head(unpooled_engine(database_url()))
+    return read_required_revision(unpooled_engine(database_url()), at_least=at_least)
 
 
 def _print(report: DatabaseStatus, builds: dict[EmbeddingColumn, IndexBuild]) -> None:

@@ -26,7 +26,7 @@ from syntegra_db.migrations._protection import protect_tables
 from syntegra_db.migrations._require_revision import (
     async_require_head,
     async_require_revision,
-    read_required_head,
+    read_required_revision,
     require_head,
     require_revision,
 )
@@ -69,7 +69,7 @@ __all__ = [
     "protect_tables",
     "read_blockers",
     "read_existing_drift",
-    "read_required_head",
+    "read_required_revision",
     "render_sql_script",
     "require_head",
     "require_revision",

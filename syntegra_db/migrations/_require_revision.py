@@ -83,18 +83,18 @@ def require_revision(bind: Engine | Connection, *, at_least: str) -> None:
         )
 
 
-def read_required_head(engine: Engine) -> str | None:
-    """Return the revision of the database, which passes `require_head`, without waiting for long for a lock.
+def read_required_revision(engine: Engine, *, at_least: str) -> str | None:
+    """Return the revision of the database, which passes `require_revision`, without waiting for long for a lock.
 
     Unlike a service that starts, a pipeline also needs to know whether the schema is that of the revision.
 
     Raises:
         LockTimeout: see `short_lock_timeout`.
-        RevisionError: the downgrade of the revision is unfinished.
+        RevisionError: this package has no revision `at_least`, or the downgrade of the revision is unfinished.
         DatabaseBehind, TablesInOtherSchema, DatabaseAhead, ConnectionFailed: see `require_head`.
     """
     with connect(engine) as connection, short_lock_timeout(connection):
-        require_head(connection)
+        require_revision(connection, at_least=at_least)
         unfinished = read_unfinished_revision(connection)
         if unfinished is not None and unfinished.direction == "downgrade":
             raise RevisionError(

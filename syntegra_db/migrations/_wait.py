@@ -14,9 +14,8 @@ from syntegra_db import settings
 from syntegra_db.connections import connect, unpooled_engine
 from syntegra_db.errors import ConnectionFailed, DatabaseBehind, LockTimeout, ServerUnreachable, SyntegraDBError
 from syntegra_db.interruption import report_if_interrupted
-from syntegra_db.migrations._require_revision import read_required_head
+from syntegra_db.migrations._require_revision import read_required_revision
 from syntegra_db.network import LIBPQ_LIMITS
-from syntegra_db.revisions import head_revision
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -32,28 +31,28 @@ CONNECT_TIMEOUT = "connect_timeout"
 
 
 def wait_for_database(
-    bind: URL | Engine | None = None, *, timeout: float = WAIT_SECONDS, for_head: bool = False
+    bind: URL | Engine | None = None, *, timeout: float = WAIT_SECONDS, at_least: str | None = None
 ) -> str | None:
     """Wait at most `timeout` seconds until the database at `bind` accepts connections; the settings name the default.
 
-    With `for_head`, wait until `read_required_head` passes too, and return its revision; otherwise return None. An
-    error that waiting does not end, such as a wrong password, is raised at once. An attempt to connect can end up to
-    2 s after the timeout; those of an engine have its own limits.
+    With a revision `at_least`, wait until `read_required_revision` passes too, and return its revision; otherwise
+    return None. An error that waiting does not end, such as a wrong password, is raised at once. An attempt to connect
+    can end up to 2 s after the timeout; those of an engine have its own limits.
 
     Raises:
         ServerUnreachable: no server accepted connections in time.
         DatabaseBehind: the database was not migrated in time.
         LockTimeout: the version table was locked until the end.
         AuthenticationFailed, DatabaseNotFound, ConnectionFailed, SettingsError: see `connect`.
-        DatabaseAhead, TablesInOtherSchema, RevisionError: see `read_required_head`.
+        DatabaseAhead, TablesInOtherSchema, RevisionError: see `read_required_revision`.
     """
     bind = bind or settings.database_url()
-    aim = f"revision {head_revision()}" if for_head else "the server"
+    aim = f"revision {at_least}" if at_least else "the server"
     deadline, pause, latest = time.monotonic() + timeout, INITIAL_POLL_SECONDS, ""
     with report_if_interrupted(lambda: f"It was waiting for {aim}; nothing was changed."):
         while True:
             try:
-                return _attempt(_engine(bind, deadline - time.monotonic()), for_head=for_head)
+                return _attempt(_engine(bind, deadline - time.monotonic()), at_least)
             except SyntegraDBError as error:
                 if not _can_pass(error):
                     raise
@@ -67,9 +66,9 @@ def wait_for_database(
             pause = min(2 * pause, MAX_POLL_SECONDS)
 
 
-def _attempt(engine: Engine, *, for_head: bool) -> str | None:
-    if for_head:
-        return read_required_head(engine)
+def _attempt(engine: Engine, at_least: str | None) -> str | None:
+    if at_least is not None:
+        return read_required_revision(engine, at_least=at_least)
     with connect(engine):
         return None
 

@@ -14,7 +14,7 @@ from support.processes import running
 from support.revisions import AFTER_HEAD, HEAD
 from syntegra_db import migrations
 from syntegra_db.cli import app
-from syntegra_db.errors import DatabaseAhead, DatabaseBehind, ServerUnreachable, TablesInOtherSchema
+from syntegra_db.errors import DatabaseAhead, DatabaseBehind, RevisionError, ServerUnreachable, TablesInOtherSchema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +64,17 @@ def test_status_check_has_the_status_of_require_head(gate: Gate, database: Datab
     database.execute(f"UPDATE alembic_version SET version_num = '{AFTER_HEAD}'")
     outcome = printed(gate("status --check --json", url))
     assert outcome["exit_status"] == DatabaseAhead.exit_status
+
+
+def test_gates_can_ask_for_less_than_the_newest_revision(gate: Gate, database_003: Database) -> None:
+    migrations.downgrade("002", database_003.url)
+    url = database_003.environment_url
+    for command in ("status --check", "wait --timeout 0"):
+        outcome = printed(gate(f"{command} --at-least 002 --json", url))
+        assert (outcome["exit_status"], outcome["revision"], outcome["required"]) == (0, "002", "002")
+        assert gate(f"{command} --at-least 003", url).exit_code == DatabaseBehind.exit_status
+        assert gate(f"{command} --at-least 777", url).exit_code == RevisionError.exit_status
+    assert gate("status --at-least 002", url).exit_code == 2
 
 
 def test_status_check_of_other_states(gate: Gate, database: Database) -> None:

@@ -127,10 +127,10 @@ def test_migration_is_waited_for(empty_database: Database) -> None:
         with pytest.raises(
             DatabaseBehind, match=rf"^Waited 0\.2 s for revision {HEAD}\. The database .* at no revision"
         ):
-            wait_for_database(bind, timeout=0.2, for_head=True)
+            wait_for_database(bind, timeout=0.2, at_least=HEAD)
     with later(lambda: migrations.upgrade(url=empty_database.url)):
-        assert wait_for_database(empty_database.url, timeout=60, for_head=True) == HEAD
-    assert wait_for_database(unpooled_engine(empty_database.url), timeout=0, for_head=True) == HEAD
+        assert wait_for_database(empty_database.url, timeout=60, at_least=HEAD) == HEAD
+    assert wait_for_database(unpooled_engine(empty_database.url), timeout=0, at_least=HEAD) == HEAD
 
 
 def test_locked_version_table_is_no_longer_waited_for_than_asked(database: Database) -> None:
@@ -139,17 +139,17 @@ def test_locked_version_table_is_no_longer_waited_for_than_asked(database: Datab
         holder.execute("LOCK TABLE alembic_version")
         started = time.monotonic()
         with pytest.raises(LockTimeout, match="Waited 1 s"):
-            wait_for_database(database.url, timeout=1, for_head=True)
+            wait_for_database(database.url, timeout=1, at_least=HEAD)
         assert time.monotonic() - started < 5
         with later(holder.rollback):
-            assert wait_for_database(database.url, timeout=60, for_head=True) == HEAD
+            assert wait_for_database(database.url, timeout=60, at_least=HEAD) == HEAD
 
 
 def test_newer_database_fails_at_once_unless_services_work_on_it(database: Database) -> None:
     database.execute(f"UPDATE alembic_version SET version_num = '{AFTER_HEAD}'")
     with pytest.raises(DatabaseAhead, match=r"^The database is at"):
-        wait_for_database(database.url, timeout=60, for_head=True)
+        wait_for_database(database.url, timeout=60, at_least=HEAD)
     database.execute(
         f"COMMENT ON TABLE alembic_version IS 'Services of revision {HEAD} and later work on revision {AFTER_HEAD}.'"
     )
-    assert wait_for_database(database.url, timeout=60, for_head=True) == AFTER_HEAD
+    assert wait_for_database(database.url, timeout=60, at_least=HEAD) == AFTER_HEAD
