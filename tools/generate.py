@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tools import api_docs, architecture, exit_statuses, json_schemas, revision_docs, schema_docs, verify_script
+from tools import (
+    api_docs,
+    architecture,
+    command_docs,
+    exit_statuses,
+    json_schemas,
+    revision_docs,
+    schema_docs,
+    verify_script,
+)
 from tools.sections import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 RENDERERS: dict[str, Callable[[], str]] = {
-    "README.md": exit_statuses.render,
     "docs/api.md": api_docs.render,
     "docs/architecture.md": architecture.render,
+    "docs/commands.md": command_docs.render,
+    "docs/exit-statuses.md": exit_statuses.render,
     "docs/reference/json.md": json_schemas.render_page,
     "docs/reference/json.schema.json": json_schemas.render_schema,
     revision_docs.GUIDE: revision_docs.guide,

@@ -1,40 +1,38 @@
-"""README.md: its Python examples run, and its table explains every exit status."""
+"""README.md is short, and its Python examples and that of the guide to searches run."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
-import pytest
-
 from support.commands import ROOT, run
-from syntegra_db import errors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from support.servers import Database
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-# The statuses of wrong usage and of Ctrl-C.
-OTHER_STATUSES = {2, 129, 130, 141, 143}
-SPANISH = "docs/es/migraciones.md"
+README = ROOT / "README.md"
+SEARCH = ROOT / "docs/guides/load-and-search.md"
 
-
-# The second example expects these two from an embedding model.
+# The example of the guide expects these two from an embedding model.
 EMBEDDED = """
 embedded_texts = [("todo bien", [1.0] * 384), ("nada bien", [1.0, -1.0] * 192), ("casi bien", [1.0] * 383 + [0.0])]
 embedded_question = [1.0] * 384
 """
 
 
-def blocks() -> list[str]:
-    """The Python examples of the README: a service, loading and searching, a client."""
-    return re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def examples(page: Path) -> list[str]:
+    """Return the Python examples of a page; those of the README are a service and a client."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def service() -> str:
-    return blocks()[0]
+    return examples(README)[0]
+
+
+def test_readme_has_what_a_newcomer_needs_in_150_lines() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) < 150
 
 
 def test_service_example_has_ten_lines() -> None:
@@ -57,28 +55,14 @@ def test_service_example_on_database_without_revision_does_not_start(empty_datab
 
 
 def test_search_example_prints_texts_in_order_of_distance(database: Database, tmp_path: Path) -> None:
-    _, code, _ = blocks()
+    [code] = examples(SEARCH)
     result = run("python", "-W", "error", "-c", EMBEDDED + code, url=database.environment_url, cwd=tmp_path)
     expected = "3 texts loaded\n0.00 todo bien\n0.00 casi bien\n1.00 nada bien\n"
     assert (result.returncode, result.stdout) == (0, expected), result.stderr
 
 
 def test_example_with_a_client_stores_its_row(database: Database, tmp_path: Path) -> None:
-    *_, code = blocks()
+    _, code = examples(README)
     result = run("python", "-W", "error", "-c", code, url=database.environment_url, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert database.query("SELECT client_id FROM clusters") == [(7,)]
-
-
-@pytest.mark.parametrize(
-    ("page", "header", "others"), [("README.md", "Status", OTHER_STATUSES), (SPANISH, "Estado", {0, *OTHER_STATUSES})]
-)
-def test_table_of_page_explains_every_exit_status(page: str, header: str, others: set[int]) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    [table] = re.findall(rf"^\| {header} \|.*\n\| --- .*\n((?:\|.*\n)+)", text, re.MULTILINE)
-    explained = [int(line.split("|")[1]) for line in table.splitlines()]
-    assert explained == sorted(exit_statuses(errors.SyntegraDBError) | others)
-
-
-def exit_statuses(error: type[errors.SyntegraDBError]) -> set[int]:
-    return {error.exit_status}.union(*(exit_statuses(kind) for kind in error.__subclasses__()))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from support.servers import Database
 
-PARTS = ("tools", "docs", "migrations", "scripts", "README.md", "pyproject.toml")
+PARTS = ("tools", "docs", "migrations", "scripts", "pyproject.toml")
 SOURCE = "    source: Mapped[DataSource | None]"
 COLUMN = '    remark: Mapped[str | None] = mapped_column(ExactString(50), comment="Remark of an analyst")\n'
 GENERATE = (("syntegra-db", "manifests"), ("syntegra-db", "sql", "--write", "migrations"), ("tools.generate",))
