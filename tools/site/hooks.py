@@ -60,7 +60,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Nest lists as GitHub does, and let links, and the names in the table of public names, lead to pages of the site."""
+    """Nest lists as GitHub does, and let links and the names in the table of public names lead to the site."""
     uri = page.file.src_uri
     return with_nested_lists(site_links(link_names(markdown) if uri == "api.md" else markdown, uri))
 
