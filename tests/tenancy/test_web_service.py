@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator  # noqa: TC003  FastAPI evaluates annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
 from sqlalchemy import select, text
@@ -97,18 +97,18 @@ def create_service(engine: Engine, async_engine: AsyncEngine) -> FastAPI:
 
 
 @pytest.fixture
-def request_all(protected: Database) -> Callable[[Callable[[httpx.AsyncClient], Awaitable[Any]]], Any]:
+def request_all(protected: Database) -> Callable[[Callable[[httpx2.AsyncClient], Awaitable[Any]]], Any]:
     """Runs a function with a client of the service, whose engines have two connections each."""
 
-    def request_all(work: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
+    def request_all(work: Callable[[httpx2.AsyncClient], Awaitable[Any]]) -> Any:
         async def with_service() -> Any:
             url = protected.url_as(SERVICE)
             engine = create_engine(url, pool_size=2, max_overflow=0)
             async_engine = create_async_engine(url, pool_size=2, max_overflow=0)
             await async_require_policies(async_engine)
-            transport = httpx.ASGITransport(create_service(engine, async_engine), raise_app_exceptions=False)
+            transport = httpx2.ASGITransport(create_service(engine, async_engine), raise_app_exceptions=False)
             try:
-                async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+                async with httpx2.AsyncClient(transport=transport, base_url="http://service") as http:
                     return await work(http)
             finally:
                 await async_engine.dispose()
@@ -121,7 +121,7 @@ def request_all(protected: Database) -> Callable[[Callable[[httpx.AsyncClient], 
 
 @pytest.mark.parametrize("path", ["/sync", "/async"])
 def test_concurrent_requests_each_see_their_client(request_all: Any, path: str) -> None:
-    async def work(http: httpx.AsyncClient) -> None:
+    async def work(http: httpx2.AsyncClient) -> None:
         async def request(number: int) -> None:
             client_id = CLIENTS[number % 2]
             response = await http.get(path, headers={"x-client": str(client_id)})
@@ -135,7 +135,7 @@ def test_concurrent_requests_each_see_their_client(request_all: Any, path: str) 
 
 
 def test_requests_after_errors_see_their_client_only(request_all: Any) -> None:
-    async def work(http: httpx.AsyncClient) -> None:
+    async def work(http: httpx2.AsyncClient) -> None:
         async def request(number: int) -> None:
             headers = {"x-client": str(CLIENTS[number % 2])}
             for path, status in (
@@ -154,7 +154,7 @@ def test_requests_after_errors_see_their_client_only(request_all: Any) -> None:
 
 
 def test_row_of_failed_request_is_not_stored(request_all: Any, protected: Database) -> None:
-    async def work(http: httpx.AsyncClient) -> None:
+    async def work(http: httpx2.AsyncClient) -> None:
         for kind in ("python", "http"):
             await http.post(f"/{kind}/errors/99", headers={"x-client": "7"})
 
