@@ -42,12 +42,16 @@ def describe_interruption(interruption: KeyboardInterrupt) -> str:
 
 
 @contextmanager
-def report_if_interrupted(describe_state: Callable[[], str]) -> Iterator[None]:
-    """Add the sentence of `describe_state`, which says what was changed, to an interruption of the block."""
+def report_if_interrupted(describe_state: Callable[[], str], *, unless_reported: bool = False) -> Iterator[None]:
+    """Add the sentence of `describe_state`, which says what was changed, to an interruption of the block.
+
+    With `unless_reported`, only if no block inside has added one.
+    """
     try:
         yield
     except KeyboardInterrupt as interruption:
-        interruption.add_note(describe_state())
+        if not (unless_reported and hasattr(interruption, "__notes__")):
+            interruption.add_note(describe_state())
         raise
 
 

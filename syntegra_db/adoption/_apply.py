@@ -63,7 +63,12 @@ def apply(
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
     supplied, options = supplied or AdoptionInput(), options or MigrationOptions()
-    with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
+    state = "The tables are unchanged."
+    with (
+        report_if_interrupted(lambda: state, unless_reported=True),
+        connect(engine) as connection,
+        migration_lock(connection, options.migration_lock_timeout),
+    ):
         first_plan = require_no_open_questions(plan(connection, supplied))
         require_trusted_version_table(connection)
         connection.rollback()
@@ -74,7 +79,7 @@ def apply(
             logger.info("Backing up the whole database")
             path = dump_database(connection)
             logger.info("The backup is %s", path)
-        state = f"The tables are unchanged{f'; the backup {path} is kept' if path else ''}."
+            state = f"The tables are unchanged; the backup {path} is kept."
         try:
             with (
                 confirmed_transaction(connection),
@@ -94,6 +99,7 @@ def apply(
             raise CommitUnconfirmed(f"{error} The backup of the whole database is {path}.") from error
         except DBAPIError as error:
             raise _to_adoption_error(error) from error
+        state = f"The tables are adopted, at revision {applied.revision}."
     return AdoptionResult(applied, path, rows)
 
 

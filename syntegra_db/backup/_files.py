@@ -65,13 +65,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
                 try:
                     with report_if_interrupted(lambda: f"No backup was written to {path}."):
                         yield file
-                    os.fsync(file.fileno())
-                    _rename_to_new(file, path, directory)
+                        os.fsync(file.fileno())
+                    with report_if_interrupted(lambda: f"If {path} exists, the backup is complete."):
+                        _rename_to_new(file, path, directory)
+                        os.fsync(directory)
                 except BaseException:
                     with suppress(FileNotFoundError):
                         os.unlink(Path(file.name).name, dir_fd=directory)
                     raise
-            os.fsync(directory)
     except OSError as error:
         raise BackupFailed(
             f"Cannot write the backup {path}: {error.strerror}. The database is unchanged. {_remedy(error, path)} "

@@ -141,7 +141,13 @@ def restore(  # noqa: PLR0913  one argument for each option of the command
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
     options = options or MigrationOptions()
-    with open_backup(path) as file:
+    result: RestoreResult | None = None
+    with (
+        report_if_interrupted(
+            lambda: UNCHANGED if result is None else f"The rows of {path} are restored.", unless_reported=True
+        ),
+        open_backup(path) as file,
+    ):
         backup = verify_file(file, path)
         require_known_backup_revision(backup)
         program = find_program_for_server("pg_restore", backup.metadata.pg_dump)
@@ -152,15 +158,13 @@ def restore(  # noqa: PLR0913  one argument for each option of the command
         if committed is not None:
             with report_committed_upgrade(lambda: committed.hint):
                 upgrade(committed.revision, engine, options, contract=True)
-        result = None
         with (
             report_committed_upgrade(lambda: committed.state if committed and result is None else ""),
             connect(engine) as connection,
             migration_lock(connection, options.migration_lock_timeout),
         ):
             try:
-                with report_if_interrupted(lambda: UNCHANGED):
-                    _log_data_loss(connection, job)
+                _log_data_loss(connection, job)
                 with reported_transaction(connection, UNCHANGED) as existing_drift:
                     restored = _restore(connection, job, committed)
             except (DBAPIError, psycopg.Error) as error:

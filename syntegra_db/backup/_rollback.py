@@ -21,6 +21,7 @@ from syntegra_db.errors import (
     RevisionError,
     server_message,
 )
+from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations import (
     MigrationOptions,
     describe_data_loss,
@@ -89,7 +90,12 @@ def rollback(  # noqa: PLR0913  two callbacks
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
     options = options or MigrationOptions()
-    with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
+    state = "Nothing was changed."
+    with (
+        report_if_interrupted(lambda: state, unless_reported=True),
+        connect(engine) as connection,
+        migration_lock(connection, options.migration_lock_timeout),
+    ):
         before = current_revision(connection)
         revision = _resolve_older(target, before, connection)
         require_all_rows(connection, managed_tables(), BackupFailed)
@@ -113,11 +119,12 @@ def rollback(  # noqa: PLR0913  two callbacks
                 f"The {describe_database(engine.url)} was not rolled back: {server_message(error)}. It is still at "
                 f"revision {before}. Correct the cause and run this again."
             ) from None
+        reached = f"The database is back at {describe_revision(revision)}, and the rows are in {backup.path}"
+        state = f"{reached}."
         result = RollbackResult(backup, revision, _restore_command(backup, revision))
         if on_commit is not None:
             on_commit(result)
-        state = f"The database is back at {describe_revision(revision)}, and the rows are in {backup.path}"
-        verify_result(engine, revision, state, existing_drift)
+        verify_result(engine, revision, reached, existing_drift)
     return result
 
 

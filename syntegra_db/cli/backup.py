@@ -19,6 +19,7 @@ from syntegra_db.cli.arguments import (
 )
 from syntegra_db.cli.output import echo, print_json, print_table
 from syntegra_db.errors import escape_control_characters
+from syntegra_db.interruption import report_if_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +46,8 @@ def backup(output: Output = None, *, json_output: Json = False) -> None:
     from syntegra_db.settings import database_url
 
     engine = unpooled_engine(database_url(), "syntegra_db backup")
-    with row_progress("Backing up") as report:
+    unwritten = report_if_interrupted(lambda: "No backup was written.", unless_reported=True)
+    with row_progress("Backing up") as report, unwritten:
         result = create_backup(engine, output, report=report)
     if json_output:
         print_json(backup_file(result))

@@ -9,6 +9,7 @@ import typer
 from syntegra_db.cli.arguments import Json
 from syntegra_db.cli.output import echo, print_json
 from syntegra_db.cli.psql import PASS_THROUGH
+from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.libpq_options import remove_session_variables
 
 app = typer.Typer(help="An embedded PostgreSQL in this directory, without root or Docker.", no_args_is_help=True)
@@ -38,7 +39,9 @@ def start(
         if json_output:
             print_json(LocalServer(None, None))
         return
-    target = describe_database(embedded.start(version=version))
+    state = "What was started or created is kept; run the command again to complete it."
+    with report_if_interrupted(lambda: state, unless_reported=True):
+        target = describe_database(embedded.start(version=version))
     if json_output:
         print_json(LocalServer(version, target))
     else:
@@ -51,7 +54,9 @@ def stop(*, json_output: Json = False) -> None:
     from syntegra_db import embedded
     from syntegra_db.cli.results import StoppedServers
 
-    stopped = embedded.stop()
+    state = "A server may still run; run the command again."
+    with report_if_interrupted(lambda: state, unless_reported=True):
+        stopped = embedded.stop()
     if json_output:
         print_json(StoppedServers(stopped))
         return

@@ -18,6 +18,7 @@ from syntegra_db.cli.arguments import (
 )
 from syntegra_db.cli.output import echo, print_json
 from syntegra_db.cli.plan import print_plan
+from syntegra_db.interruption import report_if_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +115,7 @@ def _run_migration(
     if plan is not None:
         print_plan(plan(unpooled_engine(url), revision=revision, options=options), json_output=json_output)
         return
-    with migration_progress():
+    with migration_progress(), report_if_interrupted(lambda: "Nothing was changed.", unless_reported=True):
         reached = migrate(revision, url, options)
     if json_output:
         print_json(migration_result(url, reached))

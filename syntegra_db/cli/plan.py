@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from syntegra_db.cli.logs import report
 from syntegra_db.cli.output import echo, print_json
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def print_plan(plan: MigrationPlan, *, json_output: bool) -> None:
     else:
         echo("\n".join(_lines(plan)))
     if plan.obstacle is not None:
-        echo(f"Error: This {plan.direction} would fail. {plan.obstacle.message}", err=True)
+        message = f"This {plan.direction} would fail. {plan.obstacle.message}"
+        report(message, prefix="Error: ", exit_status=plan.obstacle.exit_status)
         raise typer.Exit(plan.obstacle.exit_status)
 
 

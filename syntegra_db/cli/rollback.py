@@ -18,6 +18,7 @@ from syntegra_db.cli.arguments import (
 from syntegra_db.cli.backup import Output, backup_file, row_progress, summarize
 from syntegra_db.cli.confirmation import confirm_no_backup
 from syntegra_db.cli.output import echo, print_json
+from syntegra_db.interruption import report_if_interrupted
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -89,7 +90,7 @@ def _roll_back_without_backup(
     if lost := describe_rollback_loss(revision, engine):
         loss = f"Without a backup, the {database} permanently loses {lost}."
         confirm_no_backup(loss, ConfirmationRequired, yes=yes)
-    with migration_progress():
+    with migration_progress(), report_if_interrupted(lambda: "Nothing was changed.", unless_reported=True):
         reached = migrations.downgrade(revision, engine.url, options)
     if json_output:
         print_json(_rollback_summary(engine.url, reached))

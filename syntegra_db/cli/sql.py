@@ -9,6 +9,7 @@ import typer
 
 from syntegra_db.cli.arguments import complete_revision
 from syntegra_db.cli.output import echo
+from syntegra_db.interruption import report_if_interrupted
 
 
 def sql(
@@ -25,7 +26,9 @@ def sql(
     from syntegra_db.migrations import render_sql_script, write_sql_scripts
 
     if write is not None:
-        echo("\n".join(str(write / name) for name in write_sql_scripts(write)))
+        with report_if_interrupted(lambda: f"Files may be missing in {write}; run the command again."):
+            names = write_sql_scripts(write)
+        echo("\n".join(str(write / name) for name in names))
     elif revision is not None:
         echo(render_sql_script(revision, rollback=rollback).text, newline=False)
     else:

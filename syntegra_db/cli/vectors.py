@@ -17,6 +17,7 @@ from syntegra_db.cli import environment
 from syntegra_db.cli.arguments import Json, require_finite
 from syntegra_db.cli.index_health import print_health
 from syntegra_db.cli.output import echo, print_json
+from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.pgvector_support import DEFAULT_RECALL
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ def rebuild(  # noqa: PLR0913  one parameter per option
         raise typer.BadParameter("--lists is for ivfflat; an hnsw index has no lists")
     options = RebuildOptions(method, lists, half, _bytes(memory), workers)
     embedding = _find_column(column)
-    with _build_progress() as show:
+    unchanged = report_if_interrupted(lambda: "The index is unchanged.", unless_reported=True)
+    with _build_progress() as show, unchanged:
         result = rebuild_index(
             _engine("syntegra_db rebuild"),
             options,

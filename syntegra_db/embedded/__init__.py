@@ -21,6 +21,7 @@ from syntegra_db.embedded._folders import locked, os_errors_explained
 from syntegra_db.embedded._programs import DEFAULT_VERSION, VERSIONS, bin_directory
 from syntegra_db.embedded._server import start_server, started_server, stop_server, stop_while_locked
 from syntegra_db.errors import EmbeddedServerError, server_message
+from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.settings import LOCAL_URL_FILE, DatabaseSettings, against_environment, local_url, parse_url
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ def start(directory: Path = DATA_DIRECTORY, version: int = DEFAULT_VERSION) -> U
     database = DatabaseSettings.model_fields["postgres_db"].default
     with started_server(directory / str(version), version) as uri:
         try:
-            _create_role_and_database(uri, user, database)
+            with report_if_interrupted(
+                lambda: f"The embedded PostgreSQL runs, but {database} may be missing; run the command again."
+            ):
+                _create_role_and_database(uri, user, database)
         except psycopg.OperationalError as error:
             raise EmbeddedServerError(
                 f"The database {database} on the embedded PostgreSQL in {directory} could not be created: "

@@ -44,6 +44,7 @@ from syntegra_db.embedded._folders import (
 )
 from syntegra_db.embedded._programs import DEFAULT_VERSION, popen, run, server_programs, server_user
 from syntegra_db.errors import EmbeddedServerError
+from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.libpq_options import options_against_environment
 
 if TYPE_CHECKING:
@@ -112,12 +113,13 @@ def stop_while_locked(data: Path, version: int) -> bool:
             return False
         user, sockets = server_user(), running_socket_directory(data)
         command = [str(server_programs(version) / "pg_ctl"), "stop", "-m", "fast", "-D", path_for(data)]
-        reason = run(command, user, cwd=data)
-        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
-        while not try_lock(descriptor):
-            if time.monotonic() > deadline:
-                raise EmbeddedServerError(f"The embedded PostgreSQL on {data} did not stop: {reason}.")
-            time.sleep(POLL_SECONDS)
+        with report_if_interrupted(lambda: f"The embedded PostgreSQL on {data} may still run; its data is kept."):
+            reason = run(command, user, cwd=data)
+            deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+            while not try_lock(descriptor):
+                if time.monotonic() > deadline:
+                    raise EmbeddedServerError(f"The embedded PostgreSQL on {data} did not stop: {reason}.")
+                time.sleep(POLL_SECONDS)
         if sockets not in {None, data}:
             with suppress(OSError):  # not empty
                 sockets.rmdir()
@@ -130,7 +132,7 @@ def _initialize(data: Path, programs: Path, user: pwd.struct_passwd, lock: int) 
     if new.exists():
         shutil.rmtree(new)
     make_private_directory(new, user)
-    with _removed_after_error(new):
+    with report_if_interrupted(lambda: f"No data was created in {data}."), _removed_after_error(new):
         command = [str(programs / "initdb"), "-U", "postgres", "--encoding=utf8", "--auth=reject", "-D", path_for(new)]
         # If this process is killed, initdb keeps the lock until it ended.
         if reason := run(command, user, cwd=new, pass_fds=(lock,)):
@@ -185,12 +187,13 @@ def _start_if_stopped(data: Path, programs: Path, user: pwd.struct_passwd, descr
         time.sleep(POLL_SECONDS)
     log_offset = log_size(data)
     process = _launch(data, programs, user, descriptor)
-    try:
-        return _wait_until_ready(data, process, log_offset)
-    except BaseException:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        raise
+    with report_if_interrupted(lambda: f"The embedded PostgreSQL on {data} was stopped again; its data is kept."):
+        try:
+            return _wait_until_ready(data, process, log_offset)
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
 
 
 def _wait_until_ready(data: Path, process: subprocess.Popen[Any], log_offset: int) -> str:

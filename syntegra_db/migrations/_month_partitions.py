@@ -23,6 +23,7 @@ from syntegra_db.catalog import (
 )
 from syntegra_db.connections import connect
 from syntegra_db.errors import ConnectionFailed, MigrationFailed, server_message
+from syntegra_db.interruption import report_if_interrupted
 from syntegra_db.migrations._commit import confirmed_transaction, connection_was_lost
 from syntegra_db.migrations._lock import current_schema, migration_lock
 from syntegra_db.migrations._options import MigrationOptions
@@ -104,7 +105,12 @@ def create_month_partitions(
     if not 0 <= months <= MAX_MONTHS:
         raise ValueError(f"months must be from 0 to {MAX_MONTHS}, not {months}")
     options = options or MigrationOptions()
-    with connect(engine) as connection, migration_lock(connection, options.migration_lock_timeout):
+    created: list[str] = []
+    with (
+        report_if_interrupted(lambda: _describe_created(created), unless_reported=True),
+        connect(engine) as connection,
+        migration_lock(connection, options.migration_lock_timeout),
+    ):
         tables = _tables(connection)
         installed = read_month_partitions(connection, tables, months)
         if missing := tables.keys() - {table.table for table in installed}:
@@ -113,7 +119,7 @@ def create_month_partitions(
                 "its revision declares. Nothing was changed. `syntegra-db verify` reports the difference."
             )
         connection.rollback()
-        creator = _Creator(connection, options, move_rows=move_rows)
+        creator = _Creator(connection, options, created, move_rows=move_rows)
         return [creator.create(table, tables[table.table]) for table in installed]
 
 
@@ -129,12 +135,17 @@ def _tables(connection: Connection) -> dict[str, str]:
     return tables_by_month(load_manifest(revision))
 
 
+def _describe_created(partitions: list[str]) -> str:
+    return f"Created before: {', '.join(partitions)}." if partitions else "Nothing was changed."
+
+
 class _Creator:
     """Create the partitions of tables one by one, each in its own transaction."""
 
-    def __init__(self, connection: Connection, options: MigrationOptions, *, move_rows: bool) -> None:
-        self._connection, self._options, self._move_rows = connection, options, move_rows
-        self._created: list[str] = []
+    def __init__(
+        self, connection: Connection, options: MigrationOptions, created: list[str], *, move_rows: bool
+    ) -> None:
+        self._connection, self._options, self._created, self._move_rows = connection, options, created, move_rows
 
     def create(self, table: MonthPartitions, column: str) -> CreatedPartitions:
         """Create the partitions of the months that `table` has none of."""
@@ -146,9 +157,9 @@ class _Creator:
         return CreatedPartitions(table.table, [partition.name for partition in partitions], moved)
 
     def _create(self, partition: _MonthPartition) -> int:
-        state = f"Created before: {', '.join(self._created)}." if self._created else "Nothing was changed."
+        state = _describe_created(self._created)
         try:
-            with confirmed_transaction(self._connection):
+            with confirmed_transaction(self._connection), report_if_interrupted(lambda: state):
                 moved = retry_in_savepoint(self._connection, partition.create, self._options, state=state)
         except DBAPIError as error:
             failure = f"The partition {partition.name} was not created: {server_message(error)}. {state}"

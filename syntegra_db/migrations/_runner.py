@@ -63,7 +63,11 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
         DatabaseAhead: the database is at a revision that this package does not know.
     """
     options = request.options or load_migration_options()
-    with migration_lock(connection, options.migration_lock_timeout), declared_search_path(connection):
+    with (
+        report_if_interrupted(lambda: _describe_interrupted_state(connection.engine)),
+        migration_lock(connection, options.migration_lock_timeout),
+        declared_search_path(connection),
+    ):
         is_purge = context._proxy.context_opts.get("purge", False)  # noqa: SLF001  before `configure`, no other way
         before = _revision(connection, is_purge=is_purge)
         limit_migration(connection, options)
@@ -81,11 +85,10 @@ def migrate(context: ModuleType, connection: Connection, configure: partial[None
         function = run_online(migrations_function(context), connection, options, target)
         configure = partial(configure, on_version_apply=(record_compatibility, steps), fn=function)
         try:
-            with report_if_interrupted(lambda: _describe_interrupted_state(connection.engine)):
-                # What `stamp --purge` deletes may be no revision that the schema could be compared with.
-                existing_drift = [] if is_purge and before is None else read_existing_drift(connection)
-                with describe_bugs(lambda: _state_after_rollback(connection, steps)):
-                    _run_with_retries(context, connection, configure, steps, options)
+            # What `stamp --purge` deletes may be no revision that the schema could be compared with.
+            existing_drift = [] if is_purge and before is None else read_existing_drift(connection)
+            with describe_bugs(lambda: _state_after_rollback(connection, steps)):
+                _run_with_retries(context, connection, configure, steps, options)
         except DBAPIError as error:
             if connection_was_lost(error):
                 connection.invalidate()

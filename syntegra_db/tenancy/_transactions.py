@@ -54,21 +54,24 @@ def run_change(
         ConnectionFailed: no connection could be opened; one of its subclasses says why.
     """
     options = options or MigrationOptions()
+    state = UNCHANGED
     try:
         if isinstance(bind, Connection):
             return _run_on_connection(bind, change, options)
         with (
+            report_if_interrupted(lambda: state, unless_reported=True),
             connect(bind) as connection,
             migration_lock(connection, options.migration_lock_timeout),
-            confirmed_transaction(connection),
-            report_if_interrupted(lambda: UNCHANGED),
         ):
-            limit_session(connection, local=True)
-            return _attempt(connection, change, options)
+            with confirmed_transaction(connection), report_if_interrupted(lambda: UNCHANGED):
+                limit_session(connection, local=True)
+                result = _attempt(connection, change, options)
+            state = "The change is complete."
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
         raise TenancyError(f"The server rejected a statement: {_explain(error)}") from error
+    return result
 
 
 def _explain(error: DBAPIError) -> str:

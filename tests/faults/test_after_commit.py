@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from support.commands import run
-from support.processes import in_thread
+from support.processes import lock_after
 from support.revisions import HEAD
 from support.sample_rows import load_rows
 from support.tcp_proxy import tcp_proxy
@@ -22,7 +20,7 @@ from syntegra_db.connections import unpooled_engine
 from syntegra_db.errors import MigrationFailed, SchemaDrift, SchemaNotVerified
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from support.servers import Database
 
@@ -35,7 +33,6 @@ CHANGE_WHEN_TABLES_ARE_DROPPED = """
     $$BEGIN ALTER TABLE data_sources ALTER name DROP NOT NULL; END$$;
     CREATE EVENT TRIGGER change ON ddl_command_end WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION change()
 """
-BLOCKS_READERS_OR_WRITERS = "mode IN ('AccessExclusiveLock', 'ShareRowExclusiveLock')"
 REVISION = "SELECT version_num FROM alembic_version"
 
 
@@ -43,29 +40,6 @@ REVISION = "SELECT version_num FROM alembic_version"
 def filled(database: Database) -> Database:
     load_rows(database, 500)
     return database
-
-
-@contextmanager
-def lock_after(database: Database, table: str) -> Iterator[None]:
-    """Another session waits for the lock that a command holds on `table`, so it gets it when the command commits."""
-    finished = threading.Event()
-
-    def wait_and_lock() -> None:
-        with database.connect() as connection:
-            held = f"SELECT FROM pg_locks WHERE relation = '{table}'::regclass AND {BLOCKS_READERS_OR_WRITERS}"
-            deadline = time.monotonic() + 60
-            while not connection.execute(held.encode()).rowcount:
-                assert time.monotonic() < deadline
-                time.sleep(0.002)
-            with connection.transaction():
-                connection.execute(f"LOCK TABLE {table}".encode())
-                finished.wait(60)
-
-    with in_thread(wait_and_lock):
-        try:
-            yield
-        finally:
-            finished.set()
 
 
 def test_restore_with_table_locked_after_commit_reports_rows_as_restored(filled: Database) -> None:

@@ -19,13 +19,11 @@ from psycopg import sql
 from support.commands import PROGRAMS, ROOT, run
 from support.legacy_databases import create_legacy_database
 from support.operator_guide import Checkout
-from support.processes import running, wait_for_rows, wait_until
+from support.processes import migration_lock_of, running, wait_for_rows, wait_until
 from support.revisions import HEAD
 from support.sample_rows import load_rows, row_digests
 from support.texts import load_texts
 from syntegra_db.backup import create_backup
-from syntegra_db.connections import connect
-from syntegra_db.migrations import migration_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,13 +125,8 @@ def test_upgrade_that_waits_for_other_migration_ends_at_signal(empty_database: D
         assert "Waiting for another migration" in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=10)
-    assert (process.returncode, errors) == (143, "Terminated by SIGTERM.\n")
-
-
-@contextmanager
-def migration_lock_of(database: Database) -> Iterator[None]:
-    with connect(database.engine) as connection, migration_lock(connection, 1):
-        yield
+    assert process.returncode == 143
+    assert errors == "Terminated by SIGTERM. The database is at no revision, and nothing else was changed.\n"
 
 
 @pytest.mark.parametrize(

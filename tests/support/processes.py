@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, LiteralString
 
 from support.commands import PROGRAMS
+from syntegra_db.connections import connect
+from syntegra_db.migrations import migration_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +40,9 @@ PAUSE: tuple[LiteralString, ...] = (
 PAUSED = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
 
 
+BLOCKS_READERS_OR_WRITERS = "mode IN ('AccessExclusiveLock', 'ShareRowExclusiveLock')"
+
+
 @contextmanager
 def running(
     database: Database, program: str, *arguments: str, cwd: Path | None = None, **environment: str
@@ -62,6 +67,13 @@ def running(
             yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def migration_lock_of(database: Database) -> Iterator[None]:
+    """Hold the lock of a migration during the block."""
+    with connect(database.engine) as connection, migration_lock(connection, 1):
+        yield
 
 
 def kill_at_random(process: subprocess.Popen[str], shortest: float, longest: float) -> None:
@@ -116,6 +128,29 @@ def in_thread(act: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         thread.join()
+
+
+@contextmanager
+def lock_after(database: Database, table: str) -> Iterator[None]:
+    """Another session waits for the lock that a command holds on `table`, so it gets it when the command commits."""
+    finished = threading.Event()
+
+    def wait_and_lock() -> None:
+        with database.connect() as connection:
+            held = f"SELECT FROM pg_locks WHERE relation = '{table}'::regclass AND {BLOCKS_READERS_OR_WRITERS}"
+            deadline = time.monotonic() + 60
+            while not connection.execute(held.encode()).rowcount:
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            with connection.transaction():
+                connection.execute(f"LOCK TABLE {table}".encode())
+                finished.wait(60)
+
+    with in_thread(wait_and_lock):
+        try:
+            yield
+        finally:
+            finished.set()
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
