@@ -195,7 +195,7 @@ generate: $(ENVIRONMENT) ## Write all generated files: SQL scripts, manifests, p
 	@$(VENV)/bin/python -m tools.generate
 
 site: $(ENVIRONMENT) ## Build the documentation site in site/, for a browser without a network too
-	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 build: $(ENVIRONMENT) ## Build the wheel and the source archive in dist/
 	@$(VENV)/bin/python -m build --no-isolation

@@ -48,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "browser: needs Chromium and its driver; skipped without them")
     config.addinivalue_line("markers", "docker: needs a Docker engine; skipped without one")
     config.addinivalue_line("markers", "embedded: reads files of the server; skipped on a server without local files")
     config.addinivalue_line("markers", "slow: takes long; `make test-all` runs it on one server")
@@ -105,6 +106,8 @@ def missing_programs() -> list[tuple[str, str]]:
     missing = []
     if not docker_is_running():
         missing.append(("docker", "no Docker engine answers"))
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        missing.append(("browser", "no chromium and chromedriver on PATH"))
     if shutil.which("pgbouncer") is None:
         missing.append(("pooler", "no pgbouncer on PATH"))
     return missing
