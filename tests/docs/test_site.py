@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow  # the server of the tests makes no difference
 
 HOST = "127.0.0.1"
-MARKDOWN = re.compile(r"```|\]\([\w./#-]+\)|^\s*\|.*\|\s*$|\| --- \||^#+ ", re.MULTILINE)
+MARKDOWN = re.compile(r"```|\]\([\w./#-]+\)|^\s*\|.*\|\s*$|\| --- \||^(?:#+|[-*]|\d+\.) ", re.MULTILINE)
 
 
 class Page(HTMLParser):
@@ -55,7 +55,7 @@ class Page(HTMLParser):
         self.open_code -= tag in {"code", "pre", "script", "style"}
 
     def handle_data(self, data: str) -> None:
-        self.text += "" if self.open_code else data
+        self.text += "`code`" if self.open_code else data
 
 
 @pytest.fixture(scope="module")

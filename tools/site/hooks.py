@@ -11,8 +11,8 @@ from mkdocs.structure.files import File
 
 from tools.api_docs import MODULES
 from tools.sections import ROOT
+from tools.site.dialect import for_mkdocs
 from tools.site.links import site_links
-from tools.site.lists import with_nested_lists
 from tools.site.pages import SOURCES, reference_pages, reference_uri, root_page
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Nest lists as GitHub does, and let links and the names in the table of public names lead to the site."""
     uri = page.file.src_uri
-    return with_nested_lists(site_links(link_names(markdown) if uri == "api.md" else markdown, uri))
+    return for_mkdocs(site_links(link_names(markdown) if uri == "api.md" else markdown, uri))
 
 
 def link_names(markdown: str) -> str:
