@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from support.servers import Server
 
@@ -20,12 +20,16 @@ def run_suite(
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., pytest.RunResult]:
-    """Return a function that runs a suite with `arguments`, on the server of this run by default; warnings fail it."""
+    """Return a function that runs a suite on the server of this run by default; a warning fails it."""
     monkeypatch.setenv("SYNTEGRA_SERVER", server.url.render_as_string(hide_password=False))
 
-    def run(suite: str, *arguments: str, conftest: str = "") -> pytest.RunResult:
+    # The plugins of this environment, most of which a suite does not use, take most of the time.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+    def run(suite: str, *arguments: str, conftest: str = "", plugins: Sequence[str] = ()) -> pytest.RunResult:
         pytester.makeconftest(CONFTEST + conftest)
         pytester.makepyfile(suite)
-        return pytester.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider", *arguments)
+        loaded = [argument for plugin in plugins for argument in ("-p", plugin)]
+        return pytester.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider", *loaded, *arguments)
 
     return run

@@ -15,12 +15,12 @@ import pytest
 
 from support.servers import ROLE_PASSWORD
 from syntegra_db.connections import conninfo
-from syntegra_db.testing._databases import ABANDONED, RUN
+from syntegra_db.testing._databases import ABANDONED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from support.servers import Server
+    from support.servers import Database, Server
 
     RunSuite = Callable[..., pytest.RunResult]
 
@@ -55,7 +55,7 @@ def test_run_that_cannot_start_ends_with_a_sentence(
 
 def test_processes_of_xdist_that_cannot_start_report_a_sentence(run_suite: RunSuite) -> None:
     arguments, message = FAILURES["no server"]
-    result = run_suite(SUITE, "-n", "1", *arguments)
+    result = run_suite(SUITE, "-n", "1", *arguments, plugins=["xdist"])
     result.assert_outcomes(errors=1)
     require_sentence(result, message)
 
@@ -84,7 +84,7 @@ import pytest
 def anyio_backend(): return "trio"
 def test_engine(anyio_backend, syntegra_async_engine): ...
 """
-    result = run_suite(suite)
+    result = run_suite(suite, plugins=["anyio"])
     result.assert_outcomes(errors=1)
     require_sentence(result, "SQLAlchemy's asyncio engines do not work with trio.")
 
@@ -115,7 +115,11 @@ def killed(pytester: pytest.Pytester, server: Server) -> Iterator[Callable[[str]
         pytester.makepyfile(SLEEP)
         started = pytester.path / "started"
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-        with subprocess.Popen(command, env={**os.environ, "SYNTEGRA_SERVER": choice}, stdout=subprocess.PIPE) as run:
+        with subprocess.Popen(
+            command,
+            env={**os.environ, "SYNTEGRA_SERVER": choice, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            stdout=subprocess.PIPE,
+        ) as run:
             wait_for(started.exists)
             run.send_signal(signal.SIGKILL)
         return started.read_text(encoding="utf-8").split(" ")
@@ -133,7 +137,7 @@ def test_killed_run_leaves_no_embedded_server(killed: Callable[[str], list[str]]
 
 
 def test_databases_of_killed_run_are_dropped_by_the_next(
-    killed: Callable[[str], list[str]], run_suite: RunSuite, server: Server
+    killed: Callable[[str], list[str]], run_suite: RunSuite, server: Server, empty_database: Database
 ) -> None:
     name, _ = killed(server.url.render_as_string(hide_password=False))
     with psycopg.connect(conninfo(server.url)) as connection:
@@ -142,7 +146,7 @@ def test_databases_of_killed_run_are_dropped_by_the_next(
     with psycopg.connect(conninfo(server.url)) as connection:
         names = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
     assert name not in names
-    assert any(name.startswith(RUN) for name in names), "those of this run are kept"
+    assert empty_database.name in names, "it is of a run that lives"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

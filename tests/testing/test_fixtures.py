@@ -93,6 +93,7 @@ else:
         assert await syntegra_async_session.scalar(COUNT) == 1
 """
 TESTS = 6
+ASYNCIO = ("anyio.pytest_plugin", "pytest_asyncio.plugin")
 
 
 def suite(mode: str) -> str:
@@ -106,7 +107,7 @@ def suite(mode: str) -> str:
 def test_fixtures_isolate_sync_and_async_tests(run_suite: RunSuite, server: Server, isolation: str, mode: str) -> None:
     before = databases(server)
     options = ("-o", "asyncio_mode=auto") if mode == "auto" else ()
-    result = run_suite(suite(mode), f"--syntegra-isolation={isolation}", *options)
+    result = run_suite(suite(mode), f"--syntegra-isolation={isolation}", *options, plugins=ASYNCIO)
     result.assert_outcomes(passed=TESTS)
     assert databases(server) == before
 
@@ -119,7 +120,7 @@ import pytest
 def test_names(syntegra_url, worker_id, number):
     print("used", worker_id, syntegra_url.database)
 """
-    result = run_suite(program, "-n", "2", "-rP")
+    result = run_suite(program, "-n", "2", "-rP", plugins=["xdist"])
     result.assert_outcomes(passed=4)
     used = [line.split()[1:] for line in result.outlines if line.startswith("used ")]
     assert len({name for _, name in used}) == 4
