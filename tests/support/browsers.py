@@ -49,6 +49,7 @@ def chromium() -> Iterator[Chrome]:
         "--window-size=1400,1000",
     ):
         options.add_argument(argument)
+    options.add_argument("--window-size=1400,1000")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = Chrome(options, ChromeService(shutil.which("chromedriver")))
     try:
@@ -59,11 +60,16 @@ def chromium() -> Iterator[Chrome]:
 
 def console_errors(browser: Chrome) -> list[str]:
     """Return the errors on the console since the last call."""
-    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    return [entry["message"] for entry in entries(browser, "browser") if entry["level"] == "SEVERE"]
 
 
 def requested_hosts(browser: Chrome) -> set[str]:
     """Return the hosts of all requests since the last call."""
-    messages = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
+    messages = (json.loads(entry["message"])["message"] for entry in entries(browser, "performance"))
     urls = (m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent")
     return {host for url in urls if (host := urlsplit(url).hostname)}
+
+
+def entries(browser: Chrome, log: str) -> list[dict[str, Any]]:
+    """Return the entries of a log since the last call."""
+    return list(browser.get_log(log))  # type: ignore[no-untyped-call]  # of selenium

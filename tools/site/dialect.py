@@ -14,7 +14,7 @@ def for_mkdocs(markdown: str) -> str:
     fence = ""
     shift = 0
     has_blocks = False
-    lines = []
+    lines: list[str] = []
     for line in markdown.split("\n"):
         text = line.lstrip(" ")
         indent = len(line) - len(text)
