@@ -29,8 +29,14 @@ MODULE_HEADING = re.compile(r"^## `syntegra_db\.([\w.]+)`$", re.MULTILINE)
 def on_config(config: MkDocsConfig) -> None:
     """Complete the sections of the navigation whose pages follow from the code and from files."""
     section(config.nav, "Python").extend(reference_uri(module) for module in MODULES)
-    records = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
-    section(config.nav, "Decisions").extend(f"adr/{record.name}" for record in records)
+    section(config.nav, "Decisions").extend(pages("adr/[0-9]*.md"))
+    guides = section(config.nav, "Guides")
+    guides.extend(page for page in pages("guides/*.md") if page not in guides)
+
+
+def pages(pattern: str) -> list[str]:
+    """Return the pages of docs/ with such a path, in the order of their names."""
+    return sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").glob(pattern))
 
 
 def section(navigation: Any, title: str) -> list[Any]:
@@ -52,8 +58,8 @@ def section(navigation: Any, title: str) -> list[Any]:
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Add the pages that are not in docs/, and the program that draws the diagrams."""
-    pages = {uri: root_page(uri) for uri in SOURCES} | reference_pages()
-    for uri, markdown in pages.items():
+    added = {uri: root_page(uri) for uri in SOURCES} | reference_pages()
+    for uri, markdown in added.items():
         files.append(File.generated(config, uri, content=markdown))
     mermaid = str(distribution("mermaidx").locate_file("mermaidx/assets/mermaid.js"))
     files.append(File.generated(config, MERMAID, abs_src_path=mermaid))
