@@ -47,13 +47,14 @@ def test_rebuild_reports_resources_before_and_recall_after(server: Server, loade
         )
         assert re.search(before, result.stderr)
         assert "building index: loading tuples" in result.stderr or "new index is in use" in result.stderr
-        first, second = result.stdout.splitlines()
+        first, second, *defaults = result.stdout.splitlines()
         assert first.startswith("Rebuilt: an ivfflat index in half precision with 20 lists on 2,000 rows, ")
         assert re.fullmatch(
             r"Recall 0\.[89]\d+ with ivfflat\.probes = \d+; "
             r"up to 25,000 rows, a `search` is exact and does not use the index",
             second,
         )
+        assert defaults[0].startswith("Plain SQL searches with the server's settings. For ")
         status = succeed("syntegra-db", "vectors", "status", "--json", "--seconds", "2", url=url)
         (health,) = json.loads(status)["indexes"]
         assert health["rows_at_build"] == 2_000
