@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import struct
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,11 +19,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
 from sqlalchemy import delete, exists, func, select
 
 from syntegra_db.errors import SyntegraDBError
 from syntegra_db.models import (
+    EMBEDDING_DIMENSIONS,
     AnomalyLog,
     AnomalySeverity,
     Base,
@@ -38,7 +39,6 @@ from syntegra_db.models import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy.typing as npt
     from sqlalchemy.orm import Session
 
 DIRECTORY = Path(__file__).resolve().parent
@@ -134,10 +134,15 @@ def read_rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def read_embeddings() -> npt.NDArray[np.float32]:
-    """Return the embeddings, shape (texts, 384), of unit length; row i is the embedding of text i of texts.csv."""
-    embeddings: npt.NDArray[np.float16] = np.load(DIRECTORY / "embeddings.npy")
-    return embeddings.astype(np.float32)
+def read_embeddings() -> list[tuple[float, ...]]:
+    """Return the embeddings, of unit length; number i is the embedding of text i of texts.csv.
+
+    They are read without NumPy, which `make migrate` does not install: a header, whose length is at byte 8, and the
+    half-precision numbers of one text after another.
+    """
+    content = (DIRECTORY / "embeddings.npy").read_bytes()
+    header_length = int.from_bytes(content[8:10], "little")
+    return list(struct.iter_unpack(f"<{EMBEDDING_DIMENSIONS}e", content[10 + header_length :]))
 
 
 def _rows() -> Iterator[Base]:
@@ -184,7 +189,7 @@ def _kpi(row: dict[str, str], source: DataSource) -> KpiSummary:
     )
 
 
-def _text(row: dict[str, str], embedding: npt.NDArray[np.float32], source: DataSource) -> TextSummary:
+def _text(row: dict[str, str], embedding: tuple[float, ...], source: DataSource) -> TextSummary:
     return TextSummary(
         client_id=source.client_id,
         source=source,

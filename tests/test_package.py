@@ -32,6 +32,23 @@ def test_import_of_package_loads_no_metadata_and_no_dependency() -> None:
     assert output.stdout == "[]\n"
 
 
+def test_models_need_only_sqlalchemy_and_pgvector() -> None:
+    program = """
+import sys
+allowed = {"sqlalchemy", "pgvector", "greenlet", "typing_extensions", "syntegra_db"}
+class Others:
+    def find_spec(self, name, path=None, target=None):
+        package = name.partition(".")[0]
+        if package not in allowed | sys.stdlib_module_names and not package.startswith("_"):
+            raise ModuleNotFoundError(f"blocked: {name}", name=name)
+sys.meta_path.insert(0, Others())
+import syntegra_db.models
+assert syntegra_db.models.Base.metadata.sorted_tables
+print({name for name in ("alembic", "numpy", "psycopg", "pydantic", "rich", "typer") if name in sys.modules})
+"""
+    assert succeed("python", "-c", program) == "set()\n"
+
+
 def test_restore_loads_no_model() -> None:
     # Loading the models takes a fifth of the start.
     program = "import sys; from syntegra_db.backup import restore; print('sqlalchemy.orm' in sys.modules)"

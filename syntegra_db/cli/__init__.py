@@ -101,7 +101,7 @@ def command_line(
         typer.Option(
             envvar=environment.LOG_FORMAT_VARIABLE, help="Log to standard error as text or as one JSON object per line."
         ),
-    ] = "text",
+    ] = LogFormat.TEXT,
 ) -> None:
     """Migrate, verify, back up and search the SYNTEGRA analytics schema on PostgreSQL."""
     if quiet and verbose:

@@ -9,7 +9,8 @@ import logging
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 from syntegra_db import wording
 from syntegra_db.cli.output import echo, to_json
@@ -18,13 +19,19 @@ from syntegra_db.errors import escape_control_characters
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LogFormat = Literal["text", "json"]
 PACKAGE_LOGGER = "syntegra_db"
 TEXT = "%(asctime)s %(levelname)s %(message)s"
 # Fields of the objects that report how a command ended.
 END_FIELDS = ("error", "exit_status")
 
 logger = logging.getLogger(__name__)
+
+
+class LogFormat(StrEnum):
+    """The formats of the log."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 class StderrHandler(logging.StreamHandler[Any]):
@@ -78,9 +85,9 @@ def is_printed(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def log_to_stderr(log_format: LogFormat = "text", level: int = logging.INFO) -> Iterator[None]:
+def log_to_stderr(log_format: LogFormat = LogFormat.TEXT, level: int = logging.INFO) -> Iterator[None]:
     """Print the log of the package from `level` on during the block."""
-    if log_format == "json":
+    if log_format == LogFormat.JSON:
         formatter: logging.Formatter = JsonFormatter()
     else:
         formatter = EscapingFormatter(None if is_terminal() else TEXT)

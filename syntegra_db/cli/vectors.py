@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -31,8 +32,16 @@ logger = logging.getLogger(__name__)
 
 app = typer.Typer(help="Measure and rebuild the vector index of similarity searches.", no_args_is_help=True)
 
+
 # Declared again, because syntegra_db.vectors imports SQLAlchemy.
-Method = Literal["ivfflat", "hnsw"]
+class Method(StrEnum):
+    """The methods of a vector index."""
+
+    _value_: Literal["ivfflat", "hnsw"]
+    IVFFLAT = "ivfflat"
+    HNSW = "hnsw"
+
+
 REPEAT_SECONDS = 30.0
 MEMORY = re.compile(r"([1-9][0-9]*) *(kB|MB|GB)")
 BYTES = {"kB": 1024, "MB": 1024**2, "GB": 1024**3}
@@ -145,9 +154,9 @@ def rebuild(  # noqa: PLR0913  one parameter per option
     from syntegra_db.vectors.maintenance import RebuildOptions
     from syntegra_db.vectors.maintenance import rebuild as rebuild_index
 
-    if lists is not None and method == "hnsw":
+    if lists is not None and method == Method.HNSW:
         raise typer.BadParameter("--lists is for ivfflat; an hnsw index has no lists")
-    options = RebuildOptions(method, lists, half, _bytes(memory), workers)
+    options = RebuildOptions(method.value if method else None, lists, half, _bytes(memory), workers)
     embedding = _find_column(column)
     unchanged = report_if_interrupted(lambda: "The index is unchanged.", unless_reported=True)
     with _build_progress() as show, unchanged:

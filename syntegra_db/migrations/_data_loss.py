@@ -90,7 +90,7 @@ def count_data_loss(connection: Connection, losses: list[DataLoss]) -> list[Lost
 
 def _count(connection: Connection, loss: DataLoss) -> LostRows | None:
     table = table_name(connection, loss.table)
-    condition = loss.condition.replace("{}", quote(loss.column or ""))
+    condition = loss.condition.replace("{}", quote(loss.column)) if loss.column else loss.condition
     try:
         connection.execute(text(f"SET LOCAL statement_timeout = '{COUNT_SECONDS}s'"))
         count = execute_query(connection, f"SELECT count(*) FROM {table} WHERE {condition}").scalar_one()  # noqa: S608  declared names

@@ -141,7 +141,7 @@ def test_load_after_downgrade_and_upgrade_inserts_all_rows(sessions: sessionmake
 
 
 def test_embeddings_have_one_unit_vector_per_text() -> None:
-    embeddings = read_embeddings()
+    embeddings = np.array(read_embeddings())
     assert embeddings.shape == (len(read_rows("texts")), EMBEDDING_DIMENSIONS)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)
 

