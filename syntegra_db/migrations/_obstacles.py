@@ -9,9 +9,10 @@ from sqlalchemy.exc import DBAPIError
 
 from syntegra_db.catalog import load_manifest, unversioned_objects
 from syntegra_db.errors import ExtensionUnavailable, MigrationFailed, server_message
-from syntegra_db.revisions import VERSION_TABLE, position_of
+from syntegra_db.migrations._privileges import require_may_migrate
+from syntegra_db.revisions import describe_revision, position_of
 from syntegra_db.search_path import read_session, search_path_fix
-from syntegra_db.sql import catalog_query, execute_raw, qualify_name, quote
+from syntegra_db.sql import catalog_query, execute_raw, quote
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 LOCK_TIMEOUT_MILLISECONDS = 500
 RIGHTS = catalog_query("""
     SELECT current_setting('transaction_read_only') = 'on' AS is_read_only,
-           (SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = to_regclass(:table)
-              AND NOT pg_has_role(relowner, 'USAGE')) AS other_owner,
            NOT has_schema_privilege(:schema, 'CREATE') AS may_not_create
 """)
 
@@ -38,7 +37,7 @@ def find_obstacle(connection: Connection, route: Route) -> MigrationFailed | Non
         LockTimeout: see `short_lock_timeout`.
     """
     after = load_manifest(route.target)
-    obstacle = _missing_right(connection, creates=position_of(route.target) > position_of(route.start))
+    obstacle = _missing_right(connection, route)
     is_new = _has_vectors(after) and not _has_vectors(load_manifest(route.before))
     if obstacle is None and is_new:
         obstacle = _missing_extension(connection)
@@ -53,24 +52,24 @@ def find_obstacle(connection: Connection, route: Route) -> MigrationFailed | Non
     return obstacle
 
 
-def _missing_right(connection: Connection, *, creates: bool) -> MigrationFailed | None:
+def _missing_right(connection: Connection, route: Route) -> MigrationFailed | None:
     session = read_session(connection)
-    parameters = {"table": qualify_name(session.schema, VERSION_TABLE), "schema": session.schema}
-    rights = connection.execute(RIGHTS, parameters).one()
-    connection.rollback()
-    role = quote(session.role)
+    rights = connection.execute(RIGHTS, {"schema": session.schema}).one()
     if rights.is_read_only:
         return MigrationFailed(
             "Transactions are read-only here, set by default_transaction_read_only or by the session, or the server "
             "is a standby. Connect to the primary server, or change the setting."
         )
-    if rights.other_owner is not None:
-        return MigrationFailed(
-            f"Role {role} may not change the tables. Run this as {quote(rights.other_owner)}, who owns the tables, or "
-            "as an administrator."
-        )
+    try:
+        state = f"The database is at {describe_revision(route.before)}, and nothing was changed."
+        require_may_migrate(connection, route.target, state)
+    except MigrationFailed as failure:
+        return failure
+    finally:
+        connection.rollback()
+    creates = position_of(route.target) > position_of(route.start)
     if creates and rights.may_not_create:
-        schema = quote(session.schema or "")
+        role, schema = quote(session.role), quote(session.schema or "")
         return MigrationFailed(
             f"Role {role} may not create tables in schema {schema}. Ask its owner to run: GRANT CREATE ON SCHEMA "
             f"{schema} TO {role};"
