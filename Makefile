@@ -20,7 +20,7 @@ TEST_ON_18 = $(VENV)/bin/pytest $(TWO_AT_ONCE) $(CASES) --syntegra-postgres 18 -
 CHECKED_TEXTS = ':!*.csv' ':!*.json' ':!*.npy' ':!*.png' ':!docs/es' ':!.codespell' ':!constraints*.txt'
 
 # Passwords of examples and tests, which `make secrets` accepts.
-EXAMPLE_PASSWORDS = ^(password|secret|s3cret|pw|any|HUNTER2|hunter2-is-the-password|p%(2C|40)w|p%40@:/.*)$$
+EXAMPLE_PASSWORDS = ^(password|the password|secret|s3cret|pw|any|HUNTER2|hunter2-is-the-password|p%(2C|40)w|p%40@:/.*)$$
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
