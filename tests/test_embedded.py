@@ -123,6 +123,7 @@ def test_start_with_configured_server_does_nothing(folder: Path) -> None:
     assert not (folder / ".postgres").exists()
 
 
+@pytest.mark.long
 def test_variables_of_libpq_do_not_lead_elsewhere(folder: Path) -> None:
     together = {
         variable: "nonsense"
@@ -308,6 +309,7 @@ def test_interrupted_start_leaves_no_server_or_usable_one(folder: Path, how: sig
     assert {path.name for path in (folder / ".postgres").iterdir()} == {"18", "url"}
 
 
+@pytest.mark.long
 def test_copy_of_running_folder_gets_its_own_server(folder: Path) -> None:
     original, copy = folder / "original", folder / "copy"
     original.mkdir()
@@ -325,6 +327,7 @@ def test_copy_of_running_folder_gets_its_own_server(folder: Path) -> None:
         assert "PostgreSQL 18 stopped." in succeed("syntegra-db", "local", "stop", cwd=path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("parent", ["plain", "it's"])
 def test_moved_folder_of_running_server_is_used_again(folder: Path, parent: str) -> None:
     before, after = folder / parent / "before", folder / parent / "after"
@@ -373,6 +376,7 @@ def test_server_started_by_another_program_is_rejected(folder: Path) -> None:
     assert embedded.stop_server(data)
 
 
+@pytest.mark.long
 def test_start_while_stopping_waits(folder: Path) -> None:
     succeed("syntegra-db", "local", "start", cwd=folder)
     commands = ["stop", "start"] * 5

@@ -102,6 +102,7 @@ def test_plan_as_json_has_every_group(empty_database: Database, tmp_path: Path) 
     assert [fill["rows"] for fill in plan["backfills"]] == [10, 3]
 
 
+@pytest.mark.long
 def test_backup_of_adoption_restores_whole_database(server: Server, empty_database: Database, tmp_path: Path) -> None:
     create_legacy_database(empty_database, "shared")
     before = dump(empty_database)

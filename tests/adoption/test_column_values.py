@@ -229,6 +229,7 @@ def test_accepted_duplicate_keys_do_not_accept_other_values(empty_database: Data
     assert [question.ids for question in both] == [(3,), (2,)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "expression",
     [

@@ -91,6 +91,7 @@ def application(empty_database: Database) -> Database:
     return empty_database
 
 
+@pytest.mark.long
 def test_suggested_command_runs_as_printed_and_fills_the_columns(application: Database, tmp_path: Path) -> None:
     url = application.environment_url
     before = dump(application)

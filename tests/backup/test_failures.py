@@ -101,6 +101,7 @@ def test_backup_in_missing_directory_fails(filled: Database) -> None:
         create_backup(filled.engine, Path("nowhere/x.dump"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_backup_leaves_no_named_file_and_next_cleans_up(filled: Database) -> None:
     generator = random.Random(1)

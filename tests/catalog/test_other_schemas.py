@@ -208,6 +208,7 @@ def test_empty_schema_name_is_rejected(database: Database) -> None:
         assert (result.returncode, "The name of the schema is empty" in result.stderr) == (3, True), result.stderr
 
 
+@pytest.mark.long
 def test_printed_command_creates_second_set(database: Database) -> None:
     change_path(database, AWKWARD, CHANGES["database"][1])
     url = database.environment_url

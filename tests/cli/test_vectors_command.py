@@ -102,6 +102,7 @@ def test_too_little_memory_exits_27_with_one_line(loaded: Database) -> None:
     assert "2 MB that --memory allows" in result.stderr
 
 
+@pytest.mark.long
 def test_older_revision_and_empty_table_exit_with_one_line(empty_database: Database) -> None:
     migrations.upgrade("002", empty_database.url)
     for command in ("status", "rebuild"):

@@ -41,6 +41,7 @@ def test_guide_commands_on_embedded_server_migrate_and_roll_back(checkout: guide
         assert "MISSING    clusters" in outcome.output
 
 
+@pytest.mark.long
 def test_scripts_in_another_directory_migrate_and_roll_back(checkout: guide.Checkout) -> None:
     assert "at revision 003" in checkout.succeed(f"cd / && {checkout.folder}/scripts/run_migration_003.sh")
     assert "at revision 002" in checkout.succeed(f"cd / && {checkout.folder}/scripts/rollback_migration_003.sh")

@@ -46,6 +46,7 @@ LOST = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("program", ["syntegra-db", "alembic"])
 def test_downgrade_announces_columns_labels_and_narrowed_values(
     checkout: Checkout, server: Server, database: Database, program: str

@@ -130,6 +130,7 @@ def test_killed_and_blocked_evolution_is_finished_and_loses_nothing(
     assert [loaded.query(query) for query in DIGESTS] == before
 
 
+@pytest.mark.long
 def test_killed_and_blocked_contraction_is_finished_and_loses_nothing(
     request: pytest.FixtureRequest, checkout: Checkout, server: Server, loaded: Database
 ) -> None:

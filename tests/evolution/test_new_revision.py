@@ -38,6 +38,7 @@ BUGS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_manifests_with_new_revision_are_written_and_used(checkout: Checkout, database: Database, kind: str) -> None:
     checkout.add_revision(AFTER_HEAD, COLUMNS[kind], DROPS.get(kind, DROP_COLUMN))
@@ -100,6 +101,7 @@ def test_bug_in_upgrade_is_placed_and_the_revision_reported(
     assert load_manifest(HEAD).tables["data_sources"].columns.keys() == columns_of(empty_database)
 
 
+@pytest.mark.long
 def test_bug_in_downgrade_is_placed_by_rollback_and_keeps_the_rows(checkout: Checkout, database: Database) -> None:
     load_texts(database, 10, {})
     path = checkout.add_revision(AFTER_HEAD, COLUMNS["nullable"], f"{DROP_COLUMN}\n{BUGS['KeyError']}")

@@ -67,6 +67,7 @@ def test_evolution_goes_up_and_down_without_drift_while_services_write(
             assert row_digests(filled) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kind", [LABEL_EVOLUTION, "index", "foreign key", "unique constraint", "partitions by month", "second embedding"]
 )
@@ -103,6 +104,7 @@ def kill_during_step(process: subprocess.Popen[str], step: int) -> None:
     process.wait()
 
 
+@pytest.mark.long
 def test_killed_backfill_continues_after_its_last_batch(checkout: Checkout, server: Server, database: Database) -> None:
     load_rows(database, SLOW_ROWS)
     prepare(checkout, server, LABEL_EVOLUTION)
@@ -133,6 +135,7 @@ def test_killed_backfill_continues_after_its_last_batch(checkout: Checkout, serv
     assert checkout.run("syntegra-db", "verify", database=database).returncode == 0
 
 
+@pytest.mark.long
 def test_index_waits_for_older_transaction_and_keeps_writers_going(
     checkout: Checkout, server: Server, filled: Database
 ) -> None:
@@ -165,6 +168,7 @@ def test_locked_row_is_tried_again_with_its_batch_only(checkout: Checkout, serve
     assert filled.query("SELECT DISTINCT metadata FROM kpi_summary") == [({},)]
 
 
+@pytest.mark.long
 def test_duplicate_rows_are_named_and_leave_no_index(checkout: Checkout, server: Server, filled: Database) -> None:
     checkout.add_revision(
         AFTER_HEAD,
@@ -193,6 +197,7 @@ def test_duplicate_rows_are_named_and_leave_no_index(checkout: Checkout, server:
     assert not filled.query(UNFINISHED)
 
 
+@pytest.mark.long
 def test_verify_during_unfinished_revision_reports_what_no_step_explains(
     checkout: Checkout, server: Server, filled: Database
 ) -> None:

@@ -77,6 +77,7 @@ def deprecating(tmp_path: Path) -> Checkout:
     return checkout
 
 
+@pytest.mark.long
 def test_service_that_deprecates_a_column_works_before_and_after_it_is_dropped(
     checkout: Checkout, deprecating: Checkout, server: Server, database: Database
 ) -> None:

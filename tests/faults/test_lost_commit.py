@@ -208,6 +208,7 @@ def test_operation_with_server_stopped_during_commit_reports_success(
         assert operation.is_done(database)
 
 
+@pytest.mark.long
 def test_rollback_without_confirmation_exits_29_and_names_backup(database: Database, tmp_path: Path) -> None:
     load_rows(database, 500)
     with tcp_proxy(database.url) as proxy:

@@ -29,6 +29,7 @@ def tables(database: Database) -> set[str]:
     return {name for (name,) in database.query(TABLES)}
 
 
+@pytest.mark.long
 def test_upgrade_and_downgrade_of_every_revision_succeed(empty_database: Database) -> None:
     url = empty_database.environment_url
     succeed("alembic", "upgrade", "head", url=url)

@@ -43,6 +43,7 @@ def assert_clean(database: Database, revision: str | None = HEAD) -> None:
     assert database.query("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_eight_concurrent_migrations_all_succeed(server: Server, tmp_path: Path) -> None:
     for number in range(20):
@@ -150,6 +151,7 @@ def test_sql_script_during_migration_is_rejected(empty_database: Database) -> No
             connection.execute(statements.encode())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_run_after_killed_migration_reaches_head(server: Server, tmp_path: Path) -> None:
     moments = random.Random(3)

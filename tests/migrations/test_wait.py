@@ -25,6 +25,7 @@ from syntegra_db.errors import (
 )
 from syntegra_db.migrations import wait_for_database
 from syntegra_db.settings import parse_url
+from syntegra_db.testing._options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ UNREACHABLE = parse_url("postgresql://user@localhost:9/database")
 @pytest.fixture(scope="module")
 def own_server(pytestconfig: pytest.Config) -> Iterator[EmbeddedServer]:
     """A server that the tests of this module stop."""
-    with embedded_server(pytestconfig.getoption("--postgres")) as server:
+    with embedded_server(pytestconfig.stash[OPTIONS].postgres) as server:
         yield server
 
 

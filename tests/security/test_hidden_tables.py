@@ -105,6 +105,7 @@ def test_names_are_escaped_in_messages_of_a_file(empty_database: Database, tmp_p
     assert psql.feed(database.url, f"{back}\n{setting[1]}\n{script}", tmp_path).stderr == ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", AWKWARD)
 def test_names_are_escaped_in_the_output_of_commands(server: Server, migrated_template: str, name: str) -> None:
     with server.database(migrated_template, name=f"syntegra_{name}") as database:

@@ -288,6 +288,7 @@ def test_migration_path_ends_with_the_migration(database: Database) -> None:
         assert settings_of(connection)["search_path"] == "pg_catalog, pg_temp"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("schema", "extension_schema"), [('Data "a%b', "public"), ("a:b", "Ext ensions"), ("select", "public")]
 )

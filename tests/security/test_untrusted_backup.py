@@ -270,6 +270,7 @@ def test_name_created_during_backup_is_not_overwritten(tmp_path: Path, create: C
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.long
 def test_one_of_simultaneous_backups_gets_the_name(database: Database, tmp_path: Path) -> None:
     load_rows(database, 20_000)
     processes = [

@@ -90,6 +90,7 @@ def test_new_table_with_clients_is_protected(
     assert clients_seen(separated, logins.create(ROLES.admin), "invoices") == {7}
 
 
+@pytest.mark.long
 def test_new_table_without_clients_is_for_services_only_if_it_is_shared(
     checkout: Checkout, server: Server, separated: Database, logins: Logins
 ) -> None:
@@ -126,6 +127,7 @@ def test_new_column_is_granted(checkout: Checkout, server: Server, separated: Da
     assert separated.query("SELECT DISTINCT client_id FROM kpi_summary WHERE unit = 'EUR'") == [(7,)]
 
 
+@pytest.mark.long
 def test_partitioned_table_stays_protected(
     checkout: Checkout, server: Server, separated: Database, logins: Logins
 ) -> None:

@@ -27,6 +27,7 @@ def tenancy(database: Database, *arguments: str) -> str:
     return succeed("syntegra-db", "tenancy", *arguments, url=database.environment_url)
 
 
+@pytest.mark.long
 def test_printed_statements_attach_logins(logins: Logins, database: Database) -> None:
     load_rows(database, 2_000)
     output = tenancy(database, "enable")
@@ -75,6 +76,7 @@ def test_status_names_what_is_not_protected(separated: Database, logins: Logins)
     assert f"UNSAFE: {login} has BYPASSRLS" in printed
 
 
+@pytest.mark.long
 def test_any_bigint_is_a_client(separated: Database, logins: Logins) -> None:
     login = logins.create()
     for client in ("-8", "0", str(-(2**63)), str(2**63 - 1)):

@@ -47,6 +47,7 @@ def test_plot_marks_the_chosen_setting_and_shows_each_point(calibrated: Database
     assert (tmp_path / "index.png").read_bytes().startswith(PNG_SIGNATURE)
 
 
+@pytest.mark.long
 def test_status_prints_a_bar_for_each_point(calibrated: Database) -> None:
     output = succeed(*STATUS, url=calibrated.environment_url)
     calibration = only_index(calibrated).calibration
@@ -57,10 +58,12 @@ def test_status_prints_a_bar_for_each_point(calibrated: Database) -> None:
     assert [float(recall) for _, _, recall, *_ in bars] == pytest.approx(recalls, abs=0.001)
     assert all(len(bar) == pytest.approx(40 * float(recall), abs=1) for _, _, recall, bar, _ in bars)
     assert sum(mark == " chosen" for *_, mark in bars) == 1
-    stored = json.loads(succeed(*STATUS, "--json", url=calibrated.environment_url))["calibration"]
+    document = json.loads(succeed(*STATUS, "--json", url=calibrated.environment_url))
+    stored = document["indexes"][0]["calibration"]
     assert [point["setting"] for point in stored["points"]] == [point.setting for point in calibration.points]
 
 
+@pytest.mark.long
 def test_plot_without_calibration_and_with_other_suffix_write_nothing(loaded: Database, tmp_path: Path) -> None:
     result = run(*STATUS, "--plot", str(tmp_path / "index.png"), url=loaded.environment_url)
     assert (result.returncode, result.stdout) == (OutputFailed.exit_status, "")

@@ -84,6 +84,7 @@ def run_reports(database: Database, texts: Texts, condition: str) -> Iterator[tu
             yield query, [row[0] for row in connection.execute(statement, [vector])]
 
 
+@pytest.mark.long
 def test_undo_restores_the_settings_before(loaded: Database) -> None:
     name = sql.Identifier(loaded.name)
     loaded.execute(
