@@ -82,6 +82,7 @@ def test_data_after_restart_is_kept(folder: Path) -> None:
     assert succeed("syntegra-db", "psql", "-Atc", "SELECT * FROM alembic_version", cwd=folder) == "001\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("has_createdb", [True, False])
 @pytest.mark.parametrize("database", ["kpi nuevos", "syntegra_test"])
 def test_missing_database_on_embedded_server_is_created_as_printed(
@@ -141,6 +142,7 @@ def test_variables_of_libpq_do_not_lead_elsewhere(folder: Path) -> None:
         assert result.stdout == '"$user", public\n', result.stderr
 
 
+@pytest.mark.long
 def test_variables_of_libpq_do_not_lead_a_service_elsewhere(folder: Path) -> None:
     succeed("syntegra-db", "local", "start", cwd=folder)
     for variable, value in (("PGOPTIONS", "-c x"), ("PGPORT", "1"), ("PGTARGETSESSIONATTRS", "standby")):
@@ -183,6 +185,7 @@ def test_start_in_process_with_a_rejected_variable_names_it_at_once(
     assert embedded.stop(folder) == [18]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("variable", "value"), [("PGSERVICE", "analytics"), ("PGHOSTADDR", "192.0.2.1")])
 def test_variable_that_leads_to_another_server_is_rejected(folder: Path, variable: str, value: str) -> None:
     for command in ("local start", "status", "psql"):
@@ -235,6 +238,7 @@ def test_server_that_cannot_start_names_its_log(folder: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.long
 def test_command_after_crash_names_start_command(folder: Path) -> None:
     succeed("syntegra-db", "local", "start", cwd=folder)
     os.kill(server_pid(folder / ".postgres/18"), signal.SIGKILL)

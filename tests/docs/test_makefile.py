@@ -56,6 +56,7 @@ def test_make_migrate_reaches_head_and_lists_tables(checkout: guide.Checkout) ->
     checkout.succeed("make verify")
 
 
+@pytest.mark.long
 def test_make_psql_opens_the_embedded_database(checkout: guide.Checkout) -> None:
     checkout.succeed("make migrate")
     assert "syntegra_user@syntegra_db" in checkout.succeed(

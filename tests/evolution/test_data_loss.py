@@ -66,6 +66,7 @@ def test_downgrade_announces_columns_labels_and_narrowed_values(
     assert database.query("SELECT count(*) FROM anomaly_log WHERE severity = 'critical'") != [(0,)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("program", ["syntegra-db", "alembic"])
 def test_upgrade_announces_dropped_and_narrowed_columns(
     checkout: Checkout, server: Server, database: Database, program: str

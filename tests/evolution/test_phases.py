@@ -88,6 +88,7 @@ def test_service_of_the_package_before_starts_on_expansion_only(newer: Checkout,
     assert run("syntegra-db", "verify", url=database.environment_url).returncode == 0
 
 
+@pytest.mark.long
 def test_comment_of_another_text_is_drift_and_does_not_let_services_start(newer: Checkout, database: Database) -> None:
     assert newer.run("syntegra-db", "upgrade", AFTER_HEAD, database=database).returncode == 0
     for comment in (

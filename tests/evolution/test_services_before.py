@@ -59,6 +59,7 @@ def test_service_of_revision_before_works_after_expansion(
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.long
 def test_service_of_revision_before_does_not_start_after_contraction(
     checkout: Checkout, server: Server, database: Database
 ) -> None:

@@ -86,6 +86,7 @@ def test_application_tables_are_not_reported_or_changed(empty_database: Database
     assert empty_database.query("SELECT id FROM all_clients") == [(7,)]
 
 
+@pytest.mark.long
 def test_other_schema_on_search_path_is_unchanged(empty_database: Database) -> None:
     empty_database.execute(
         "CREATE EXTENSION vector; CREATE TABLE clusters (name text); INSERT INTO clusters VALUES ('foreign');"
@@ -250,6 +251,7 @@ def test_stamp_with_purge_replaces_what_the_version_table_holds(
     assert tables(database) == MANAGED_TABLES
 
 
+@pytest.mark.long
 def test_alembic_stamp_with_purge_succeeds_where_it_is_refused_without(database: Database) -> None:
     database.execute("UPDATE alembic_version SET version_num = '999'")
     assert run("alembic", "stamp", HEAD, url=database.environment_url).returncode == 10

@@ -309,6 +309,7 @@ def test_schema_of_postgresql_as_setting_of_a_file_is_refused(
     assert empty_database.query(TABLES) == [(2,)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("own", [*OWN_SCHEMAS, "pg_temp_3", "pg_mine"])
 def test_schema_of_postgresql_as_argument_is_refused(database: Database, own: str) -> None:
     for command in (

@@ -149,6 +149,7 @@ def test_partitioned_table_stays_protected(
     assert separated.query("SELECT relname FROM pg_class WHERE relrowsecurity") == []
 
 
+@pytest.mark.long
 def test_rollback_file_protects_only_what_it_creates(checkout: Checkout, server: Server) -> None:
     checkout.add_revision(AFTER_HEAD, *EVOLUTIONS["dropped column"])
     checkout.write_manifests(server)

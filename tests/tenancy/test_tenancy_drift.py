@@ -425,6 +425,7 @@ def test_alembic_check_finds_no_difference(enabled: Database) -> None:
     assert "No new upgrade operations" in succeed("alembic", "check", url=enabled.environment_url, cwd=ROOT)
 
 
+@pytest.mark.long
 def test_status_shows_the_prefix(enabled: Database, database: Database) -> None:
     assert PREFIX in succeed("syntegra-db", "status", url=enabled.environment_url)
     for found, prefix in ((enabled, PREFIX), (database, None)):

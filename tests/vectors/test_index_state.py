@@ -71,6 +71,7 @@ def test_search_after_index_change_uses_new_index(session: Session, texts: Texts
     session.rollback()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("other", ["idx_text_summary_embedding_old", "idx_text_summary_embedding_new"])
 def test_search_with_two_indexes_reaches_recall(session: Session, texts: Texts, other: str) -> None:
     """As during a rebuild, until it drops the old index."""

@@ -97,6 +97,7 @@ def test_rebuild_keeps_tablespace(server: Server, loaded: Database) -> None:
         shutil.rmtree(directory)
 
 
+@pytest.mark.long
 def test_calibration_is_precise_around_requested_recall(loaded: Database) -> None:
     points = rebuild(
         loaded.engine, RebuildOptions("ivfflat", 200), recall=0.95, calibration_seconds=20
