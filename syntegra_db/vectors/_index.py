@@ -155,9 +155,15 @@ class VectorIndex:
     calibration: Calibration | None
 
     @property
+    def current_calibration(self) -> Calibration | None:
+        """The calibration, or None if it is of an index that REINDEX rebuilt later."""
+        is_current = self.calibration is not None and self.calibration.filenode == self.filenode
+        return self.calibration if is_current else None
+
+    @property
     def is_calibration_current(self) -> bool:
-        """Whether the index is still the calibrated one, not one that REINDEX rebuilt later."""
-        return self.calibration is not None and self.calibration.filenode == self.filenode
+        """Whether the index is still the calibrated one."""
+        return self.current_calibration is not None
 
     @property
     def was_rewritten_with_table(self) -> bool:
@@ -173,7 +179,7 @@ class VectorIndex:
     @property
     def rows_at_build(self) -> int | None:
         """The number of embeddings that the index was built on, or None if the last build was not a rebuild."""
-        return self.calibration.rows if self.calibration is not None and self.is_calibration_current else None
+        return self.current_calibration.rows if self.current_calibration else None
 
 
 def read_indexes(connection: Connection, embedding: EmbeddingColumn) -> tuple[VectorIndex, ...]:

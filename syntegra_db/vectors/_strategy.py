@@ -62,12 +62,18 @@ def choose_setting(index: VectorIndex, *, recall: float, limit: int, rows: int, 
     if index.method == "ivfflat" and index.was_rewritten_with_table:
         return None
     depth = limit * max(all_rows / rows, 1)
-    if index.calibration is None or not index.is_calibration_current:
+    calibration = index.current_calibration
+    if calibration is None:
         return _default_setting(index, recall, depth)
-    selected = smallest_sufficient(index.calibration.points, recall, depth)
-    if selected is None or selected.milliseconds >= _exact_milliseconds(index.calibration, rows, all_rows):
+    selected = smallest_sufficient(calibration.points, recall, depth)
+    if selected is None or selected.milliseconds >= _exact_milliseconds(calibration, rows, all_rows):
         return None
     return max(selected.setting, limit) if index.method == "hnsw" else selected.setting
+
+
+def chosen_point(calibration: Calibration) -> CalibrationPoint | None:
+    """Return the point with the smallest setting that reaches the recall requested of the rebuild, or None."""
+    return smallest_sufficient(calibration.points, calibration.recall, RECALL_DEPTHS[0])
 
 
 def smallest_sufficient(points: Sequence[CalibrationPoint], recall: float, depth: float) -> CalibrationPoint | None:

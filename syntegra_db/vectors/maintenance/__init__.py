@@ -1,10 +1,11 @@
 """Maintain the vector index: health, rebuild, calibration."""
 
+from syntegra_db.vectors._strategy import chosen_point
 from syntegra_db.vectors.maintenance._build import BuildProgress
 from syntegra_db.vectors.maintenance._defaults import SearchDefaults
 from syntegra_db.vectors.maintenance._embeddings import find_embedding
 from syntegra_db.vectors.maintenance._health import IndexHealth, check_index_health
-from syntegra_db.vectors.maintenance._plot import PLOT_FORMATS, chosen_point, plot_calibrations
+from syntegra_db.vectors.maintenance._plot import PLOT_FORMATS, plot_calibrations
 from syntegra_db.vectors.maintenance._rebuild import RebuildResult, rebuild
 from syntegra_db.vectors.maintenance._spec import RebuildOptions
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
-
 from syntegra_db.errors import RebuildFailed
 from syntegra_db.models.embeddings import declared_embeddings
 from syntegra_db.sql import catalog_query, literal, qualify, quote
-from syntegra_db.vectors._index import RECALL_DEPTHS, SETTING_NAMES, read_primary_index
-from syntegra_db.vectors._strategy import smallest_sufficient
+from syntegra_db.vectors._index import SETTING_NAMES, read_primary_index
+from syntegra_db.vectors._strategy import chosen_point
 from syntegra_db.vectors.maintenance._build import run_with_retries
 
 if TYPE_CHECKING:
@@ -29,12 +27,10 @@ DATABASE_OWNER = catalog_query("""
     SELECT pg_has_role(datdba, 'USAGE') AS owns, pg_get_userbyid(datdba) AS owner, current_user AS role, datname AS name
     FROM pg_database WHERE datname = current_database()
 """)
-CURRENT_DEFAULTS = text("""
+CURRENT_DEFAULTS = catalog_query("""
     SELECT split_part(setting, '=', 1), substr(setting, strpos(setting, '=') + 1)
-    FROM pg_catalog.pg_db_role_setting
-    JOIN pg_catalog.pg_database ON pg_database.oid = setdatabase
-    CROSS JOIN unnest(setconfig) AS setting
-    WHERE setrole = 0 AND datname = pg_catalog.current_database()
+    FROM pg_db_role_setting JOIN pg_database ON pg_database.oid = setdatabase CROSS JOIN unnest(setconfig) AS setting
+    WHERE setrole = 0 AND datname = current_database()
 """)
 
 
@@ -66,17 +62,17 @@ def require_database_ownership(connection: Connection) -> None:
 
 def plan_defaults(connection: Connection) -> SearchDefaults | None:
     """Return the settings of all calibrated indexes, or None if no setting reaches the recall that was requested."""
-    indexes = [read_primary_index(connection, embedding) for embedding in declared_embeddings()]
+    found = (read_primary_index(connection, embedding) for embedding in declared_embeddings())
+    indexes = [index for index in found if index is not None]
     settings: dict[str, str] = {}
-    for name, value in (pair for index in indexes if index is not None for pair in _settings_of(index)):
+    for name, value in (pair for index in indexes for pair in _settings_of(index)):
         # Two indexes of one method share the setting; the larger one reaches the recall of both.
         settings[name] = max(settings.get(name, value), value, key=_as_number)
     if not settings:
         return None
-    schemas = (index.extension_schema for index in indexes if index is not None)
     before = {name: value for name, value in connection.execute(CURRENT_DEFAULTS) if name in settings}
     database = quote(connection.execute(DATABASE_OWNER).mappings().one()["name"])
-    loading = _load_library(next(schemas))
+    loading = _load_library(indexes[0].extension_schema)
     store = (f"ALTER DATABASE {database} SET {name} = {literal(value)};" for name, value in settings.items())
     undo = (
         f"ALTER DATABASE {database} SET {name} = {literal(before[name])};"
@@ -100,9 +96,7 @@ def store_defaults(connection: Connection, defaults: SearchDefaults, options: Mi
 
 
 def _settings_of(index: VectorIndex) -> Iterator[tuple[str, str]]:
-    if index.calibration is None or not index.is_calibration_current:
-        return
-    selected = smallest_sufficient(index.calibration.points, index.calibration.recall, RECALL_DEPTHS[0])
+    selected = chosen_point(index.current_calibration) if index.current_calibration else None
     if selected is None:
         return
     yield SETTING_NAMES[index.method], str(selected.setting)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from psycopg.errors import QueryCanceled
 from sqlalchemy import text
@@ -29,7 +29,7 @@ from syntegra_db.vectors.maintenance._preconditions import is_rebuilding
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-    from syntegra_db.models.embeddings import EmbeddingColumn
+    from syntegra_db.models.embeddings import EmbeddingColumn, Method
     from syntegra_db.vectors._index import Calibration, VectorIndex
 
 QUERIES = 200
@@ -107,10 +107,7 @@ class IndexHealth:
     @property
     def setting_name(self) -> str:
         """The setting of pgvector that searches with this index change, such as `ivfflat.probes`."""
-        return next(
-            (name for method, name in SETTING_NAMES.items() if self.definition and method == self.definition.method),
-            "setting",
-        )
+        return SETTING_NAMES.get(cast("Method", self.definition.method), "setting") if self.definition else "setting"
 
 
 def check_index_health(engine: Engine, seconds: float = 10, *, embedding: str | None = None) -> IndexHealth:
@@ -159,7 +156,7 @@ def check_index_health(engine: Engine, seconds: float = 10, *, embedding: str | 
         rebuild_indexes=rebuild_indexes,
         rows=rows,
         rows_at_build=rows_at_build,
-        calibration=index.calibration if index is not None and index.is_calibration_current else None,
+        calibration=None if index is None else index.current_calibration,
         measurement=measurement,
         not_measured_reason=reason,
         advice=advice,
@@ -266,13 +263,13 @@ def _rebuild_reason(
 ) -> str | None:
     if rows_at_build == 0:
         return "it was created with the empty table, and an index built on no rows has a low recall or is slow"
-    if index.calibration is None or not index.is_calibration_current:
+    if index.current_calibration is None:
         return _uncalibrated_reason(index)
     if measurement and measurement.recall is not None:
         highest = measurement.recall + (measurement.margin or 0)
         if highest < DEFAULT_RECALL:
             return f"with the setting that searches use, its recall is below {DEFAULT_RECALL:g}"
-    growth = rows / index.calibration.rows
+    growth = rows / index.current_calibration.rows
     if index.method == "ivfflat" and growth >= REBUILD_GROWTH:
         return f"there are {growth:.0f} times the rows that it was built on, which makes searches slower"
     return None

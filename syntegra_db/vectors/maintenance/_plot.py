@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from syntegra_db.errors import OutputFailed
-from syntegra_db.vectors._index import RECALL_DEPTHS
-from syntegra_db.vectors._strategy import smallest_sufficient
+from syntegra_db.vectors._strategy import chosen_point
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,18 +13,13 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from syntegra_db.vectors._index import Calibration, CalibrationPoint
+    from syntegra_db.vectors._index import Calibration
     from syntegra_db.vectors.maintenance._health import IndexHealth
 
 PLOT_FORMATS = (".png", ".svg")
 """The suffixes of the files that `plot_calibrations` writes."""
 INCHES = (7.0, 4.2)
 DOTS_PER_INCH = 150
-
-
-def chosen_point(calibration: Calibration) -> CalibrationPoint | None:
-    """Return the point with the smallest setting that reaches the recall requested of the rebuild, or None."""
-    return smallest_sufficient(calibration.points, calibration.recall, RECALL_DEPTHS[0])
 
 
 def plot_calibrations(reports: Sequence[IndexHealth], path: Path) -> None:

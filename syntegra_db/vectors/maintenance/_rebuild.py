@@ -20,7 +20,7 @@ from syntegra_db.search_path import table_name
 from syntegra_db.settings import describe_database
 from syntegra_db.sql import execute_raw, literal
 from syntegra_db.vectors._index import read_primary_index
-from syntegra_db.vectors._strategy import smallest_sufficient
+from syntegra_db.vectors._strategy import chosen_point
 from syntegra_db.vectors.maintenance import _build
 from syntegra_db.vectors.maintenance._build import BuildProgress
 from syntegra_db.vectors.maintenance._calibration import CALIBRATION_SECONDS, calibrate, read_only_snapshot
@@ -156,7 +156,7 @@ def rebuild(  # noqa: PLR0913  one keyword per choice
         bytes_after=bytes_after,
         seconds=time.monotonic() - started,
         calibration=calibration,
-        selected=smallest_sufficient(calibration.points, recall, 10),
+        selected=chosen_point(calibration),
         defaults=defaults,
     )
 
