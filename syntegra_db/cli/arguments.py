@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import OptionInfo
 
 from syntegra_db.errors import escape_control_characters
 from syntegra_db.revision_files import list_revision_names
@@ -45,6 +46,13 @@ def require_finite(value: float | None) -> float | None:
     return value
 
 
+def _seconds(text: str, variable: str, default: str, *, minimum: float = 0) -> OptionInfo:
+    """Return an option of seconds, whose default comes from the settings."""
+    text = f"{text}  [env var: {variable}]  [default: {default}]"
+    option: OptionInfo = typer.Option(min=minimum, max=MAX_SECONDS, callback=require_finite, help=text)
+    return option
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Schema = Annotated[
     str | None,
@@ -52,29 +60,12 @@ Schema = Annotated[
 ]
 LockTimeout = Annotated[
     float | None,
-    typer.Option(
-        min=0.001,
-        max=MAX_SECONDS,
-        callback=require_finite,
-        help="Seconds to wait for one lock before backing off.  [env var: SYNTEGRA_LOCK_TIMEOUT]  [default: 0.5]",
-    ),
+    _seconds("Seconds to wait for one lock before backing off.", "SYNTEGRA_LOCK_TIMEOUT", "0.5", minimum=0.001),
 ]
 LockRetryTimeout = Annotated[
     float | None,
-    typer.Option(
-        min=0,
-        max=MAX_SECONDS,
-        callback=require_finite,
-        help="Seconds to retry, of a migration for each revision.  [env var: SYNTEGRA_LOCK_RETRY_TIMEOUT]  "
-        "[default: 60]",
-    ),
+    _seconds("Seconds to retry, of a migration for each revision.", "SYNTEGRA_LOCK_RETRY_TIMEOUT", "60"),
 ]
 MigrationLockTimeout = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=MAX_SECONDS,
-        callback=require_finite,
-        help="Seconds to wait for another migration.  [env var: SYNTEGRA_MIGRATION_LOCK_TIMEOUT]  [default: 60]",
-    ),
+    float | None, _seconds("Seconds to wait for another migration.", "SYNTEGRA_MIGRATION_LOCK_TIMEOUT", "60")
 ]

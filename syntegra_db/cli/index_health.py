@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from syntegra_db.cli.output import echo, print_table
+from syntegra_db.cli.output import echo, is_unicode, print_table
 from syntegra_db.pgvector_support import DEFAULT_RECALL
 
 if TYPE_CHECKING:
@@ -81,5 +81,4 @@ def _print_calibration(health: IndexHealth) -> None:
 
 
 def _bar(share: float) -> str:
-    is_unicode = sys.stdout is not None and sys.stdout.encoding.lower().startswith("utf")
-    return ("█" if is_unicode else "#") * round(share * BAR_WIDTH)
+    return ("█" if is_unicode(sys.stdout) else "#") * round(share * BAR_WIDTH)

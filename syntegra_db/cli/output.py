@@ -50,9 +50,13 @@ def print_json(value: Any) -> None:
 
 def to_json(value: Any, stream: TextIO | None, indent: int | None = None) -> str:
     """Return dataclasses, dictionaries and lists as JSON; characters that `stream` can write are not escaped."""
-    is_unicode = stream is not None and stream.encoding.lower().startswith("utf")
-    text = json.dumps(value, ensure_ascii=not is_unicode, indent=indent, default=_to_json)
+    text = json.dumps(value, ensure_ascii=not is_unicode(stream), indent=indent, default=_to_json)
     return escape_control_characters(text, keep="\n")
+
+
+def is_unicode(stream: TextIO | None) -> bool:
+    """Return whether `stream` can write every character."""
+    return stream is not None and stream.encoding.lower().startswith("utf")
 
 
 def _to_json(value: Any) -> Any:
