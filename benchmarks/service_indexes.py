@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,8 @@ ROOT = Path(__file__).parents[1]
 # Replace this directory with the tests' directory, which contains `support`.
 sys.path[0] = str(ROOT / "tests")
 
-from support.servers import EmbeddedServer  # noqa: E402  needs the path above
-from syntegra_db import embedded, migrations  # noqa: E402  needs the path above
+from support.servers import embedded_server  # noqa: E402  needs the path above
+from syntegra_db import migrations  # noqa: E402  needs the path above
 
 if TYPE_CHECKING:
     import psycopg
@@ -148,17 +147,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=300_000)
     parser.add_argument("--calls", type=int, default=50)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
-        server = EmbeddedServer(data, embedded.DEFAULT_VERSION)
-        try:
-            with server.database() as database, database.connect() as connection:
-                migrations.upgrade(url=database.url)
-                connection.execute(sql.SQL(LOAD).format(rows=sql.Literal(arguments.rows)))
-                connection.execute("VACUUM ANALYZE")
-                Console(width=160).print(measure(connection, arguments.calls))
-        finally:
-            embedded.stop_server(data, embedded.DEFAULT_VERSION)
+    with embedded_server(None) as server, server.database() as database, database.connect() as connection:
+        migrations.upgrade(url=database.url)
+        connection.execute(sql.SQL(LOAD).format(rows=sql.Literal(arguments.rows)))
+        connection.execute("VACUUM ANALYZE")
+        Console(width=160).print(measure(connection, arguments.calls))
 
 
 if __name__ == "__main__":
